@@ -1,0 +1,11 @@
+//! Ceph's wire vocabulary: primitive encodings, types and messages.
+//!
+//! Invariants: pure values, no I/O, no clock, no `unsafe`. Every decoder is bounded by the bytes it
+//! was given: it never panics and never allocates by a length it has not checked.
+#![forbid(unsafe_code)]
+
+pub mod denc;
+pub mod message;
+
+pub use denc::{Decode, DecodeError, Encode, Features, Reader};
+pub use message::{Header, Message, Payload, RawMessage};
