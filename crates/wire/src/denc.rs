@@ -27,11 +27,23 @@ impl Features {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error("{what}: needs {needed} bytes, {remaining} remain")]
-    Truncated { what: &'static str, needed: usize, remaining: usize },
+    Truncated {
+        what: &'static str,
+        needed: usize,
+        remaining: usize,
+    },
     #[error("{what}: compat version {compat} is above the supported {supported}")]
-    Incompatible { what: &'static str, compat: u8, supported: u8 },
+    Incompatible {
+        what: &'static str,
+        compat: u8,
+        supported: u8,
+    },
     #[error("{what}: version {version} is below the oldest supported {oldest}")]
-    TooOld { what: &'static str, version: u8, oldest: u8 },
+    TooOld {
+        what: &'static str,
+        version: u8,
+        oldest: u8,
+    },
     #[error("{what}: invalid value {value}")]
     Invalid { what: &'static str, value: u64 },
     #[error("{what}: not valid UTF-8")]
@@ -93,7 +105,11 @@ impl<'a> Reader<'a> {
                 self.rest = tail;
                 Ok(head)
             }
-            None => Err(DecodeError::Truncated { what, needed: n, remaining: self.rest.len() }),
+            None => Err(DecodeError::Truncated {
+                what,
+                needed: n,
+                remaining: self.rest.len(),
+            }),
         }
     }
 
@@ -136,7 +152,11 @@ impl<'a> Reader<'a> {
         let n = self.u32()? as usize;
         let needed = n.saturating_mul(min_size);
         if needed > self.rest.len() {
-            return Err(DecodeError::Truncated { what, needed, remaining: self.rest.len() });
+            return Err(DecodeError::Truncated {
+                what,
+                needed,
+                remaining: self.rest.len(),
+            });
         }
         Ok(n)
     }
@@ -158,7 +178,11 @@ impl<'a> Reader<'a> {
         let version = self.u8()?;
         let compat = self.u8()?;
         if compat > supported {
-            return Err(DecodeError::Incompatible { what, compat, supported });
+            return Err(DecodeError::Incompatible {
+                what,
+                compat,
+                supported,
+            });
         }
         let mut inner = Reader::new(self.blob(what)?);
         body(version, &mut inner)
@@ -166,7 +190,12 @@ impl<'a> Reader<'a> {
 }
 
 /// Appends a versioned struct envelope around what `body` writes.
-pub fn encode_versioned(out: &mut Vec<u8>, version: u8, compat: u8, body: impl FnOnce(&mut Vec<u8>)) {
+pub fn encode_versioned(
+    out: &mut Vec<u8>,
+    version: u8,
+    compat: u8,
+    body: impl FnOnce(&mut Vec<u8>),
+) {
     out.push(version);
     out.push(compat);
     let at = out.len();
@@ -218,7 +247,9 @@ impl Decode for String {
     const MIN_SIZE: usize = 4;
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let raw = r.blob("string")?;
-        std::str::from_utf8(raw).map(str::to_owned).map_err(|_| DecodeError::Utf8 { what: "string" })
+        std::str::from_utf8(raw)
+            .map(str::to_owned)
+            .map_err(|_| DecodeError::Utf8 { what: "string" })
     }
 }
 
@@ -290,7 +321,11 @@ impl<T: Encode> Encode for Option<T> {
 }
 impl<T: Decode> Decode for Option<T> {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        if bool::decode(r)? { T::decode(r).map(Some) } else { Ok(None) }
+        if bool::decode(r)? {
+            T::decode(r).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 }
 
@@ -350,14 +385,18 @@ mod tests {
 
     #[test]
     fn round_trips() {
-        let v: BTreeMap<String, Vec<u32>> = [("a".to_owned(), vec![1, 2]), ("b".to_owned(), vec![])].into();
+        let v: BTreeMap<String, Vec<u32>> =
+            [("a".to_owned(), vec![1, 2]), ("b".to_owned(), vec![])].into();
         assert_eq!(BTreeMap::from_bytes(&v.to_bytes(F)), Ok(v));
     }
 
     #[test]
     fn a_hostile_count_is_refused_before_allocation() {
         let bytes = u32::MAX.to_bytes(F);
-        assert!(matches!(Vec::<u64>::from_bytes(&bytes), Err(DecodeError::Truncated { .. })));
+        assert!(matches!(
+            Vec::<u64>::from_bytes(&bytes),
+            Err(DecodeError::Truncated { .. })
+        ));
     }
 
     #[test]
@@ -372,6 +411,13 @@ mod tests {
         assert_eq!(r.versioned("t", 2, |v, r| Ok((v, r.u32()?))), Ok((9, 7)));
         assert_eq!(r.u8(), Ok(0xaa));
         let refused = Reader::new(&out).versioned("t", 1, |_, r| r.u32());
-        assert_eq!(refused, Err(DecodeError::Incompatible { what: "t", compat: 2, supported: 1 }));
+        assert_eq!(
+            refused,
+            Err(DecodeError::Incompatible {
+                what: "t",
+                compat: 2,
+                supported: 1
+            })
+        );
     }
 }

@@ -120,7 +120,10 @@ pub trait Message: Sized {
             compat_version: Self::COMPAT_VERSION,
             ..Header::default()
         };
-        RawMessage { header, payload: self.encode_payload(features) }
+        RawMessage {
+            header,
+            payload: self.encode_payload(features),
+        }
     }
 
     fn from_raw(raw: &RawMessage) -> Result<Self, DecodeError> {
@@ -132,4 +135,16 @@ pub trait Message: Sized {
         }
         Self::decode_payload(&raw.header, &raw.payload)
     }
+}
+
+/// Refuses a message whose sender says that only a newer reader can understand it.
+pub fn check_compat<M: Message>(what: &'static str, header: &Header) -> Result<(), DecodeError> {
+    if header.compat_version > M::VERSION {
+        return Err(DecodeError::Incompatible {
+            what,
+            compat: header.compat_version.min(0xff) as u8,
+            supported: M::VERSION as u8,
+        });
+    }
+    Ok(())
 }
