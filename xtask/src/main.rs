@@ -1,2 +1,53 @@
-//! The gate.
-fn main() {}
+//! `cargo xtask`: the gate (`verify`) and the chores around it.
+//!
+//! Invariant: everything a contributor or the CI runs is a subcommand here; no other script decides
+//! whether the tree is good.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod clients;
+mod packages;
+mod real_ceph;
+mod run;
+mod tidy;
+mod verify;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Chores of the Spirula workspace")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the whole gate, or only the named suites, and print the minutes of each.
+    Verify {
+        /// Suites to run (default: all).
+        #[arg(value_enum)]
+        suites: Vec<verify::Suite>,
+    },
+    /// Check the rules of the tree that neither rustfmt nor clippy knows.
+    Tidy,
+    /// Install the Debian packages that the gate needs.
+    Setup,
+    /// Measure Spirula against a real Ceph with the same loads in the same run.
+    BenchVsCeph(bench::Args),
+    /// Run the scripts of tests/clients with real Ceph clients.
+    Clients {
+        /// Only scripts whose name contains this.
+        filter: Option<String>,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Verify { suites } => verify::run(&suites),
+        Command::Tidy => tidy::run(),
+        Command::Setup => packages::ensure(packages::GATE),
+        Command::BenchVsCeph(args) => bench::run(&args),
+        Command::Clients { filter } => clients::run(filter.as_deref()),
+    }
+}

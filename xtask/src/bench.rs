@@ -1,0 +1,397 @@
+//! `cargo xtask bench-vs-ceph`: the same loads on a real Ceph and on Spirula, alternately, with
+//! medians, ratios, server CPU per operation, start-up, resident memory and idle CPU.
+//!
+//! CPU per operation is all CPU of the server processes from the first operation until the store
+//! is quiescent, divided by the operations, as the design defines it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::real_ceph::RealCeph;
+use crate::{packages, run};
+
+/// A load of `rados bench`.
+#[derive(Clone, Copy)]
+struct Load {
+    name: &'static str,
+    size: u32,
+    mode: &'static str,
+}
+
+const LOADS: &[Load] = &[
+    Load {
+        name: "4 KiB write",
+        size: 4096,
+        mode: "write",
+    },
+    Load {
+        name: "4 KiB seq",
+        size: 4096,
+        mode: "seq",
+    },
+    Load {
+        name: "4 KiB rand",
+        size: 4096,
+        mode: "rand",
+    },
+    Load {
+        name: "64 KiB write",
+        size: 65536,
+        mode: "write",
+    },
+    Load {
+        name: "64 KiB seq",
+        size: 65536,
+        mode: "seq",
+    },
+    Load {
+        name: "64 KiB rand",
+        size: 65536,
+        mode: "rand",
+    },
+    Load {
+        name: "4 MiB write",
+        size: 4 << 20,
+        mode: "write",
+    },
+    Load {
+        name: "4 MiB seq",
+        size: 4 << 20,
+        mode: "seq",
+    },
+    Load {
+        name: "4 MiB rand",
+        size: 4 << 20,
+        mode: "rand",
+    },
+];
+
+/// Length of the idle measurement.
+const IDLE_SECONDS: u64 = 5;
+/// CPU is read again until it grows by less than this in a second: the store is quiescent.
+const QUIESCENT_CPU_SECONDS: f64 = 0.03;
+const QUIESCENT_WAIT_SECONDS_MAX: u32 = 15;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Seconds of each run.
+    #[arg(long, default_value_t = 5)]
+    seconds: u32,
+    /// Runs of each load per side; the median counts.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Only loads whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// Measure only Spirula (for work on it; no ratios).
+    #[arg(long)]
+    no_ceph: bool,
+    /// Write the results as JSON here too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Directory for both clusters (default: a temporary one).
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+/// One side of the comparison.
+struct Side {
+    name: &'static str,
+    conf: PathBuf,
+    /// Server processes; for real Ceph the OSD counts per op, as the design's table does, and all
+    /// daemons for memory and idle CPU.
+    data_pids: Vec<u32>,
+    all_pids: Vec<u32>,
+    start_up: Duration,
+    _daemons: Daemons,
+}
+
+#[expect(dead_code, reason = "held so that the daemons end with the side")]
+enum Daemons {
+    Ceph(RealCeph),
+    Spirula(OwnCluster),
+}
+
+struct OwnCluster(Child);
+
+impl Drop for OwnCluster {
+    fn drop(&mut self) {
+        // SIGKILL is enough: the directory is thrown away.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sample {
+    iops: f64,
+    mb_s: f64,
+    cpu_us: f64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    packages::ensure(packages::GATE)?;
+    run::run(
+        "cargo",
+        &["build", "--quiet", "--release", "--bin", "spirula"],
+    )?;
+    let dir = match &args.dir {
+        Some(dir) => dir.clone(),
+        None => std::env::temp_dir().join(format!("spirula-bench-{}", std::process::id())),
+    };
+    let result = measure(args, &dir);
+    if args.dir.is_none() {
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    let report = result?;
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
+    }
+    Ok(())
+}
+
+fn measure(args: &Args, dir: &Path) -> Result<Value> {
+    let mut sides = vec![start_spirula(&dir.join("spirula"))?];
+    if !args.no_ceph {
+        sides.push(start_ceph(&dir.join("ceph"))?);
+    }
+    let idle: Vec<f64> = sides.iter().map(idle_cpu_percent).collect::<Result<_>>()?;
+    let rss_start: Vec<f64> = sides.iter().map(rss_mib).collect();
+    let mut rows = Vec::new();
+    println!(
+        "{:<14} {:>9} {:>10} {:>9} {:>9}",
+        "load", "side", "IOPS", "MB/s", "CPU us/op"
+    );
+    for load in LOADS {
+        if args
+            .only
+            .as_ref()
+            .is_some_and(|o| !load.name.contains(o.as_str()))
+        {
+            continue;
+        }
+        rows.push(compare(load, &sides, args)?);
+    }
+    for (i, side) in sides.iter().enumerate() {
+        println!(
+            "{:<9} start-up {:.2} s, resident {:.0} MiB idle, {:.0} MiB after load, idle CPU {:.2} %",
+            side.name,
+            side.start_up.as_secs_f64(),
+            rss_start[i],
+            rss_mib(side),
+            idle[i],
+        );
+    }
+    Ok(json!({
+        "loads": rows,
+        "sides": sides.iter().enumerate().map(|(i, s)| json!({
+            "name": s.name, "start_up_seconds": s.start_up.as_secs_f64(),
+            "rss_idle_mib": rss_start[i], "rss_loaded_mib": rss_mib(s), "idle_cpu_percent": idle[i],
+        })).collect::<Vec<_>>(),
+    }))
+}
+
+/// Runs `load` on the sides alternately; prints and returns medians and ratios.
+fn compare(load: &Load, sides: &[Side], args: &Args) -> Result<Value> {
+    let mut samples = vec![Vec::new(); sides.len()];
+    for _ in 0..args.rounds {
+        for (side, samples) in sides.iter().zip(&mut samples) {
+            samples.push(one_run(load, side, args.seconds)?);
+        }
+    }
+    let medians: Vec<Sample> = samples.iter().map(|s| median(s)).collect();
+    for (side, m) in sides.iter().zip(&medians) {
+        println!(
+            "{:<14} {:>9} {:>10.0} {:>9.1} {:>9.1}",
+            load.name, side.name, m.iops, m.mb_s, m.cpu_us
+        );
+    }
+    let mut row = json!({ "load": load.name });
+    for (side, m) in sides.iter().zip(&medians) {
+        row[side.name] = json!({ "iops": m.iops, "mb_s": m.mb_s, "cpu_us": m.cpu_us });
+    }
+    if let [ours, ceph] = medians.as_slice() {
+        let (speed, cpu) = (ours.iops / ceph.iops, ceph.cpu_us / ours.cpu_us);
+        println!(
+            "{:<14} {:>9} {speed:>9.2}x {speed:>8.2}x {cpu:>8.2}x",
+            load.name, "ratio"
+        );
+        row["iops_ratio"] = json!(speed);
+        row["cpu_ratio"] = json!(cpu);
+    }
+    Ok(row)
+}
+
+/// One `rados bench` run; reads follow a write that leaves their objects.
+fn one_run(load: &Load, side: &Side, seconds: u32) -> Result<Sample> {
+    let read = load.mode != "write";
+    if read {
+        rados_bench(side, load.size, "write", seconds, true)?;
+        wait_quiescent(side);
+    }
+    let before = cpu_seconds(&side.data_pids);
+    let out = rados_bench(side, load.size, load.mode, seconds, true)?;
+    wait_quiescent(side);
+    let cpu = cpu_seconds(&side.data_pids) - before;
+    rados(side, &["-p", "rbd", "cleanup"])?;
+    wait_quiescent(side);
+    let total = field(&out, &["Total writes made:", "Total reads made:"])?;
+    Ok(Sample {
+        iops: field(&out, &["Average IOPS:"])?,
+        mb_s: field(&out, &["Bandwidth (MB/sec):"])?,
+        cpu_us: cpu * 1e6 / total.max(1.0),
+    })
+}
+
+fn rados_bench(side: &Side, size: u32, mode: &str, seconds: u32, keep: bool) -> Result<String> {
+    let (seconds, size) = (seconds.to_string(), size.to_string());
+    let mut args = vec!["-p", "rbd", "bench", &seconds, mode, "-t", "16"];
+    if mode == "write" {
+        args.extend(["-b", &size]);
+    }
+    if keep && mode == "write" {
+        args.push("--no-cleanup");
+    }
+    rados(side, &args)
+}
+
+fn rados(side: &Side, args: &[&str]) -> Result<String> {
+    let out = Command::new("rados")
+        .args(args)
+        .env("CEPH_CONF", &side.conf)
+        .output()?;
+    if !out.status.success() {
+        bail!(
+            "{}: rados {args:?}: {}",
+            side.name,
+            String::from_utf8_lossy(&out.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// The number behind one of `names` in `rados bench` output.
+fn field(out: &str, names: &[&str]) -> Result<f64> {
+    out.lines()
+        .find_map(|l| names.iter().find_map(|n| l.trim().strip_prefix(n)))
+        .and_then(|v| v.trim().parse().ok())
+        .with_context(|| format!("rados bench printed no {names:?}:\n{out}"))
+}
+
+fn median(samples: &[Sample]) -> Sample {
+    let pick = |f: fn(&Sample) -> f64| {
+        let mut v: Vec<f64> = samples.iter().map(f).collect();
+        v.sort_by(f64::total_cmp);
+        v[v.len() / 2]
+    };
+    Sample {
+        iops: pick(|s| s.iops),
+        mb_s: pick(|s| s.mb_s),
+        cpu_us: pick(|s| s.cpu_us),
+    }
+}
+
+fn start_ceph(dir: &Path) -> Result<Side> {
+    let port = free_port()?;
+    let ceph = RealCeph::start(dir, 1, port)?;
+    let pids = ceph.pids();
+    Ok(Side {
+        name: "ceph",
+        conf: ceph.conf(),
+        data_pids: pids
+            .iter()
+            .filter(|(n, _)| n.starts_with("osd."))
+            .map(|(_, p)| *p)
+            .collect(),
+        all_pids: pids.iter().map(|(_, p)| *p).collect(),
+        start_up: ceph.start_up,
+        _daemons: Daemons::Ceph(ceph),
+    })
+}
+
+/// One process with mon, mgr and one OSD, on a new directory; timed to its first stored object.
+fn start_spirula(dir: &Path) -> Result<Side> {
+    std::fs::create_dir_all(dir)?;
+    let log = std::fs::File::create(dir.with_extension("log"))?;
+    let begin = Instant::now();
+    let child = Command::new(run::binary("release", "spirula"))
+        .args(["vstart", "--osds", "1", "--dir"])
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()?;
+    let pid = child.id();
+    let cluster = OwnCluster(child);
+    let conf = dir.join("ceph.conf");
+    let side = Side {
+        name: "spirula",
+        conf: conf.clone(),
+        data_pids: vec![pid],
+        all_pids: vec![pid],
+        start_up: Duration::ZERO,
+        _daemons: Daemons::Spirula(cluster),
+    };
+    while !conf.exists() {
+        if begin.elapsed() > Duration::from_secs(30) {
+            bail!("spirula vstart wrote no ceph.conf in 30 s");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    rados(&side, &["-p", "rbd", "put", "first", "/etc/hostname"])?;
+    Ok(Side {
+        start_up: begin.elapsed(),
+        ..side
+    })
+}
+
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port())
+}
+
+/// User and system time of `pids`, from /proc.
+fn cpu_seconds(pids: &[u32]) -> f64 {
+    pids.iter()
+        .map(|pid| cpu_ticks(*pid).unwrap_or(0) as f64 / 100.0)
+        .sum()
+}
+
+fn cpu_ticks(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command name may hold spaces; fields count from behind its closing parenthesis.
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+}
+
+fn wait_quiescent(side: &Side) {
+    let mut last = cpu_seconds(&side.data_pids);
+    for _ in 0..QUIESCENT_WAIT_SECONDS_MAX {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = cpu_seconds(&side.data_pids);
+        if now - last < QUIESCENT_CPU_SECONDS {
+            return;
+        }
+        last = now;
+    }
+}
+
+fn idle_cpu_percent(side: &Side) -> Result<f64> {
+    wait_quiescent(side);
+    let before = cpu_seconds(&side.all_pids);
+    std::thread::sleep(Duration::from_secs(IDLE_SECONDS));
+    Ok((cpu_seconds(&side.all_pids) - before) * 100.0 / IDLE_SECONDS as f64)
+}
+
+fn rss_mib(side: &Side) -> f64 {
+    let pages = |pid: &u32| -> Option<f64> {
+        let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+        statm.split_whitespace().nth(1)?.parse().ok()
+    };
+    side.all_pids.iter().filter_map(pages).sum::<f64>() * 4096.0 / (1 << 20) as f64
+}

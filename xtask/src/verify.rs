@@ -1,0 +1,151 @@
+//! `cargo xtask verify`: the only gate. Suites run in order and stop at the first failure; the
+//! minutes of each are printed beside its budget.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::{clients, packages, run, tidy};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Suite {
+    /// rustfmt, tidy, clippy with warnings denied, and the release build.
+    Build,
+    /// Unit, property and tool-comparison tests of every crate.
+    Unit,
+    /// Simulated power loss and the `kill -9` ledger.
+    Crash,
+    /// A short run of every fuzz target over its kept corpus.
+    Fuzz,
+    /// Real Ceph clients against a cluster.
+    Clients,
+}
+
+struct Row {
+    suite: Suite,
+    budget_minutes: u64,
+    run: fn() -> Result<()>,
+}
+
+const SUITES: &[Row] = &[
+    Row {
+        suite: Suite::Build,
+        budget_minutes: 15,
+        run: build,
+    },
+    Row {
+        suite: Suite::Unit,
+        budget_minutes: 5,
+        run: unit,
+    },
+    Row {
+        suite: Suite::Crash,
+        budget_minutes: 5,
+        run: crash,
+    },
+    Row {
+        suite: Suite::Fuzz,
+        budget_minutes: 3,
+        run: fuzz,
+    },
+    Row {
+        suite: Suite::Clients,
+        budget_minutes: 15,
+        run: all_clients,
+    },
+];
+
+pub(crate) fn run(only: &[Suite]) -> Result<()> {
+    packages::ensure(packages::GATE)?;
+    let mut times = Vec::new();
+    for row in SUITES
+        .iter()
+        .filter(|r| only.is_empty() || only.contains(&r.suite))
+    {
+        let start = Instant::now();
+        let result = (row.run)().with_context(|| format!("suite {:?} failed", row.suite));
+        times.push((row, start.elapsed()));
+        if result.is_err() {
+            report(&times);
+            return result;
+        }
+    }
+    report(&times);
+    Ok(())
+}
+
+fn report(times: &[(&Row, Duration)]) {
+    println!("\n{:<10} {:>8} {:>8}", "suite", "minutes", "budget");
+    for (row, took) in times {
+        let minutes = took.as_secs_f64() / 60.0;
+        println!(
+            "{:<10} {minutes:>8.1} {:>8}",
+            format!("{:?}", row.suite),
+            row.budget_minutes
+        );
+    }
+}
+
+fn build() -> Result<()> {
+    run::run("cargo", &["fmt", "--all", "--check"])?;
+    tidy::run()?;
+    run::run(
+        "cargo",
+        &[
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    )?;
+    run::run(
+        "cargo",
+        &["build", "--quiet", "--release", "--bin", "spirula"],
+    )
+}
+
+fn unit() -> Result<()> {
+    run::run("cargo", &["test", "--quiet", "--workspace"])
+}
+
+/// 500 seeds of power loss through the store, then 50 rounds of `kill -9` under load.
+fn crash() -> Result<()> {
+    run::run(
+        "cargo",
+        &[
+            "test",
+            "--quiet",
+            "--release",
+            "-p",
+            "spirula-store",
+            "--",
+            "--include-ignored",
+            "power_loss",
+        ],
+    )?;
+    clients::ledger(50)
+}
+
+fn fuzz() -> Result<()> {
+    run::run(
+        "cargo",
+        &[
+            "run",
+            "--quiet",
+            "--release",
+            "-p",
+            "spirula-fuzz",
+            "--",
+            "--seconds",
+            "3",
+        ],
+    )
+}
+
+fn all_clients() -> Result<()> {
+    clients::run(None)
+}
