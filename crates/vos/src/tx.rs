@@ -1,0 +1,246 @@
+//! Transactions: what a caller wants changed, all or nothing.
+//!
+//! A [`Tx`] names each object once; operations refer to it by index, here and in the WAL record.
+//! Invariant: building a transaction reads no state and cannot fail; [`crate::Vos::stage`] judges it.
+
+use bytes::Bytes;
+
+use crate::types::{ContainerId, ObjectKey};
+
+/// A transaction over any number of objects, stamped with the epoch its caller gave it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Tx {
+    /// The epoch of every version the transaction writes.
+    pub epoch: u64,
+    pub(crate) objects: Vec<(ContainerId, ObjectKey)>,
+    pub(crate) ops: Vec<TxOp>,
+}
+
+/// One operation; `object` is an index into the transaction's objects.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum TxOp {
+    CreateContainer(ContainerId),
+    DestroyContainer(ContainerId),
+    CreateObject {
+        object: u32,
+    },
+    Update {
+        object: u32,
+        dkey: Bytes,
+        akey: Bytes,
+        value: Bytes,
+    },
+    Write {
+        object: u32,
+        dkey: Bytes,
+        akey: Bytes,
+        offset: u64,
+        data: Bytes,
+        crcs: Option<Vec<u32>>,
+    },
+    Truncate {
+        object: u32,
+        dkey: Bytes,
+        akey: Bytes,
+        size: u64,
+    },
+    PunchRange {
+        object: u32,
+        dkey: Bytes,
+        akey: Bytes,
+        offset: u64,
+        len: u64,
+    },
+    PunchAkey {
+        object: u32,
+        dkey: Bytes,
+        akey: Bytes,
+    },
+    PunchAkeys {
+        object: u32,
+        dkey: Bytes,
+        from: Bytes,
+        to: Option<Bytes>,
+    },
+    PunchDkey {
+        object: u32,
+        dkey: Bytes,
+    },
+    PunchObject {
+        object: u32,
+    },
+    /// Returns a bounded amount of space of one punched tree.
+    Collect {
+        tree: u64,
+    },
+}
+
+impl Tx {
+    /// An empty transaction at `epoch`.
+    pub fn new(epoch: u64) -> Tx {
+        Tx {
+            epoch,
+            objects: Vec::new(),
+            ops: Vec::new(),
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Makes an empty container; it must not exist.
+    pub fn create_container(&mut self, cid: ContainerId) {
+        self.ops.push(TxOp::CreateContainer(cid));
+    }
+
+    /// Removes a container with all objects at once; their space returns in the background.
+    pub fn destroy_container(&mut self, cid: ContainerId) {
+        self.ops.push(TxOp::DestroyContainer(cid));
+    }
+
+    /// Makes the object exist. Every other update of an object does so too.
+    pub fn create_object(&mut self, cid: ContainerId, oid: &ObjectKey) {
+        let object = self.object(cid, oid);
+        self.ops.push(TxOp::CreateObject { object });
+    }
+
+    /// Sets a single value.
+    pub fn update(
+        &mut self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        akey: &[u8],
+        value: Bytes,
+    ) {
+        let object = self.object(cid, oid);
+        let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
+        self.ops.push(TxOp::Update {
+            object,
+            dkey,
+            akey,
+            value,
+        });
+    }
+
+    /// Writes bytes of an array, growing it when they end past its size. `crcs` are the CRC32C of
+    /// each 4 KiB of `data` (the last one of what remains), if the caller has them.
+    pub fn write(
+        &mut self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        akey: &[u8],
+        offset: u64,
+        data: Bytes,
+        crcs: Option<Vec<u32>>,
+    ) {
+        let object = self.object(cid, oid);
+        let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
+        self.ops.push(TxOp::Write {
+            object,
+            dkey,
+            akey,
+            offset,
+            data,
+            crcs,
+        });
+    }
+
+    /// Sets the size of an array: what is beyond it is gone, what is new reads as zeros.
+    pub fn truncate(
+        &mut self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        akey: &[u8],
+        size: u64,
+    ) {
+        let object = self.object(cid, oid);
+        let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
+        self.ops.push(TxOp::Truncate {
+            object,
+            dkey,
+            akey,
+            size,
+        });
+    }
+
+    /// Makes a hole in an array; its size stays.
+    pub fn punch_range(
+        &mut self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        akey: &[u8],
+        offset: u64,
+        len: u64,
+    ) {
+        let object = self.object(cid, oid);
+        let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
+        self.ops.push(TxOp::PunchRange {
+            object,
+            dkey,
+            akey,
+            offset,
+            len,
+        });
+    }
+
+    /// Removes one akey, single value or array.
+    pub fn punch_akey(&mut self, cid: ContainerId, oid: &ObjectKey, dkey: &[u8], akey: &[u8]) {
+        let object = self.object(cid, oid);
+        let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
+        self.ops.push(TxOp::PunchAkey { object, dkey, akey });
+    }
+
+    /// Removes the akeys of a dkey from `from` up to, not including, `to` (`None`: to the end).
+    pub fn punch_akeys(
+        &mut self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) {
+        let object = self.object(cid, oid);
+        let (dkey, from) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(from));
+        let to = to.map(Bytes::copy_from_slice);
+        self.ops.push(TxOp::PunchAkeys {
+            object,
+            dkey,
+            from,
+            to,
+        });
+    }
+
+    /// Removes everything under a dkey at once.
+    pub fn punch_dkey(&mut self, cid: ContainerId, oid: &ObjectKey, dkey: &[u8]) {
+        let object = self.object(cid, oid);
+        self.ops.push(TxOp::PunchDkey {
+            object,
+            dkey: Bytes::copy_from_slice(dkey),
+        });
+    }
+
+    /// Removes the object at once; nothing happens when it does not exist.
+    pub fn punch_object(&mut self, cid: ContainerId, oid: &ObjectKey) {
+        let object = self.object(cid, oid);
+        self.ops.push(TxOp::PunchObject { object });
+    }
+
+    /// Index of the object, looking only at the last few: duplicates are harmless.
+    fn object(&mut self, cid: ContainerId, oid: &ObjectKey) -> u32 {
+        let known = self
+            .objects
+            .iter()
+            .rposition(|(c, o)| *c == cid && o == oid);
+        let index = known.unwrap_or_else(|| {
+            self.objects.push((cid, oid.clone()));
+            self.objects.len() - 1
+        });
+        u32::try_from(index).unwrap_or(u32::MAX)
+    }
+}
