@@ -10,6 +10,7 @@ mod packages;
 mod real_ceph;
 mod run;
 mod tidy;
+mod trace;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +36,8 @@ enum Command {
     Setup,
     /// Measure Spirula against a real Ceph with the same loads in the same run.
     BenchVsCeph(bench::Args),
+    /// Compare what clients send and get on a real Ceph and on Spirula.
+    TraceVsCeph,
     /// Run the scripts of tests/clients with real Ceph clients.
     Clients {
         /// Only scripts whose name contains this.
@@ -48,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         Command::Tidy => tidy::run(),
         Command::Setup => packages::ensure(packages::GATE),
         Command::BenchVsCeph(args) => bench::run(&args),
+        Command::TraceVsCeph => trace::run(),
         Command::Clients { filter } => clients::run(filter.as_deref()),
     }
 }
