@@ -1,0 +1,355 @@
+//! The operation interpreter: op list x object state -> effects, per-op results, reply. Pure.
+//!
+//! Ceph's rules are kept one for one (`PrimaryLogPG::do_osd_ops`): an op's code is carried to the
+//! next one that sets none, a failure without FAILOK ends the list, and a request that changes
+//! nothing but was sent as a write is logged, so that its repetition gets the same answer.
+//!
+//! Invariant: nothing here waits or touches the store. What is not in memory comes back as
+//! [`Fault::Missing`]; the caller loads it and plans again from the start.
+
+mod attr;
+mod checksum;
+mod cut;
+mod data;
+mod omap;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use spirula_wire::types::UTime;
+
+use crate::errno::*;
+use crate::object::ObjectInfo;
+use crate::op::{SubOp, code};
+use crate::stats::StatDelta;
+use crate::view::{Fault, ObjectView, Viewed};
+
+/// Limits that Ceph's options set; the defaults are Pacific's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub max_object_size: u64,
+    pub max_attr_size: u64,
+    pub max_attr_name_len: u64,
+    pub max_omap_entries_per_request: u64,
+    pub max_omap_bytes_per_request: u64,
+    pub max_write_op_reply_len: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_object_size: 128 << 20,
+            max_attr_size: 0,
+            max_attr_name_len: 100,
+            max_omap_entries_per_request: 1024,
+            max_omap_bytes_per_request: 1 << 30,
+            max_write_op_reply_len: 64,
+        }
+    }
+}
+
+/// What the interpreter needs to know besides the ops and the object.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request<'a> {
+    pub ops: &'a [SubOp],
+    pub may_write: bool,
+    pub return_vec: bool,
+    pub mtime: UTime,
+    pub limits: Limits,
+}
+
+/// One change of the object. They apply in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The object goes with all its parts.
+    Remove,
+    /// `op`: which operation the bytes came with, for its checksums.
+    Write { offset: u64, data: Bytes, op: usize },
+    Truncate(u64),
+    Zero { offset: u64, length: u64 },
+    SetXattr { name: Bytes, value: Bytes },
+    RemoveXattr(Bytes),
+    SetOmap(Vec<(Bytes, Bytes)>),
+    SetOmapHeader(Bytes),
+    RemoveOmapKeys(Vec<Bytes>),
+    RemoveOmapRange { from: Bytes, to: Bytes },
+    ClearOmap,
+}
+
+/// One operation's part of the reply.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct OpOutput {
+    pub code: u16,
+    pub args: [u8; 28],
+    pub rval: i32,
+    pub data: Vec<Bytes>,
+}
+
+/// What executing the list came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Executed {
+    pub result: i32,
+    pub outputs: Vec<OpOutput>,
+    /// Offset of the first read, for the alignment hint of the reply.
+    pub data_offset: Option<u64>,
+    pub delta: StatDelta,
+    /// `None`: the list failed or changed nothing.
+    pub change: Option<Change>,
+    /// User version of the object before the request.
+    pub user_version: u64,
+}
+
+/// The object after a request that changed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub effects: Vec<Effect>,
+    /// `None` when it no longer exists. Versions and time are still to be set.
+    pub info: Option<ObjectInfo>,
+    /// Info before the request; `None` when the object is new.
+    pub old: Option<ObjectInfo>,
+    /// Whether clients see a new version.
+    pub user_modify: bool,
+}
+
+/// Runs the ops of `request` against the object in `view`.
+pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Executed, V::Missing> {
+    let old = match view.info() {
+        Ok(old) => old,
+        Err(Fault::Missing(m)) => return Err(m),
+        Err(Fault::Errno(errno)) => return Ok(failed(request, errno)),
+    };
+    let mut run = Run {
+        view,
+        limits: request.limits,
+        exists: old.is_some(),
+        info: old.clone().unwrap_or_default(),
+        result: 0,
+        effects: Vec::new(),
+        touched: false,
+        user_modify: false,
+        delta: StatDelta::default(),
+        data_offset: None,
+        current: 0,
+    };
+    let outputs = run.all(request.ops)?;
+    Ok(run.finish(request, old, outputs))
+}
+
+/// The outputs of a request of which no operation ran.
+pub fn untouched_outputs(ops: &[SubOp]) -> Vec<OpOutput> {
+    ops.iter()
+        .map(|op| OpOutput { code: op.code, args: op.args, ..OpOutput::default() })
+        .collect()
+}
+
+fn failed(request: &Request<'_>, errno: i32) -> Executed {
+    Executed {
+        result: errno,
+        outputs: untouched_outputs(request.ops),
+        data_offset: None,
+        delta: StatDelta::default(),
+        change: None,
+        user_version: 0,
+    }
+}
+
+/// A step's own result code, or `None` to keep the one before it (as Ceph does for some reads).
+type Step<M> = Viewed<Option<i32>, M>;
+
+struct Run<'v, V> {
+    view: &'v V,
+    limits: Limits,
+    exists: bool,
+    info: ObjectInfo,
+    result: i32,
+    effects: Vec<Effect>,
+    /// Something to commit, even if there is no effect besides the new info.
+    touched: bool,
+    user_modify: bool,
+    delta: StatDelta,
+    data_offset: Option<u64>,
+    current: usize,
+}
+
+impl<V: ObjectView> Run<'_, V> {
+    fn all(&mut self, ops: &[SubOp]) -> Result<Vec<OpOutput>, V::Missing> {
+        let mut outputs = untouched_outputs(ops);
+        for (i, (op, out)) in ops.iter().zip(&mut outputs).enumerate() {
+            self.current = i;
+            let mut op = op.clone();
+            // WATCH changes no data that a user sees.
+            if op.modifies() && op.code != code::WATCH {
+                self.user_modify = true;
+            }
+            match self.step(&mut op, out) {
+                Ok(Some(result)) => self.result = result,
+                Ok(None) => {}
+                Err(Fault::Errno(errno)) => self.result = errno,
+                Err(Fault::Missing(m)) => return Err(m),
+            }
+            (out.code, out.args, out.rval) = (op.code, op.args, self.result);
+            if self.result < 0 {
+                if !op.fail_ok() {
+                    break;
+                }
+                self.result = 0;
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn step(&mut self, op: &mut SubOp, out: &mut OpOutput) -> Step<V::Missing> {
+        self.munge(op);
+        match op.code {
+            code::READ | code::SYNC_READ => self.read(op, out),
+            code::SPARSE_READ => self.sparse_read(op, out),
+            code::MAPEXT => self.mapext(op, out),
+            code::STAT => self.stat(out),
+            code::CMPEXT => self.cmpext(op),
+            code::CHECKSUM => self.checksum(op, out),
+            code::ASSERT_VER => self.assert_ver(op),
+            code::GETXATTR => self.getxattr(op, out),
+            code::GETXATTRS => self.getxattrs(out),
+            code::CMPXATTR => self.cmpxattr(op),
+            code::OMAP_GET_KEYS => self.omap_get_keys(op, out),
+            code::OMAP_GET_VALS => self.omap_get_vals(op, out),
+            code::OMAP_GET_HEADER => self.omap_get_header(out),
+            code::OMAP_GET_VALS_BY_KEYS => self.omap_get_vals_by_keys(op, out),
+            code::OMAP_CMP => self.omap_cmp(op),
+            code::WRITE => self.write(op),
+            code::WRITEFULL => self.writefull(op),
+            code::APPEND => self.append(op),
+            code::WRITESAME => self.writesame(op),
+            code::TRUNCATE | code::TRIMTRUNC => self.truncate(op),
+            code::ZERO => self.zero(op),
+            code::CREATE => self.create(op),
+            code::DELETE => self.delete(),
+            code::SET_ALLOC_HINT => self.set_alloc_hint(op),
+            code::SETXATTR => self.setxattr(op),
+            code::RMXATTR => self.rmxattr(op),
+            code::OMAP_SET_VALS => self.omap_set_vals(op),
+            code::OMAP_SET_HEADER => self.omap_set_header(op),
+            code::OMAP_CLEAR => self.omap_clear(),
+            code::OMAP_RM_KEYS => self.omap_rm_keys(op),
+            code::OMAP_RM_KEY_RANGE => self.omap_rm_key_range(op),
+            _ => err(EOPNOTSUPP),
+        }
+    }
+
+    /// Old spellings of arguments: no truncation as (1, -1), and a ZERO that reaches the end.
+    fn munge(&self, op: &mut SubOp) {
+        if !op.uses_extent() {
+            return;
+        }
+        let mut e = op.extent();
+        if e.truncate_seq == 1 && e.truncate_size == u64::MAX {
+            (e.truncate_seq, e.truncate_size) = (0, 0);
+            op.set_extent(e);
+        }
+        let max = self.limits.max_object_size;
+        if op.code == code::ZERO
+            && self.exists
+            && e.offset < max
+            && (1..=max).contains(&e.length)
+            && e.offset + e.length >= self.info.size
+            && e.offset < self.info.size
+        {
+            op.code = code::TRUNCATE;
+        }
+    }
+
+    /// Makes the object if it does not exist yet.
+    fn ensure_exists(&mut self) {
+        self.touched = true;
+        if !self.exists {
+            self.exists = true;
+            self.info = ObjectInfo { truncate: self.info.truncate, ..ObjectInfo::default() };
+            self.delta.num_objects += 1;
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        self.touched = true;
+        self.effects.push(effect);
+    }
+
+    /// The object as the view shows it; absent objects answer ENOENT.
+    fn require_stored(&self) -> Viewed<(), V::Missing> {
+        match self.view.info()? {
+            Some(_) => Ok(()),
+            None => Err(Fault::Errno(-ENOENT)),
+        }
+    }
+
+    fn count_read(&mut self, bytes: u64) {
+        self.delta.num_rd += 1;
+        self.delta.num_rd_kb += kib(bytes);
+    }
+
+    fn finish(
+        mut self,
+        request: &Request<'_>,
+        old: Option<ObjectInfo>,
+        mut outputs: Vec<OpOutput>,
+    ) -> Executed {
+        let user_version = old.as_ref().map_or(0, |o| o.user_version);
+        let changed = self.touched && self.result >= 0 && request.may_write;
+        if changed {
+            self.result = settle_write_outputs(request, self.result, &mut outputs);
+        }
+        let change = (changed && self.result >= 0).then(|| {
+            let omap = |i: &ObjectInfo| i64::from(i.omap);
+            let now = self.exists.then_some(&self.info);
+            self.delta.num_objects_omap += now.map_or(0, omap) - old.as_ref().map_or(0, omap);
+            if self.exists && request.mtime != UTime::default() {
+                self.info.mtime = request.mtime;
+            }
+            Change {
+                effects: self.effects,
+                info: self.exists.then_some(self.info),
+                old,
+                user_modify: self.user_modify,
+            }
+        });
+        let delta = if change.is_some() { self.delta } else { self.delta.reads_only() };
+        Executed {
+            result: self.result,
+            outputs,
+            data_offset: self.data_offset,
+            delta,
+            change,
+            user_version,
+        }
+    }
+}
+
+/// A write that succeeds returns no data, since a repetition could not return the same; with
+/// RETURNVEC it may return a little, which the log keeps.
+fn settle_write_outputs(request: &Request<'_>, result: i32, outputs: &mut [OpOutput]) -> i32 {
+    if !request.return_vec {
+        outputs.iter_mut().for_each(|o| o.data.clear());
+        return 0;
+    }
+    let mut result = result;
+    for out in outputs {
+        let len: usize = out.data.iter().map(Bytes::len).sum();
+        if len as u64 > request.limits.max_write_op_reply_len {
+            out.data.clear();
+            out.rval = -EOVERFLOW;
+            result = -EOVERFLOW;
+        }
+    }
+    result
+}
+
+fn err<M>(errno: i32) -> Step<M> {
+    Err(Fault::Errno(-errno))
+}
+
+fn ok<M>() -> Step<M> {
+    Ok(Some(0))
+}
+
+fn kib(bytes: u64) -> i64 {
+    i64::try_from(bytes.div_ceil(1024)).unwrap_or(i64::MAX)
+}
