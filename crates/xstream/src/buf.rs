@@ -1,0 +1,359 @@
+//! Page-aligned buffers, pooled per thread.
+//!
+//! The memory of an [`AlignedBuf`] is initialised over its whole capacity from the moment it is
+//! allocated (zeroed once, then holding whatever it held before), so giving it any length within
+//! its capacity is safe. A buffer goes back to the pool of the thread that allocated it, from
+//! whichever thread drops it: at home to a plain list, from elsewhere to a locked one that the
+//! home empties when its own list is. Both are bounded; beyond the bound memory is freed.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::RefCell;
+use std::fmt;
+use std::mem;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::limits::{POOL_BUFFER_BYTES_MAX, POOL_LOCAL_BYTES_MAX, POOL_REMOTE_BYTES_MAX};
+
+/// Alignment and granularity of buffers: what any device accepts for direct I/O.
+pub const BLOCK: usize = 4096;
+
+/// Whether `data` begins on a block boundary and is a whole number of blocks long.
+pub fn is_aligned(data: &[u8]) -> bool {
+    data.as_ptr().addr().is_multiple_of(BLOCK) && data.len().is_multiple_of(BLOCK)
+}
+
+/// An owned buffer whose memory begins on a 4 KiB boundary.
+pub struct AlignedBuf {
+    memory: Memory,
+    len: usize,
+    home: Option<Arc<Remote>>,
+}
+
+impl AlignedBuf {
+    /// An empty buffer with room for at least `capacity` bytes (rounded up to whole blocks).
+    pub fn with_capacity(capacity: usize) -> AlignedBuf {
+        assert!(
+            capacity <= isize::MAX as usize / 2,
+            "buffer capacity out of range"
+        );
+        let capacity = capacity.max(1).next_multiple_of(BLOCK);
+        if capacity > POOL_BUFFER_BYTES_MAX {
+            return AlignedBuf {
+                memory: Memory::allocate(capacity),
+                len: 0,
+                home: None,
+            };
+        }
+        let class = size_class(capacity);
+        let taken = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            (pool.take(class), pool.remote.clone())
+        });
+        match taken {
+            Ok((Some(memory), home)) => AlignedBuf {
+                memory,
+                len: 0,
+                home: Some(home),
+            },
+            Ok((None, home)) => AlignedBuf {
+                memory: Memory::allocate(BLOCK << class),
+                len: 0,
+                home: Some(home),
+            },
+            Err(_) => AlignedBuf {
+                memory: Memory::allocate(capacity),
+                len: 0,
+                home: None,
+            },
+        }
+    }
+
+    /// A buffer of `len` zeros.
+    pub fn zeroed(len: usize) -> AlignedBuf {
+        let mut buf = AlignedBuf::with_capacity(len);
+        buf.resize(len, 0);
+        buf
+    }
+
+    /// A buffer holding a copy of `data`.
+    pub fn copy_from(data: &[u8]) -> AlignedBuf {
+        let mut buf = AlignedBuf::with_capacity(data.len());
+        buf.extend_from_slice(data);
+        buf
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.memory.capacity
+    }
+
+    /// Sets the length; bytes gained hold whatever the memory held before.
+    pub fn set_len(&mut self, len: usize) {
+        assert!(
+            len <= self.capacity(),
+            "length beyond the buffer's capacity"
+        );
+        self.len = len;
+    }
+
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Sets the length, filling bytes gained with `value`.
+    pub fn resize(&mut self, len: usize, value: u8) {
+        let old = self.len;
+        self.set_len(len);
+        if len > old {
+            self[old..].fill(value);
+        }
+    }
+
+    /// Appends `data`, which must fit into the capacity.
+    pub fn extend_from_slice(&mut self, data: &[u8]) {
+        let old = self.len;
+        self.set_len(old + data.len());
+        self[old..].copy_from_slice(data);
+    }
+
+    /// Makes the buffer shareable without copying; the memory returns to its pool with the last
+    /// reference, wherever that is dropped.
+    pub fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+
+    /// The whole capacity, for an I/O that owns the buffer.
+    pub(crate) fn whole(&mut self) -> &mut [u8] {
+        let capacity = self.capacity();
+        // SAFETY: the memory is `capacity` bytes long, initialised (see the file's first lines) and
+        // reached only through this buffer.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr(), capacity) }
+    }
+}
+
+impl Deref for AlignedBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `len` never exceeds the capacity, and all of the capacity is initialised.
+        unsafe { std::slice::from_raw_parts(self.memory.start.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for AlignedBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr(), self.len) }
+    }
+}
+
+impl AsRef<[u8]> for AlignedBuf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for AlignedBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AlignedBuf({} of {})", self.len, self.capacity())
+    }
+}
+
+impl Drop for AlignedBuf {
+    fn drop(&mut self) {
+        let Some(home) = self.home.take() else { return };
+        let memory = mem::replace(&mut self.memory, Memory::NONE);
+        give_back(home, memory);
+    }
+}
+
+/// A heap block aligned to `BLOCK`, freed on drop.
+struct Memory {
+    start: NonNull<u8>,
+    capacity: usize,
+}
+
+// SAFETY: `Memory` owns its block exclusively; nothing about it is tied to a thread.
+unsafe impl Send for Memory {}
+// SAFETY: shared access to `Memory` only reads its two fields.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// What is left behind when a block moves out; owns nothing.
+    const NONE: Memory = Memory {
+        start: NonNull::dangling(),
+        capacity: 0,
+    };
+
+    fn allocate(capacity: usize) -> Memory {
+        let layout = Memory::layout(capacity);
+        // SAFETY: `capacity` is at least one block, so the layout is not empty.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else {
+            handle_alloc_error(layout)
+        };
+        Memory { start, capacity }
+    }
+
+    fn layout(capacity: usize) -> Layout {
+        match Layout::from_size_align(capacity, BLOCK) {
+            Ok(layout) => layout,
+            Err(_) => unreachable!("capacities are checked when a buffer is made"),
+        }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.capacity > 0 {
+            // SAFETY: allocated in `allocate` with this very layout, and owned by `self` alone.
+            unsafe { dealloc(self.start.as_ptr(), Memory::layout(self.capacity)) };
+        }
+    }
+}
+
+/// Powers of two of blocks: class 0 is one block.
+fn size_class(capacity: usize) -> usize {
+    (capacity / BLOCK).next_power_of_two().trailing_zeros() as usize
+}
+
+const CLASSES: usize = (POOL_BUFFER_BYTES_MAX / BLOCK).trailing_zeros() as usize + 1;
+
+/// Free buffers by size class, up to a number of bytes.
+struct FreeList {
+    classes: [Vec<Memory>; CLASSES],
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl FreeList {
+    fn new(bytes_max: usize) -> FreeList {
+        FreeList {
+            classes: [const { Vec::new() }; CLASSES],
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
+    fn take(&mut self, class: usize) -> Option<Memory> {
+        let memory = self.classes[class].pop()?;
+        self.bytes -= memory.capacity;
+        Some(memory)
+    }
+
+    /// Keeps `memory`, or hands it back to be freed when the list is full.
+    fn put(&mut self, memory: Memory) -> Option<Memory> {
+        if self.bytes + memory.capacity > self.bytes_max {
+            return Some(memory);
+        }
+        self.bytes += memory.capacity;
+        self.classes[size_class(memory.capacity)].push(memory);
+        None
+    }
+}
+
+/// Where other threads return buffers.
+struct Remote {
+    free: Mutex<FreeList>,
+}
+
+/// The pool of one thread.
+struct Pool {
+    free: FreeList,
+    remote: Arc<Remote>,
+}
+
+impl Pool {
+    fn new() -> Pool {
+        let remote = Remote {
+            free: Mutex::new(FreeList::new(POOL_REMOTE_BYTES_MAX)),
+        };
+        Pool {
+            free: FreeList::new(POOL_LOCAL_BYTES_MAX),
+            remote: Arc::new(remote),
+        }
+    }
+
+    fn take(&mut self, class: usize) -> Option<Memory> {
+        if let Some(memory) = self.free.take(class) {
+            return Some(memory);
+        }
+        self.remote
+            .free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(class)
+    }
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = RefCell::new(Pool::new());
+}
+
+fn give_back(home: Arc<Remote>, memory: Memory) {
+    let mut memory = Some(memory);
+    let at_home = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if !Arc::ptr_eq(&pool.remote, &home) {
+            return false;
+        }
+        memory = memory.take().and_then(|memory| pool.free.put(memory));
+        true
+    });
+    if at_home == Ok(true) {
+        return;
+    }
+    let mut free = home.free.lock().unwrap_or_else(PoisonError::into_inner);
+    let rest = memory.take().and_then(|memory| free.put(memory));
+    drop(free);
+    drop(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_reused() {
+        let first = AlignedBuf::with_capacity(5000);
+        assert_eq!(first.capacity(), 8192);
+        assert!(is_aligned(&first));
+        let start = first.as_ptr();
+        drop(first);
+        assert_eq!(AlignedBuf::with_capacity(8192).as_ptr(), start);
+        let large = AlignedBuf::zeroed(POOL_BUFFER_BYTES_MAX + 1);
+        assert_eq!(large.len(), POOL_BUFFER_BYTES_MAX + 1);
+        assert!(large.capacity().is_multiple_of(BLOCK));
+    }
+
+    #[test]
+    fn a_frozen_buffer_returns_home_from_another_thread() {
+        let mut buf = AlignedBuf::with_capacity(3 * BLOCK);
+        buf.extend_from_slice(b"payload");
+        let start = buf.as_ptr().addr();
+        let bytes = buf.freeze();
+        let slice = bytes.slice(3..);
+        std::thread::spawn(move || {
+            assert_eq!(&bytes[..], b"payload");
+            assert_eq!(&slice[..], b"load");
+        })
+        .join()
+        .expect("thread");
+        assert_eq!(AlignedBuf::with_capacity(3 * BLOCK).as_ptr().addr(), start);
+    }
+
+    #[test]
+    fn a_buffer_outlives_the_thread_of_its_pool() {
+        let bytes = std::thread::spawn(|| AlignedBuf::copy_from(b"still here").freeze())
+            .join()
+            .expect("thread");
+        assert_eq!(&bytes[..], b"still here");
+    }
+}
