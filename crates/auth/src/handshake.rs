@@ -8,6 +8,7 @@
 //! request or the end), `more` (with the next payload), `done`. Accepting side: `request`, then
 //! `more` until the step is `Done` or `Bad`. An object serves one connection attempt.
 
+use std::fmt;
 use std::time::Duration;
 
 use spirula_wire::DecodeError;
@@ -83,7 +84,6 @@ pub enum AcceptStep {
 }
 
 /// A finished handshake, accepting side.
-#[derive(Debug)]
 pub struct AcceptDone {
     pub global_id: u64,
     pub mode: ConMode,
@@ -107,6 +107,8 @@ pub struct AuthenticatedPeer {
     pub allow_all: bool,
     /// When the ticket that proved it ends.
     pub expires: WallTime,
+    /// The challenge of this handshake, for later renewal of the AUTH ticket; 0 but on monitors.
+    pub server_challenge: u64,
 }
 
 /// The connecting side of authentication.
@@ -146,7 +148,7 @@ pub struct AuthRequest {
 }
 
 /// A finished handshake, connecting side.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ConnectDone {
     /// Key of AUTH_SIGNATURE; empty with `none`, where the signature is 32 zero bytes.
     pub session_key: CryptoKey,
@@ -165,6 +167,8 @@ pub enum AuthError {
         result: i32,
         allowed: Vec<u32>,
     },
+    #[error("the server answered with error {0}")]
+    Status(i32),
     #[error("the server's proof is wrong: it does not hold the shared key")]
     BadProof,
     #[error("the server chose connection mode {0}, which was not offered")]
@@ -177,4 +181,21 @@ pub enum AuthError {
     Crypto(#[from] CryptoError),
     #[error(transparent)]
     Decode(#[from] DecodeError),
+}
+
+impl fmt::Debug for AcceptDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcceptDone")
+            .field("mode", &self.mode)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ConnectDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectDone")
+            .field("grant", &self.grant)
+            .finish_non_exhaustive()
+    }
 }
