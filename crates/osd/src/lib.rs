@@ -7,6 +7,7 @@
 pub mod errno;
 pub mod object;
 pub mod op;
+pub mod pg;
 pub mod plan;
 pub mod stats;
 pub mod view;

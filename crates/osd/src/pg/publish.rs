@@ -1,0 +1,129 @@
+//! Puts completions back into submission order: a write is published when it and everything
+//! submitted before it in its PG is durable.
+//!
+//! Every reply that observed staged state waits for the publish of that state.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
+
+/// The store stopped: nothing will be published any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the store stopped before the write was durable")]
+pub struct Unpublished;
+
+/// The publish order of one PG. Tickets start at 1, so 0 means "long ago".
+#[derive(Debug)]
+pub struct Publisher {
+    /// Lowest ticket that is not published.
+    base: Cell<u64>,
+    pending: RefCell<VecDeque<Slot>>,
+    failed: Cell<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    durable: bool,
+    wakers: Vec<Waker>,
+}
+
+impl Default for Publisher {
+    fn default() -> Self {
+        Self { base: Cell::new(1), pending: RefCell::default(), failed: Cell::new(false) }
+    }
+}
+
+impl Publisher {
+    /// The ticket of a write that is being submitted now.
+    pub fn submitted(&self) -> u64 {
+        let mut pending = self.pending.borrow_mut();
+        pending.push_back(Slot::default());
+        self.base.get() + pending.len() as u64 - 1
+    }
+
+    /// The newest ticket given out.
+    pub fn last(&self) -> u64 {
+        self.base.get() + self.pending.borrow().len() as u64 - 1
+    }
+
+    pub fn is_published(&self, ticket: u64) -> bool {
+        ticket < self.base.get()
+    }
+
+    /// The write of `ticket` is durable.
+    pub fn durable(&self, ticket: u64) {
+        let mut pending = self.pending.borrow_mut();
+        let Some(at) = ticket.checked_sub(self.base.get()) else { return };
+        if let Some(slot) = pending.get_mut(at as usize) {
+            slot.durable = true;
+        }
+        while pending.front().is_some_and(|s| s.durable) {
+            self.base.set(self.base.get() + 1);
+            if let Some(slot) = pending.pop_front() {
+                slot.wakers.into_iter().for_each(Waker::wake);
+            }
+        }
+    }
+
+    /// A commit failed: nobody who waits, or will wait, gets an answer.
+    pub fn fail(&self) {
+        self.failed.set(true);
+        for slot in self.pending.borrow_mut().iter_mut() {
+            slot.wakers.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    /// Waits until `ticket` is published.
+    pub async fn published(&self, ticket: u64) -> Result<(), Unpublished> {
+        poll_fn(|cx| {
+            if self.is_published(ticket) {
+                return Poll::Ready(Ok(()));
+            }
+            if self.failed.get() {
+                return Poll::Ready(Err(Unpublished));
+            }
+            let at = (ticket - self.base.get()) as usize;
+            if let Some(slot) = self.pending.borrow_mut().get_mut(at) {
+                if !slot.wakers.iter().any(|w| w.will_wake(cx.waker())) {
+                    slot.wakers.push(cx.waker().clone());
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::Context;
+
+    use super::*;
+
+    #[test]
+    fn publishing_follows_submission_order() {
+        let p = Publisher::default();
+        assert!(p.is_published(0) && p.is_published(p.last()));
+        let (a, b) = (p.submitted(), p.submitted());
+        assert_eq!(p.last(), b);
+        let mut wait = pin!(p.published(b));
+        let mut cx = Context::from_waker(Waker::noop());
+        p.durable(b);
+        assert!(wait.as_mut().poll(&mut cx).is_pending());
+        p.durable(a);
+        assert_eq!(wait.as_mut().poll(&mut cx), Poll::Ready(Ok(())));
+    }
+
+    #[test]
+    fn a_failure_reaches_every_waiter() {
+        let p = Publisher::default();
+        let a = p.submitted();
+        let mut wait = pin!(p.published(a));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(wait.as_mut().poll(&mut cx).is_pending());
+        p.fail();
+        assert_eq!(wait.as_mut().poll(&mut cx), Poll::Ready(Err(Unpublished)));
+    }
+}
