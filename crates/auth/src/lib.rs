@@ -6,6 +6,8 @@
 
 pub mod accept_mon;
 pub mod accept_service;
+#[cfg(test)]
+mod captured;
 pub mod connect;
 pub mod crypto;
 mod errno;

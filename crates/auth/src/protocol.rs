@@ -309,7 +309,7 @@ impl Decode for AuthorizerHead {
 }
 
 /// `CephXAuthorize`: the sealed part of an authorizer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Authorize {
     pub(crate) nonce: u64,
     /// Answer to the service's challenge: the challenge plus one.

@@ -238,12 +238,8 @@ fn wrong_key_unknown_entity_and_missing_mon_caps_look_the_same() {
 fn a_global_id_is_kept_with_its_ticket_only() {
     let mut w = World::new();
     let grant = *w.login("client.admin").1.grant.unwrap();
-    let again = run(
-        NOW,
-        &mut w.connector("client.admin", &grant, NOW),
-        &mut w.mon(),
-    )
-    .unwrap();
+    let mut mon = MonAcceptor::new(w.config.clone(), w.keys.clone(), [44; 32]);
+    let again = run(NOW, &mut w.connector("client.admin", &grant, NOW), &mut mon).unwrap();
     assert_eq!(again.0.global_id, grant.global_id);
     let renewed = again.1.grant.unwrap();
     // Only the AUTH ticket was due, the others are kept.
