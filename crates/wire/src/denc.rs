@@ -74,6 +74,32 @@ pub trait Decode: Sized {
     }
 }
 
+/// A versioned struct whose contents nobody here looks at: kept as bytes, to be sent on unchanged.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Opaque {
+    pub version: u8,
+    pub compat: u8,
+    pub body: Bytes,
+}
+
+impl Encode for Opaque {
+    fn encode(&self, out: &mut Vec<u8>, _: Features) {
+        encode_versioned(out, self.version, self.compat, |out| {
+            out.extend_from_slice(&self.body)
+        });
+    }
+}
+impl Decode for Opaque {
+    const MIN_SIZE: usize = 6;
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            version: r.u8()?,
+            compat: r.u8()?,
+            body: Bytes::decode(r)?,
+        })
+    }
+}
+
 /// A cursor over untrusted bytes.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
@@ -220,7 +246,7 @@ macro_rules! int {
         }
     )*};
 }
-int!(u8, i8, u16, i16, u32, i32, u64, i64, f64);
+int!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
 
 impl Encode for bool {
     fn encode(&self, out: &mut Vec<u8>, _: Features) {
@@ -288,6 +314,21 @@ impl<const N: usize> Decode for [u8; N] {
     const MIN_SIZE: usize = N;
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.array("byte array")
+    }
+}
+impl<const N: usize> Encode for [u32; N] {
+    fn encode(&self, out: &mut Vec<u8>, f: Features) {
+        self.iter().for_each(|v| v.encode(out, f));
+    }
+}
+impl<const N: usize> Decode for [u32; N] {
+    const MIN_SIZE: usize = 4 * N;
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut out = [0; N];
+        for v in &mut out {
+            *v = r.u32()?;
+        }
+        Ok(out)
     }
 }
 

@@ -10,6 +10,7 @@ extern crate self as spirula_wire;
 pub mod denc;
 pub mod features;
 pub mod message;
+pub mod msg;
 pub mod types;
 
 pub use denc::{Decode, DecodeError, Encode, Features, Reader};

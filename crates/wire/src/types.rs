@@ -5,9 +5,20 @@
 mod addr;
 mod entity;
 mod ids;
+mod listing;
 mod object;
+mod stats;
+mod superblock;
 
 pub use addr::{AddrParseError, AddrType, EntityAddr, EntityAddrVec};
 pub use entity::{EntityName, EntityNameStr, EntityType, NameParseError};
 pub use ids::{EVersion, PgId, PgParseError, PgShard, ShardId, SpgId, UTime, Uuid};
+pub use listing::{
+    CloneInfo, ListSnapsResponse, ListWatchResponse, ListedObject, PgNlsResponse, WatchItem,
+};
 pub use object::{HObject, ObjectLocator, RequestId, SnapContext, SnapId};
+pub use stats::{
+    ObjectStatCollection, ObjectStatSum, OsdStat, PgHistory, PgStat, PingInterfaces, PingTimes,
+    PoolStat, Pow2Hist, StorePerfStat, StoreStatfs, TimeSpan, pg_state,
+};
+pub use superblock::{CompatSet, FeatureSet, OsdSuperblock};
