@@ -1,0 +1,234 @@
+//! The accepting side's states.
+//!
+//! Sessions are lossy, as for every client: nothing is kept when the socket dies, the identification
+//! says so (flag and cookie 0), and a RECONNECT is answered with a full SESSION_RESET, on which the
+//! peer identifies anew. A lossless policy (between OSDs) would start here, in [`Ident`]: keep the
+//! cookie, look up the old session, answer RECONNECT_OK, RETRY, RETRY_GLOBAL or WAIT.
+
+use bytes::Bytes;
+use spirula_auth::{AcceptAuth, AcceptDone, AcceptStep};
+use spirula_wire::Features;
+use spirula_wire::types::{EntityAddr, EntityName, EntityType};
+
+use super::{Cx, Peer, Phase, same_endpoint, unexpected};
+use crate::control::{Control, Ident as IdentFields, SIGNATURE_LEN};
+use crate::crypto::Side;
+use crate::error::{PeerMisbehaved, ProtocolError};
+use crate::wire::same_signature;
+
+/// How often a peer may be told "bad method".
+const ATTEMPTS_MAX: u32 = 8;
+
+/// Expects HELLO.
+pub(crate) struct Hello {
+    pub(crate) auth: Box<dyn AcceptAuth>,
+}
+
+impl Hello {
+    pub(super) fn step(self, frame: Control, _: &mut Cx<'_>) -> Result<Phase, ProtocolError> {
+        let Control::Hello { type_, addr } = frame else {
+            return unexpected(&frame);
+        };
+        let session = Session {
+            auth: self.auth,
+            type_,
+            my_addr: addr,
+            attempts: 0,
+        };
+        Ok(Phase::AcceptRequest(Request(session)))
+    }
+}
+
+/// What is known during authentication.
+struct Session {
+    auth: Box<dyn AcceptAuth>,
+    type_: EntityType,
+    my_addr: EntityAddr,
+    attempts: u32,
+}
+
+/// Expects AUTH_REQUEST.
+pub(crate) struct Request(Session);
+
+impl Request {
+    pub(super) fn step(self, frame: Control, cx: &mut Cx<'_>) -> Result<Phase, ProtocolError> {
+        let Control::AuthRequest {
+            method,
+            modes,
+            payload,
+        } = frame
+        else {
+            return unexpected(&frame);
+        };
+        let mut session = self.0;
+        let step = session.auth.request(cx.now.wall, method, &modes, &payload);
+        session.answer(method, step, cx)
+    }
+}
+
+/// Expects AUTH_REQUEST_MORE.
+pub(crate) struct More {
+    session: Session,
+    method: u32,
+}
+
+impl More {
+    pub(super) fn step(self, frame: Control, cx: &mut Cx<'_>) -> Result<Phase, ProtocolError> {
+        let Control::AuthRequestMore(payload) = frame else {
+            return unexpected(&frame);
+        };
+        let mut session = self.session;
+        let step = session.auth.more(cx.now.wall, &payload);
+        session.answer(self.method, step, cx)
+    }
+}
+
+impl Session {
+    fn answer(
+        mut self,
+        method: u32,
+        step: AcceptStep,
+        cx: &mut Cx<'_>,
+    ) -> Result<Phase, ProtocolError> {
+        match step {
+            AcceptStep::More(payload) => {
+                cx.wire.send(&Control::AuthReplyMore(payload.into()))?;
+                Ok(Phase::AcceptMore(More {
+                    session: self,
+                    method,
+                }))
+            }
+            AcceptStep::Bad {
+                result,
+                allowed_methods,
+                allowed_modes,
+            } => {
+                self.attempts += 1;
+                if self.attempts > ATTEMPTS_MAX {
+                    return Err(PeerMisbehaved::AuthAttempts.into());
+                }
+                cx.wire.send(&Control::AuthBadMethod {
+                    method,
+                    result,
+                    allowed_methods,
+                    allowed_modes,
+                })?;
+                Ok(Phase::AcceptRequest(Request(self)))
+            }
+            AcceptStep::Done(mut done) => {
+                cx.wire.send(&Control::AuthDone {
+                    global_id: done.global_id,
+                    mode: done.mode as u32,
+                    payload: Bytes::from(std::mem::take(&mut done.payload)),
+                })?;
+                let expected = cx.wire.authenticated(
+                    Side::Accept,
+                    done.mode,
+                    &done.session_key,
+                    &done.connection_secret,
+                )?;
+                let proven = Proven {
+                    done,
+                    type_: self.type_,
+                    my_addr: self.my_addr,
+                };
+                Ok(Phase::AcceptSignature(Signature { proven, expected }))
+            }
+        }
+    }
+}
+
+/// What is known after authentication.
+struct Proven {
+    done: AcceptDone,
+    type_: EntityType,
+    my_addr: EntityAddr,
+}
+
+/// Expects AUTH_SIGNATURE.
+pub(crate) struct Signature {
+    proven: Proven,
+    expected: [u8; SIGNATURE_LEN],
+}
+
+impl Signature {
+    pub(super) fn step(self, frame: Control, _: &mut Cx<'_>) -> Result<Phase, ProtocolError> {
+        let Control::AuthSignature(signature) = frame else {
+            return unexpected(&frame);
+        };
+        if !same_signature(&signature, &self.expected) {
+            return Err(PeerMisbehaved::Signature.into());
+        }
+        Ok(Phase::AcceptIdent(Ident(self.proven)))
+    }
+}
+
+/// Expects CLIENT_IDENT.
+pub(crate) struct Ident(Proven);
+
+impl Ident {
+    pub(super) fn step(self, frame: Control, cx: &mut Cx<'_>) -> Result<Phase, ProtocolError> {
+        match frame {
+            Control::ClientIdent { ident, target } => self.identify(ident, &target, cx),
+            Control::SessionReconnect(_) => {
+                cx.wire.send(&Control::SessionReset { full: true })?;
+                Ok(Phase::AcceptIdent(self))
+            }
+            other => unexpected(&other),
+        }
+    }
+
+    fn identify(
+        self,
+        ident: IdentFields,
+        target: &EntityAddr,
+        cx: &mut Cx<'_>,
+    ) -> Result<Phase, ProtocolError> {
+        let config = cx.config;
+        if ident.addrs.front().is_blank() {
+            return Err(PeerMisbehaved::NoAddress.into());
+        }
+        let ours = &config.addrs;
+        if !ours.is_empty() && !ours.iter().any(|a| same_endpoint(a, target)) {
+            return Err(PeerMisbehaved::WrongTarget.into());
+        }
+        let missing = config.required.0 & !ident.supported;
+        if missing != 0 {
+            // The peer closes; it may also identify again.
+            cx.wire.send(&Control::IdentMissingFeatures(missing))?;
+            return Ok(Phase::AcceptIdent(self));
+        }
+        cx.wire.send(&Control::ServerIdent(IdentFields {
+            addrs: ours.clone(),
+            gid: config.name.num,
+            global_seq: config.global_seq,
+            supported: config.supported.0,
+            required: config.required.0,
+            flags: IdentFields::LOSSY,
+            cookie: 0,
+        }))?;
+        let Proven {
+            done,
+            type_,
+            my_addr,
+        } = self.0;
+        let num = if ident.gid < 0 {
+            done.global_id as i64
+        } else {
+            ident.gid
+        };
+        Ok(Phase::Ready(Box::new(Peer {
+            entity: EntityName::new(type_, num),
+            addrs: ident.addrs,
+            features: Features(ident.supported & config.supported.0),
+            global_id: done.global_id,
+            global_seq: ident.global_seq,
+            mode: done.mode,
+            revision: cx.wire.reader.revision,
+            my_addr,
+            lossy: true,
+            auth: Some(done.peer),
+            grant: None,
+        })))
+    }
+}
