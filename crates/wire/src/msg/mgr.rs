@@ -72,7 +72,7 @@ pub struct CommandDescription {
 
 /// `mgrbeacon`: a manager says that it lives and, once active, what it offers.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::MGR_BEACON, version = 10, compat = 8, oldest = 8)]
+#[message(ty = types::MGR_BEACON, version = 11, compat = 8, oldest = 8)]
 pub struct MgrBeacon {
     pub paxos: Paxos,
     pub server_addrs: EntityAddrVec,
@@ -90,6 +90,9 @@ pub struct MgrBeacon {
     pub mgr_features: u64,
     #[message(since = 10)]
     pub clients: Vec<EntityAddrVec>,
+    /// Of the same clients, in the same order.
+    #[message(since = 11)]
+    pub client_names: Vec<String>,
 }
 
 /// `mgropen`: a daemon or service introduces itself.

@@ -207,6 +207,9 @@ pub struct WatchNotify {
     pub return_code: i32,
     #[message(since = 3)]
     pub notifier_gid: u64,
+    /// In `NOTIFY_COMPLETE`: the encoded acks (by gid and cookie) and the list of the missing.
+    #[message(data)]
+    pub acks: Bytes,
 }
 
 /// What an [`OsdPing`] means.

@@ -10,7 +10,7 @@ use crate::types::EntityName;
 use crate::{Decode, DecodeError, Denc, Encode, Features, Reader};
 
 /// `snapid_t`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Denc)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Denc)]
 pub struct SnapId(pub u64);
 
 impl SnapId {
@@ -18,12 +18,6 @@ impl SnapId {
     pub const HEAD: Self = Self(u64::MAX - 1);
     /// All clones together (`CEPH_SNAPDIR`).
     pub const DIR: Self = Self(u64::MAX);
-}
-
-impl Default for SnapId {
-    fn default() -> Self {
-        Self(0)
-    }
 }
 
 impl fmt::Display for SnapId {

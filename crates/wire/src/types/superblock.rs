@@ -22,7 +22,7 @@ pub struct CompatSet {
 
 /// `OSDSuperblock`. The two `full` fields are leftovers and always zero.
 #[derive(Clone, Debug, PartialEq, Default, Denc)]
-#[denc(version = 9, compat = 5, oldest = 8)]
+#[denc(version = 10, compat = 5, oldest = 8)]
 pub struct OsdSuperblock {
     pub cluster_fsid: Uuid,
     pub whoami: i32,
@@ -40,4 +40,6 @@ pub struct OsdSuperblock {
     pub purged_snaps_last: u32,
     #[denc(since = 9)]
     pub last_purged_snaps_scrub: UTime,
+    #[denc(since = 10)]
+    pub cluster_osdmap_trim_lower_bound: u32,
 }
