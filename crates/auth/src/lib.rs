@@ -6,6 +6,7 @@
 
 pub mod accept_mon;
 pub mod accept_service;
+pub mod caps;
 #[cfg(test)]
 mod captured;
 pub mod connect;
@@ -19,6 +20,7 @@ pub mod rotating;
 
 pub use accept_mon::{KeyServer, MonAcceptor, MonAuthConfig, handle_auth_message};
 pub use accept_service::{ServiceAcceptor, ServiceAuthConfig, ServiceSecrets};
+pub use caps::{CapError, MgrCap, MonCap, OsdCap};
 pub use connect::{MonConnectConfig, MonConnector, ServiceConnector};
 pub use crypto::{CryptoError, CryptoKey};
 pub use grant::{AuthReplyContent, MonGrant, Principal, Ticket, TicketBlob};
