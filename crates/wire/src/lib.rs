@@ -9,6 +9,8 @@ extern crate self as spirula_wire;
 
 pub mod denc;
 pub mod features;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod message;
 pub mod msg;
 pub mod types;

@@ -12,6 +12,10 @@ pub const PRIO_DEFAULT: u16 = 127;
 /// Priority of messages that keep the cluster alive (`CEPH_MSG_PRIO_HIGH`).
 pub const PRIO_HIGH: u16 = 196;
 
+/// [`Header::flags`] of every message sent: whole, and without checksums of its own (the frame has
+/// them).
+pub const FLAGS_SENT: u8 = 0x1 | 0x2;
+
 /// `ceph_msg_header2`: 41 bytes, the first segment of a MESSAGE frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Header {
@@ -116,6 +120,7 @@ pub trait Message: Sized {
             tid,
             type_: Self::TYPE,
             priority: Self::PRIORITY,
+            flags: FLAGS_SENT,
             version: Self::VERSION,
             compat_version: Self::COMPAT_VERSION,
             ..Header::default()

@@ -6,32 +6,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytes::Bytes;
-use spirula_wire::msg::{auth::*, command::*, mgr::*, mon::*, osd::*, osd_op::*};
-use spirula_wire::{DecodeError, Features, Header, Message, Payload, RawMessage, msg};
-
-fn again<M: Message>(raw: &RawMessage) -> Result<RawMessage, DecodeError> {
-    Ok(M::from_raw(raw)?.to_raw(raw.header.tid, Features::PACIFIC))
-}
-
-macro_rules! table {
-    ($($m:ident)*) => {
-        fn round_trip(raw: &RawMessage) -> Option<Result<RawMessage, DecodeError>> {
-            match raw.header.type_ {
-                $($m::TYPE => Some(again::<$m>(raw)),)*
-                _ => None,
-            }
-        }
-    };
-}
-table! {
-    Ping Command CommandReply Auth AuthReply MonGlobalId MonGetMap MonMapMsg MonSubscribe
-    MonSubscribeAck MonCommand MonCommandAck MonGetVersion MonGetVersionReply Statfs StatfsReply
-    GetPoolStats GetPoolStatsReply PoolOp PoolOpReply Config GetConfig Log LogAck OsdMapMsg OsdBoot
-    OsdAlive OsdBeacon OsdFailure OsdMarkMeDown OsdMarkMeDead OsdFull OsdPgTemp OsdPgCreated
-    OsdPgCreate2 PgStats PgStatsAck OsdBackoff WatchNotify OsdPing OsdOpMsg OsdOpReply MgrMapMsg
-    ServiceMapMsg MgrBeacon MgrOpen MgrConfigure MgrReport MgrClose MgrCommand MgrCommandReply
-    MonMgrReport MgrDigest
-}
+use proptest::prelude::*;
+use spirula_wire::fuzzing::{check_raw, reencode};
+use spirula_wire::{Header, Payload, RawMessage, msg};
 
 fn unhex(text: &str) -> Bytes {
     let text = if text == "-" { "" } else { text };
@@ -68,48 +45,84 @@ fn parse(line: &str) -> RawMessage {
     }
 }
 
+fn fixtures() -> Vec<RawMessage> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut paths: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "txt"));
+    paths.sort();
+    let text = paths
+        .iter()
+        .map(|p| std::fs::read_to_string(p).unwrap())
+        .collect::<String>();
+    text.lines().map(parse).collect()
+}
+
 #[test]
 fn captured_messages_survive_a_round_trip() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let (mut seen, mut bad) = (BTreeSet::new(), Vec::new());
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|e| e != "txt") {
-            continue;
-        }
-        for line in std::fs::read_to_string(&path).unwrap().lines() {
-            let raw = parse(line);
-            let name = msg::name(raw.header.type_);
-            seen.insert(name);
-            match round_trip(&raw).unwrap_or_else(|| panic!("{name} is not in the table")) {
-                Err(e) => bad.push(format!("{name}: {e}")),
-                Ok(out) if out.payload.front != raw.payload.front => {
-                    let (a, b) = (&out.payload.front, &raw.payload.front);
-                    let at = a.iter().zip(b).position(|(x, y)| x != y);
-                    bad.push(format!(
-                        "{name}: {} of {} bytes, differs at {at:?}",
-                        a.len(),
-                        b.len()
-                    ));
+    for raw in fixtures() {
+        let name = msg::name(raw.header.type_);
+        seen.insert(name);
+        match reencode(&raw).unwrap_or_else(|| panic!("{name} is not in `fuzzing`")) {
+            Err(e) => bad.push(format!("{name}: {e}")),
+            Ok(out) if out.payload.front != raw.payload.front => {
+                let (a, b) = (&out.payload.front, &raw.payload.front);
+                let at = a.iter().zip(b).position(|(x, y)| x != y);
+                bad.push(format!(
+                    "{name}: {} of {} bytes, differs at {at:?}",
+                    a.len(),
+                    b.len()
+                ));
+            }
+            Ok(out) => {
+                let data_same = out.payload.data_bytes() == raw.payload.data_bytes();
+                let header = |m: &RawMessage| (m.header.version, m.header.compat_version);
+                if !data_same || out.payload.middle != raw.payload.middle {
+                    bad.push(format!("{name}: data or middle differ"));
                 }
-                Ok(out) => {
-                    let data_same = out.payload.data_bytes() == raw.payload.data_bytes();
-                    let header = |m: &RawMessage| (m.header.version, m.header.compat_version);
-                    if !data_same || out.payload.middle != raw.payload.middle {
-                        bad.push(format!("{name}: data or middle differ"));
-                    }
-                    if header(&out) != header(&raw) {
-                        bad.push(format!(
-                            "{name}: {:?}, not {:?}",
-                            header(&out),
-                            header(&raw)
-                        ));
-                    }
+                if header(&out) != header(&raw) {
+                    bad.push(format!(
+                        "{name}: {:?}, not {:?}",
+                        header(&out),
+                        header(&raw)
+                    ));
                 }
             }
         }
     }
     bad.dedup();
     assert!(bad.is_empty(), "{bad:#?}");
-    assert!(seen.len() >= 20, "only {seen:?}");
+    assert!(seen.len() >= 40, "only {seen:?}");
+}
+
+/// A bit flip, a cut or a splice of the front; half of the data.
+fn damage(raw: &mut RawMessage, at: usize, byte: u8, kind: u8) {
+    let mut front = raw.payload.front.to_vec();
+    let at = at % (front.len() + 1);
+    match kind {
+        0 if at < front.len() => front[at] ^= byte | 1,
+        0 | 1 => front.truncate(at),
+        2 => front.insert(at, byte),
+        3 if front.len() - at >= 4 => front[at..at + 4].fill(0xff),
+        _ => raw.header.version = byte.into(),
+    }
+    raw.payload.front = front.into();
+    if byte & 1 == 1 {
+        let data = raw.payload.data_bytes();
+        raw.payload.data = vec![data.slice(..data.len() / 2)];
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn damaged_messages_never_panic(at: usize, byte: u8, kind in 0u8..5) {
+        for mut raw in fixtures() {
+            damage(&mut raw, at, byte, kind);
+            check_raw(&raw);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::Message;
+use crate::message::PRIO_HIGH;
 use crate::msg::{Paxos, types};
 
 /// `auth`: a cephx request. With protocol 0 the payload would list the supported protocols.
@@ -17,7 +18,7 @@ pub struct Auth {
 
 /// `auth_reply`.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::AUTH_REPLY, version = 1, compat = 1)]
+#[message(ty = types::AUTH_REPLY, version = 1, compat = 1, priority = PRIO_HIGH)]
 pub struct AuthReply {
     pub protocol: u32,
     pub result: i32,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::message::check_compat;
+use crate::message::{PRIO_HIGH, check_compat};
 use crate::msg::perf::{
     DaemonHealthMetric, MetricMessage, OsdPerfQueries, OsdPerfReports, PerfCounterType,
 };
@@ -14,7 +14,7 @@ use crate::{Decode, DecodeError, Denc, Encode, Features, Header, Message, Payloa
 
 /// `mgrmap`: an encoded MgrMap.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::MGR_MAP, version = 1, compat = 1)]
+#[message(ty = types::MGR_MAP, version = 1, compat = 1, priority = PRIO_HIGH)]
 pub struct MgrMapMsg {
     #[message(rest)]
     pub map: Bytes,
@@ -22,7 +22,7 @@ pub struct MgrMapMsg {
 
 /// `service_map`: an encoded ServiceMap.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::SERVICE_MAP, version = 1, compat = 1)]
+#[message(ty = types::SERVICE_MAP, version = 1, compat = 1, priority = PRIO_HIGH)]
 pub struct ServiceMapMsg {
     #[message(rest)]
     pub map: Bytes,
@@ -275,7 +275,7 @@ pub struct MonMgrReport {
 
 /// `mgrdigest`: what the manager has no map for, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::MGR_DIGEST, version = 1, compat = 1)]
+#[message(ty = types::MGR_DIGEST, version = 1, compat = 1, priority = PRIO_HIGH)]
 pub struct MgrDigest {
     pub mon_status_json: Bytes,
     pub health_json: Bytes,

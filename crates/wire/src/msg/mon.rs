@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::denc::Reader;
+use crate::message::PRIO_HIGH;
 use crate::msg::{Paxos, types};
 use crate::types::{EntityAddrVec, EntityName, EntityNameStr, PoolStat, SnapId, UTime, Uuid};
 use crate::{DecodeError, Denc, Encode, Features, Header, Message, Payload};
@@ -16,7 +17,7 @@ pub struct MonGetMap {}
 
 /// `mon_map`: an encoded MonMap.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::MON_MAP, version = 1, compat = 1)]
+#[message(ty = types::MON_MAP, version = 1, compat = 1, priority = PRIO_HIGH)]
 pub struct MonMapMsg {
     pub monmap: Bytes,
 }
@@ -47,7 +48,7 @@ pub struct MonSubscribe {
 
 /// `mon_subscribe_ack`: only old clients, without stateful subscriptions, need it.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::MON_SUBSCRIBE_ACK, version = 1, compat = 1)]
+#[message(ty = types::MON_SUBSCRIBE_ACK, version = 1, compat = 1, priority = PRIO_HIGH)]
 pub struct MonSubscribeAck {
     pub interval: u32,
     pub fsid: Uuid,
@@ -66,7 +67,7 @@ pub struct MonCommand {
 
 /// `mon_command_ack`: the command is repeated, the output is the data.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::MON_COMMAND_ACK, version = 1, compat = 1)]
+#[message(ty = types::MON_COMMAND_ACK, version = 1, compat = 1, priority = PRIO_HIGH)]
 pub struct MonCommandAck {
     pub paxos: Paxos,
     pub r: i32,
@@ -86,7 +87,7 @@ pub struct MonGetVersion {
 
 /// `mon_get_version_reply`.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::MON_GET_VERSION_REPLY, version = 2, compat = 2)]
+#[message(ty = types::MON_GET_VERSION_REPLY, version = 2, compat = 2, priority = PRIO_HIGH)]
 pub struct MonGetVersionReply {
     pub handle: u64,
     pub version: u64,
@@ -106,7 +107,7 @@ pub struct Statfs {
 
 /// `statfs_reply`: sizes in KiB.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::STATFS_REPLY, version = 1, compat = 1)]
+#[message(ty = types::STATFS_REPLY, version = 1, compat = 1, priority = PRIO_HIGH)]
 pub struct StatfsReply {
     pub fsid: Uuid,
     pub version: u64,
@@ -127,7 +128,7 @@ pub struct GetPoolStats {
 
 /// `getpoolstatsreply`: `per_pool` says that `store_stats` are by pool, as all current OSDs report.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::GET_POOL_STATS_REPLY, version = 2, compat = 1)]
+#[message(ty = types::GET_POOL_STATS_REPLY, version = 2, compat = 1, priority = PRIO_HIGH)]
 pub struct GetPoolStatsReply {
     pub paxos: Paxos,
     pub fsid: Uuid,
@@ -164,7 +165,7 @@ pub struct PoolOp {
 
 /// `pool_op_reply`: the caller waits for the OSDMap of `epoch`.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::POOL_OP_REPLY, version = 1, compat = 1)]
+#[message(ty = types::POOL_OP_REPLY, version = 1, compat = 1, priority = PRIO_HIGH)]
 pub struct PoolOpReply {
     pub paxos: Paxos,
     pub fsid: Uuid,
@@ -185,7 +186,7 @@ impl PoolOpReply {
 
 /// `config`: the options of the mon's database that concern this client.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::CONFIG, version = 1, compat = 1)]
+#[message(ty = types::CONFIG, version = 1, compat = 1, priority = PRIO_HIGH)]
 pub struct Config {
     pub config: BTreeMap<String, String>,
 }

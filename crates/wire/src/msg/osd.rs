@@ -137,7 +137,7 @@ pub struct OsdPgCreated {
 /// `pg_create2`: the mon tells a primary to create PGs (epoch and time of creation by PG). In
 /// `pg_extra` are history and past intervals of those that are not created at once.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::OSD_PG_CREATE2, version = 2, compat = 1)]
+#[message(ty = types::OSD_PG_CREATE2, version = 2, compat = 1, priority = PRIO_HIGH)]
 pub struct OsdPgCreate2 {
     pub epoch: u32,
     pub pgs: BTreeMap<SpgId, (u32, UTime)>,
@@ -175,7 +175,7 @@ pub mod backoff_op {
 
 /// `osd_backoff`: ops on `[begin, end)` (or on `begin` if they are equal) have to wait.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::OSD_BACKOFF, version = 1, compat = 1, priority = PRIO_HIGH)]
+#[message(ty = types::OSD_BACKOFF, version = 1, compat = 1)]
 pub struct OsdBackoff {
     pub pgid: SpgId,
     pub map_epoch: u32,
@@ -194,7 +194,7 @@ pub mod watch_event {
 
 /// `watch-notify`: to a watcher, or to the notifier when all have answered.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::WATCH_NOTIFY, version = 3, compat = 1, priority = PRIO_HIGH)]
+#[message(ty = types::WATCH_NOTIFY, version = 3, compat = 1)]
 pub struct WatchNotify {
     /// Always 1: the payload is present.
     pub payload_version: u8,
@@ -246,7 +246,6 @@ impl Message for OsdPing {
     const TYPE: u16 = types::OSD_PING;
     const VERSION: u16 = 5;
     const COMPAT_VERSION: u16 = 4;
-    const PRIORITY: u16 = PRIO_HIGH;
 
     fn encode_payload(&self, f: Features) -> Payload {
         let mut out = Vec::new();

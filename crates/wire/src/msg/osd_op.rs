@@ -144,6 +144,8 @@ impl Message for OsdOpMsg {
     const TYPE: u16 = types::OSD_OP;
     const VERSION: u16 = 8;
     const COMPAT_VERSION: u16 = 3;
+    /// `osd_client_op_priority`.
+    const PRIORITY: u16 = 63;
 
     fn encode_payload(&self, f: Features) -> Payload {
         let mut out = Vec::with_capacity(256 + self.oid.len() + OP_SIZE * self.ops.len());
