@@ -54,7 +54,8 @@ pub struct InMessage {
 
 /// A messenger v2 connection without I/O.
 ///
-/// * Getters: [`wants`](Self::wants), [`is_open`](Self::is_open).
+/// * Getters: [`wants`](Self::wants), [`is_open`](Self::is_open),
+///   [`queued_bytes`](Self::queued_bytes).
 /// * Inputs: [`handle_input`](Self::handle_input), [`handle_body`](Self::handle_body),
 ///   [`handle_timeout`](Self::handle_timeout). An error is final.
 /// * Commands: [`send`](Self::send), [`keepalive`](Self::keepalive), [`release`](Self::release).
@@ -62,8 +63,8 @@ pub struct InMessage {
 ///   [`poll_timeout`](Self::poll_timeout).
 ///
 /// Order for a driver: after any input or command drain the events, then transmit, then wait for
-/// what [`wants`](Self::wants) and [`poll_timeout`](Self::poll_timeout) say. After an error, what
-/// [`poll_transmit`](Self::poll_transmit) still holds may be sent; then the socket is closed.
+/// what [`wants`](Self::wants) and [`poll_timeout`](Self::poll_timeout) say. After an error the
+/// socket is closed; there are no last words in this protocol.
 pub struct Connection {
     config: Config,
     wire: Wire,
@@ -72,6 +73,7 @@ pub struct Connection {
     events: VecDeque<Event>,
     /// Messages handed in and not yet framed.
     queue: VecDeque<RawMessage>,
+    queued_bytes: u64,
     out_seq: u64,
     in_seq: u64,
     dispatched: Dispatched,
@@ -116,6 +118,7 @@ impl Connection {
             want: Want::Bytes(1),
             events: VecDeque::new(),
             queue: VecDeque::new(),
+            queued_bytes: 0,
             out_seq: 0,
             in_seq: 0,
             dispatched: Dispatched::default(),
@@ -137,6 +140,11 @@ impl Connection {
     /// When the peer last acknowledged a keepalive (monotonic).
     pub fn last_keepalive_ack(&self) -> Option<Duration> {
         self.last_keepalive_ack
+    }
+
+    /// Payload bytes of messages that [`Self::poll_transmit`] has not yielded yet.
+    pub fn queued_bytes(&self) -> u64 {
+        self.queued_bytes
     }
 
     /// Consumes all complete units of `input` and leaves the rest.
@@ -178,6 +186,8 @@ impl Connection {
     /// Queues a message; its sequence number, acknowledgement and flags are filled in. Before the
     /// handshake is complete it waits.
     pub fn send(&mut self, message: RawMessage) {
+        let p = &message.payload;
+        self.queued_bytes += (p.front.len() + p.middle.len() + p.data_len()) as u64;
         self.queue.push_back(message);
     }
 
@@ -367,6 +377,7 @@ impl Connection {
             message.header.flags = MESSAGE_FLAGS;
             self.wire.writer.message(&message)?;
         }
+        self.queued_bytes = 0;
         Ok(())
     }
 }

@@ -1,1 +1,29 @@
-//! Placeholder.
+//! Messenger v2 connections over a transport: one driver loop, for xstreams and for tokio.
+//!
+//! [`drive`] owns a [`Connection`](spirula_msgr_core::Connection) and a [`Transport`]; a [`Session`]
+//! is the handle that everybody else holds. [`on_xstream`] and [`on_tokio`] put the two together
+//! with their world's sockets and tasks.
+//!
+//! Invariants: all that is queued in one turn leaves in one vectored send; a received message holds
+//! its share of the dispatch throttle until its [`Incoming`] is dropped; every session ends with
+//! exactly one [`Event::Closed`].
+#![forbid(unsafe_code)]
+
+mod driver;
+pub mod on_tokio;
+pub mod on_xstream;
+mod session;
+mod transport;
+
+pub use driver::drive;
+pub use session::{CloseReason, Event, Incoming, Outbox, Session, Shared};
+pub use spirula_msgr_core::{Config, Limits, Now, Peer, ProtocolError, Target, Timeouts};
+pub use transport::Transport;
+
+/// What an accepting side decides about a new socket.
+pub struct Accepted<D> {
+    pub config: Config,
+    pub auth: Box<dyn spirula_auth::AcceptAuth>,
+    /// Called with every event of the session, on the task that drives it.
+    pub dispatch: D,
+}
