@@ -90,7 +90,7 @@ impl Permutations {
 fn list_choose(bucket: &Bucket, weights: &[u32], sums: &[u32], x: u32, r: u32) -> Option<i32> {
     for (i, &item) in bucket.items.iter().enumerate().rev() {
         let draw = u64::from(hash4(bucket, x, item as u32, r, bucket.id as u32) & 0xffff);
-        if draw * u64::from(*sums.get(i)?) >> 16 < u64::from(*weights.get(i)?) {
+        if (draw * u64::from(*sums.get(i)?)) >> 16 < u64::from(*weights.get(i)?) {
             return Some(item);
         }
     }
@@ -106,7 +106,7 @@ fn tree_choose(bucket: &Bucket, nodes: &[u32], x: u32, r: u32) -> Option<i32> {
         }
         let half = 1usize << (node.trailing_zeros() - 1);
         let draw = u64::from(hash4(bucket, x, node as u32, r, bucket.id as u32));
-        let point = draw * u64::from(*nodes.get(node)?) >> 32;
+        let point = (draw * u64::from(*nodes.get(node)?)) >> 32;
         let left = node - half;
         node = if point < u64::from(*nodes.get(left)?) {
             left

@@ -1,7 +1,9 @@
 //! The map's encoding: no envelope, but a magic number and, since maps grew at their end only, as
 //! much as the writer knew.
 //!
-//! Invariant: what decodes encodes to the same bytes, if it came from a Luminous or later encoder.
+//! Invariants: what decodes encodes to the same bytes, if it came from a Luminous or later encoder
+//! that finished its map; an unfinished map (the mon sends those in incrementals) is finished by
+//! decoding, as every Ceph daemon and client does.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +39,16 @@ impl Encode for CrushMap {
         self.classes.encode(out, f);
         self.class_names.encode(out, f);
         self.class_buckets.encode(out, f);
-        self.choose_args.encode(out, f);
+        (self.choose_args.len() as u32).encode(out, f);
+        for (key, args) in &self.choose_args {
+            let used = args.iter().filter(|(_, arg)| !arg.is_empty());
+            key.encode(out, f);
+            (used.clone().count() as u32).encode(out, f);
+            for (index, arg) in used {
+                index.encode(out, f);
+                arg.encode(out, f);
+            }
+        }
     }
 }
 
@@ -86,11 +97,40 @@ impl Decode for CrushMap {
             map.choose_args = Decode::decode(r)?;
             map.check_choose_args()?;
         }
+        map.finish();
         Ok(map)
     }
 }
 
 impl CrushMap {
+    /// Puts right what follows from the rest: the number of devices, and weight sets of the size of
+    /// their buckets.
+    fn finish(&mut self) {
+        let items = self
+            .iter_buckets()
+            .flat_map(|b| &b.items)
+            .chain(self.names.keys());
+        self.max_devices = items.max().map_or(0, |&last| last.saturating_add(1).max(0));
+        for args in self.choose_args.values_mut() {
+            let positions = args
+                .values()
+                .map(|arg| arg.weight_set.len())
+                .find(|&n| n > 0);
+            args.retain(|&index, arg| {
+                let bucket = self.buckets.get(index as usize).and_then(Option::as_ref);
+                let Some(bucket) = bucket.filter(|b| b.alg() == Alg::Straw2) else {
+                    return false;
+                };
+                if Some(arg.weight_set.len()) == positions {
+                    arg.weight_set
+                        .iter_mut()
+                        .for_each(|set| set.resize(bucket.items.len(), 0));
+                }
+                !arg.is_empty()
+            });
+        }
+    }
+
     fn check_choose_args(&self) -> Result<(), DecodeError> {
         for (&index, arg) in self.choose_args.values().flatten() {
             let invalid = DecodeError::Invalid {

@@ -44,6 +44,12 @@ pub struct ChooseArg {
     pub ids: Vec<i32>,
 }
 
+impl ChooseArg {
+    pub fn is_empty(&self) -> bool {
+        self.weight_set.is_empty() && self.ids.is_empty()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tunables {
     pub choose_local_tries: u32,

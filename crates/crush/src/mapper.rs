@@ -428,7 +428,7 @@ impl<'m> Mapper<'m> {
 /// The draw number of a slot: each retry steps over the numbers of all slots, and over one more
 /// where a uniform bucket would otherwise repeat itself.
 fn indep_r(bucket: &Bucket, count: u32, slot: u32, parent_r: u32, failed: u32) -> u32 {
-    let repeats = bucket.alg() == Alg::Uniform && bucket.items.len() as u32 % count == 0;
+    let repeats = bucket.alg() == Alg::Uniform && (bucket.items.len() as u32).is_multiple_of(count);
     let stride = count.wrapping_add(repeats.into());
     slot.wrapping_add(parent_r)
         .wrapping_add(stride.wrapping_mul(failed))
