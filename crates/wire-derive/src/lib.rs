@@ -202,13 +202,18 @@ fn message(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     let compat = args.compat.as_ref().unwrap_or(version);
     let priority = args.priority.iter();
     let check = oldest_check(&label, args.oldest.as_ref());
-    let puts = fields.iter().filter(|f| matches!(f.place, Place::Front | Place::Rest)).map(|f| {
-        let (member, ty) = (&f.member, &f.ty);
-        match f.place {
-            Place::Rest => quote!(out.extend_from_slice(&self.#member);),
-            _ => quote!(<#ty as ::spirula_wire::Encode>::encode(&self.#member, &mut out, features);),
-        }
-    });
+    let puts = fields
+        .iter()
+        .filter(|f| matches!(f.place, Place::Front | Place::Rest))
+        .map(|f| {
+            let (member, ty) = (&f.member, &f.ty);
+            match f.place {
+                Place::Rest => quote!(out.extend_from_slice(&self.#member);),
+                _ => quote! {
+                    <#ty as ::spirula_wire::Encode>::encode(&self.#member, &mut out, features);
+                },
+            }
+        });
     let middle = fields
         .iter()
         .find(|f| f.place == Place::Middle)
@@ -237,13 +242,19 @@ fn message(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             const COMPAT_VERSION: u16 = #compat;
             #(const PRIORITY: u16 = #priority;)*
 
-            fn encode_payload(&self, features: ::spirula_wire::Features) -> ::spirula_wire::Payload {
+            fn encode_payload(
+                &self,
+                features: ::spirula_wire::Features,
+            ) -> ::spirula_wire::Payload {
                 let _ = features;
                 #[allow(unused_mut)]
                 let mut out = Vec::new();
                 #(#puts)*
                 #[allow(unused_mut)]
-                let mut payload = ::spirula_wire::Payload { front: out.into(), ..Default::default() };
+                let mut payload = ::spirula_wire::Payload {
+                    front: out.into(),
+                    ..Default::default()
+                };
                 #(payload.middle = self.#middle.clone();)*
                 #(payload.data.extend(Some(self.#data.clone()).filter(|d| !d.is_empty()));)*
                 payload

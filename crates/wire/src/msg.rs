@@ -1,7 +1,7 @@
 //! Messages, one file per family, and the table of all message numbers.
 //!
-//! Source of the formats: Ceph's `messages/*.h`, `msg/Message.h`, `include/ceph_fs.h` (v16). To add a
-//! message: a row here, a struct in its family, a word in `fuzzing`.
+//! Source of the formats: Ceph's `messages/*.h`, `msg/Message.h`, `include/ceph_fs.h` (v16). To add
+//! a message: a row here, a struct in its family, a word in `fuzzing`.
 
 pub mod auth;
 pub mod command;

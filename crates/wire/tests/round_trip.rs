@@ -301,18 +301,27 @@ proptest! {
 
     #[test]
     fn addresses_as_text(a in address()) {
-        if matches!(a.type_, AddrType::LEGACY | AddrType::MSGR2 | AddrType::ANY) && a.addr.is_some() {
+        let printable = matches!(a.type_, AddrType::LEGACY | AddrType::MSGR2 | AddrType::ANY);
+        if printable && a.addr.is_some() {
             prop_assert_eq!(a.to_string().parse::<EntityAddr>(), Ok(a));
         }
     }
 
     #[test]
-    fn requests(ops in proptest::collection::vec(op(), 0..6), o in object(), ids: (u64, u32, i32)) {
+    fn requests(
+        ops in proptest::collection::vec(op(), 0..6),
+        o in object(),
+        ids: (u64, u32, i32),
+    ) {
         let request = OsdOpMsg {
             spgid: SpgId { pgid: PgId::new(o.pool, ids.1), shard: ShardId(3) },
             hash: o.hash,
             reqid: RequestId { name: EntityName::client(4), tid: ids.0, inc: ids.2 },
-            locator: ObjectLocator { key: o.key.clone(), nspace: o.nspace.clone(), pool: o.pool, hash: -1 },
+            locator: ObjectLocator {
+                key: o.key.clone(),
+                nspace: o.nspace.clone(),
+                ..ObjectLocator::pool(o.pool)
+            },
             oid: o.oid.clone(),
             snap: o.snap,
             snapc: SnapContext { seq: SnapId(9), snaps: vec![SnapId(9), SnapId(2)] },

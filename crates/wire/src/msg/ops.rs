@@ -351,18 +351,19 @@ impl OpArgs {
 
     /// Always [`ARGS_SIZE`] bytes.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let f = Features::default();
+        macro_rules! put {
+            ($($field:expr),*) => {{ $($field.encode(out, Features::default());)* }};
+        }
         let end = out.len() + ARGS_SIZE;
         match *self {
-            Self::Raw(raw) => raw.encode(out, f),
+            Self::Raw(raw) => put!(raw),
             Self::Extent {
                 offset,
                 length,
                 truncate_size,
                 truncate_seq,
             } => {
-                (offset, length).encode(out, f);
-                (truncate_size, truncate_seq).encode(out, f);
+                put!(offset, length, truncate_size, truncate_seq);
             }
             Self::Xattr {
                 name_len,
@@ -370,8 +371,7 @@ impl OpArgs {
                 cmp_op,
                 cmp_mode,
             } => {
-                (name_len, value_len).encode(out, f);
-                (cmp_op, cmp_mode).encode(out, f);
+                put!(name_len, value_len, cmp_op, cmp_mode);
             }
             Self::Cls {
                 class_len,
@@ -379,56 +379,48 @@ impl OpArgs {
                 argc,
                 indata_len,
             } => {
-                (class_len, method_len).encode(out, f);
-                (argc, indata_len).encode(out, f);
+                put!(class_len, method_len, argc, indata_len);
             }
-            Self::Pgls { count, start_epoch } => (count, start_epoch).encode(out, f),
-            Self::Snap { snapid } => snapid.encode(out, f),
+            Self::Pgls { count, start_epoch } => put!(count, start_epoch),
+            Self::Snap { snapid } => put!(snapid),
             Self::Watch {
                 cookie,
                 ver,
                 op,
                 gen_,
                 timeout,
-            } => {
-                (cookie, ver).encode(out, f);
-                (op, (gen_, timeout)).encode(out, f);
-            }
-            Self::Notify { cookie } => cookie.encode(out, f),
-            Self::AssertVer { ver } => (0u64, ver).encode(out, f),
-            Self::CopyGet { max } => max.encode(out, f),
+            } => put!(cookie, ver, op, gen_, timeout),
+            Self::Notify { cookie } => put!(cookie),
+            Self::AssertVer { ver } => put!(0u64, ver),
+            Self::CopyGet { max } => put!(max),
             Self::CopyFrom {
                 snapid,
                 src_version,
                 flags,
                 src_fadvise_flags,
             } => {
-                (snapid, src_version).encode(out, f);
-                (flags, src_fadvise_flags).encode(out, f);
+                put!(snapid, src_version, flags, src_fadvise_flags);
             }
-            Self::HitSetGet { stamp } => stamp.encode(out, f),
+            Self::HitSetGet { stamp } => put!(stamp),
             Self::AllocHint {
                 expected_object_size,
                 expected_write_size,
                 flags,
             } => {
-                (expected_object_size, (expected_write_size, flags)).encode(out, f);
+                put!(expected_object_size, expected_write_size, flags);
             }
             Self::WriteSame {
                 offset,
                 length,
                 data_length,
-            } => {
-                (offset, (length, data_length)).encode(out, f);
-            }
+            } => put!(offset, length, data_length),
             Self::Checksum {
                 offset,
                 length,
                 chunk_size,
                 type_,
             } => {
-                (offset, length).encode(out, f);
-                (chunk_size, type_).encode(out, f);
+                put!(offset, length, chunk_size, type_);
             }
         }
         out.resize(end, 0);

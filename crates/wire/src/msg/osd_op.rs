@@ -199,9 +199,10 @@ impl Message for OsdOpMsg {
         m.oid = Bytes::decode(r)?;
         let count = r.u16()?.into();
         let mut data = DataCursor::new(payload);
-        let ops = take_ops(count, r)?;
+        let ops = &mut take_ops(count, r)?;
         m.ops = Vec::with_capacity(count);
-        for (code, flags, args, len) in ops {
+        for _ in 0..count {
+            let (code, flags, args, len) = next_op(ops)?;
             m.ops.push(OsdOp {
                 code,
                 flags,
@@ -418,10 +419,12 @@ impl Message for OsdOpReply {
             ..Self::default()
         };
         let count = r.count(OP_SIZE, "reply ops")?;
-        let ops = take_ops(count, r)?;
+        let ops = &mut take_ops(count, r)?;
         reply.retry_attempt = r.i32()?;
+        reply.ops = Vec::with_capacity(count);
         let mut data = DataCursor::new(payload);
-        for (code, flags, args, len) in ops {
+        for _ in 0..count {
+            let (code, flags, args, len) = next_op(ops)?;
             let outdata = if len == 0 {
                 Vec::new()
             } else {
@@ -453,19 +456,17 @@ fn put_op(code: OpCode, flags: u32, args: &OpArgs, payload_len: usize, out: &mut
     (payload_len as u32).encode(out, f);
 }
 
-/// Code, flags, arguments, payload length.
-type RawOp = (OpCode, u32, OpArgs, usize);
+/// The `count` ops that come next, checked to be there whole.
+fn take_ops<'a>(count: usize, r: &mut Reader<'a>) -> Result<Reader<'a>, DecodeError> {
+    r.take(count.saturating_mul(OP_SIZE), "ops")
+        .map(Reader::new)
+}
 
-fn take_ops(count: usize, r: &mut Reader<'_>) -> Result<Vec<RawOp>, DecodeError> {
-    let needed = count.saturating_mul(OP_SIZE);
-    let r = &mut Reader::new(r.take(needed, "ops")?);
-    (0..count)
-        .map(|_| {
-            let (code, flags) = (OpCode::decode(r)?, r.u32()?);
-            let args = OpArgs::decode(code, r.array("op arguments")?)?;
-            Ok((code, flags, args, r.u32()? as usize))
-        })
-        .collect()
+/// Code, flags, arguments, payload length.
+fn next_op(r: &mut Reader<'_>) -> Result<(OpCode, u32, OpArgs, usize), DecodeError> {
+    let (code, flags) = (OpCode::decode(r)?, r.u32()?);
+    let args = OpArgs::decode(code, r.array("op arguments")?)?;
+    Ok((code, flags, args, r.u32()? as usize))
 }
 
 /// Deals out the data segment piece by piece, sharing the buffer.
