@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::sim::SimHost;
+
 /// Which machine carries the I/O.
 #[derive(Clone, Default)]
 pub enum Backend {
@@ -10,6 +12,8 @@ pub enum Backend {
     Auto,
     /// io_uring or an error.
     Uring,
+    /// One host of a simulated world.
+    Sim(SimHost),
 }
 
 /// Priority class of a task. The order is the order in ties.

@@ -6,7 +6,7 @@
 //!
 //! The same code runs on three back ends behind one narrow trait (`driver.rs`):
 //! io_uring; epoll with a small thread pool for files, where io_uring is refused; and a
-//! deterministic simulation with virtual time, a network and disks that lose power.
+//! deterministic simulation ([`sim`]) with virtual time, a network and disks that lose power.
 //!
 //! Invariants:
 //! - **An I/O owns its buffer** until its final completion. Dropping a future cancels interest,
@@ -28,6 +28,7 @@ mod mailbox;
 mod net;
 mod runtime;
 mod sched;
+pub mod sim;
 pub mod sync;
 mod sys;
 mod task;

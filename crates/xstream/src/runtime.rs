@@ -33,6 +33,9 @@ pub fn run<T: 'static>(
     config: Config,
     main: impl Future<Output = T> + 'static,
 ) -> Result<T, StartError> {
+    if let Backend::Sim(host) = &config.backend {
+        return host.run(&config.shares, main);
+    }
     if try_current().is_some() {
         return Err(StartError::Nested);
     }
@@ -47,10 +50,11 @@ pub fn run<T: 'static>(
     let _end = ShutDown(runtime.clone());
     let main = runtime.spawn(Class::Client, main);
     loop {
-        runtime.turn();
+        runtime.run_tasks();
         if let Some(Ok(value)) = main.try_take() {
             return Ok(value);
         }
+        runtime.wait_for_events();
     }
 }
 
@@ -243,6 +247,16 @@ pub(crate) fn current() -> Rc<Runtime> {
     }
 }
 
+/// Whether `runtime` is the one that runs on this thread now.
+pub(crate) fn is_current(runtime: &Rc<Runtime>) -> bool {
+    CURRENT.with(|current| {
+        current
+            .borrow()
+            .as_ref()
+            .is_some_and(|own| Rc::ptr_eq(own, runtime))
+    })
+}
+
 /// Makes `runtime` the current one until the guard is dropped.
 pub(crate) fn enter(runtime: Rc<Runtime>) -> Entered {
     Entered(CURRENT.with(|current| current.borrow_mut().replace(runtime)))
@@ -386,8 +400,8 @@ impl Runtime {
         drop(slot);
     }
 
-    /// One turn of the loop on a real machine.
-    fn turn(&self) {
+    /// The first half of a turn on a real machine: everything that can run, within bounds.
+    fn run_tasks(&self) {
         self.take_inbox();
         let mut polls = 0;
         while polls < TURN_POLLS_MAX {
@@ -398,6 +412,10 @@ impl Runtime {
             }
         }
         self.wake_settling();
+    }
+
+    /// The second half: submissions go out, completions and timers come in.
+    fn wait_for_events(&self) {
         let mut wait = self.wait();
         if wait != Wait::No {
             self.shared.parked.store(true, Ordering::SeqCst);
@@ -415,6 +433,10 @@ impl Runtime {
         self.queue.borrow().len() > 0
             || self.shared.is_pending()
             || !self.settling.borrow().is_empty()
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        self.timers.borrow().next_deadline()
     }
 
     /// One step of a simulated xstream: one task, or the settling ones when no other can run.
@@ -611,6 +633,12 @@ impl Runtime {
         }
     }
 
+    /// Forgets operations whose outcome will never come: the simulated host is gone.
+    pub(crate) fn forget_operations(&self) {
+        drop(self.ops.take());
+        self.in_flight.set(0);
+    }
+
     /// Drops every task, also those that destructors start.
     pub(crate) fn drop_tasks(&self) {
         loop {
@@ -656,7 +684,10 @@ impl Future for OpFuture {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output> {
         assert!(!self.taken, "an operation was polled after its end");
         let mut ops = self.runtime.ops.borrow_mut();
-        let slot = &mut ops[self.key];
+        // Gone with its simulated host: the outcome never comes.
+        let Some(slot) = ops.get_mut(self.key) else {
+            return Poll::Pending;
+        };
         if let Some(output) = slot.output.take() {
             let slot = ops.remove(self.key);
             drop(ops);
@@ -678,7 +709,9 @@ impl Drop for OpFuture {
             return;
         }
         let mut ops = self.runtime.ops.borrow_mut();
-        let slot = &mut ops[self.key];
+        let Some(slot) = ops.get_mut(self.key) else {
+            return;
+        };
         let waker = slot.waker.take();
         match slot.output.take() {
             Some(output) => {

@@ -71,7 +71,7 @@ pub(crate) struct EventFd(OwnedFd);
 impl EventFd {
     pub(crate) fn new() -> io::Result<EventFd> {
         // SAFETY: takes no pointers; the descriptor returned is new and ours.
-        let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })?;
         // SAFETY: `fd` was just opened and nobody else owns it.
         Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
