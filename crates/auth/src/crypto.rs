@@ -209,3 +209,46 @@ pub(crate) fn decode_time(r: &mut Reader<'_>) -> Result<Duration, DecodeError> {
     let nsec = r.u32()?;
     Ok(Duration::from_secs(sec.into()) + Duration::from_nanos(nsec.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_form_is_that_of_ceph_authtool() {
+        let text = "AQDDaAJrKj6vFBAAHqOaMaRSzC//WW/gci49BQ==";
+        let key = CryptoKey::from_base64(text).unwrap();
+        assert_eq!((key.type_, key.secret().len()), (CRYPTO_AES, AES_KEY_LEN));
+        assert_eq!(key.to_base64(), text);
+        assert_eq!(key.created.as_secs(), 0x6b02_68c3);
+        assert_eq!(format!("{key:?}"), "CryptoKey(..)");
+        for bad in [
+            "",
+            "AQ==",
+            "AQDDaAJrKj6vFBAAHqOaMaRSzC//WW/gci49",
+            "!",
+            "AAA=",
+        ] {
+            assert_eq!(
+                CryptoKey::from_base64(bad),
+                Err(CryptoError::BadKey),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn envelopes_open_under_their_key_only() {
+        let key = CryptoKey::from_secret(Duration::ZERO, [1; 16]);
+        let sealed = key.seal(&7u64).unwrap();
+        assert_eq!(sealed.len(), 32);
+        assert_eq!(key.open::<u64>(&sealed), Ok(7));
+        let other = CryptoKey::from_secret(Duration::ZERO, [2; 16]);
+        assert!(other.open::<u64>(&sealed).is_err());
+        assert_eq!(key.open::<u64>(&sealed[..31]), Err(CryptoError::Decrypt));
+        assert_eq!(key.open::<u64>(&[]), Err(CryptoError::Decrypt));
+        let plain = key.encrypt(&[1; 17]).unwrap();
+        assert_eq!(key.open::<u64>(&plain), Err(CryptoError::Magic));
+        assert_eq!(CryptoKey::default().encrypt(&[]), Err(CryptoError::NoKey));
+    }
+}

@@ -153,3 +153,95 @@ fn unquote(value: &str) -> String {
         .unwrap_or(value);
     inner.replace("\\\"", "\"")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What `ceph auth get` of 16.2.15 printed.
+    const REAL: &str = "[client.auth-kat]\n\
+        \tkey = AQDAaAJrOhw2IBAAejjImqctIRb/YEem9jxvpQ==\n\
+        \tcaps mon = \"allow r, allow command \\\"auth get\\\" with entity=client.foo\"\n\
+        \tcaps osd = \"allow rwx pool=auth-kat namespace=\\\"a b\\\"\"\n";
+
+    #[test]
+    fn the_text_of_a_real_monitor_survives() {
+        let keyring = Keyring::parse(REAL).unwrap();
+        let auth = keyring.get(&"client.auth-kat".parse().unwrap()).unwrap();
+        assert_eq!(
+            auth.caps_for("osd"),
+            "allow rwx pool=auth-kat namespace=\"a b\""
+        );
+        assert_eq!(auth.caps_for("mgr"), "");
+        assert_eq!(keyring.format(), REAL);
+        let key = CryptoKey::from_base64("AQDAaAJrOhw2IBAAejjImqctIRb/YEem9jxvpQ==").unwrap();
+        assert_eq!(auth.key, key);
+    }
+
+    #[test]
+    fn sections_print_in_order_of_type() {
+        let text = "[client.a]\n[mgr.x]\n[osd.10]\n[osd.2]\n[mon.]\n";
+        let names: Vec<_> = Keyring::parse(text)
+            .unwrap()
+            .entities
+            .keys()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(names, ["mon.", "osd.10", "osd.2", "client.a", "mgr.x"]);
+    }
+
+    #[test]
+    fn loose_forms_are_read_as_ceph_reads_them() {
+        let text = "# head\n[ client.k ]\n key=AQDAaAJrOhw2IBAAejjImqctIRb/YEem9jxvpQ==\n\
+            caps_osd = allow rw ; hi\n  caps   mgr = \"allow r\" # foo\n\tauid = 0\n";
+        let keyring = Keyring::parse(text).unwrap();
+        let auth = keyring.get(&"client.k".parse().unwrap()).unwrap();
+        assert_eq!(
+            (auth.caps_for("osd"), auth.caps_for("mgr")),
+            ("allow rw", "allow r")
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        let error = |text| Keyring::parse(text).unwrap_err().to_string();
+        assert_eq!(error("\n[admin]\n"), "line 2: not an entity name: [admin]");
+        assert_eq!(error("key = x"), "line 1: `key` stands before any [entity]");
+        assert_eq!(error("[osd.1]\nkey = x"), "line 2: not a base64 cephx key");
+        let field = "line 2: unknown field `keys`; expected `key` or `caps <service>`";
+        assert_eq!(error("[osd.1]\nkeys = x"), field);
+        assert_eq!(
+            error("[osd.1"),
+            "line 1: expected `[entity]` or `name = value`"
+        );
+        assert_eq!(Keyring::parse_bytes(&[0xff]), Err(KeyringError::Utf8));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_parses_back(
+            entities in proptest::collection::btree_map(
+                ("[a-z0-9._-]{1,9}", any::<[u8; 16]>()),
+                proptest::collection::btree_map("mon|osd|mgr|mds", "[ -\\[\\]-~]{1,30}", 0..4),
+                0..4,
+            )
+        ) {
+            let mut keyring = Keyring::default();
+            for ((id, secret), caps) in entities {
+                let key = CryptoKey::from_secret(Duration::from_secs(77), secret);
+                let name = format!("client.{id}").parse().unwrap();
+                keyring.entities.insert(name, EntityAuth { key, caps });
+            }
+            prop_assert_eq!(Keyring::parse(&keyring.format()), Ok(keyring));
+        }
+
+        #[test]
+        fn any_text_is_survived(text in "\\PC{0,80}") {
+            let _ = Keyring::parse(&text);
+        }
+    }
+}

@@ -12,6 +12,8 @@ mod captured;
 pub mod connect;
 pub mod crypto;
 mod errno;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grant;
 pub mod handshake;
 pub mod keyring;

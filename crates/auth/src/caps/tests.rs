@@ -3,6 +3,10 @@
 //! `VERDICTS` is what `ceph auth caps` of Ceph 16.2.15 answered: the empty string where it accepted
 //! the text, otherwise its message.
 
+use std::collections::BTreeMap;
+
+use spirula_wire::types::EntityNameStr;
+
 use super::*;
 
 const VERDICTS: &[(&str, &str, &str)] = &[
@@ -416,4 +420,428 @@ fn texts_are_accepted_and_refused_as_by_ceph() {
         check_caps("xyz", "").unwrap_err().to_string(),
         "unknown cap type 'xyz'"
     );
+}
+
+const NO_ARGS: &BTreeMap<String, String> = &BTreeMap::new();
+
+fn name() -> EntityNameStr {
+    "osd.3".parse().unwrap()
+}
+
+fn args(list: &[(&str, &str)]) -> BTreeMap<String, String> {
+    list.iter()
+        .map(|(k, v)| (k.to_string(), v.to_string()))
+        .collect()
+}
+
+/// What of `r`, `w` and `x` the text grants for `service`.
+fn mon_perms(text: &str, service: &str) -> String {
+    let cap = MonCap::parse(text).unwrap();
+    let name = name();
+    let may = |need| {
+        let (module, command) = ("", "");
+        let args = NO_ARGS;
+        cap.is_capable(&CommandAccess {
+            name: &name,
+            service,
+            module,
+            command,
+            args,
+            need,
+            addr: None,
+        })
+    };
+    let all = [
+        ("r", Perm::R),
+        ("w", Perm::W),
+        ("x", Perm::X),
+        ("*", Perm::ANY),
+    ];
+    all.into_iter()
+        .filter(|(_, p)| may(*p))
+        .map(|(s, _)| s)
+        .collect()
+}
+
+fn mon_command(text: &str, command: &str, list: &[(&str, &str)]) -> bool {
+    let cap = MonCap::parse(text).unwrap();
+    cap.is_capable(&CommandAccess {
+        name: &name(),
+        service: "none",
+        module: "",
+        command,
+        args: &args(list),
+        need: Perm::RWX,
+        addr: None,
+    })
+}
+
+#[test]
+fn mon_caps_by_service() {
+    for (text, service, expected) in [
+        ("allow *", "mon", "rwx*"),
+        ("allow *", "config-key", "rwx*"),
+        ("allow rwx", "mon", "rwx"),
+        ("allow rwx", "config-key", ""),
+        ("allow r", "osd", "r"),
+        ("allow r, allow service osd w", "osd", "rw"),
+        ("allow r, allow service osd w", "pg", "r"),
+        ("allow service config-key rw", "config-key", "rw"),
+        ("profile osd", "osd", "rwx"),
+        ("allow profile osd", "mon", "r"),
+        ("profile osd", "pg", "rw"),
+        ("profile osd", "log", "w"),
+        ("profile osd", "auth", ""),
+        ("profile mgr", "mgr", "rwx"),
+        ("profile mgr", "config-key", "rw"),
+        ("profile rbd", "osd", "r"),
+        ("profile rbd", "auth", ""),
+        ("profile simple-rados-client", "pg", "r"),
+        ("profile crash", "mon", "r"),
+        ("profile role-definer", "auth", "rwx"),
+        ("profile read-only", "auth", "r"),
+        ("profile bootstrap-osd", "osd", "r"),
+        ("profile nonsense", "mon", ""),
+        ("allow command \"osd pool create\"", "osd", ""),
+        ("allow r network 10.0.0.0/8", "mon", ""),
+    ] {
+        assert_eq!(mon_perms(text, service), expected, "{text} on {service}");
+    }
+}
+
+#[test]
+fn mon_caps_by_command() {
+    let fence = [("blocklistop", "add"), ("addr", "1.2.3.4:0/77")];
+    assert!(mon_command("profile rbd", "osd blocklist", &fence));
+    let host = [("blocklistop", "add"), ("addr", "1.2.3.4:0")];
+    assert!(!mon_command("profile rbd", "osd blocklist", &host));
+    let forgive = [("blocklistop", "rm"), ("addr", "1.2.3.4:0/77")];
+    assert!(!mon_command("profile rbd", "osd blocklist", &forgive));
+    assert!(!mon_command(
+        "profile rbd-read-only",
+        "osd blocklist",
+        &fence
+    ));
+    assert!(!mon_command("profile rbd", "osd pool rm", &fence));
+    let private = |key| mon_command("profile osd", "config-key set", &[("key", key)]);
+    assert!(private("daemon-private/osd.3/x"));
+    assert!(!private("daemon-private/osd.30/x"));
+    let limited = "allow command \"auth get\" with entity prefix client. format=json";
+    assert!(mon_command(
+        limited,
+        "auth get",
+        &[("entity", "client.a"), ("format", "json")]
+    ));
+    assert!(!mon_command(limited, "auth get", &[("entity", "client.a")]));
+    assert!(!mon_command(
+        limited,
+        "auth get",
+        &[("entity", "osd.1"), ("format", "json")]
+    ));
+    let pattern = "allow command x with k regex \"[a-z]+|0\"";
+    for (value, fits) in [
+        ("abc", true),
+        ("0", true),
+        ("abc1", false),
+        ("", false),
+        ("00", false),
+    ] {
+        assert_eq!(mon_command(pattern, "x", &[("k", value)]), fits, "{value}");
+    }
+    assert!(!mon_command(
+        "allow command x with k regex \"[\"",
+        "x",
+        &[("k", "[")]
+    ));
+    let rbd = [
+        ("entity", "client.rbd-mirror.a"),
+        ("caps_mon", "profile rbd-mirror"),
+        ("caps_osd", "profile rbd pool=a, profile rbd"),
+    ];
+    assert!(mon_command(
+        "profile bootstrap-rbd-mirror",
+        "auth get-or-create",
+        &rbd
+    ));
+    let mut greedy = rbd;
+    greedy[2].1 = "allow *";
+    assert!(!mon_command(
+        "profile bootstrap-rbd-mirror",
+        "auth get-or-create",
+        &greedy
+    ));
+}
+
+#[test]
+fn networks_limit_grants() {
+    let check = |network: &str, addr: &str| {
+        let cap = MonCap::parse(&format!("allow * network {network}")).unwrap();
+        cap.is_capable(&CommandAccess {
+            name: &name(),
+            service: "mon",
+            module: "",
+            command: "",
+            args: NO_ARGS,
+            need: Perm::R,
+            addr: addr.parse().ok(),
+        })
+    };
+    assert!(check("10.0.0.0/8", "10.9.8.7"));
+    assert!(check("10.0.0.0/8", "::ffff:10.9.8.7"));
+    assert!(!check("10.0.0.0/8", "11.0.0.1"));
+    assert!(check("0.0.0.0/0", "11.0.0.1"));
+    assert!(!check("0.0.0.0/0", "fe80::1"));
+    assert!(check("fe80::/16", "fe80::1"));
+    assert!(!check("fe80::/16", "fe81::1"));
+    assert!(!check("10.0.0.1", "10.0.0.1"));
+    assert!(!check("10.0.0.0/8", "unknown"));
+}
+
+fn osd(text: &str, access: OsdAccess<'_>) -> bool {
+    OsdCap::parse(text).unwrap().is_capable(&access)
+}
+
+fn to(pool: &'static str, object: &'static str) -> OsdAccess<'static> {
+    static NO_APPS: AppMetadata = AppMetadata::new();
+    OsdAccess {
+        pool,
+        namespace: "",
+        applications: &NO_APPS,
+        object,
+        reads: false,
+        writes: false,
+        classes: &[],
+        addr: None,
+    }
+}
+
+fn read(pool: &'static str, object: &'static str) -> OsdAccess<'static> {
+    OsdAccess {
+        reads: true,
+        ..to(pool, object)
+    }
+}
+
+fn write(pool: &'static str, object: &'static str) -> OsdAccess<'static> {
+    OsdAccess {
+        writes: true,
+        ..to(pool, object)
+    }
+}
+
+#[test]
+fn osd_caps_by_place() {
+    assert!(osd("allow *", write("p", "o")));
+    assert!(!osd("allow r", write("p", "o")));
+    assert!(osd("allow rw pool=p", write("p", "o")));
+    assert!(!osd("allow rw pool=p", write("q", "o")));
+    assert!(osd("allow r, allow rw pool=p", read("q", "o")));
+    // Grants do not add up over read and write of one operation.
+    let both = OsdAccess {
+        reads: true,
+        ..write("p", "o")
+    };
+    assert!(!osd("allow r, allow w", both));
+    assert!(osd("allow r object_prefix abc", read("p", "abcd")));
+    assert!(!osd("allow r object_prefix abc", read("p", "ab")));
+    let within = |namespace| OsdAccess {
+        namespace,
+        ..read("p", "o")
+    };
+    assert!(osd("allow r namespace=n*", within("nx")));
+    assert!(osd("allow r namespace=n", within("n")));
+    assert!(!osd("allow r namespace=n", within("nx")));
+    assert!(osd("allow r namespace=\"\"", within("")));
+    assert!(!osd("allow r namespace=\"\"", within("n")));
+    assert!(osd("allow r", within("n")));
+}
+
+#[test]
+fn osd_caps_by_application_tag() {
+    let apps: AppMetadata = [("cephfs".to_owned(), args(&[("data", "a")]))].into();
+    let tagged = OsdAccess {
+        applications: &apps,
+        ..read("p", "o")
+    };
+    for (text, fits) in [
+        ("allow r tag cephfs data=a", true),
+        ("allow r tag cephfs data=*", true),
+        ("allow r tag cephfs *=a", true),
+        ("allow r tag cephfs *=*", true),
+        ("allow r tag cephfs data=b", false),
+        ("allow r tag cephfs meta=a", false),
+        ("allow r tag rbd *=*", false),
+        ("allow r tag cephfs *=b", false),
+    ] {
+        assert_eq!(osd(text, tagged), fits, "{text}");
+    }
+}
+
+#[test]
+fn osd_caps_by_class() {
+    let call = |class, method, writes, in_default_list| {
+        [ClassCall {
+            class,
+            method,
+            reads: true,
+            writes,
+            in_default_list,
+        }]
+    };
+    let with = |calls: &[ClassCall<'_>], text: &str| {
+        osd(
+            text,
+            OsdAccess {
+                classes: calls,
+                ..to("p", "rbd_header.1")
+            },
+        )
+    };
+    let get = call("rbd", "get_size", false, true);
+    let set = call("rbd", "set_size", true, true);
+    let odd = call("odd", "x", true, false);
+    for (text, expected) in [
+        ("allow x", [true, true, false]),
+        ("allow class-read", [true, false, false]),
+        ("allow class-read class-write", [true, true, false]),
+        ("allow rw", [false, false, false]),
+        ("allow *", [true, true, true]),
+        ("allow class odd", [false, false, true]),
+        ("allow class odd y", [false, false, false]),
+        ("allow class rbd get_size", [true, false, false]),
+        ("profile rbd pool=p", [true, true, false]),
+        ("profile rbd-read-only pool=p", [true, false, false]),
+        ("profile rbd pool=q", [false, false, false]),
+    ] {
+        assert_eq!(
+            [&get, &set, &odd].map(|c| with(c, text)),
+            expected,
+            "{text}"
+        );
+    }
+    let attach = call("rbd", "child_attach", true, true);
+    assert!(with(&attach, "profile rbd-read-only pool=p"));
+    // Two grants may each bring one class of the same operation.
+    let two = [get[0], odd[0]];
+    assert!(with(&two, "allow class odd, allow class rbd"));
+    assert!(!with(&two, "allow class odd"));
+}
+
+#[test]
+fn rbd_profile_reaches_the_shared_objects_of_other_pools() {
+    assert!(osd("profile rbd pool=p", read("q", "rbd_info")));
+    assert!(!osd("profile rbd pool=p", write("q", "rbd_info")));
+    assert!(!osd("profile rbd pool=p", read("q", "rbd_header.1")));
+    assert!(osd("profile rbd pool=p", write("p", "rbd_header.1")));
+}
+
+#[test]
+fn mgr_caps() {
+    let check = |text: &str, module: &str, command: &str, need, list: &[(&str, &str)]| {
+        MgrCap::parse(text).unwrap().is_capable(&CommandAccess {
+            name: &name(),
+            service: "pg",
+            module,
+            command,
+            args: &args(list),
+            need,
+            addr: None,
+        })
+    };
+    assert!(check("allow r", "", "pg dump", Perm::R, &[]));
+    assert!(!check("allow r", "", "pg scrub", Perm::W, &[]));
+    assert!(check("allow service pg rw", "", "", Perm::W, &[]));
+    assert!(!check("profile osd", "", "", Perm::R, &[]));
+    assert!(check("profile crash", "", "crash post", Perm::RWX, &[]));
+    assert!(check(
+        "allow command a with k=v",
+        "",
+        "a",
+        Perm::ANY,
+        &[("k", "v")]
+    ));
+    assert!(!check(
+        "allow command a with k=v",
+        "",
+        "a",
+        Perm::ANY,
+        &[("k", "w")]
+    ));
+    let pool = [("pool", "p")];
+    assert!(check(
+        "profile rbd pool=p",
+        "rbd_support",
+        "",
+        Perm::W,
+        &pool
+    ));
+    assert!(!check(
+        "profile rbd pool=p",
+        "rbd_support",
+        "",
+        Perm::W,
+        &[("pool", "q")]
+    ));
+    assert!(check(
+        "profile rbd pool=p",
+        "rbd_support",
+        "rbd task",
+        Perm::W,
+        &[("pool", "q")]
+    ));
+    assert!(!check(
+        "profile rbd-read-only",
+        "rbd_support",
+        "",
+        Perm::W,
+        &pool
+    ));
+}
+
+#[test]
+fn only_an_unlimited_star_is_everything() {
+    for (text, all) in [
+        ("allow *", true),
+        ("allow r, allow all", true),
+        ("allow * pool=x", false),
+        ("allow * network 0.0.0.0/0", false),
+        ("allow rwx", false),
+        ("profile rbd", false),
+    ] {
+        assert_eq!(OsdCap::parse(text).unwrap().is_allow_all(), all, "{text}");
+    }
+    assert!(!MonCap::parse("allow * fsname=a").unwrap().is_allow_all());
+    assert!(!MonCap::default().is_allow_all() && !OsdCap::default().is_allow_all());
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_survived(text in "\\PC{0,60}") {
+        for service in ["mon", "osd", "mgr", "mds"] {
+            if let Err(e) = check_caps(service, &text) {
+                proptest::prop_assert!(e.to_string().starts_with(service));
+            }
+        }
+    }
+
+    #[test]
+    fn near_grammar_texts_are_survived(
+        words in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "allow", "profile", "rw", "x", "*", "class", "class-read", "pool", "=", "namespace",
+                "tag", "network", "1.0.0.0/8", "with", "prefix", "regex", "\"", "'", ",", ";", " ",
+                "  ", "\t", "command", "service", "module", "object_prefix", "a", "fsname",
+            ]),
+            0..14,
+        )
+    ) {
+        let text = words.concat();
+        for service in ["mon", "osd", "mgr", "mds"] {
+            // A text that parses also parses among others.
+            if check_caps(service, &text).is_ok() {
+                let twice = format!("{text},{text}");
+                proptest::prop_assert!(check_caps(service, &twice).is_ok(), "{service}: {twice:?}");
+            }
+        }
+    }
 }
