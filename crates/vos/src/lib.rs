@@ -5,8 +5,25 @@
 //! write where and when is the caller's part (`spirula-store`).
 #![forbid(unsafe_code)]
 
+mod array;
+mod checkpoint;
+mod codec;
+mod garbage;
+mod log;
+mod page;
+mod pool;
+mod record;
+mod space;
+mod stage;
+mod tree;
 mod tx;
 mod types;
+mod vos;
 
+pub use checkpoint::{Checkpoint, Loader, PageWrite, ROOT_LEN, Root, WalStart};
+pub use log::{BadRecord, Placed, Record};
+pub use space::Run;
+pub use stage::{DataWrite, ReplayError, Staged};
 pub use tx::Tx;
 pub use types::*;
+pub use vos::{Config, ContainerStats, Stats, Vos};

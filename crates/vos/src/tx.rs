@@ -14,6 +14,7 @@ pub struct Tx {
     pub epoch: u64,
     pub(crate) objects: Vec<(ContainerId, ObjectKey)>,
     pub(crate) ops: Vec<TxOp>,
+    pub(crate) reclaims: bool,
 }
 
 /// One operation; `object` is an index into the transaction's objects.
@@ -35,6 +36,8 @@ pub(crate) enum TxOp {
         dkey: Bytes,
         akey: Bytes,
         offset: u64,
+        /// Length of `data`, which a replayed record leaves out when it is on the device.
+        len: u64,
         data: Bytes,
         crcs: Option<Vec<u32>>,
     },
@@ -69,10 +72,6 @@ pub(crate) enum TxOp {
     PunchObject {
         object: u32,
     },
-    /// Returns a bounded amount of space of one punched tree.
-    Collect {
-        tree: u64,
-    },
 }
 
 impl Tx {
@@ -82,12 +81,19 @@ impl Tx {
             epoch,
             objects: Vec::new(),
             ops: Vec::new(),
+            reclaims: false,
         }
     }
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
+    }
+
+    /// Lets the transaction use the space kept back for deletions: for those that, on the whole,
+    /// free space. Punches of objects imply it.
+    pub fn use_reserve(&mut self) {
+        self.reclaims = true;
     }
 
     /// Makes an empty container; it must not exist.
@@ -97,6 +103,7 @@ impl Tx {
 
     /// Removes a container with all objects at once; their space returns in the background.
     pub fn destroy_container(&mut self, cid: ContainerId) {
+        self.reclaims = true;
         self.ops.push(TxOp::DestroyContainer(cid));
     }
 
@@ -139,11 +146,13 @@ impl Tx {
     ) {
         let object = self.object(cid, oid);
         let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
+        let len = data.len() as u64;
         self.ops.push(TxOp::Write {
             object,
             dkey,
             akey,
             offset,
+            len,
             data,
             crcs,
         });
@@ -228,10 +237,11 @@ impl Tx {
     /// Removes the object at once; nothing happens when it does not exist.
     pub fn punch_object(&mut self, cid: ContainerId, oid: &ObjectKey) {
         let object = self.object(cid, oid);
+        self.reclaims = true;
         self.ops.push(TxOp::PunchObject { object });
     }
 
-    /// Index of the object, looking only at the last few: duplicates are harmless.
+    /// Index of the object among those named so far.
     fn object(&mut self, cid: ContainerId, oid: &ObjectKey) -> u32 {
         let known = self
             .objects

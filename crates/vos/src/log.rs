@@ -1,0 +1,325 @@
+//! The WAL record of one transaction: its operations, and where its data was put.
+//!
+//! Replay runs the operations again on the state they met, so that a record has no page images. What
+//! must not be decided twice is recorded: the place of data, and which writes were placed on the device.
+//! Invariant: decoding is bounded and total; a record that decodes may still not apply, which the
+//! replaying store reports as damage.
+
+use bytes::Bytes;
+
+use crate::codec::{Malformed, Reader, put_bytes, put_u32, put_u64, put_varint};
+use crate::tx::{Tx, TxOp};
+use crate::types::{BLOCK_SIZE, BlockAddr, ContainerId, ObjectKey};
+
+const FORMAT: u8 = 1;
+
+/// Data of a transaction on the device, as its record tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placed {
+    /// First block.
+    pub addr: BlockAddr,
+    /// Bytes from its start; the rest of the last block is zero.
+    pub len: u32,
+    /// CRC32C of each block's bytes.
+    pub crcs: Vec<u32>,
+}
+
+/// What staging decided about an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Decision {
+    /// The bytes of the write went to the device.
+    pub(crate) device: bool,
+    /// Inline pieces before its end were then gathered into a device extent.
+    pub(crate) gathered: bool,
+}
+
+/// A decoded record.
+#[derive(Debug)]
+pub struct Record {
+    /// Position in the order of staging; a checkpoint holds all records up to one of these.
+    pub seq: u64,
+    /// Data the record relies on.
+    pub placed: Vec<Placed>,
+    pub(crate) tx: Tx,
+    pub(crate) decisions: Vec<Decision>,
+}
+
+/// The bytes are not a WAL record of this format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("malformed WAL record")]
+pub struct BadRecord;
+
+impl From<Malformed> for BadRecord {
+    fn from(_: Malformed) -> BadRecord {
+        BadRecord
+    }
+}
+
+pub(crate) fn encode(seq: u64, tx: &Tx, decisions: &[Decision], placed: &[Placed]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(record_len_hint(tx));
+    out.push(FORMAT);
+    put_u64(&mut out, seq);
+    put_u64(&mut out, tx.epoch);
+    put_varint(&mut out, placed.len() as u64);
+    for p in placed {
+        put_varint(&mut out, p.addr.0);
+        put_varint(&mut out, u64::from(p.len));
+        p.crcs.iter().for_each(|&crc| put_u32(&mut out, crc));
+    }
+    put_varint(&mut out, tx.objects.len() as u64);
+    for (cid, oid) in &tx.objects {
+        out.extend_from_slice(&cid.0);
+        put_bytes(&mut out, &oid.0);
+    }
+    put_varint(&mut out, tx.ops.len() as u64);
+    for (op, decision) in tx.ops.iter().zip(decisions) {
+        encode_op(&mut out, op, *decision);
+    }
+    out
+}
+
+impl Record {
+    /// Decodes a record.
+    pub fn decode(bytes: Bytes) -> Result<Record, BadRecord> {
+        let mut r = Reader::new(bytes);
+        if r.u8()? != FORMAT {
+            return Err(BadRecord);
+        }
+        let (seq, epoch) = (r.u64()?, r.u64()?);
+        let count = r.count(6)?;
+        let mut placed = Vec::with_capacity(count);
+        for _ in 0..count {
+            placed.push(decode_placed(&mut r)?);
+        }
+        let count = r.count(17)?;
+        let mut objects = Vec::with_capacity(count);
+        for _ in 0..count {
+            objects.push((ContainerId(r.array()?), ObjectKey(r.bytes()?)));
+        }
+        let count = r.count(2)?;
+        let (mut ops, mut decisions) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for _ in 0..count {
+            let (op, decision) = decode_op(&mut r, objects.len())?;
+            ops.push(op);
+            decisions.push(decision);
+        }
+        if r.remaining() != 0 {
+            return Err(BadRecord);
+        }
+        let tx = Tx {
+            epoch,
+            objects,
+            ops,
+            reclaims: true,
+        };
+        Ok(Record {
+            seq,
+            placed,
+            tx,
+            decisions,
+        })
+    }
+}
+
+fn decode_placed(r: &mut Reader) -> Result<Placed, Malformed> {
+    let (addr, len) = (r.varint()?, r.int::<u32>()?);
+    let blocks = u64::from(len).div_ceil(BLOCK_SIZE);
+    if len == 0 || addr.checked_add(blocks).is_none() || blocks as usize * 4 > r.remaining() {
+        return Err(Malformed);
+    }
+    let crcs = (0..blocks).map(|_| r.u32()).collect::<Result<_, _>>()?;
+    Ok(Placed {
+        addr: BlockAddr(addr),
+        len,
+        crcs,
+    })
+}
+
+fn record_len_hint(tx: &Tx) -> usize {
+    let inline: usize = tx
+        .ops
+        .iter()
+        .map(|op| match op {
+            TxOp::Update { akey, value, .. } => akey.len() + value.len() + 16,
+            _ => 64,
+        })
+        .sum();
+    64 + tx
+        .objects
+        .iter()
+        .map(|(_, o)| o.0.len() + 20)
+        .sum::<usize>()
+        + inline
+}
+
+fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
+    let head = |out: &mut Vec<u8>, code: u8, object: u32| {
+        out.push(code);
+        put_varint(out, u64::from(object));
+    };
+    match op {
+        TxOp::CreateContainer(cid) => {
+            out.push(1);
+            out.extend_from_slice(&cid.0);
+        }
+        TxOp::DestroyContainer(cid) => {
+            out.push(2);
+            out.extend_from_slice(&cid.0);
+        }
+        TxOp::CreateObject { object } => head(out, 3, *object),
+        TxOp::Update {
+            object,
+            dkey,
+            akey,
+            value,
+        } => {
+            head(out, 4, *object);
+            [dkey, akey, value]
+                .into_iter()
+                .for_each(|b| put_bytes(out, b));
+        }
+        TxOp::Write {
+            object,
+            dkey,
+            akey,
+            offset,
+            len,
+            data,
+            ..
+        } => {
+            head(out, 5, *object);
+            out.push(u8::from(decision.device) | u8::from(decision.gathered) << 1);
+            put_bytes(out, dkey);
+            put_bytes(out, akey);
+            put_varint(out, *offset);
+            put_varint(out, *len);
+            if !decision.device {
+                out.extend_from_slice(data);
+            }
+        }
+        TxOp::Truncate {
+            object,
+            dkey,
+            akey,
+            size,
+        } => {
+            head(out, 6, *object);
+            put_bytes(out, dkey);
+            put_bytes(out, akey);
+            put_varint(out, *size);
+        }
+        TxOp::PunchRange {
+            object,
+            dkey,
+            akey,
+            offset,
+            len,
+        } => {
+            head(out, 7, *object);
+            put_bytes(out, dkey);
+            put_bytes(out, akey);
+            put_varint(out, *offset);
+            put_varint(out, *len);
+        }
+        TxOp::PunchAkey { object, dkey, akey } => {
+            head(out, 8, *object);
+            put_bytes(out, dkey);
+            put_bytes(out, akey);
+        }
+        TxOp::PunchAkeys {
+            object,
+            dkey,
+            from,
+            to,
+        } => {
+            head(out, if to.is_some() { 9 } else { 10 }, *object);
+            put_bytes(out, dkey);
+            put_bytes(out, from);
+            to.iter().for_each(|to| put_bytes(out, to));
+        }
+        TxOp::PunchDkey { object, dkey } => {
+            head(out, 11, *object);
+            put_bytes(out, dkey);
+        }
+        TxOp::PunchObject { object } => head(out, 12, *object),
+    }
+}
+
+fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malformed> {
+    let code = r.u8()?;
+    let mut decision = Decision::default();
+    match code {
+        1 => return Ok((TxOp::CreateContainer(ContainerId(r.array()?)), decision)),
+        2 => return Ok((TxOp::DestroyContainer(ContainerId(r.array()?)), decision)),
+        _ => {}
+    }
+    let object: u32 = r.int()?;
+    if object as usize >= objects {
+        return Err(Malformed);
+    }
+    let op = match code {
+        3 => TxOp::CreateObject { object },
+        4 => TxOp::Update {
+            object,
+            dkey: r.bytes()?,
+            akey: r.bytes()?,
+            value: r.bytes()?,
+        },
+        5 => {
+            let flags = r.u8()?;
+            decision = Decision {
+                device: flags & 1 != 0,
+                gathered: flags & 2 != 0,
+            };
+            let (dkey, akey, offset, len) = (r.bytes()?, r.bytes()?, r.varint()?, r.varint()?);
+            let inline_len = if decision.device { 0 } else { len };
+            let data = r.take(usize::try_from(inline_len).map_err(|_| Malformed)?)?;
+            TxOp::Write {
+                object,
+                dkey,
+                akey,
+                offset,
+                len,
+                data,
+                crcs: None,
+            }
+        }
+        6 => TxOp::Truncate {
+            object,
+            dkey: r.bytes()?,
+            akey: r.bytes()?,
+            size: r.varint()?,
+        },
+        7 => TxOp::PunchRange {
+            object,
+            dkey: r.bytes()?,
+            akey: r.bytes()?,
+            offset: r.varint()?,
+            len: r.varint()?,
+        },
+        8 => TxOp::PunchAkey {
+            object,
+            dkey: r.bytes()?,
+            akey: r.bytes()?,
+        },
+        9 => TxOp::PunchAkeys {
+            object,
+            dkey: r.bytes()?,
+            from: r.bytes()?,
+            to: Some(r.bytes()?),
+        },
+        10 => TxOp::PunchAkeys {
+            object,
+            dkey: r.bytes()?,
+            from: r.bytes()?,
+            to: None,
+        },
+        11 => TxOp::PunchDkey {
+            object,
+            dkey: r.bytes()?,
+        },
+        12 => TxOp::PunchObject { object },
+        _ => return Err(Malformed),
+    };
+    Ok((op, decision))
+}

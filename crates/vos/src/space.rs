@@ -1,0 +1,550 @@
+//! Which blocks of the device are in use.
+//!
+//! Two bitmaps: `data` has the blocks that array extents occupy and is kept by checkpoints; `used` adds
+//! metadata pages (known from the page map), and freed blocks that may not be reused yet. Chunks of
+//! 1 MiB are either for data or for pages, so that pages are written in runs and data in whatever
+//! pieces remain never leaves pages without room.
+//!
+//! Invariants: a block freed by a transaction stays in `used` until [`Space::release`]; pages always
+//! find room while [`Space::page_slots`] says so; nothing here depends on anything but its calls.
+
+use std::collections::BTreeSet;
+
+use crate::page::HEADER_LEN;
+use crate::types::{BlockAddr, PAGE_BLOCKS, PAGE_SIZE};
+
+/// Blocks in one page of the space map.
+pub(crate) const GROUP_BLOCKS: u64 = ((PAGE_SIZE - HEADER_LEN) * 8) as u64;
+/// Blocks in one chunk.
+pub(crate) const CHUNK_BLOCKS: u64 = 256;
+const GROUP_WORDS: usize = (GROUP_BLOCKS / 64) as usize;
+/// Chunks with room that are searched for an unbroken run before pieces are taken.
+const RUN_SEARCH_MAX: usize = 64;
+/// Runs up to this many blocks are preferably unbroken.
+const RUN_WANTED_MAX: u64 = 64;
+
+/// A run of blocks: first block and count.
+pub type Run = (BlockAddr, u64);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Data,
+    Page,
+}
+
+#[derive(Clone, Copy)]
+struct Chunk {
+    used: u16,
+    kind: Kind,
+}
+
+/// See the module text.
+pub(crate) struct Space {
+    first: u64,
+    end: u64,
+    used: Vec<u64>,
+    data: Vec<u64>,
+    chunks: Vec<Chunk>,
+    /// Free blocks in data chunks that hold something.
+    partial_free: u64,
+    free_chunks: u64,
+    page_slots: u64,
+    open_page_chunks: BTreeSet<usize>,
+    data_cursor: u64,
+    free_chunk_cursor: usize,
+    dirty_groups: BTreeSet<u64>,
+    data_blocks: u64,
+    aging: u64,
+    undo: Vec<Run>,
+    freed: Vec<Run>,
+}
+
+impl Space {
+    /// Blocks `first..end` are ours.
+    pub(crate) fn new(first: u64, end: u64) -> Space {
+        let chunk_count = end.div_ceil(CHUNK_BLOCKS);
+        let words =
+            (end.div_ceil(GROUP_BLOCKS) * GROUP_BLOCKS).max(chunk_count * CHUNK_BLOCKS) / 64;
+        let mut space = Space {
+            first,
+            end,
+            used: vec![0; words as usize],
+            data: vec![0; words as usize],
+            chunks: vec![
+                Chunk {
+                    used: 0,
+                    kind: Kind::Data
+                };
+                chunk_count as usize
+            ],
+            partial_free: 0,
+            free_chunks: chunk_count,
+            page_slots: 0,
+            open_page_chunks: BTreeSet::new(),
+            data_cursor: first,
+            free_chunk_cursor: 0,
+            dirty_groups: BTreeSet::new(),
+            data_blocks: 0,
+            aging: 0,
+            undo: Vec::new(),
+            freed: Vec::new(),
+        };
+        space.set_used(0, first);
+        space.set_used(end, chunk_count * CHUNK_BLOCKS - end);
+        space
+    }
+
+    /// Pages of the space map of a device with blocks up to `end`.
+    pub(crate) fn group_count(end: u64) -> u64 {
+        end.div_ceil(GROUP_BLOCKS)
+    }
+
+    /// First block, and the one after the last.
+    pub(crate) fn bounds(&self) -> (u64, u64) {
+        (self.first, self.end)
+    }
+
+    /// Blocks that exist for data and pages.
+    pub(crate) fn total(&self) -> u64 {
+        self.end - self.first
+    }
+
+    /// Blocks that data occupies.
+    pub(crate) fn data_blocks(&self) -> u64 {
+        self.data_blocks
+    }
+
+    /// Freed blocks waiting for [`Space::release`].
+    pub(crate) fn aging_blocks(&self) -> u64 {
+        self.aging
+    }
+
+    /// Blocks that data can get while `reserve` chunks stay free for pages.
+    pub(crate) fn available(&self, reserve: u64) -> u64 {
+        self.partial_free + self.free_chunks.saturating_sub(reserve) * CHUNK_BLOCKS
+    }
+
+    /// Pages that can still be placed.
+    pub(crate) fn page_slots(&self) -> u64 {
+        self.page_slots + self.free_chunks * (CHUNK_BLOCKS / PAGE_BLOCKS)
+    }
+
+    /// Pages that fit chunks already given to pages.
+    pub(crate) fn open_page_slots(&self) -> u64 {
+        self.page_slots
+    }
+
+    /// Allocates `count` blocks, in as few runs as it can; `None` leaves everything as it was.
+    pub(crate) fn allocate(&mut self, count: u64, reserve: u64) -> Option<Vec<Run>> {
+        if self.available(reserve) < count {
+            return None;
+        }
+        let mut runs: Vec<Run> = Vec::with_capacity(1);
+        let mut left = count;
+        while left > 0 {
+            let run = self.find_run(left, reserve)?;
+            let (start, len) = run;
+            self.set_used(start, len);
+            self.set_data(start, len);
+            self.undo.push((BlockAddr(start), len));
+            self.data_cursor = start + len;
+            left -= len;
+            match runs.last_mut() {
+                Some((at, n)) if at.0 + *n == start => *n += len,
+                _ => runs.push((BlockAddr(start), len)),
+            }
+        }
+        Some(runs)
+    }
+
+    /// Allocates exactly these blocks, as a replayed record says; false if one is taken.
+    pub(crate) fn claim(&mut self, (addr, len): Run) -> bool {
+        let inside = addr.0 >= self.first && addr.0.checked_add(len).is_some_and(|e| e <= self.end);
+        if !inside || !self.is_clear(addr.0, len) {
+            return false;
+        }
+        let mut at = addr.0;
+        while at < addr.0 + len {
+            if self.chunks[(at / CHUNK_BLOCKS) as usize].kind == Kind::Page {
+                return false;
+            }
+            at = (at / CHUNK_BLOCKS + 1) * CHUNK_BLOCKS;
+        }
+        self.set_used(addr.0, len);
+        self.set_data(addr.0, len);
+        self.undo.push((addr, len));
+        true
+    }
+
+    /// Gives up data blocks when the transaction commits.
+    pub(crate) fn free(&mut self, run: Run) {
+        self.freed.push(run);
+    }
+
+    /// Ends a transaction; the blocks it freed, which the caller releases later.
+    pub(crate) fn commit(&mut self) -> Vec<Run> {
+        self.undo.clear();
+        let freed = std::mem::take(&mut self.freed);
+        for &(addr, len) in &freed {
+            self.clear_data(addr.0, len);
+            self.aging += len;
+        }
+        freed
+    }
+
+    pub(crate) fn rollback(&mut self) {
+        self.freed.clear();
+        for (addr, len) in std::mem::take(&mut self.undo) {
+            self.clear_data(addr.0, len);
+            self.clear_used(addr.0, len);
+        }
+    }
+
+    /// Makes freed blocks available again.
+    pub(crate) fn release(&mut self, runs: &[Run]) {
+        for &(addr, len) in runs {
+            self.clear_used(addr.0, len);
+            self.aging -= len;
+        }
+    }
+
+    /// A place for a page.
+    pub(crate) fn allocate_page(&mut self) -> Option<BlockAddr> {
+        let chunk = match self.open_page_chunks.first() {
+            Some(&chunk) => chunk,
+            None => self.open_page_chunk()?,
+        };
+        let start = chunk as u64 * CHUNK_BLOCKS;
+        let at = (start..start + CHUNK_BLOCKS)
+            .step_by(PAGE_BLOCKS as usize)
+            .find(|&at| self.is_clear(at, PAGE_BLOCKS))?;
+        self.set_used(at, PAGE_BLOCKS);
+        Some(BlockAddr(at))
+    }
+
+    /// Frees the place of a page at once.
+    pub(crate) fn free_page(&mut self, addr: BlockAddr) {
+        self.clear_used(addr.0, PAGE_BLOCKS);
+    }
+
+    /// Marks the place of an existing page, at open; false if it overlaps something.
+    pub(crate) fn mark_page(&mut self, addr: BlockAddr) -> bool {
+        let inside = addr.0 >= self.first && addr.0 + PAGE_BLOCKS <= self.end;
+        if !inside || addr.0 % PAGE_BLOCKS != 0 || !self.is_clear(addr.0, PAGE_BLOCKS) {
+            return false;
+        }
+        let chunk = (addr.0 / CHUNK_BLOCKS) as usize;
+        if self.chunks[chunk].kind == Kind::Data {
+            // Only a chunk without data becomes one for pages.
+            if self.chunks[chunk].used != self.outside(chunk) {
+                return false;
+            }
+            self.make_page_chunk(chunk);
+        }
+        self.set_used(addr.0, PAGE_BLOCKS);
+        true
+    }
+
+    /// Takes over one page of the space map; call after [`Space::mark_page`] for all pages.
+    pub(crate) fn load_group(&mut self, group: u64, body: &[u8]) -> bool {
+        let base = group * GROUP_BLOCKS;
+        for (i, word) in body.as_chunks::<8>().0.iter().take(GROUP_WORDS).enumerate() {
+            let mut bits = u64::from_le_bytes(*word);
+            while bits != 0 {
+                let block = base + i as u64 * 64 + u64::from(bits.trailing_zeros());
+                bits &= bits - 1;
+                if block < self.first || block >= self.end || !self.is_clear(block, 1) {
+                    return false;
+                }
+                if self.chunks[(block / CHUNK_BLOCKS) as usize].kind == Kind::Page {
+                    return false;
+                }
+                self.set_used(block, 1);
+                self.set_data(block, 1);
+            }
+        }
+        self.dirty_groups.remove(&group);
+        true
+    }
+
+    /// Writes the body of one page of the space map.
+    pub(crate) fn store_group(&self, group: u64, body: &mut [u8]) {
+        let first = group as usize * GROUP_WORDS;
+        for (out, word) in body
+            .as_chunks_mut::<8>()
+            .0
+            .iter_mut()
+            .zip(&self.data[first..][..GROUP_WORDS])
+        {
+            *out = word.to_le_bytes();
+        }
+    }
+
+    /// Groups changed since the last call.
+    pub(crate) fn take_dirty_groups(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.dirty_groups).into_iter().collect()
+    }
+
+    pub(crate) fn dirty_group_count(&self) -> usize {
+        self.dirty_groups.len()
+    }
+
+    /// Whether data occupies the block.
+    pub(crate) fn is_data(&self, block: u64) -> bool {
+        self.data
+            .get((block / 64) as usize)
+            .is_some_and(|w| w >> (block % 64) & 1 == 1)
+    }
+
+    /// A free run of up to `want` blocks within one chunk.
+    fn find_run(&self, want: u64, reserve: u64) -> Option<Run2> {
+        let ideal = want.min(RUN_WANTED_MAX);
+        let n = self.chunks.len();
+        let start = (self.data_cursor / CHUNK_BLOCKS) as usize;
+        let (mut best, mut seen): (Option<Run2>, usize) = (None, 0);
+        // The cursor's chunk comes twice: first what is behind the cursor, last what is before it.
+        for step in 0..=n {
+            let index = (start + step) % n;
+            let chunk = self.chunks[index];
+            let closed = chunk.used == CHUNK_BLOCKS as u16
+                || chunk.kind == Kind::Page
+                || (chunk.used == 0 && self.free_chunks <= reserve);
+            if closed {
+                continue;
+            }
+            let base = index as u64 * CHUNK_BLOCKS;
+            let mut at = if step == 0 { self.data_cursor } else { base };
+            while let Some((s, len)) = self.next_clear(at, base + CHUNK_BLOCKS) {
+                if len >= ideal {
+                    return Some((s, len.min(want)));
+                }
+                if best.is_none_or(|(_, l)| len > l) {
+                    best = Some((s, len));
+                }
+                at = s + len;
+            }
+            seen += 1;
+            if seen >= RUN_SEARCH_MAX && best.is_some() {
+                break;
+            }
+        }
+        best
+    }
+
+    /// The first run of clear bits of `used` in `[from, end)`.
+    fn next_clear(&self, from: u64, end: u64) -> Option<Run2> {
+        let start = self.scan(from, end, true);
+        (start < end).then(|| (start, self.scan(start, end, false) - start))
+    }
+
+    /// First block in `[at, end)` that is clear (or set), or `end`.
+    fn scan(&self, mut at: u64, end: u64, clear: bool) -> u64 {
+        while at < end {
+            let word = self.used[(at / 64) as usize];
+            let wanted = if clear { !word } else { word } >> (at % 64);
+            if wanted != 0 {
+                return (at + u64::from(wanted.trailing_zeros())).min(end);
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        end
+    }
+
+    fn is_clear(&self, start: u64, len: u64) -> bool {
+        self.scan(start, start + len, false) == start + len
+    }
+
+    fn open_page_chunk(&mut self) -> Option<usize> {
+        let n = self.chunks.len();
+        let from = self.free_chunk_cursor;
+        let chunk = (0..n)
+            .map(|i| (from + i) % n)
+            .find(|&c| self.chunks[c].used == 0 && self.chunks[c].kind == Kind::Data)?;
+        self.free_chunk_cursor = chunk;
+        self.make_page_chunk(chunk);
+        Some(chunk)
+    }
+
+    fn make_page_chunk(&mut self, chunk: usize) {
+        let c = &mut self.chunks[chunk];
+        let free = CHUNK_BLOCKS - u64::from(c.used);
+        if c.used == 0 {
+            self.free_chunks -= 1;
+        } else {
+            self.partial_free -= free;
+        }
+        c.kind = Kind::Page;
+        self.page_slots += free / PAGE_BLOCKS;
+        self.open_page_chunks.insert(chunk);
+    }
+
+    /// Blocks of the chunk outside the region.
+    fn outside(&self, chunk: usize) -> u16 {
+        let start = chunk as u64 * CHUNK_BLOCKS;
+        let before = self.first.clamp(start, start + CHUNK_BLOCKS) - start;
+        let after = start + CHUNK_BLOCKS - self.end.clamp(start, start + CHUNK_BLOCKS);
+        (before + after) as u16
+    }
+
+    fn set_used(&mut self, start: u64, len: u64) {
+        self.each_chunk(start, len, |space, chunk, from, count| {
+            set_bits(&mut space.used, from, count);
+            let c = &mut space.chunks[chunk];
+            let was = c.used;
+            c.used += count as u16;
+            if c.kind == Kind::Page {
+                space.page_slots -= count / PAGE_BLOCKS;
+                if c.used == CHUNK_BLOCKS as u16 {
+                    space.open_page_chunks.remove(&chunk);
+                }
+            } else if was == 0 {
+                space.free_chunks -= 1;
+                space.partial_free += CHUNK_BLOCKS - count;
+            } else {
+                space.partial_free -= count;
+            }
+        });
+    }
+
+    fn clear_used(&mut self, start: u64, len: u64) {
+        self.each_chunk(start, len, |space, chunk, from, count| {
+            clear_bits(&mut space.used, from, count);
+            let outside = space.outside(chunk);
+            let c = &mut space.chunks[chunk];
+            let was = c.used;
+            c.used -= count as u16;
+            if c.kind == Kind::Page {
+                space.page_slots += count / PAGE_BLOCKS;
+                space.open_page_chunks.insert(chunk);
+                if c.used == outside {
+                    c.kind = Kind::Data;
+                    let free = CHUNK_BLOCKS - u64::from(c.used);
+                    space.page_slots -= free / PAGE_BLOCKS;
+                    space.open_page_chunks.remove(&chunk);
+                    if c.used == 0 {
+                        space.free_chunks += 1;
+                    } else {
+                        space.partial_free += free;
+                    }
+                }
+            } else if c.used == 0 {
+                space.free_chunks += 1;
+                space.partial_free -= CHUNK_BLOCKS - u64::from(was);
+            } else {
+                space.partial_free += count;
+            }
+        });
+    }
+
+    fn set_data(&mut self, start: u64, len: u64) {
+        set_bits(&mut self.data, start, len);
+        self.data_blocks += len;
+        self.touch_groups(start, len);
+    }
+
+    fn clear_data(&mut self, start: u64, len: u64) {
+        clear_bits(&mut self.data, start, len);
+        self.data_blocks -= len;
+        self.touch_groups(start, len);
+    }
+
+    fn touch_groups(&mut self, start: u64, len: u64) {
+        for group in start / GROUP_BLOCKS..=(start + len - 1) / GROUP_BLOCKS {
+            self.dirty_groups.insert(group);
+        }
+    }
+
+    fn each_chunk(&mut self, start: u64, len: u64, f: impl Fn(&mut Space, usize, u64, u64)) {
+        let (mut at, end) = (start, start + len);
+        while at < end {
+            let chunk = at / CHUNK_BLOCKS;
+            let upto = ((chunk + 1) * CHUNK_BLOCKS).min(end);
+            f(self, chunk as usize, at, upto - at);
+            at = upto;
+        }
+    }
+}
+
+type Run2 = (u64, u64);
+
+fn set_bits(words: &mut [u64], start: u64, len: u64) {
+    for_words(start, len, |word, mask| {
+        debug_assert_eq!(words[word] & mask, 0);
+        words[word] |= mask;
+    });
+}
+
+fn clear_bits(words: &mut [u64], start: u64, len: u64) {
+    for_words(start, len, |word, mask| {
+        debug_assert_eq!(words[word] & mask, mask);
+        words[word] &= !mask;
+    });
+}
+
+fn for_words(start: u64, len: u64, mut f: impl FnMut(usize, u64)) {
+    let (mut at, end) = (start, start + len);
+    while at < end {
+        let upto = ((at / 64 + 1) * 64).min(end);
+        let mask = (u64::MAX >> (64 - (upto - at))) << (at % 64);
+        f((at / 64) as usize, mask);
+        at = upto;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_stay_true_through_random_use() {
+        let (first, end) = (300, 300 + 256 * 20 + 37);
+        let mut space = Space::new(first, end);
+        let total_slots = space.page_slots();
+        let total = space.available(0);
+        assert_eq!(total, space.total());
+        let (mut runs, mut pages): (Vec<Run>, Vec<BlockAddr>) = (Vec::new(), Vec::new());
+        let mut seed = 7u64;
+        for _ in 0..20_000 {
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            let pick = (seed >> 33) as usize;
+            match pick % 5 {
+                0 | 1 => {
+                    if let Some(got) = space.allocate(1 + (pick / 5 % 90) as u64, 2) {
+                        assert!(space.commit().is_empty());
+                        runs.extend(got);
+                    }
+                }
+                2 if !runs.is_empty() => {
+                    space.free(runs.swap_remove(pick / 5 % runs.len()));
+                    let freed = space.commit();
+                    space.release(&freed);
+                }
+                3 => pages.extend(space.allocate_page()),
+                _ if !pages.is_empty() => {
+                    space.free_page(pages.swap_remove(pick / 5 % pages.len()));
+                }
+                _ => {
+                    let before = (space.available(0), space.page_slots());
+                    let _ = space.allocate(13, 0);
+                    space.rollback();
+                    assert_eq!(before, (space.available(0), space.page_slots()));
+                }
+            }
+            let data: u64 = runs.iter().map(|r| r.1).sum();
+            assert_eq!(data, space.data_blocks());
+        }
+        for run in runs.drain(..) {
+            space.free(run);
+        }
+        let freed = space.commit();
+        space.release(&freed);
+        pages.drain(..).for_each(|p| space.free_page(p));
+        assert_eq!(
+            (space.available(0), space.page_slots()),
+            (total, total_slots)
+        );
+        assert_eq!(space.aging_blocks(), 0);
+    }
+}

@@ -1,0 +1,873 @@
+//! Staging: runs a transaction against the pages in memory, all or nothing.
+//!
+//! [`Vos::stage`] decides where data goes and gives the WAL record; [`Vos::replay`] runs a record with the
+//! decisions it carries. Both end with everything applied or nothing changed.
+//! Invariant: what a transaction does to an object depends only on that object's history and the
+//! recorded decisions, so records of different containers may be replayed in another order.
+
+use bytes::Bytes;
+
+use crate::array::Gather;
+use crate::log::{self, Decision, Placed, Record};
+use crate::record::{
+    Array, Body, Device, Extents, Item, ItemValue, ObjectRecord, Piece, RECORD_LEN_MAX, TABLE_AKEY,
+    TABLE_OBJECT, pack_crcs, table_key,
+};
+use crate::space::Run;
+use crate::tree;
+use crate::tx::{Tx, TxOp};
+use crate::types::{
+    ARRAY_SIZE_MAX, BLOCK_SIZE, BlockAddr, ContainerId, Damage, EXTENT_BLOCKS_MAX, KEY_LEN_MAX,
+    StageError, VALUE_LEN_MAX,
+};
+use crate::vos::{Container, Vos, array_bytes};
+
+/// What the caller must do with a staged transaction.
+#[derive(Debug, Default)]
+pub struct Staged {
+    /// Its number; replay applies records in this order within a container.
+    pub seq: u64,
+    /// The WAL record. It may be written once all `writes` have completed.
+    pub record: Vec<u8>,
+    /// Data to be written, in whole blocks (the last one padded with zeros).
+    pub writes: Vec<DataWrite>,
+    /// Blocks to be given to [`Vos::release`] when that is safe.
+    pub freed: Vec<Run>,
+    /// Containers it touches: records enter the WAL in staging order within each of them.
+    pub containers: Vec<ContainerId>,
+}
+
+/// One data write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DataWrite {
+    /// First block.
+    pub addr: BlockAddr,
+    /// The bytes.
+    pub data: Bytes,
+}
+
+/// Why a WAL record could not be applied.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// As in [`StageError`].
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// The record contradicts the state it is applied to.
+    #[error("WAL record {seq} does not fit the store")]
+    Contradiction {
+        /// Number of the record.
+        seq: u64,
+    },
+}
+
+impl Vos {
+    /// Applies `tx` in memory and says what to write; on an error nothing has changed.
+    pub fn stage(&mut self, tx: &Tx) -> Result<Staged, StageError> {
+        self.check_room(tx)?;
+        let mut stage = Stage::begin(self, tx, Placer::Fresh);
+        match stage.run(tx, None) {
+            Ok(()) => {
+                let Stage {
+                    placed,
+                    decisions,
+                    writes,
+                    ..
+                } = stage;
+                let freed = self.commit();
+                let record = log::encode(self.seq, tx, &decisions, &placed);
+                let mut containers: Vec<ContainerId> = tx.objects.iter().map(|o| o.0).collect();
+                for op in &tx.ops {
+                    if let TxOp::CreateContainer(cid) | TxOp::DestroyContainer(cid) = op {
+                        containers.push(*cid);
+                    }
+                }
+                containers.sort_unstable();
+                containers.dedup();
+                Ok(Staged {
+                    seq: self.seq,
+                    record,
+                    writes,
+                    freed,
+                    containers,
+                })
+            }
+            Err(e) => {
+                self.rollback();
+                Err(self.more_missing(tx, e))
+            }
+        }
+    }
+
+    /// Applies a record of the WAL that the last checkpoint does not hold.
+    pub fn replay(&mut self, record: &Record) -> Result<(), ReplayError> {
+        let mut stage = Stage::begin(self, &record.tx, Placer::Recorded(&record.placed));
+        let result = stage.run(&record.tx, Some(&record.decisions));
+        let used_up = stage.placed.len() == record.placed.len();
+        match result {
+            Ok(()) if used_up => {
+                let freed = self.commit();
+                self.seq = self.seq.max(record.seq);
+                // Whoever reused these blocks did so after the record was durable: so in later records.
+                self.release(&freed);
+                Ok(())
+            }
+            Err(StageError::Missing(pages)) => {
+                self.rollback();
+                Err(StageError::Missing(pages).into())
+            }
+            Err(StageError::Damaged(d)) => {
+                self.rollback();
+                Err(StageError::Damaged(d).into())
+            }
+            _ => {
+                self.rollback();
+                Err(ReplayError::Contradiction { seq: record.seq })
+            }
+        }
+    }
+
+    pub(crate) fn begin(&mut self) {
+        self.pool.begin();
+        self.container_undo.clear();
+    }
+
+    pub(crate) fn commit(&mut self) -> Vec<Run> {
+        self.pool.commit();
+        self.container_undo.clear();
+        self.seq += 1;
+        self.space.commit()
+    }
+
+    pub(crate) fn set_container(&mut self, cid: ContainerId, container: Option<Container>) {
+        let before = match container {
+            Some(c) => self.containers.insert(cid, c),
+            None => self.containers.remove(&cid),
+        };
+        self.container_undo.push((cid, before));
+    }
+
+    pub(crate) fn take_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number - 1
+    }
+
+    /// Undoes everything since `begin` but the three counters that [`Stage::run`] restores.
+    pub(crate) fn rollback(&mut self) {
+        self.pool.rollback();
+        self.space.rollback();
+        while let Some((cid, before)) = self.container_undo.pop() {
+            match before {
+                Some(container) => self.containers.insert(cid, container),
+                None => self.containers.remove(&cid),
+            };
+        }
+    }
+
+    /// Refuses what could leave pages without room at the next checkpoint.
+    fn check_room(&self, tx: &Tx) -> Result<(), StageError> {
+        let bytes: u64 = tx
+            .ops
+            .iter()
+            .map(|op| match op {
+                TxOp::Update { value, .. } => value.len() as u64,
+                TxOp::Write { len, .. } => {
+                    if *len < u64::from(self.config.inline_threshold) {
+                        *len
+                    } else {
+                        len / 256
+                    }
+                }
+                _ => 0,
+            })
+            .sum();
+        let pages = bytes / 4096 + tx.ops.len() as u64 + 8;
+        let headroom = if tx.reclaims && bytes < 1 << 18 {
+            0
+        } else {
+            self.headroom()
+        };
+        match self.space.page_slots() >= self.pages_needed() + pages + headroom {
+            true => Ok(()),
+            false => Err(StageError::NoSpace),
+        }
+    }
+
+    /// Adds the pages that the other operations are going to miss, so that one load serves all.
+    fn more_missing(&self, tx: &Tx, e: StageError) -> StageError {
+        let StageError::Missing(mut pages) = e else {
+            return e;
+        };
+        for (cid, oid) in &tx.objects {
+            if let Err(crate::ReadError::Missing(more)) = self.object_exists(*cid, oid) {
+                pages.extend(more);
+            }
+        }
+        pages.sort_unstable();
+        pages.dedup();
+        StageError::Missing(pages)
+    }
+}
+
+/// Where data goes: decided now, or as the record says.
+pub(crate) enum Placer<'a> {
+    Fresh,
+    Recorded(&'a [Placed]),
+}
+
+/// An object named by the transaction.
+struct Loaded {
+    /// `None`: not looked up since the start or the last change of containers.
+    record: Option<Option<ObjectRecord>>,
+    existed: bool,
+    changed: bool,
+    /// Sum of the array sizes before.
+    bytes_before: u64,
+}
+
+/// A transaction being applied.
+pub(crate) struct Stage<'a> {
+    pub(crate) vos: &'a mut Vos,
+    pub(crate) epoch: u64,
+    placer: Placer<'a>,
+    reclaims: bool,
+    loaded: Vec<Loaded>,
+    pub(crate) placed: Vec<Placed>,
+    pub(crate) decisions: Vec<Decision>,
+    pub(crate) writes: Vec<DataWrite>,
+    saved: (crate::PageId, u64, bool),
+}
+
+impl<'a> Stage<'a> {
+    fn begin(vos: &'a mut Vos, tx: &Tx, placer: Placer<'a>) -> Stage<'a> {
+        vos.begin();
+        let saved = (vos.root, vos.next_number, vos.garbage);
+        let loaded = tx.objects.iter().map(|_| Loaded::unknown()).collect();
+        Stage {
+            vos,
+            epoch: tx.epoch,
+            placer,
+            reclaims: tx.reclaims,
+            loaded,
+            placed: Vec::new(),
+            decisions: Vec::with_capacity(tx.ops.len()),
+            writes: Vec::new(),
+            saved,
+        }
+    }
+
+    pub(crate) fn for_collection(vos: &'a mut Vos, tx: &Tx) -> Stage<'a> {
+        Stage::begin(vos, tx, Placer::Fresh)
+    }
+
+    /// Puts the tree's root and the counters back; the pages follow in [`Vos::rollback`].
+    pub(crate) fn restore(&mut self) {
+        (self.vos.root, self.vos.next_number, self.vos.garbage) = self.saved;
+    }
+
+    fn run(&mut self, tx: &Tx, decisions: Option<&[Decision]>) -> Result<(), StageError> {
+        let result = self.run_ops(tx, decisions);
+        if result.is_err() {
+            self.restore();
+        }
+        result
+    }
+
+    fn run_ops(&mut self, tx: &Tx, decisions: Option<&[Decision]>) -> Result<(), StageError> {
+        for (i, op) in tx.ops.iter().enumerate() {
+            let recorded = match decisions {
+                Some(d) => Some(*d.get(i).ok_or(StageError::TooLarge)?),
+                None => None,
+            };
+            let decision = self.apply(tx, op, recorded)?;
+            self.decisions.push(decision);
+        }
+        self.flush(tx)
+    }
+
+    fn apply(
+        &mut self,
+        tx: &Tx,
+        op: &TxOp,
+        recorded: Option<Decision>,
+    ) -> Result<Decision, StageError> {
+        match op {
+            TxOp::CreateContainer(cid) => {
+                self.flush(tx)?;
+                self.create_container(*cid)?;
+            }
+            TxOp::DestroyContainer(cid) => {
+                self.flush(tx)?;
+                self.destroy_container(*cid)?;
+            }
+            TxOp::CreateObject { object } => {
+                self.record(tx, *object)?;
+            }
+            TxOp::Update {
+                object,
+                dkey,
+                akey,
+                value,
+            } => {
+                check_keys(dkey, akey)?;
+                if value.len() > VALUE_LEN_MAX {
+                    return Err(StageError::TooLarge);
+                }
+                let value = ItemValue::Single {
+                    epoch: self.epoch,
+                    value: value.clone(),
+                };
+                self.set_item(tx, *object, dkey, akey, value)?;
+            }
+            TxOp::Write {
+                object,
+                dkey,
+                akey,
+                offset,
+                len,
+                data,
+                crcs,
+            } => {
+                check_keys(dkey, akey)?;
+                let end = offset.checked_add(*len).filter(|&e| e <= ARRAY_SIZE_MAX);
+                let end = end.ok_or(StageError::TooLarge)?;
+                let threshold = u64::from(self.vos.config.inline_threshold);
+                let device = recorded.map_or(*len >= threshold && *len > 0, |d| d.device);
+                let mut array = self.take_array(tx, *object, dkey, akey)?;
+                if *len > 0 {
+                    let pieces = if device {
+                        self.place(*offset, *len, data, crcs.as_deref())?
+                    } else {
+                        inline_pieces(*offset, self.epoch, data)
+                    };
+                    self.cut(&mut array, *offset, end, pieces)?;
+                }
+                array.size = array.size.max(end);
+                let gather = match recorded {
+                    None => Gather::IfWorthwhile,
+                    Some(d) if d.gathered => Gather::Yes,
+                    Some(_) => Gather::No,
+                };
+                let gathered =
+                    !device && *len > 0 && self.gather(&mut array, *offset, end, gather)?;
+                self.put_array(tx, *object, dkey, akey, array)?;
+                return Ok(Decision { device, gathered });
+            }
+            TxOp::Truncate {
+                object,
+                dkey,
+                akey,
+                size,
+            } => {
+                check_keys(dkey, akey)?;
+                if *size > ARRAY_SIZE_MAX {
+                    return Err(StageError::TooLarge);
+                }
+                let mut array = self.take_array(tx, *object, dkey, akey)?;
+                if *size < array.size {
+                    self.cut(&mut array, *size, u64::MAX, Vec::new())?;
+                }
+                array.size = *size;
+                self.put_array(tx, *object, dkey, akey, array)?;
+            }
+            TxOp::PunchRange {
+                object,
+                dkey,
+                akey,
+                offset,
+                len,
+            } => {
+                check_keys(dkey, akey)?;
+                let mut array = self.take_array(tx, *object, dkey, akey)?;
+                self.cut(&mut array, *offset, offset.saturating_add(*len), Vec::new())?;
+                self.put_array(tx, *object, dkey, akey, array)?;
+            }
+            TxOp::PunchAkey { object, dkey, akey } => self.punch_akey(tx, *object, dkey, akey)?,
+            TxOp::PunchAkeys {
+                object,
+                dkey,
+                from,
+                to,
+            } => {
+                self.punch_akeys(tx, *object, dkey, from, to.as_ref())?;
+            }
+            TxOp::PunchDkey { object, dkey } => {
+                self.punch_akeys(tx, *object, dkey, &Bytes::new(), None)?;
+            }
+            TxOp::PunchObject { object } => self.punch_object(tx, *object)?,
+        }
+        Ok(Decision::default())
+    }
+
+    fn create_container(&mut self, cid: ContainerId) -> Result<(), StageError> {
+        if self.vos.containers.contains_key(&cid) {
+            return Err(StageError::ContainerExists(cid));
+        }
+        let record = crate::record::ContainerRecord {
+            number: self.vos.take_number(),
+            ..Default::default()
+        };
+        let key = crate::record::container_key(cid);
+        let vos = &mut *self.vos;
+        tree::insert(&mut vos.pool, &mut vos.root, &key, &record.encode())?;
+        vos.set_container(
+            cid,
+            Some(Container {
+                record,
+                stale: false,
+            }),
+        );
+        Ok(())
+    }
+
+    fn destroy_container(&mut self, cid: ContainerId) -> Result<(), StageError> {
+        let Some(container) = self.vos.containers.get(&cid).copied() else {
+            return Err(StageError::NoContainer(cid));
+        };
+        let key = crate::record::container_key(cid);
+        let vos = &mut *self.vos;
+        tree::remove(&mut vos.pool, &mut vos.root, &key)?;
+        vos.set_container(cid, None);
+        self.drop_tree(TABLE_OBJECT, container.record.number)
+    }
+
+    /// The record of an object, made to exist and about to be changed.
+    pub(crate) fn record(&mut self, tx: &Tx, object: u32) -> Result<&mut ObjectRecord, StageError> {
+        self.look_up(tx, object)?;
+        let loaded = &mut self.loaded[object as usize];
+        loaded.changed = true;
+        let record = loaded
+            .record
+            .get_or_insert_default()
+            .get_or_insert_default();
+        record.epoch = self.epoch;
+        Ok(record)
+    }
+
+    fn look_up(&mut self, tx: &Tx, object: u32) -> Result<(), StageError> {
+        if self.loaded[object as usize].record.is_some() {
+            return Ok(());
+        }
+        let (cid, oid) = &tx.objects[object as usize];
+        if oid.0.is_empty() || oid.0.len() > KEY_LEN_MAX {
+            return Err(StageError::KeyLength(oid.0.len()));
+        }
+        if !self.vos.containers.contains_key(cid) {
+            return Err(StageError::NoContainer(*cid));
+        }
+        let record = self.vos.object(*cid, oid)?;
+        let loaded = &mut self.loaded[object as usize];
+        loaded.existed = record.is_some();
+        loaded.bytes_before = record.as_ref().map_or(0, record_bytes);
+        loaded.record = Some(record);
+        Ok(())
+    }
+
+    /// Removes an object with everything under it.
+    fn punch_object(&mut self, tx: &Tx, object: u32) -> Result<(), StageError> {
+        self.look_up(tx, object)?;
+        let loaded = &mut self.loaded[object as usize];
+        loaded.changed = true;
+        match loaded.record.replace(None).flatten() {
+            Some(record) => self.drop_record(record),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives up what an object record holds and names.
+    pub(crate) fn drop_record(&mut self, record: ObjectRecord) -> Result<(), StageError> {
+        for (_, number) in record.moved {
+            self.drop_tree(TABLE_AKEY, number)?;
+        }
+        record
+            .items
+            .into_iter()
+            .try_for_each(|item| self.drop_value(item.value))
+    }
+
+    fn set_item(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+        dkey: &Bytes,
+        akey: &Bytes,
+        value: ItemValue,
+    ) -> Result<(), StageError> {
+        let record = self.record(tx, object)?;
+        if let Some(number) = record.moved_to(dkey) {
+            let key = table_key(TABLE_AKEY, number, akey);
+            let vos = &mut *self.vos;
+            let old = tree::get(&vos.pool, vos.root, &key)?.map(ItemValue::decode_entry);
+            same_kind(old.transpose()?.as_ref(), &value)?;
+            let mut out = Vec::new();
+            value.encode(&mut out);
+            tree::insert(&mut vos.pool, &mut vos.root, &key, &out)?;
+            return Ok(());
+        }
+        match record.find(dkey, akey) {
+            Ok(i) => {
+                same_kind(Some(&record.items[i].value), &value)?;
+                record.items[i].value = value;
+            }
+            Err(i) => {
+                record.items.insert(
+                    i,
+                    Item {
+                        dkey: dkey.clone(),
+                        akey: akey.clone(),
+                        value,
+                    },
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The array to be changed; a new one if there is none.
+    fn take_array(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+        dkey: &Bytes,
+        akey: &Bytes,
+    ) -> Result<Array, StageError> {
+        let record = self.record(tx, object)?;
+        let value = match record.moved_to(dkey) {
+            Some(number) => {
+                let key = table_key(TABLE_AKEY, number, akey);
+                let value = tree::get(&self.vos.pool, self.vos.root, &key)?;
+                value.map(ItemValue::decode_entry).transpose()?
+            }
+            None => match record.find(dkey, akey) {
+                Ok(i) => Some(record.items[i].value.clone()),
+                Err(_) => None,
+            },
+        };
+        match value {
+            None => Ok(Array::default()),
+            Some(ItemValue::Array(array)) => Ok(array),
+            Some(ItemValue::Single { .. }) => Err(StageError::WrongKind),
+        }
+    }
+
+    fn put_array(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+        dkey: &Bytes,
+        akey: &Bytes,
+        mut array: Array,
+    ) -> Result<(), StageError> {
+        array.epoch = self.epoch;
+        self.bound_list(&mut array)?;
+        self.set_item(tx, object, dkey, akey, ItemValue::Array(array))
+    }
+
+    fn punch_akey(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+        dkey: &Bytes,
+        akey: &Bytes,
+    ) -> Result<(), StageError> {
+        check_keys(dkey, akey)?;
+        if !self.exists(tx, object)? {
+            return Ok(());
+        }
+        let record = self.record(tx, object)?;
+        let value = match record.moved_to(dkey) {
+            Some(number) => self.remove_entry(number, akey)?,
+            None => match record.find(dkey, akey) {
+                Ok(i) => Some(record.items.remove(i).value),
+                Err(_) => None,
+            },
+        };
+        value.map_or(Ok(()), |v| self.drop_value(v))
+    }
+
+    fn punch_akeys(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+        dkey: &Bytes,
+        from: &Bytes,
+        to: Option<&Bytes>,
+    ) -> Result<(), StageError> {
+        if !self.exists(tx, object)? {
+            return Ok(());
+        }
+        let record = self.record(tx, object)?;
+        let inside = |akey: &Bytes| akey >= from && to.is_none_or(|to| akey < to);
+        let Some(number) = record.moved_to(dkey) else {
+            let (drop, keep) = std::mem::take(&mut record.items)
+                .into_iter()
+                .partition(|i| i.dkey == dkey && inside(&i.akey));
+            record.items = keep;
+            let drop: Vec<Item> = drop;
+            return drop.into_iter().try_for_each(|i| self.drop_value(i.value));
+        };
+        if from.is_empty() && to.is_none() {
+            record.moved.retain(|(d, _)| d != dkey);
+            return self.drop_tree(TABLE_AKEY, number);
+        }
+        let mut keys = Vec::new();
+        let end = to.map(|to| &to[..]);
+        self.vos
+            .scan_table(TABLE_AKEY, number, from, end, &mut |akey, _| {
+                keys.push(Bytes::copy_from_slice(akey));
+                Ok(std::ops::ControlFlow::Continue(()))
+            })?;
+        for akey in keys {
+            if let Some(value) = self.remove_entry(number, &akey)? {
+                self.drop_value(value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes an entry of the akey table and returns its value.
+    pub(crate) fn remove_entry(
+        &mut self,
+        number: u64,
+        akey: &[u8],
+    ) -> Result<Option<ItemValue>, StageError> {
+        let key = table_key(TABLE_AKEY, number, akey);
+        let vos = &mut *self.vos;
+        let Some(value) = tree::get(&vos.pool, vos.root, &key)? else {
+            return Ok(None);
+        };
+        tree::remove(&mut vos.pool, &mut vos.root, &key)?;
+        Ok(Some(ItemValue::decode_entry(value)?))
+    }
+
+    fn exists(&mut self, tx: &Tx, object: u32) -> Result<bool, StageError> {
+        self.look_up(tx, object)?;
+        Ok(matches!(self.loaded[object as usize].record, Some(Some(_))))
+    }
+
+    /// Writes the changed object records back to the tree.
+    fn flush(&mut self, tx: &Tx) -> Result<(), StageError> {
+        for i in 0..self.loaded.len() {
+            let loaded = std::mem::replace(&mut self.loaded[i], Loaded::unknown());
+            let Some(record) = loaded.record.filter(|_| loaded.changed) else {
+                continue;
+            };
+            let (cid, oid) = &tx.objects[i];
+            let Some(mut container) = self.vos.containers.get(cid).copied() else {
+                return Err(StageError::NoContainer(*cid));
+            };
+            let key = table_key(TABLE_OBJECT, container.record.number, &oid.0);
+            let mut bytes_after = 0;
+            let exists = record.is_some();
+            if let Some(mut record) = record {
+                let encoded = self.fit(&mut record)?;
+                bytes_after = record_bytes(&record);
+                tree::insert(&mut self.vos.pool, &mut self.vos.root, &key, &encoded)?;
+            } else if loaded.existed {
+                tree::remove(&mut self.vos.pool, &mut self.vos.root, &key)?;
+            }
+            let counts = &mut container.record;
+            let before = (counts.objects, counts.bytes);
+            counts.objects = counts
+                .objects
+                .saturating_add_signed(i64::from(exists) - i64::from(loaded.existed));
+            counts.bytes = counts
+                .bytes
+                .saturating_add(bytes_after)
+                .saturating_sub(loaded.bytes_before);
+            if before != (counts.objects, counts.bytes) {
+                container.stale = true;
+                self.vos.set_container(*cid, Some(container));
+            }
+        }
+        Ok(())
+    }
+
+    /// Encodes a record, moving out its largest part until it is small enough.
+    fn fit(&mut self, record: &mut ObjectRecord) -> Result<Vec<u8>, StageError> {
+        loop {
+            let encoded = record.encode();
+            if encoded.len() <= RECORD_LEN_MAX {
+                return Ok(encoded);
+            }
+            let mut sizes: Vec<(usize, Bytes, usize)> = Vec::new();
+            for item in &record.items {
+                let len = item.akey.len() + item.value.encoded_len();
+                match sizes.last_mut().filter(|(_, dkey, _)| *dkey == item.dkey) {
+                    Some((size, _, count)) => (*size, *count) = (*size + len, *count + 1),
+                    None => sizes.push((len, item.dkey.clone(), 1)),
+                }
+            }
+            let Some((_, dkey, count)) = sizes.into_iter().max_by_key(|s| s.0) else {
+                return Ok(encoded);
+            };
+            let first = record
+                .items
+                .iter()
+                .position(|i| i.dkey == dkey)
+                .unwrap_or(0);
+            match &mut record.items[first].value {
+                ItemValue::Array(array)
+                    if count == 1 && matches!(array.extents, Extents::List(_)) =>
+                {
+                    let mut array = std::mem::take(array);
+                    self.list_to_tree(&mut array)?;
+                    record.items[first].value = ItemValue::Array(array);
+                }
+                _ => {
+                    let number = self.vos.take_number();
+                    for item in record.items.drain(first..first + count) {
+                        let key = table_key(TABLE_AKEY, number, &item.akey);
+                        let mut out = Vec::new();
+                        item.value.encode(&mut out);
+                        tree::insert(&mut self.vos.pool, &mut self.vos.root, &key, &out)?;
+                    }
+                    record.moved.push((dkey, number));
+                }
+            }
+        }
+    }
+
+    /// Puts `len` bytes on the device; the pieces that then hold them.
+    pub(crate) fn place(
+        &mut self,
+        offset: u64,
+        len: u64,
+        data: &Bytes,
+        crcs: Option<&[u32]>,
+    ) -> Result<Vec<Piece>, StageError> {
+        let first = self.placed.len();
+        match self.placer {
+            Placer::Fresh => self.place_fresh(len, data, crcs)?,
+            Placer::Recorded(placed) => {
+                let mut found = 0;
+                while found < len {
+                    let next = placed.get(self.placed.len()).ok_or(StageError::TooLarge)?;
+                    let blocks = u64::from(next.len).div_ceil(BLOCK_SIZE);
+                    if !self.vos.space.claim((next.addr, blocks)) {
+                        return Err(StageError::NoSpace);
+                    }
+                    found += u64::from(next.len);
+                    self.placed.push(next.clone());
+                }
+                if found != len {
+                    return Err(StageError::TooLarge);
+                }
+            }
+        }
+        let (mut pieces, mut at) = (Vec::with_capacity(1), offset);
+        for placed in &self.placed[first..] {
+            for (i, crcs) in placed.crcs.chunks(EXTENT_BLOCKS_MAX as usize).enumerate() {
+                let start = i as u64 * EXTENT_BLOCKS_MAX * BLOCK_SIZE;
+                let len = (u64::from(placed.len) - start).min(EXTENT_BLOCKS_MAX * BLOCK_SIZE);
+                let device = Device {
+                    addr: placed.addr.0 + i as u64 * EXTENT_BLOCKS_MAX,
+                    skip: 0,
+                    len: len as u32,
+                    tail: ((len - 1) % BLOCK_SIZE + 1) as u16,
+                    crcs: pack_crcs(crcs),
+                };
+                pieces.push(Piece {
+                    offset: at,
+                    epoch: self.epoch,
+                    body: Body::Device(device),
+                });
+                at += len;
+            }
+        }
+        Ok(pieces)
+    }
+
+    fn place_fresh(
+        &mut self,
+        len: u64,
+        data: &Bytes,
+        crcs: Option<&[u32]>,
+    ) -> Result<(), StageError> {
+        let blocks = len.div_ceil(BLOCK_SIZE);
+        let reserve = if self.reclaims {
+            0
+        } else {
+            self.vos.data_reserve()
+        };
+        let runs = self
+            .vos
+            .space
+            .allocate(blocks, reserve)
+            .ok_or(StageError::NoSpace)?;
+        let given = crcs.filter(|c| c.len() as u64 == blocks);
+        let mut at = 0;
+        for (addr, count) in runs {
+            let end = (at + count * BLOCK_SIZE).min(len);
+            let piece = data.slice(at as usize..end as usize);
+            let first = at / BLOCK_SIZE;
+            let crcs = match given {
+                Some(crcs) => crcs[first as usize..(first + count) as usize].to_vec(),
+                None => piece
+                    .chunks(BLOCK_SIZE as usize)
+                    .map(crc32c::crc32c)
+                    .collect(),
+            };
+            debug_assert!(
+                crcs.iter()
+                    .zip(piece.chunks(BLOCK_SIZE as usize))
+                    .all(|(c, p)| *c == crc32c::crc32c(p)),
+                "the caller's checksums are those of the data"
+            );
+            self.placed.push(Placed {
+                addr,
+                len: piece.len() as u32,
+                crcs,
+            });
+            self.writes.push(DataWrite { addr, data: piece });
+            at = end;
+        }
+        Ok(())
+    }
+}
+
+impl Loaded {
+    fn unknown() -> Loaded {
+        Loaded {
+            record: None,
+            existed: false,
+            changed: false,
+            bytes_before: 0,
+        }
+    }
+}
+
+fn record_bytes(record: &ObjectRecord) -> u64 {
+    array_bytes(record.items.iter().map(|i| &i.value))
+}
+
+fn inline_pieces(offset: u64, epoch: u64, data: &Bytes) -> Vec<Piece> {
+    let max = crate::record::INLINE_EXTENT_MAX;
+    let starts = (0..data.len()).step_by(max);
+    let piece = |at: usize| Piece {
+        offset: offset + at as u64,
+        epoch,
+        body: Body::Inline(data.slice(at..(at + max).min(data.len()))),
+    };
+    starts.map(piece).collect()
+}
+
+fn check_keys(dkey: &Bytes, akey: &Bytes) -> Result<(), StageError> {
+    match dkey.len().max(akey.len()) {
+        len if len > KEY_LEN_MAX => Err(StageError::KeyLength(len)),
+        _ => Ok(()),
+    }
+}
+
+fn same_kind(old: Option<&ItemValue>, new: &ItemValue) -> Result<(), StageError> {
+    match old {
+        Some(old) if std::mem::discriminant(old) != std::mem::discriminant(new) => {
+            Err(StageError::WrongKind)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The damage of a state that no sequence of transactions leads to.
+pub(crate) fn impossible(table: u8) -> StageError {
+    StageError::Damaged(Damage::Entry { table })
+}

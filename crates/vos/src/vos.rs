@@ -1,0 +1,500 @@
+//! [`Vos`]: the state of one target's store, and what can be read from it.
+//!
+//! Methods by kind. Reads: `container_exists`, `containers`, `container_stats`, `object_exists`, `fetch`,
+//! `array_size`, `extents`, `list_akeys`, `list_objects`, `stats`. Changes: `stage`, `replay`, `collect`
+//! (each all or nothing). Pages and space: `location`, `install`, `release`, `evict`. Checkpoints:
+//! `begin_checkpoint`, `finish_checkpoint` (in `checkpoint.rs`).
+//!
+//! Invariants: a failed call changes nothing. What is staged is visible to the next read at once.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+
+use bytes::Bytes;
+
+use crate::page::CellValue;
+use crate::pool::Pool;
+use crate::record::{
+    Array, Body, ContainerRecord, Extents, ItemValue, ObjectRecord, Piece, TABLE_AKEY,
+    TABLE_EXTENT, TABLE_OBJECT, entry_damaged, extent_key, extent_offset, table_key,
+};
+use crate::space::{Run, Space};
+use crate::tree;
+use crate::types::{
+    BlockAddr, ContainerId, DeviceExtent, Extent, INLINE_THRESHOLD, ObjectKey, PAGE_SIZE, PageId,
+    ReadError,
+};
+
+/// What the caller decides about a store in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Bound of the buffer pool; pages not yet written by a checkpoint may exceed it for a while.
+    pub pool_bytes: usize,
+    /// Array writes shorter than this stay inline.
+    pub inline_threshold: u32,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            pool_bytes: 64 << 20,
+            inline_threshold: INLINE_THRESHOLD,
+        }
+    }
+}
+
+/// Counters of one container.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ContainerStats {
+    /// Objects in it.
+    pub objects: u64,
+    /// Sum of the sizes of arrays kept in object records.
+    pub bytes: u64,
+}
+
+/// Space and memory of the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Blocks for data and pages.
+    pub total_blocks: u64,
+    /// Blocks holding data.
+    pub data_blocks: u64,
+    /// Freed blocks that cannot be reused yet.
+    pub aging_blocks: u64,
+    /// Metadata pages.
+    pub pages: u64,
+    /// Metadata pages in memory.
+    pub resident_pages: u64,
+    /// Metadata pages in memory that differ from the device.
+    pub dirty_pages: u64,
+    /// Blocks that data can still get.
+    pub available_blocks: u64,
+    /// Objects in all containers.
+    pub objects: u64,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Container {
+    pub(crate) record: ContainerRecord,
+    /// The tree's copy of the record is older.
+    pub(crate) stale: bool,
+}
+
+/// See the module text.
+pub struct Vos {
+    pub(crate) pool: Pool,
+    pub(crate) space: Space,
+    pub(crate) root: PageId,
+    pub(crate) containers: BTreeMap<ContainerId, Container>,
+    pub(crate) container_undo: Vec<(ContainerId, Option<Container>)>,
+    /// Next container or tree number.
+    pub(crate) next_number: u64,
+    /// Number of the last staged transaction.
+    pub(crate) seq: u64,
+    pub(crate) config: Config,
+    /// Page ids below this are the space map's.
+    pub(crate) reserved_ids: u64,
+    pub(crate) map: crate::checkpoint::MapLocations,
+    /// Garbage entries may exist.
+    pub(crate) garbage: bool,
+}
+
+impl Vos {
+    /// Whether the container exists.
+    pub fn container_exists(&self, cid: ContainerId) -> bool {
+        self.containers.contains_key(&cid)
+    }
+
+    /// All containers, in order.
+    pub fn containers(&self) -> Vec<ContainerId> {
+        self.containers.keys().copied().collect()
+    }
+
+    /// Counters of a container.
+    pub fn container_stats(&self, cid: ContainerId) -> Option<ContainerStats> {
+        let record = self.containers.get(&cid)?.record;
+        Some(ContainerStats {
+            objects: record.objects,
+            bytes: record.bytes,
+        })
+    }
+
+    /// Whether the object exists.
+    pub fn object_exists(&self, cid: ContainerId, oid: &ObjectKey) -> Result<bool, ReadError> {
+        let Some(container) = self.containers.get(&cid) else {
+            return Ok(false);
+        };
+        let key = table_key(TABLE_OBJECT, container.record.number, &oid.0);
+        Ok(tree::get(&self.pool, self.root, &key)?.is_some())
+    }
+
+    /// A single value; `None` if there is none (or an array).
+    pub fn fetch(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        akey: &[u8],
+    ) -> Result<Option<Bytes>, ReadError> {
+        match self.item(cid, oid, dkey, akey)? {
+            Some(ItemValue::Single { value, .. }) => Ok(Some(value)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Size of an array; `None` if there is none.
+    pub fn array_size(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        akey: &[u8],
+    ) -> Result<Option<u64>, ReadError> {
+        match self.item(cid, oid, dkey, akey)? {
+            Some(ItemValue::Array(array)) => Ok(Some(array.size)),
+            _ => Ok(None),
+        }
+    }
+
+    /// What holds the bytes `[offset, offset + len)` of an array, cut off at its size.
+    pub fn extents(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        akey: &[u8],
+        offset: u64,
+        len: u64,
+    ) -> Result<Vec<Extent>, ReadError> {
+        let Some(ItemValue::Array(array)) = self.item(cid, oid, dkey, akey)? else {
+            return Ok(Vec::new());
+        };
+        let end = offset.saturating_add(len).min(array.size);
+        if offset >= end {
+            return Ok(Vec::new());
+        }
+        let pieces = self.pieces(&array.extents, offset, end)?;
+        let (mut out, mut at) = (Vec::with_capacity(pieces.len() + 1), offset);
+        for piece in pieces {
+            let (from, to) = (piece.offset.max(offset), piece.end().min(end));
+            if from > at {
+                out.push(Extent::Hole {
+                    offset: at,
+                    len: from - at,
+                });
+            }
+            let cut = piece.slice(from, to);
+            out.push(match &cut.body {
+                Body::Inline(data) => Extent::Inline {
+                    offset: from,
+                    data: data.clone(),
+                },
+                Body::Device(d) => Extent::Device(DeviceExtent {
+                    offset: from,
+                    ..DeviceExtent::from(d)
+                }),
+            });
+            at = to;
+        }
+        if at < end {
+            out.push(Extent::Hole {
+                offset: at,
+                len: end - at,
+            });
+        }
+        Ok(out)
+    }
+
+    /// Up to `max` akeys of a dkey with their values, in order; arrays come with an empty value.
+    pub fn list_akeys(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        from: Bound<&[u8]>,
+        max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+        let Some(record) = self.object(cid, oid)? else {
+            return Ok(Vec::new());
+        };
+        let after = |key: &[u8]| match from {
+            Bound::Unbounded => true,
+            Bound::Included(from) => key >= from,
+            Bound::Excluded(from) => key > from,
+        };
+        let value = |item: ItemValue| match item {
+            ItemValue::Single { value, .. } => value,
+            ItemValue::Array(_) => Bytes::new(),
+        };
+        let Some(number) = record.moved_to(dkey) else {
+            let found = record
+                .items
+                .into_iter()
+                .filter(|i| i.dkey == dkey && after(&i.akey));
+            return Ok(found.take(max).map(|i| (i.akey, value(i.value))).collect());
+        };
+        let start = match from {
+            Bound::Unbounded => &[][..],
+            Bound::Included(from) | Bound::Excluded(from) => from,
+        };
+        let mut out = Vec::new();
+        if max > 0 {
+            self.scan_table(TABLE_AKEY, number, start, None, &mut |akey, cell| {
+                if after(akey) {
+                    let entry = ItemValue::decode_entry(tree::load_value(&self.pool, cell)?)?;
+                    out.push((Bytes::copy_from_slice(akey), value(entry)));
+                }
+                Ok(if out.len() < max {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                })
+            })?;
+        }
+        Ok(out)
+    }
+
+    /// Up to `max` objects from `from` on, below `to`, in order.
+    pub fn list_objects(
+        &self,
+        cid: ContainerId,
+        from: Bound<&[u8]>,
+        to: Option<&[u8]>,
+        max: usize,
+    ) -> Result<Vec<ObjectKey>, ReadError> {
+        let Some(container) = self.containers.get(&cid) else {
+            return Ok(Vec::new());
+        };
+        let (start, skip) = match from {
+            Bound::Unbounded => (&[][..], None),
+            Bound::Included(from) => (from, None),
+            Bound::Excluded(from) => (from, Some(from)),
+        };
+        let mut out = Vec::new();
+        if max > 0 {
+            self.scan_table(
+                TABLE_OBJECT,
+                container.record.number,
+                start,
+                to,
+                &mut |oid, _| {
+                    if skip != Some(oid) {
+                        out.push(ObjectKey::copy_from(oid));
+                    }
+                    Ok(if out.len() < max {
+                        ControlFlow::Continue(())
+                    } else {
+                        ControlFlow::Break(())
+                    })
+                },
+            )?;
+        }
+        Ok(out)
+    }
+
+    /// Space and memory.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            total_blocks: self.space.total(),
+            data_blocks: self.space.data_blocks(),
+            aging_blocks: self.space.aging_blocks(),
+            pages: self.pool.page_count(),
+            resident_pages: self.pool.resident_pages() as u64,
+            dirty_pages: self.pool.dirty_pages() as u64,
+            available_blocks: self.space.available(self.data_reserve()),
+            objects: self.containers.values().map(|c| c.record.objects).sum(),
+        }
+    }
+
+    /// Number of the last staged or replayed transaction.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Where a missing page is to be read; `None` if it is in memory or gone by now.
+    pub fn location(&self, id: PageId) -> Option<BlockAddr> {
+        if self.pool.is_resident(id) {
+            None
+        } else {
+            self.pool.location(id)
+        }
+    }
+
+    /// Hands in the [`PAGE_SIZE`] bytes read for a page at `location`.
+    pub fn install(
+        &mut self,
+        id: PageId,
+        location: BlockAddr,
+        bytes: &[u8],
+    ) -> Result<(), crate::types::Damage> {
+        self.pool.install(id, location, bytes)
+    }
+
+    /// Makes freed blocks available again: [`crate::Staged::freed`] once a WAL batch after the one
+    /// with its record is durable and no read that began before is under way.
+    pub fn release(&mut self, runs: &[Run]) {
+        self.space.release(runs);
+    }
+
+    /// Drops clean pages down to the bound of the pool.
+    pub fn evict(&mut self) {
+        self.pool.evict();
+    }
+
+    /// Drops every clean page.
+    pub fn evict_all(&mut self) {
+        self.pool.evict_all();
+    }
+
+    /// Whether a checkpoint should be made soon whatever the WAL holds: much memory or space waits
+    /// for it.
+    pub fn wants_checkpoint(&self) -> bool {
+        let dirty = self.pool.dirty_pages();
+        dirty * 2 > self.pool.capacity_pages()
+            || (dirty > 0
+                && self.space.page_slots() < self.pages_needed() + self.headroom() * 3 / 2)
+    }
+
+    /// Whether dirty pages exceed the whole bound of the pool: new work should wait.
+    pub fn is_over_bound(&self) -> bool {
+        self.pool.dirty_pages() > self.pool.capacity_pages()
+    }
+
+    /// Whether punched trees wait for [`Vos::collect`].
+    pub fn has_garbage(&self) -> bool {
+        self.garbage
+    }
+
+    /// The record of an object.
+    pub(crate) fn object(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+    ) -> Result<Option<ObjectRecord>, ReadError> {
+        let Some(container) = self.containers.get(&cid) else {
+            return Ok(None);
+        };
+        let key = table_key(TABLE_OBJECT, container.record.number, &oid.0);
+        tree::get(&self.pool, self.root, &key)?
+            .map(ObjectRecord::decode)
+            .transpose()
+    }
+
+    /// The pieces of an array that overlap `[from, to)`, whole and in order.
+    pub(crate) fn pieces(
+        &self,
+        extents: &Extents,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<Piece>, ReadError> {
+        let number = match extents {
+            Extents::List(list) => {
+                let overlap = list.iter().filter(|p| p.end() > from && p.offset < to);
+                return Ok(overlap.cloned().collect());
+            }
+            Extents::Tree { number, .. } => *number,
+        };
+        let mut out: Vec<Piece> = Vec::new();
+        let decode = |key: &[u8], value: Bytes| {
+            let offset = extent_offset(key)?;
+            let mut r = crate::codec::Reader::new(value);
+            Piece::decode_body(offset, &mut r).map_err(|_| entry_damaged(TABLE_EXTENT))
+        };
+        if let Some((key, value)) = tree::floor(&self.pool, self.root, &extent_key(number, from))?
+            && key.starts_with(&extent_key(number, 0)[..9])
+        {
+            out.extend(Some(decode(&key, value)?).filter(|p| p.end() > from));
+        }
+        if from == u64::MAX || to <= from {
+            return Ok(out);
+        }
+        let (start, end) = (extent_key(number, from + 1), extent_key(number, to));
+        tree::scan(
+            &self.pool,
+            self.root,
+            &start,
+            Some(&end),
+            &mut |key, cell| {
+                out.push(decode(key, tree::load_value(&self.pool, cell)?)?);
+                Ok(ControlFlow::Continue(()))
+            },
+        )?;
+        Ok(out)
+    }
+
+    /// Calls `f` with the keys of a table under `number` from `from` on, without their prefix.
+    pub(crate) fn scan_table(
+        &self,
+        table: u8,
+        number: u64,
+        from: &[u8],
+        to: Option<&[u8]>,
+        f: &mut dyn FnMut(&[u8], CellValue<'_>) -> Result<ControlFlow<()>, ReadError>,
+    ) -> Result<(), ReadError> {
+        let start = table_key(table, number, from);
+        let end = match to {
+            Some(to) => table_key(table, number, to),
+            None => table_key(table, number + 1, &[]),
+        };
+        tree::scan(
+            &self.pool,
+            self.root,
+            &start,
+            Some(&end),
+            &mut |key, cell| f(&key[9..], cell),
+        )
+    }
+
+    /// Pages that the next checkpoint has to place.
+    pub(crate) fn pages_needed(&self) -> u64 {
+        let dirty = self.pool.dirty_pages() as u64;
+        let maps = self.map.page_count(self.pool.id_limit());
+        let containers = self.containers.len() as u64 / 64;
+        dirty + self.space.dirty_group_count() as u64 + maps + containers + 16
+    }
+
+    /// Pages kept back so that deleting, collecting and checkpoints work on a full store.
+    pub(crate) fn headroom(&self) -> u64 {
+        (self.space.total() * 4096 / PAGE_SIZE as u64 / 64).clamp(64, 4096)
+    }
+
+    /// Free chunks that data must leave to pages.
+    pub(crate) fn data_reserve(&self) -> u64 {
+        let wanted = self.pages_needed() + self.headroom();
+        wanted
+            .saturating_sub(self.space.open_page_slots())
+            .div_ceil(128)
+    }
+
+    fn item(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        akey: &[u8],
+    ) -> Result<Option<ItemValue>, ReadError> {
+        let Some(mut record) = self.object(cid, oid)? else {
+            return Ok(None);
+        };
+        if let Some(number) = record.moved_to(dkey) {
+            let key = table_key(TABLE_AKEY, number, akey);
+            let value = tree::get(&self.pool, self.root, &key)?;
+            return value.map(ItemValue::decode_entry).transpose();
+        }
+        Ok(record
+            .find(dkey, akey)
+            .ok()
+            .map(|i| record.items.swap_remove(i).value))
+    }
+}
+
+/// Sizes of the arrays in a list of items.
+pub(crate) fn array_bytes<'a>(values: impl IntoIterator<Item = &'a ItemValue>) -> u64 {
+    values
+        .into_iter()
+        .map(|v| match v {
+            ItemValue::Array(Array { size, .. }) => *size,
+            ItemValue::Single { .. } => 0,
+        })
+        .sum()
+}
