@@ -12,6 +12,8 @@ pub enum Backend {
     Auto,
     /// io_uring or an error.
     Uring,
+    /// epoll, with a thread pool for files.
+    Epoll,
     /// One host of a simulated world.
     Sim(SimHost),
 }

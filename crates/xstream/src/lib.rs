@@ -22,6 +22,7 @@
 mod buf;
 mod config;
 mod driver;
+mod epoll;
 mod file;
 pub mod limits;
 mod mailbox;

@@ -18,6 +18,7 @@ use slab::Slab;
 
 use crate::config::{Backend, Class, Config, Shares, StartError};
 use crate::driver::{Driver, Key, Op, Output, Raw, Wait};
+use crate::epoll::Epoll;
 use crate::file::FileInner;
 use crate::limits::{DRAIN_TIME_MAX, TURN_POLLS_MAX};
 use crate::net::Socket;
@@ -309,15 +310,17 @@ struct TaskSlot {
 }
 
 /// Keeps a socket or file open while an operation on it is in flight.
+#[expect(dead_code, reason = "held, not read")]
 pub(crate) enum Keep {
-    Socket(#[expect(dead_code, reason = "held, not read")] Rc<Socket>),
-    File(#[expect(dead_code, reason = "held, not read")] Rc<FileInner>),
+    Socket(Rc<Socket>),
+    File(Rc<FileInner>),
 }
 
 struct OpSlot {
     output: Option<Output>,
     waker: Option<Waker>,
     abandoned: bool,
+    #[expect(dead_code, reason = "held, not read")]
     keep: Keep,
 }
 
@@ -739,7 +742,29 @@ pub(crate) fn adopt_socket(runtime: &Rc<Runtime>, raw: Raw) -> Rc<Socket> {
 }
 
 fn open_driver(config: &Config, shared: &Arc<Shared>) -> Result<Box<dyn Driver>, StartError> {
-    Ok(Box::new(Uring::new(shared.clone())?))
+    let wanted = match config.backend {
+        Backend::Auto => match std::env::var("SPIRULA_IO") {
+            Err(_) => Backend::Auto,
+            Ok(value) => match value.as_str() {
+                "" => Backend::Auto,
+                "uring" => Backend::Uring,
+                "epoll" => Backend::Epoll,
+                _ => return Err(StartError::UnknownIo { value }),
+            },
+        },
+        ref other => other.clone(),
+    };
+    match wanted {
+        Backend::Epoll => Ok(Box::new(Epoll::new(shared.clone())?)),
+        Backend::Uring => Ok(Box::new(Uring::new(shared.clone())?)),
+        Backend::Auto | Backend::Sim(_) => match Uring::new(shared.clone()) {
+            Ok(driver) => Ok(Box::new(driver)),
+            Err(error) => {
+                warn_once(&config.name, &error);
+                Ok(Box::new(Epoll::new(shared.clone())?))
+            }
+        },
+    }
 }
 
 /// One line per process, however many xstreams it has.

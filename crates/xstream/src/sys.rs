@@ -117,6 +117,22 @@ pub(crate) fn socket(peer: &SocketAddr, nonblocking: bool) -> io::Result<Raw> {
     Ok(socket.into_raw_fd())
 }
 
+/// Accepts a connection that waits, as a non-blocking socket.
+pub(crate) fn accept(listener: Raw) -> io::Result<Raw> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: the kernel is asked for no address; the caller keeps `listener` open.
+    check(unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) })
+}
+
+/// Begins to connect a non-blocking socket; whether it is connected already.
+pub(crate) fn connect(raw: Raw, addr: SocketAddr) -> io::Result<bool> {
+    match borrow_socket(raw).connect(&addr.into()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Settings of a connection that was accepted.
 pub(crate) fn prepare_accepted(raw: Raw) -> io::Result<()> {
     borrow_socket(raw).set_tcp_nodelay(true)
@@ -155,7 +171,7 @@ pub(crate) fn close(raw: Raw) {
 }
 
 /// A view of a socket owned by a handle; never closes it.
-fn borrow_socket(raw: Raw) -> ManuallyDrop<Socket> {
+pub(crate) fn borrow_socket(raw: Raw) -> ManuallyDrop<Socket> {
     // SAFETY: handles keep `raw` open while the driver is called with it, and `ManuallyDrop`
     // keeps this view from closing it.
     ManuallyDrop::new(unsafe { Socket::from_raw_fd(raw) })
@@ -246,6 +262,23 @@ pub(crate) fn iovecs<'a>(bufs: impl Iterator<Item = &'a Bytes>, out: &mut Vec<li
         iov_base: buf.as_ptr().cast_mut().cast(),
         iov_len: buf.len(),
     }));
+}
+
+/// Writes as many pieces as one call may take; how many bytes were written.
+pub(crate) fn write_vectored<'a>(
+    file: Raw,
+    offset: u64,
+    bufs: impl Iterator<Item = &'a Bytes>,
+    scratch: &mut Vec<libc::iovec>,
+) -> io::Result<usize> {
+    let offset = offset
+        .try_into()
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    iovecs(bufs, scratch);
+    // SAFETY: the vectors point into `bufs`, which are alive and unchanging during the call; the
+    // caller keeps `file` open.
+    let written = unsafe { libc::pwritev(file, scratch.as_ptr(), scratch.len() as c_int, offset) };
+    usize::try_from(written).map_err(|_| io::Error::last_os_error())
 }
 
 /// The error in `errno` if a call returned -1.
