@@ -138,8 +138,9 @@ pub mod osd_state {
 pub const WEIGHT_IN: u32 = 0x1_0000;
 /// Primary affinity of an OSD that may be primary as any other.
 pub const AFFINITY_DEFAULT: u32 = 0x1_0000;
-/// OSD ids are below this. An OSD needs some 350 bytes of every full map.
-pub const OSDS_MAX: usize = 1 << 20;
+/// OSD ids are below this (Ceph's mon stops at 10,000). An OSD needs some 350 bytes of every full
+/// map.
+pub const OSDS_MAX: usize = 1 << 16;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct OsdMap {

@@ -71,7 +71,7 @@ impl OsdMap {
         self.apply_rest(inc);
         if let Some(crush) = crush {
             self.crush = Arc::new(crush);
-            self.crush_version += 1;
+            self.crush_version = self.crush_version.wrapping_add(1);
             let classes = &self.crush.class_names;
             self.device_class_flags
                 .retain(|class, _| classes.contains_key(class));

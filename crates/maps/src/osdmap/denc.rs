@@ -11,7 +11,7 @@ use spirula_wire::denc::encode_versioned;
 use spirula_wire::types::{EntityAddr, EntityAddrVec, UTime, Uuid};
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 
-use crate::osdmap::{Osd, OsdInfo, OsdMap, OsdXInfo, crc};
+use crate::osdmap::{OSDS_MAX, Osd, OsdInfo, OsdMap, OsdXInfo, crc};
 
 impl OsdMap {
     /// The encoding together with its checksum. What an incremental's `full_crc` must say.
@@ -107,7 +107,7 @@ impl OsdMap {
         self.flags = r.u32()?;
         let max_osd = r.u32()? as usize;
         let states = Vec::<u32>::decode(r)?;
-        if states.len() != max_osd {
+        if states.len() != max_osd || max_osd > OSDS_MAX {
             return Err(DecodeError::Invalid {
                 what: "max_osd",
                 value: max_osd as u64,
