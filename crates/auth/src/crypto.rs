@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use aes::Aes128;
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::alphabet;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
@@ -28,6 +29,12 @@ const AES_IV: [u8; 16] = *b"cephsageyudagreg";
 /// `AUTH_ENC_MAGIC`.
 const ENVELOPE_MAGIC: u64 = 0xff00_9cad_8826_aa55;
 const ENVELOPE_VERSION: u8 = 1;
+
+/// Ceph does not look at the bits beyond the last whole byte, so keys with any are in use.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 /// Why something could not be encrypted, opened or parsed as a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -222,6 +229,8 @@ mod tests {
         assert_eq!(key.to_base64(), text);
         assert_eq!(key.created.as_secs(), 0x6b02_68c3);
         assert_eq!(format!("{key:?}"), "CryptoKey(..)");
+        let odd = "AQBaaaaaaaaaaRAAaaaaaaaaaaaaaaaaaaaaaa==";
+        assert!(CryptoKey::from_base64(odd).is_ok());
         for bad in [
             "",
             "AQ==",

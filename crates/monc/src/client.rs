@@ -182,7 +182,11 @@ impl MonClient {
     pub fn authorizer_for(&mut self, service: EntityType) -> Result<ServiceConnector, AuthError> {
         let seed = self.seed();
         let name = &self.config.principal.name;
-        let modes = self.config.service_modes.clone();
+        // Managers carry commands as monitors do, and are treated alike.
+        let modes = match service {
+            EntityType::MGR => self.config.mon_modes.clone(),
+            _ => self.config.service_modes.clone(),
+        };
         ServiceConnector::new(service, &self.tickets.grant, name, modes, seed)
     }
 
