@@ -138,6 +138,10 @@ pub mod osd_state {
 pub const WEIGHT_IN: u32 = 0x1_0000;
 /// Primary affinity of an OSD that may be primary as any other.
 pub const AFFINITY_DEFAULT: u32 = 0x1_0000;
+/// The features that matter to the encoding, of a Pacific cluster: an incremental says them beside
+/// its `full_crc`.
+pub const ENCODE_FEATURES: Features = Features(0x0f00_0880_1021_2a04);
+
 /// OSD ids are below this (Ceph's mon stops at 10,000). An OSD needs some 350 bytes of every full
 /// map.
 pub const OSDS_MAX: usize = 1 << 16;

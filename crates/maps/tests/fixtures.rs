@@ -3,7 +3,10 @@
 
 use std::path::Path;
 
-use spirula_maps::{CrushMap, Incremental, MgrMap, MonMap, OsdMap, PgMapDigest, UpActing};
+use spirula_maps::{
+    CrushMap, Incremental, MgrMap, MonMap, NewCluster, OsdMap, PgMapDigest, PgPool, UpActing,
+    pool_flags,
+};
 use spirula_wire::types::PgId;
 use spirula_wire::{Decode, Encode, Features};
 
@@ -49,11 +52,44 @@ fn a_new_cluster_is_followed_from_its_first_epoch() {
     assert_eq!(map.pool_by_name("device_health_metrics"), Some(1));
 }
 
+/// Our first map of an empty cluster is the one that the real monitor made.
+#[test]
+fn a_new_clusters_map_is_what_ceph_makes() {
+    let recorded = fixture("new-cluster.incrementals");
+    let first = Incremental::from_bytes(&recorded[4..]).unwrap();
+    let theirs = OsdMap::from_bytes(&first.fullmap).unwrap();
+    let failure_domain = "osd".to_owned();
+    let ours = NewCluster {
+        failure_domain,
+        ..NewCluster::new(theirs.fsid, theirs.created)
+    }
+    .osdmap();
+    assert_eq!(
+        OsdMap {
+            crc: theirs.crc,
+            ..ours.unwrap()
+        },
+        theirs
+    );
+}
+
 #[test]
 fn a_busy_cluster_is_followed_through_every_kind_of_change() {
     let bytes = fixture("busy-cluster.119.osdmap");
     let mut map = OsdMap::from_bytes(&bytes).unwrap();
     replay(&mut map, "busy-cluster.incrementals", |map| {
+        if map.epoch == 121 {
+            let name = map.pool_by_name("maps-b").unwrap();
+            let theirs = map.pool(name).unwrap();
+            let ours = PgPool {
+                last_change: 121,
+                create_time: theirs.create_time,
+                // Until its PGs are there.
+                flags: pool_flags::HASHPSPOOL | pool_flags::CREATING,
+                ..PgPool::replicated(1, 1, 8, 0)
+            };
+            assert_eq!(theirs, &ours);
+        }
         if map.epoch == 170 {
             assert_eq!(
                 printed(map),

@@ -40,15 +40,14 @@ impl NewCluster {
     /// The map of epoch 1: the OSDs exist and are in, but are not up.
     pub fn osdmap(&self) -> Result<OsdMap, EditError> {
         let profile = [
-            ("crush-failure-domain", self.failure_domain.as_str()),
             ("k", "2"),
-            ("m", "1"),
+            ("m", "2"),
             ("plugin", "jerasure"),
             ("technique", "reed_sol_van"),
         ];
         let profile = profile.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let osd = |uuid: &Uuid| Osd {
-            state: osd_state::EXISTS | osd_state::NEW,
+            state: osd_state::EXISTS,
             weight: WEIGHT_IN,
             uuid: *uuid,
             ..Osd::default()

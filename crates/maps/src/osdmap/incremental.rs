@@ -11,7 +11,7 @@ use spirula_wire::types::{EntityAddr, EntityAddrVec, PgId, UTime, Uuid};
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 
 use crate::osdmap::denc::{encode_blocklist, oldest};
-use crate::osdmap::{OsdXInfo, StretchMode, crc};
+use crate::osdmap::{ENCODE_FEATURES, OsdXInfo, StretchMode, crc};
 use crate::pool::PgPool;
 use crate::release::Release;
 use crate::snaps::SnapIntervals;
@@ -123,7 +123,7 @@ impl Default for Incremental {
             new_uuid: BTreeMap::new(),
             new_xinfo: BTreeMap::new(),
             new_hb_front_up: BTreeMap::new(),
-            encode_features: Features::PACIFIC.0,
+            encode_features: ENCODE_FEATURES.0,
             new_nearfull_ratio: -1.0,
             new_full_ratio: -1.0,
             new_backfillfull_ratio: -1.0,
