@@ -17,7 +17,7 @@ pub const WANT_ALL: u32 = 1 | 4 | 16 | 32;
 
 pub struct Keys(pub Duration);
 
-fn client_key() -> CryptoKey {
+pub fn client_key() -> CryptoKey {
     CryptoKey::from_secret(Duration::ZERO, *b"a client's key..")
 }
 
