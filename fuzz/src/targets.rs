@@ -7,4 +7,34 @@ pub(crate) struct Target {
     pub(crate) run: fn(&[u8]),
 }
 
-pub(crate) const TARGETS: &[Target] = &[];
+/// `name = function` rows.
+macro_rules! targets {
+    ($($name:ident = $run:path),* $(,)?) => {
+        &[$(Target { name: stringify!($name), run: $run }),*]
+    };
+}
+
+pub(crate) const TARGETS: &[Target] = targets! {
+    wire_types = spirula_wire::fuzzing::types,
+    wire_auth = spirula_wire::fuzzing::auth_messages,
+    wire_command = spirula_wire::fuzzing::command_messages,
+    wire_mon = spirula_wire::fuzzing::mon_messages,
+    wire_osd = spirula_wire::fuzzing::osd_messages,
+    wire_osd_op = spirula_wire::fuzzing::osd_op_messages,
+    wire_mgr = spirula_wire::fuzzing::mgr_messages,
+    crush_map = spirula_crush::fuzzing::crushmap,
+    maps_osdmap = spirula_maps::fuzzing::osdmap,
+    maps_incremental = spirula_maps::fuzzing::incremental,
+    maps_monmap = spirula_maps::fuzzing::monmap,
+    maps_mgrmap = spirula_maps::fuzzing::mgrmap,
+    maps_digest = spirula_maps::fuzzing::digest,
+    auth_caps = spirula_auth::fuzzing::auth_caps,
+    auth_keyring = spirula_auth::fuzzing::auth_keyring,
+    auth_protocol = spirula_auth::fuzzing::auth_protocol,
+    auth_accept_mon = spirula_auth::fuzzing::auth_accept_mon,
+    auth_accept_service = spirula_auth::fuzzing::auth_accept_service,
+    auth_connect = spirula_auth::fuzzing::auth_connect,
+    msgr_frames = spirula_msgr_core::fuzzing::frames,
+    msgr_accept = spirula_msgr_core::fuzzing::accept,
+    monc_messages = spirula_monc::fuzzing::monc_messages,
+};
