@@ -56,7 +56,7 @@ pub enum Action {
     Keepalive {
         conn: ConnId,
     },
-    /// Close the connection; nothing more is expected from it.
+    /// Close the connection, or stop opening it; nothing more is expected from it.
     Close {
         conn: ConnId,
     },
@@ -209,6 +209,8 @@ impl MonClient {
     /// The handshake of `conn` is complete; `grant` is what it brought.
     pub fn handle_connected(&mut self, now: Now, conn: ConnId, grant: Option<Box<MonGrant>>) {
         if !matches!(self.session, Session::Connecting { conn: c, .. } if c == conn) {
+            // Too late: given up while the handshake went on.
+            self.actions.push_back(Action::Close { conn });
             return;
         }
         let keepalive_at = now.mono + self.config.timing.keepalive;

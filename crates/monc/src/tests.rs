@@ -355,7 +355,8 @@ fn a_silent_monitor_is_given_up() {
     assert_eq!(w.closed, [conn]);
     assert_eq!(w.now.mono, Duration::from_secs(103));
     w.client.handle_connected(w.now, conn, None);
-    assert!(!w.client.is_open(), "too late");
+    w.settle();
+    assert!(!w.client.is_open() && w.closed == [conn, conn], "too late");
 }
 
 #[test]
