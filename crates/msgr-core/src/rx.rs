@@ -4,7 +4,7 @@
 //! slices of the receive buffer, never copies (but for a control segment split by 2.1 secure mode);
 //! nothing of a frame is handed up before all of it was verified.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::banner::Revision;
 use crate::config::Limits;
@@ -193,7 +193,8 @@ impl FrameReader {
         let pre = match (&mut self.opener, self.revision) {
             (None, _) => {
                 let pre = Preamble::decode(head)?;
-                self.take(input, PREAMBLE_LEN)?;
+                self.record(&input[..PREAMBLE_LEN])?;
+                input.advance(PREAMBLE_LEN);
                 pre
             }
             // Stays in the input: the whole frame is one cipher text.
@@ -248,14 +249,19 @@ impl FrameReader {
 
     fn take(&mut self, input: &mut BytesMut, len: usize) -> Result<BytesMut, ProtocolError> {
         let part = input.split_to(len);
+        self.record(&part)?;
+        Ok(part)
+    }
+
+    fn record(&mut self, part: &[u8]) -> Result<(), ProtocolError> {
         if let Some(transcript) = &mut self.transcript {
             let max = self.limits.handshake_max;
-            if transcript.len() + len > max {
+            if transcript.len() + part.len() > max {
                 return Err(PeerMisbehaved::HandshakeTooLong { max }.into());
             }
-            transcript.extend_from_slice(&part);
+            transcript.extend_from_slice(part);
         }
-        Ok(part)
+        Ok(())
     }
 
     fn finish(
@@ -296,10 +302,10 @@ impl FrameReader {
         let mut segments: [Bytes; SEGMENTS] = Default::default();
         segments[0] = rest.split_to(pre.len(0));
         if self.revision == Revision::R1 && pre.len(0) > 0 {
-            let crc = rest.split_to(CRC_LEN);
-            if crc[..] != segment_crc(&segments[0]).to_le_bytes() {
+            if rest[..CRC_LEN] != segment_crc(&segments[0]).to_le_bytes() {
                 return Err(PeerMisbehaved::SegmentCrc { segment: 0 }.into());
             }
+            rest.advance(CRC_LEN);
         }
         segments[1] = rest.split_to(pre.len(1));
         segments[2] = rest.split_to(pre.len(2));

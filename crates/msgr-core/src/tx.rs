@@ -66,6 +66,8 @@ pub(crate) struct FrameWriter {
     pub(crate) transcript: Option<Vec<u8>>,
     pub(crate) gather: Gather,
     data_crc: bool,
+    /// The encoded header of the message in hand.
+    header: Vec<u8>,
 }
 
 impl FrameWriter {
@@ -76,6 +78,7 @@ impl FrameWriter {
             transcript: Some(Vec::new()),
             gather: Gather::default(),
             data_crc,
+            header: Vec::with_capacity(Header::SIZE),
         }
     }
 
@@ -112,7 +115,8 @@ impl FrameWriter {
 
     /// Sends a MESSAGE frame. The caller has set the header's sequence numbers.
     pub(crate) fn message(&mut self, raw: &RawMessage) -> Result<(), ProtocolError> {
-        let mut header = Vec::with_capacity(Header::SIZE);
+        let mut header = std::mem::take(&mut self.header);
+        header.clear();
         raw.header.encode(&mut header, Features::default());
         let p = &raw.payload;
         let lens = [Header::SIZE, p.front.len(), p.middle.len(), p.data_len()].map(|n| n as u32);
@@ -120,15 +124,18 @@ impl FrameWriter {
         if self.sealer.is_some() {
             let front = std::slice::from_ref(&p.front);
             let middle = std::slice::from_ref(&p.middle);
-            return self.secure(&pre, &header, &[front, middle, &p.data]);
+            self.secure(&pre, &header, &[front, middle, &p.data])?;
+            self.header = header;
+            return Ok(());
         }
+        let header_crc = segment_crc(&header);
         let head = self.gather.room(PREAMBLE_LEN + Header::SIZE + 4);
         head.put_slice(&pre.encode());
         head.put_slice(&header);
-        let header_crc = segment_crc(&header);
         if self.revision == Revision::R1 {
             head.put_u32_le(header_crc);
         }
+        self.header = header;
         [&p.front, &p.middle]
             .into_iter()
             .chain(&p.data)

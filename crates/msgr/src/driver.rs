@@ -7,9 +7,12 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use spirula_msgr_core::{Connection, Event as CoreEvent, PeerIncompatible, ProtocolError, Want};
+use spirula_msgr_core::{
+    Connection, Event as CoreEvent, Now, PeerIncompatible, ProtocolError, Want,
+};
 use tracing::{debug, warn};
 
 use crate::session::{CloseReason, Event, Incoming, Session, Shared};
@@ -21,6 +24,8 @@ const RECV_BYTES: usize = 32 * 1024;
 const RECV_BYTES_MIN: usize = 4096;
 /// With this much waiting behind a send in flight, no more requests are taken in.
 const BACKLOG_BYTES_MAX: u64 = 64 << 20;
+/// How long a closing session waits for the peer to take what was queued.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// Drives a session to its end. `dispatch` gets every event, the last being `Closed`.
 pub async fn drive<T: Transport, S: Shared>(
@@ -67,31 +72,32 @@ async fn run<T: Transport, S: Shared>(
     session: &Session<S>,
     dispatch: &mut impl FnMut(&Session<S>, Event<S>),
 ) -> CloseReason {
-    let mut input = BytesMut::new();
-    let mut closing = false;
+    let mut turn = Turn {
+        transport,
+        connection,
+        session,
+        input: BytesMut::new(),
+        closing: false,
+    };
     let mut receiving = pin!(None);
     let mut sending = pin!(None);
     let mut sleeping = pin!(None);
     loop {
         if sending.is_none() {
-            let mut out = Vec::new();
-            if let Err(e) = connection.poll_transmit(&mut out) {
-                return CloseReason::Protocol(e);
-            }
-            if !out.is_empty() {
-                sending.set(Some(transport.send(out)));
-            } else if closing {
-                return CloseReason::Local;
+            match turn.gather() {
+                Ok(out) if !out.is_empty() => sending.set(Some(transport.send(out))),
+                Ok(_) if turn.closing => return CloseReason::Local,
+                Ok(_) => {}
+                Err(reason) => return reason,
             }
         }
-        let flooded = sending.is_some() && connection.queued_bytes() > BACKLOG_BYTES_MAX;
-        let want = connection.wants();
-        session.outbox(|outbox| outbox.throttled = want == Want::Throttled);
-        if receiving.is_none() && want != Want::Throttled && !flooded {
-            receiving.set(Some(receive(transport, want, std::mem::take(&mut input))));
+        if receiving.is_none()
+            && let Some((want, input)) = turn.wants(sending.is_some())
+        {
+            receiving.set(Some(receive(transport, want, input)));
         }
         if sleeping.is_none()
-            && let Some(deadline) = connection.poll_timeout()
+            && let Some(deadline) = turn.deadline()
         {
             sleeping.set(Some(transport.sleep_until(deadline)));
         }
@@ -105,44 +111,108 @@ async fn run<T: Transport, S: Shared>(
             if let Some(received) = poll_slot(receiving.as_mut(), cx) {
                 return Poll::Ready(Woken::Received(received));
             }
-            match poll_slot(sleeping.as_mut(), cx) {
-                Some(()) => Poll::Ready(Woken::Timer),
-                None => Poll::Pending,
-            }
+            poll_slot(sleeping.as_mut(), cx).map_or(Poll::Pending, |()| Poll::Ready(Woken::Timer))
         })
         .await;
-        let applied = match woken {
-            Woken::Work => {
-                transport.settle().await;
-                take_work(transport, connection, session, &mut closing).and_then(|released| {
-                    if !released {
-                        return Ok(());
-                    }
-                    connection.handle_input(transport.now(), &mut input)
-                })
-            }
-            Woken::Sent(Ok(())) => Ok(()),
-            Woken::Sent(Err(e)) => return CloseReason::Io(e),
-            Woken::Received(Received::Input(Ok(0), _)) => return CloseReason::Peer,
-            Woken::Received(Received::Input(Ok(_), buf)) => {
-                input = buf;
-                connection.handle_input(transport.now(), &mut input)
-            }
-            Woken::Received(Received::Body(Ok(body))) => {
-                connection.handle_body(transport.now(), body)
-            }
-            Woken::Received(Received::Input(Err(e), _) | Received::Body(Err(e))) => {
-                return lost(e);
-            }
-            Woken::Timer => connection.handle_timeout(transport.now()),
-        };
+        if matches!(woken, Woken::Work) {
+            transport.settle().await;
+        }
+        let was_closing = turn.closing;
+        let applied = turn.apply(woken);
         // Events from before an error are real.
-        while let Some(event) = connection.poll_event() {
+        while let Some(event) = turn.connection.poll_event() {
             dispatch(session, lift(event, session));
         }
-        if let Err(e) = applied {
-            return CloseReason::Protocol(e);
+        if let Err(reason) = applied {
+            return reason;
         }
+        if turn.closing && !was_closing {
+            // A peer that does not read cannot keep the session.
+            sleeping.set(Some(
+                transport.sleep_until(transport.now().mono + CLOSE_WAIT),
+            ));
+        }
+    }
+}
+
+/// What changes from turn to turn, all of it synchronously.
+struct Turn<'a, T, S> {
+    transport: &'a T,
+    connection: &'a mut Connection,
+    session: &'a Session<S>,
+    /// Received and not consumed; empty while a receive is in flight.
+    input: BytesMut,
+    closing: bool,
+}
+
+impl<T: Transport, S: Shared> Turn<'_, T, S> {
+    /// Everything there is to send.
+    fn gather(&mut self) -> Result<Vec<Bytes>, CloseReason> {
+        let mut out = Vec::new();
+        self.connection
+            .poll_transmit(&mut out)
+            .map_err(CloseReason::Protocol)?;
+        Ok(out)
+    }
+
+    /// What to receive now, if anything, with the input so far.
+    fn wants(&mut self, sending: bool) -> Option<(Want, BytesMut)> {
+        let want = self.connection.wants();
+        self.session
+            .outbox(|outbox| outbox.throttled = want == Want::Throttled);
+        let flooded = sending && self.connection.queued_bytes() > BACKLOG_BYTES_MAX;
+        if want == Want::Throttled || flooded {
+            return None;
+        }
+        Some((want, std::mem::take(&mut self.input)))
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.connection.poll_timeout()
+    }
+
+    fn apply(&mut self, woken: Woken) -> Result<(), CloseReason> {
+        let now = self.transport.now();
+        let applied = match woken {
+            Woken::Work => self.take_work(now),
+            Woken::Sent(result) => return result.map_err(lost),
+            Woken::Received(Received::Input(Ok(0), _)) => return Err(CloseReason::Peer),
+            Woken::Received(Received::Input(Ok(_), buf)) => {
+                self.input = buf;
+                self.connection.handle_input(now, &mut self.input)
+            }
+            Woken::Received(Received::Body(Ok(body))) => self.connection.handle_body(now, body),
+            Woken::Received(Received::Input(Err(e), _) | Received::Body(Err(e))) => {
+                return Err(lost(e));
+            }
+            Woken::Timer if self.closing => return Err(CloseReason::Local),
+            Woken::Timer => self.connection.handle_timeout(now),
+        };
+        applied.map_err(CloseReason::Protocol)
+    }
+
+    /// Moves commands from the outbox to the core.
+    fn take_work(&mut self, now: Now) -> Result<(), ProtocolError> {
+        let (connection, closing) = (&mut *self.connection, &mut self.closing);
+        let (keepalive, (count, bytes)) = self.session.outbox(|outbox| {
+            outbox
+                .messages
+                .drain(..)
+                .for_each(|message| connection.send(message));
+            *closing |= std::mem::take(&mut outbox.close);
+            (
+                std::mem::take(&mut outbox.keepalive),
+                std::mem::take(&mut outbox.released),
+            )
+        });
+        if keepalive {
+            connection.keepalive(now)?;
+        }
+        connection.release(count, bytes);
+        if count > 0 && connection.wants() == Want::Throttled {
+            connection.handle_input(now, &mut self.input)?;
+        }
+        Ok(())
     }
 }
 
@@ -177,31 +247,6 @@ async fn receive<T: Transport>(transport: &T, want: Want, mut input: BytesMut) -
             Received::Input(result, input)
         }
     }
-}
-
-/// Moves commands from the outbox to the core; whether the throttle has new room.
-fn take_work<T: Transport, S: Shared>(
-    transport: &T,
-    connection: &mut Connection,
-    session: &Session<S>,
-    closing: &mut bool,
-) -> Result<bool, ProtocolError> {
-    let (keepalive, (count, bytes)) = session.outbox(|outbox| {
-        outbox
-            .messages
-            .drain(..)
-            .for_each(|message| connection.send(message));
-        *closing |= std::mem::take(&mut outbox.close);
-        (
-            std::mem::take(&mut outbox.keepalive),
-            std::mem::take(&mut outbox.released),
-        )
-    });
-    if keepalive {
-        connection.keepalive(transport.now())?;
-    }
-    connection.release(count, bytes);
-    Ok(count > 0 && connection.wants() == Want::Throttled)
 }
 
 fn lift<S: Shared>(event: CoreEvent, session: &Session<S>) -> Event<S> {

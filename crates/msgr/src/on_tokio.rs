@@ -26,6 +26,9 @@ const SLICES_MAX: usize = 64;
 /// Wait after accepting failed, for lack of file descriptors mostly.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Stands for "never": as far as every clock can count.
+const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 /// The clocks as sessions on tokio see them.
 pub fn now() -> Now {
     let wall = SystemTime::now()
@@ -174,7 +177,7 @@ impl Transport for Tcp {
     }
 
     fn sleep_until(&self, deadline: Duration) -> impl Future<Output = ()> {
-        tokio::time::sleep_until(origin() + deadline)
+        tokio::time::sleep_until(origin() + deadline.min(FAR))
     }
 
     async fn settle(&self) {}
