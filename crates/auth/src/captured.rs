@@ -1,5 +1,6 @@
 //! A session of a real Ceph 16.2.15 (monitor, manager in secure mode, OSD in crc mode), captured
 //! with the entity's key and the session keys that the client logged.
+#![cfg(test)]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! The client against a monitor in memory: real acceptor, real messages, virtual time.
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -2,6 +2,7 @@
 //!
 //! `VERDICTS` is what `ceph auth caps` of Ceph 16.2.15 answered: the empty string where it accepted
 //! the text, otherwise its message.
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 
