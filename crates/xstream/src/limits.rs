@@ -5,6 +5,10 @@ use std::time::Duration;
 /// Task polls in one turn of the loop before I/O is looked at again.
 pub const TURN_POLLS_MAX: usize = 256;
 
+/// The most a class is charged for one poll: what took longer was probably not its own doing, but
+/// another thread on this CPU.
+pub const POLL_COST_MAX: Duration = Duration::from_millis(1);
+
 /// Entries of the io_uring submission queue; more wait in memory for the next turn.
 pub const URING_SUBMISSIONS_MAX: u32 = 512;
 

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use crate::buf::AlignedBuf;
 use crate::driver::{Gather, Op, Output, Raw, Shutdown};
 use crate::limits::RECV_RESERVE_BYTES;
-use crate::runtime::{Keep, Runtime, adopt_socket, current};
+use crate::runtime::{Keep, OpFuture, Runtime, current};
 
 /// Listens for TCP connections.
 pub struct TcpListener {
@@ -160,11 +160,19 @@ impl TcpStream {
             .shutdown(self.socket.raw, how)
     }
 
-    fn submit(&self, op: Op) -> crate::runtime::OpFuture {
+    fn submit(&self, op: Op) -> OpFuture {
         self.socket
             .runtime
             .submit(op, Keep::Socket(self.socket.clone()))
     }
+}
+
+/// An accepted or connected socket that is not wrapped yet.
+fn adopt_socket(runtime: &Rc<Runtime>, raw: Raw) -> Rc<Socket> {
+    Rc::new(Socket {
+        runtime: runtime.clone(),
+        raw,
+    })
 }
 
 /// An open socket; closes on drop.

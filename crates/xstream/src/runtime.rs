@@ -7,26 +7,32 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
 
 use crate::config::{Backend, Class, Config, Shares, StartError};
-use crate::driver::{Driver, Key, Op, Output, Raw, Wait};
+use crate::driver::{Driver, Key, Output, Wait};
 use crate::epoll::Epoll;
-use crate::file::FileInner;
-use crate::limits::{DRAIN_TIME_MAX, TURN_POLLS_MAX};
-use crate::net::Socket;
+use crate::limits::{DRAIN_TIME_MAX, POLL_COST_MAX, TURN_POLLS_MAX};
 use crate::sched::{RunQueue, TaskId};
 use crate::sys::{self, EventFd};
 use crate::task::{Finish, JoinHandle, JoinState, Task, TaskWake, joined};
 use crate::timer::Timers;
 use crate::uring::Uring;
+
+mod ops;
+mod shared;
+
+use ops::OpSlot;
+
+pub(crate) use ops::{Keep, OpFuture};
+pub use shared::Handle;
+pub(crate) use shared::{Shared, push_ready};
 
 /// Runs `main` on the calling thread until it ends; tasks it leaves behind are cancelled, and I/O
 /// in flight is finished or cancelled before this returns.
@@ -134,92 +140,12 @@ pub fn stopping() -> impl Future<Output = ()> {
     })
 }
 
-/// Reaches an xstream from any thread.
-#[derive(Clone)]
-pub struct Handle {
-    shared: Arc<Shared>,
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Runtime>>> = const { RefCell::new(None) };
 }
 
-impl Handle {
-    /// Asks the xstream to stop: [`stopping`] resolves there. Its main decides what follows.
-    pub fn stop(&self) {
-        self.shared.post(|inbox| inbox.stop = true);
-    }
-
-    /// Starts a task over there, made by `make` on that thread. After the xstream has ended this
-    /// does nothing.
-    pub fn spawn<F>(&self, class: Class, make: impl FnOnce() -> F + Send + 'static)
-    where
-        F: Future<Output = ()> + 'static,
-    {
-        let start = Box::new(move || drop(spawn(class, make())));
-        self.shared.post(|inbox| inbox.starts.push(start));
-    }
-}
-
-/// The part of an xstream that other threads may touch.
-pub(crate) struct Shared {
-    inbox: Mutex<Inbox>,
-    /// There is something in the inbox, or in a place the driver looks at.
-    pending: AtomicBool,
-    /// The xstream is in the kernel or about to be, and needs the event to come back.
-    parked: AtomicBool,
-    event: Option<EventFd>,
-}
-
-#[derive(Default)]
-struct Inbox {
-    ready: Vec<(Class, TaskId)>,
-    starts: Vec<Box<dyn FnOnce() + Send>>,
-    stop: bool,
-}
-
-impl Shared {
-    pub(crate) fn new(event: Option<EventFd>) -> Shared {
-        Shared {
-            inbox: Mutex::default(),
-            pending: AtomicBool::new(false),
-            parked: AtomicBool::new(false),
-            event,
-        }
-    }
-
-    pub(crate) fn event(&self) -> Option<&EventFd> {
-        self.event.as_ref()
-    }
-
-    pub(crate) fn is_pending(&self) -> bool {
-        self.pending.load(Ordering::SeqCst)
-    }
-
-    /// Makes the xstream turn once more. `pending` is set before `parked` is read, and the
-    /// xstream sets `parked` before it reads `pending`: one of the two sees the other.
-    pub(crate) fn notify(&self) {
-        self.pending.store(true, Ordering::SeqCst);
-        if self.parked.swap(false, Ordering::SeqCst)
-            && let Some(event) = &self.event
-        {
-            event.signal();
-        }
-    }
-
-    fn post(&self, change: impl FnOnce(&mut Inbox)) {
-        change(&mut self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
-        self.notify();
-    }
-
-    fn take_inbox(&self) -> Option<Inbox> {
-        if !self.pending.swap(false, Ordering::SeqCst) {
-            return None;
-        }
-        Some(std::mem::take(
-            &mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner),
-        ))
-    }
-}
-
-/// Puts a task into the run queue of its xstream, from whichever thread.
-pub(crate) fn push_ready(shared: &Arc<Shared>, class: Class, id: TaskId) {
+/// Puts a task into the run queue if its xstream runs on this thread.
+fn push_local(shared: &Arc<Shared>, class: Class, id: TaskId) -> bool {
     let local = CURRENT.try_with(|current| match &*current.borrow() {
         Some(runtime) if Arc::ptr_eq(&runtime.shared, shared) => {
             runtime.queue.borrow_mut().push(class, id);
@@ -227,13 +153,7 @@ pub(crate) fn push_ready(shared: &Arc<Shared>, class: Class, id: TaskId) {
         }
         _ => false,
     });
-    if local != Ok(true) {
-        shared.post(|inbox| inbox.ready.push((class, id)));
-    }
-}
-
-thread_local! {
-    static CURRENT: RefCell<Option<Rc<Runtime>>> = const { RefCell::new(None) };
+    local == Ok(true)
 }
 
 fn try_current() -> Option<Rc<Runtime>> {
@@ -307,21 +227,6 @@ struct TaskSlot {
     /// Absent while the task runs.
     task: Option<Task>,
     aborted: bool,
-}
-
-/// Keeps a socket or file open while an operation on it is in flight.
-#[expect(dead_code, reason = "held, not read")]
-pub(crate) enum Keep {
-    Socket(Rc<Socket>),
-    File(Rc<FileInner>),
-}
-
-struct OpSlot {
-    output: Option<Output>,
-    waker: Option<Waker>,
-    abandoned: bool,
-    #[expect(dead_code, reason = "held, not read")]
-    keep: Keep,
 }
 
 impl Runtime {
@@ -420,14 +325,11 @@ impl Runtime {
     /// The second half: submissions go out, completions and timers come in.
     fn wait_for_events(&self) {
         let mut wait = self.wait();
-        if wait != Wait::No {
-            self.shared.parked.store(true, Ordering::SeqCst);
-            if self.shared.is_pending() {
-                wait = Wait::No;
-            }
+        if wait != Wait::No && !self.shared.park() {
+            wait = Wait::No;
         }
         self.poll_driver(wait);
-        self.shared.parked.store(false, Ordering::SeqCst);
+        self.shared.unpark();
         self.fire_timers();
     }
 
@@ -503,7 +405,8 @@ impl Runtime {
             (Pace::Simulated, _) => SIMULATED_POLL_COST,
             (Pace::Measured, None) => return true,
             (Pace::Measured, Some(begin)) => {
-                sys::monotonic().saturating_sub(begin).as_nanos() as u64
+                let took = sys::monotonic().saturating_sub(begin);
+                took.min(POLL_COST_MAX).as_nanos() as u64
             }
         };
         self.queue.borrow_mut().charge(class, cost);
@@ -566,50 +469,6 @@ impl Runtime {
         }
     }
 
-    fn complete(&self, key: Key, output: Output) {
-        self.in_flight.set(self.in_flight.get() - 1);
-        let mut ops = self.ops.borrow_mut();
-        let slot = &mut ops[key];
-        if slot.abandoned {
-            let slot = ops.remove(key);
-            drop(ops);
-            self.dispose(output);
-            drop(slot);
-            return;
-        }
-        slot.output = Some(output);
-        let waker = slot.waker.take();
-        drop(ops);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// Drops an outcome nobody takes.
-    fn dispose(&self, output: Output) {
-        if let Output::Accepted(Ok(raw)) = output {
-            self.driver.borrow_mut().close_socket(raw);
-        }
-    }
-
-    /// Starts an operation at once; the future only waits for it.
-    pub(crate) fn submit(self: &Rc<Self>, op: Op, keep: Keep) -> OpFuture {
-        let slot = OpSlot {
-            output: None,
-            waker: None,
-            abandoned: false,
-            keep,
-        };
-        let key = self.ops.borrow_mut().insert(slot);
-        self.in_flight.set(self.in_flight.get() + 1);
-        self.driver.borrow_mut().submit(key, op);
-        OpFuture {
-            runtime: self.clone(),
-            key,
-            taken: false,
-        }
-    }
-
     /// Ends all tasks, then waits for all I/O in flight.
     pub(crate) fn shut_down(&self) {
         self.drop_tasks();
@@ -634,12 +493,6 @@ impl Runtime {
                 "I/O still in flight at the end"
             );
         }
-    }
-
-    /// Forgets operations whose outcome will never come: the simulated host is gone.
-    pub(crate) fn forget_operations(&self) {
-        drop(self.ops.take());
-        self.in_flight.set(0);
     }
 
     /// Drops every task, also those that destructors start.
@@ -672,73 +525,6 @@ impl Drop for ShutDown {
     fn drop(&mut self) {
         self.0.shut_down();
     }
-}
-
-/// An operation in flight. Dropped early, it is cancelled; its buffers live until it has ended.
-pub(crate) struct OpFuture {
-    runtime: Rc<Runtime>,
-    key: Key,
-    taken: bool,
-}
-
-impl Future for OpFuture {
-    type Output = Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output> {
-        assert!(!self.taken, "an operation was polled after its end");
-        let mut ops = self.runtime.ops.borrow_mut();
-        // Gone with its simulated host: the outcome never comes.
-        let Some(slot) = ops.get_mut(self.key) else {
-            return Poll::Pending;
-        };
-        if let Some(output) = slot.output.take() {
-            let slot = ops.remove(self.key);
-            drop(ops);
-            drop(slot);
-            self.taken = true;
-            return Poll::Ready(output);
-        }
-        match &mut slot.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => slot.waker = Some(cx.waker().clone()),
-        }
-        Poll::Pending
-    }
-}
-
-impl Drop for OpFuture {
-    fn drop(&mut self) {
-        if self.taken {
-            return;
-        }
-        let mut ops = self.runtime.ops.borrow_mut();
-        let Some(slot) = ops.get_mut(self.key) else {
-            return;
-        };
-        let waker = slot.waker.take();
-        match slot.output.take() {
-            Some(output) => {
-                let slot = ops.remove(self.key);
-                drop(ops);
-                self.runtime.dispose(output);
-                drop(slot);
-            }
-            None => {
-                slot.abandoned = true;
-                drop(ops);
-                self.runtime.driver.borrow_mut().cancel(self.key);
-            }
-        }
-        drop(waker);
-    }
-}
-
-/// An accepted or connected socket that is not wrapped yet.
-pub(crate) fn adopt_socket(runtime: &Rc<Runtime>, raw: Raw) -> Rc<Socket> {
-    Rc::new(Socket {
-        runtime: runtime.clone(),
-        raw,
-    })
 }
 
 fn open_driver(config: &Config, shared: &Arc<Shared>) -> Result<Box<dyn Driver>, StartError> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, opcode, squeue};
 
 use crate::config::StartError;
 use crate::driver::{Driver, Key, Op, Opened, Output, Raw, Shutdown, Wait};
@@ -40,7 +40,7 @@ pub(crate) struct Uring {
     wake_count: Box<u64>,
     wake_armed: bool,
     /// Completions taken from the ring in this poll.
-    completions: Vec<(u64, i32, u32)>,
+    completions: Vec<(u64, i32)>,
 }
 
 /// In-flight operations by key.
@@ -112,22 +112,35 @@ impl Uring {
 
     /// Enters the kernel as `wait` says. Errors that matter end the xstream.
     fn enter(&mut self, wait: Wait) {
-        let result = match wait {
-            Wait::No => {
-                let mut queue = self.ring.submission();
-                queue.sync();
-                if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
-                    return;
-                }
-                drop(queue);
-                self.ring.submit()
-            }
-            Wait::Forever => self.ring.submit_and_wait(1),
-            Wait::AtMost(duration) => {
-                let timespec = Timespec::from(duration);
-                let args = SubmitArgs::new().timespec(&timespec);
-                self.ring.submitter().submit_with_args(1, &args)
-            }
+        let mut queue = self.ring.submission();
+        queue.sync();
+        let queued = queue.len();
+        if wait == Wait::No && queued == 0 && !queue.taskrun() && !queue.cq_overflow() {
+            return;
+        }
+        drop(queue);
+        let timespec = match wait {
+            Wait::AtMost(duration) => Some(Timespec::from(duration)),
+            Wait::No | Wait::Forever => None,
+        };
+        let args = timespec
+            .as_ref()
+            .map(|timespec| SubmitArgs::new().timespec(timespec));
+        let mut flags = EnterFlags::GETEVENTS;
+        if args.is_some() {
+            flags |= EnterFlags::EXT_ARG;
+        }
+        if self.ring.params().is_feature_no_iowait() {
+            // Waiting for a peer is idleness, not a slow disk.
+            flags |= EnterFlags::NO_IOWAIT;
+        }
+        let least = u32::from(wait != Wait::No);
+        // SAFETY: the queued entries are valid as `push` says; `args`, whose layout is the kernel's
+        // (`SubmitArgs` is transparent), and the time it points to are alive during the call.
+        let result = unsafe {
+            self.ring
+                .submitter()
+                .enter(queued as u32, least, flags.bits(), args.as_ref())
         };
         match result {
             Ok(_) => {}
@@ -142,19 +155,17 @@ impl Uring {
         completions.extend(
             self.ring
                 .completion()
-                .map(|entry| (entry.user_data(), entry.result(), entry.flags())),
+                .map(|entry| (entry.user_data(), entry.result())),
         );
     }
 
-    fn handle(&mut self, key: u64, result: i32, flags: u32, done: &mut Vec<(Key, Output)>) {
+    fn handle(&mut self, key: u64, result: i32, done: &mut Vec<(Key, Output)>) {
         match key {
             WAKE => self.wake_armed = false,
             CANCEL => {}
             key => {
                 let key = key as Key;
-                let nonempty = cqueue::sock_nonempty(flags);
-                let step = self.flights.get_mut(key).on_completion(result, nonempty);
-                match step {
+                match self.flights.get_mut(key).on_completion(result) {
                     Step::Again => self.start(key),
                     Step::Done => done.push((key, self.flights.remove(key).into_output())),
                 }
@@ -195,8 +206,8 @@ impl Driver for Uring {
         self.enter(wait);
         self.take_completions();
         let mut completions = mem::take(&mut self.completions);
-        for (key, result, flags) in completions.drain(..) {
-            self.handle(key, result, flags, done);
+        for (key, result) in completions.drain(..) {
+            self.handle(key, result, done);
         }
         // Handling may have filled the ring and taken more; those stay for the next poll.
         completions.append(&mut self.completions);

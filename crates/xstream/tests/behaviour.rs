@@ -247,7 +247,9 @@ fn background_neither_starves_clients_nor_starves() {
                 }));
             }
         }
-        sleep(Duration::from_millis(20)).await;
+        while counts.iter().map(Cell::get).sum::<u64>() < 20_000 {
+            sleep(Duration::from_millis(1)).await;
+        }
         stop.set(true);
         for task in tasks {
             task.await.expect("task");

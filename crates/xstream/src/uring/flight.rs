@@ -223,7 +223,7 @@ impl Flight {
         }
     }
 
-    pub(super) fn on_completion(&mut self, result: i32, _nonempty: bool) -> Step {
+    pub(super) fn on_completion(&mut self, result: i32) -> Step {
         let Ok(got) = usize::try_from(result) else {
             if (result == -libc::EINTR || result == -libc::EAGAIN) && !self.abandoned {
                 return Step::Again;
