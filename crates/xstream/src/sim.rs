@@ -210,8 +210,16 @@ impl SimWorld {
             };
             world.on_event(event);
         }
-        let runtimes = self.world.borrow().runtimes.clone();
-        for runtime in runtimes.into_iter().flatten() {
+        let due: Vec<Rc<Runtime>> = {
+            let world = self.world.borrow();
+            let due = |at: Duration| at <= world.core.now;
+            let runtimes = world.runtimes.iter().flatten();
+            runtimes
+                .filter(|runtime| runtime.next_deadline().is_some_and(due))
+                .cloned()
+                .collect()
+        };
+        for runtime in due {
             let _entered = enter(runtime.clone());
             runtime.fire_timers();
         }

@@ -11,6 +11,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
@@ -31,13 +32,14 @@ use flight::{Flight, Step};
 const WAKE: u64 = u64::MAX;
 const CANCEL: u64 = u64::MAX - 1;
 
+/// Where the kernel puts the counters of events. Nobody looks at it, and it outlives every ring.
+static WAKE_COUNT: AtomicU64 = AtomicU64::new(0);
+
 /// An xstream's ring and what is in flight on it.
 pub(crate) struct Uring {
     ring: IoUring,
     shared: Arc<Shared>,
     flights: Flights,
-    /// Where the kernel puts the event's counter; in the heap, so that it never moves.
-    wake_count: Box<u64>,
     wake_armed: bool,
     /// Completions taken from the ring in this poll.
     completions: Vec<(u64, i32)>,
@@ -69,7 +71,6 @@ impl Uring {
                 slots: Vec::new(),
                 count: 0,
             },
-            wake_count: Box::new(0),
             wake_armed: false,
             completions: Vec::new(),
         })
@@ -82,7 +83,7 @@ impl Uring {
     fn push(&mut self, entry: &squeue::Entry) {
         loop {
             // SAFETY: entries come from `Flight::entry` (whose memory the flight table keeps until
-            // the completion), from `arm_wake` (memory of `self`) or point to nothing.
+            // the completion), from `arm_wake` (a static) or point to nothing.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return;
             }
@@ -265,10 +266,9 @@ impl Driver for Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        if self.flights.count > 0 || self.wake_armed {
+        if self.flights.count > 0 {
             // The kernel may still write to this memory: it must never be used again.
             mem::forget(mem::take(&mut self.flights.slots));
-            mem::forget(mem::take(&mut self.wake_count));
         }
     }
 }
