@@ -103,8 +103,8 @@ impl Uring {
         let Some(event) = self.shared.event() else {
             return;
         };
-        let target: *mut u64 = &mut *self.wake_count;
-        let entry = opcode::Read::new(Fd(event.raw()), target.cast(), 8)
+        let target: *mut u8 = WAKE_COUNT.as_ptr().cast();
+        let entry = opcode::Read::new(Fd(event.raw()), target, 8)
             .build()
             .user_data(WAKE);
         self.wake_armed = true;
