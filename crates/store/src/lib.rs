@@ -1,1 +1,170 @@
-//! Placeholder.
+//! One VOS target on one xstream: joins the logic of `spirula-vos` with the device of `spirula-bio`.
+//!
+//! [`Store`] is a handle; clones are the same store. Getters: [`Store::statfs`]. Reads: [`Store::read`]
+//! runs a closure until its pages are in memory; [`Store::read_data`] fetches extents. Writes:
+//! [`Store::admit`] waits for room, [`Store::submit`] stages at once and never waits, [`Commit`] resolves
+//! when the transaction is durable. Life: [`Store::format`], [`Store::open`], [`Store::close`].
+//!
+//! Invariants:
+//! - A WAL record is written only after the data it names, and carries its checksums; one flush is in
+//!   flight, what becomes ready meanwhile goes with the next.
+//! - Records of one container are in the WAL in the order of their submission.
+//! - A failed write or flush stops the store: nothing is acknowledged afterwards.
+#![forbid(unsafe_code)]
+
+mod background;
+mod check;
+mod checkpoint;
+mod commit;
+mod error;
+mod limits;
+mod open;
+mod read;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use spirula_bio::{Device, Layout};
+use spirula_vos::{BLOCK_SIZE, Config, PAGE_SIZE, Vos};
+use spirula_xstream::sync::Notify;
+
+pub use check::{CheckFailure, CheckReport, check};
+pub use commit::Commit;
+pub use error::{OpenError, StoreError};
+pub use open::{Expect, FormatOptions};
+pub use spirula_bio::Faults;
+
+/// What the caller decides about an open store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Bound of the metadata buffer pool.
+    pub pool_bytes: usize,
+    /// Array writes shorter than this go inline with metadata and WAL.
+    pub inline_threshold: u32,
+    /// Write zeros ahead of the WAL and the allocator: right for files, useless in memory.
+    pub zero_ahead: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        let Config {
+            pool_bytes,
+            inline_threshold,
+        } = Config::default();
+        Options {
+            pool_bytes,
+            inline_threshold,
+            zero_ahead: true,
+        }
+    }
+}
+
+/// Space of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Statfs {
+    /// Bytes for data and metadata.
+    pub total: u64,
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes that can still be written.
+    pub available: u64,
+    /// Bytes of data on the device.
+    pub stored: u64,
+    /// Bytes of metadata on the device.
+    pub metadata: u64,
+    /// Objects.
+    pub objects: u64,
+}
+
+/// What the store has done since it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Transactions that became durable.
+    pub commits: u64,
+    /// WAL batches: commits per batch is the group size.
+    pub batches: u64,
+    /// Bytes written to the WAL.
+    pub wal_bytes: u64,
+    /// Bytes written to data blocks.
+    pub data_bytes: u64,
+    /// Checkpoints.
+    pub checkpoints: u64,
+    /// Pages written by checkpoints.
+    pub pages_written: u64,
+    /// Pages read.
+    pub pages_read: u64,
+    /// Transactions replayed when the store was opened.
+    pub replayed: u64,
+}
+
+/// A handle of an open store; see the crate's text.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) inner: Rc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) device: Device,
+    pub(crate) layout: Layout,
+    pub(crate) options: Options,
+    pub(crate) vos: RefCell<Vos>,
+    pub(crate) commit: RefCell<commit::State>,
+    pub(crate) reads: RefCell<read::Reads>,
+    pub(crate) counters: Cell<Counters>,
+    /// Something is ready for the WAL, or the commit task should end.
+    pub(crate) work: Notify,
+    /// A checkpoint is wanted, or its task should end.
+    pub(crate) checkpoint_wanted: Notify,
+    /// Room, quiet or a checkpoint has come about.
+    pub(crate) progress: Notify,
+    /// Garbage may have come about.
+    pub(crate) garbage: Notify,
+}
+
+impl Store {
+    /// Space in use and left.
+    pub fn statfs(&self) -> Statfs {
+        let stats = self.inner.vos.borrow().stats();
+        let total = stats.total_blocks * BLOCK_SIZE;
+        let metadata = stats.pages * PAGE_SIZE as u64;
+        let stored = stats.data_blocks * BLOCK_SIZE;
+        let available = (stats.available_blocks + stats.aging_blocks) * BLOCK_SIZE;
+        Statfs {
+            total,
+            used: (stored + metadata).min(total),
+            available: available.min(total),
+            stored,
+            metadata,
+            objects: stats.objects,
+        }
+    }
+
+    /// What was done since the store was opened.
+    pub fn counters(&self) -> Counters {
+        self.inner.counters.get()
+    }
+
+    /// Waits for what was submitted, makes a checkpoint, and ends the store's tasks.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.quiesce().await?;
+        self.checkpoint().await?;
+        self.stop(StoreError::Closed);
+        Ok(())
+    }
+
+    /// Drops every clean page from memory: tests use it to make all reads go to the device.
+    pub fn drop_caches(&self) {
+        self.inner.vos.borrow_mut().evict_all();
+    }
+
+    /// Puts faults into the device, for tests that must find them.
+    pub fn set_faults(&self, faults: Faults) {
+        self.inner.device.set_faults(faults);
+    }
+
+    pub(crate) fn count(&self, f: impl FnOnce(&mut Counters)) {
+        let mut counters = self.inner.counters.get();
+        f(&mut counters);
+        self.inner.counters.set(counters);
+    }
+}

@@ -26,7 +26,7 @@ use crate::vos::{Config, Container, Vos};
 /// Size of a root record.
 pub const ROOT_LEN: usize = 4096;
 /// Places in one map or directory page.
-pub const MAP_FANOUT: usize = (PAGE_SIZE - HEADER_LEN) / 8;
+pub(crate) const MAP_FANOUT: usize = (PAGE_SIZE - HEADER_LEN) / 8;
 
 const ROOT_MAGIC: [u8; 8] = *b"SPIRroot";
 const ROOT_FORMAT: u32 = 1;
@@ -57,6 +57,10 @@ pub struct Root {
     pub(crate) next_number: u64,
     /// First block of data and pages, and the one after the last.
     pub(crate) blocks: (u64, u64),
+    /// Up to which block the device was written before: a hint for the allocator.
+    pub(crate) written_upto: u64,
+    /// Bytes of the WAL region that were written before: a hint for the store.
+    pub wal_written: u64,
     /// Places of the directory pages.
     pub directories: Vec<u64>,
 }
@@ -79,6 +83,8 @@ impl Root {
             self.next_number,
             self.blocks.0,
             self.blocks.1,
+            self.written_upto,
+            self.wal_written,
         ];
         fields
             .iter()
@@ -111,6 +117,7 @@ impl Root {
             };
             let (tree, ids, next_number) = (r.u64()?, r.u64()?, r.u64()?);
             let blocks = (r.u64()?, r.u64()?);
+            let (written_upto, wal_written) = (r.u64()?, r.u64()?);
             let directories = (0..count).map(|_| r.u64()).collect::<Result<_, _>>()?;
             Ok(Root {
                 number,
@@ -120,6 +127,8 @@ impl Root {
                 ids,
                 next_number,
                 blocks,
+                written_upto,
+                wal_written,
                 directories,
             })
         };
@@ -137,6 +146,15 @@ pub(crate) struct MapLocations {
 }
 
 impl MapLocations {
+    /// Map and directory pages that have a place.
+    pub(crate) fn placed(&self) -> usize {
+        self.maps
+            .iter()
+            .chain(&self.directories)
+            .filter(|&&place| place != 0)
+            .count()
+    }
+
     /// Map and directory pages for `ids` page ids.
     pub(crate) fn page_count(&self, ids: u64) -> u64 {
         let maps = ids.div_ceil(MAP_FANOUT as u64);
@@ -203,6 +221,8 @@ impl Vos {
             ids: self.pool.id_limit(),
             next_number: self.next_number,
             blocks: self.space.bounds(),
+            written_upto: self.space.written_upto(),
+            wal_written: 0,
             directories: self.map.directories.clone(),
         };
         writes.sort_unstable_by_key(|w: &PageWrite| w.addr);
@@ -399,6 +419,7 @@ impl Loader {
         vos.seq = root.seq;
         vos.map.number = root.number;
         vos.map.directories = root.directories.clone();
+        vos.space.set_written_upto(root.written_upto);
         Ok(Loader {
             root,
             maps: Vec::new(),

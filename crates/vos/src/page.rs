@@ -411,6 +411,44 @@ impl Page {
     }
 }
 
+/// Decodes `data` as a page with its checksum and id put right, and uses it.
+pub(crate) fn fuzz(data: &[u8]) {
+    let mut bytes = data.to_vec();
+    bytes.resize(PAGE_SIZE, 0);
+    bytes[4..6].copy_from_slice(&MAGIC.to_le_bytes());
+    bytes[7] = FORMAT;
+    bytes[8..16].copy_from_slice(&7u64.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[4..]);
+    bytes[0..4].copy_from_slice(&crc.to_le_bytes());
+    let Some(mut page) = Page::decode(&bytes, PageId(7)) else {
+        return;
+    };
+    if !matches!(page.kind(), Some(PageKind::Leaf | PageKind::Interior)) {
+        return;
+    }
+    for i in 0..page.count() {
+        let key = page.key(i).to_vec();
+        let _ = page.search(&key);
+        if page.is_leaf() {
+            let _ = page.value(i);
+        } else {
+            let _ = page.child(i);
+        }
+    }
+    let mut other = Page::new(if page.is_leaf() {
+        PageKind::Leaf
+    } else {
+        PageKind::Interior
+    });
+    page.move_tail(page.count() / 2, &mut other);
+    if page.is_leaf() {
+        page.insert_leaf(0, b"", CellValue::Inline(&[0; 2000]));
+    }
+    while page.count() > 0 {
+        page.remove(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -456,3 +456,17 @@ impl From<&Device> for crate::types::DeviceExtent {
         }
     }
 }
+
+/// Decodes `data` as each kind of entry; what decodes must encode to what decodes to the same.
+pub(crate) fn fuzz(data: &[u8]) {
+    let bytes = Bytes::copy_from_slice(data);
+    if let Ok(record) = ObjectRecord::decode(bytes.clone()) {
+        assert_eq!(ObjectRecord::decode(record.encode().into()), Ok(record));
+    }
+    if let Ok(piece) = Piece::decode_body(0, &mut Reader::new(bytes.clone())) {
+        let middle = piece.len() / 2;
+        let _ = piece.slice(middle, piece.end());
+    }
+    let _ = ItemValue::decode_entry(bytes.clone());
+    let _ = ContainerRecord::decode(bytes);
+}

@@ -55,6 +55,8 @@ pub(crate) struct Space {
     dirty_groups: BTreeSet<u64>,
     data_blocks: u64,
     aging: u64,
+    /// Blocks from here on were never written: the first write to them is slow on files.
+    written_upto: u64,
     undo: Vec<Run>,
     freed: Vec<Run>,
 }
@@ -86,6 +88,7 @@ impl Space {
             dirty_groups: BTreeSet::new(),
             data_blocks: 0,
             aging: 0,
+            written_upto: end,
             undo: Vec::new(),
             freed: Vec::new(),
         };
@@ -112,6 +115,47 @@ impl Space {
     /// Blocks that data occupies.
     pub(crate) fn data_blocks(&self) -> u64 {
         self.data_blocks
+    }
+
+    /// Blocks in use for whatever reason.
+    pub(crate) fn used_blocks(&self) -> u64 {
+        let set: u64 = self.used.iter().map(|w| u64::from(w.count_ones())).sum();
+        let outside: u64 = (0..self.chunks.len())
+            .map(|c| u64::from(self.outside(c)))
+            .sum();
+        set - outside
+    }
+
+    /// Up to where the device was written before.
+    pub(crate) fn written_upto(&self) -> u64 {
+        self.written_upto
+    }
+
+    pub(crate) fn set_written_upto(&mut self, block: u64) {
+        self.written_upto = block.min(self.end);
+    }
+
+    /// Holds the next run that was never written, if the allocator is within `ahead` blocks of it.
+    pub(crate) fn take_unwritten(&mut self, ahead: u64) -> Option<Run> {
+        while self.written_upto < self.end && self.written_upto < self.data_cursor + ahead {
+            let chunk = (self.written_upto / CHUNK_BLOCKS) as usize;
+            let start = self.written_upto.max(self.first);
+            let upto = ((chunk as u64 + 1) * CHUNK_BLOCKS).min(self.end);
+            let untouched = self.chunks[chunk].used == self.outside(chunk)
+                && self.chunks[chunk].kind == Kind::Data;
+            if untouched && start < upto {
+                self.set_used(start, upto - start);
+                return Some((BlockAddr(start), upto - start));
+            }
+            self.written_upto = upto;
+        }
+        None
+    }
+
+    /// Ends what [`Space::take_unwritten`] began.
+    pub(crate) fn return_unwritten(&mut self, (addr, len): Run) {
+        self.clear_used(addr.0, len);
+        self.written_upto = self.written_upto.max(addr.0 + len);
     }
 
     /// Freed blocks waiting for [`Space::release`].
@@ -142,7 +186,9 @@ impl Space {
         let mut runs: Vec<Run> = Vec::with_capacity(1);
         let mut left = count;
         while left > 0 {
-            let run = self.find_run(left, reserve)?;
+            let upto = self.written_upto;
+            let run = self.find_run(left, reserve, upto);
+            let run = run.or_else(|| self.find_run(left, reserve, self.end))?;
             let (start, len) = run;
             self.set_used(start, len);
             self.set_data(start, len);
@@ -296,11 +342,19 @@ impl Space {
             .is_some_and(|w| w >> (block % 64) & 1 == 1)
     }
 
-    /// A free run of up to `want` blocks within one chunk.
-    fn find_run(&self, want: u64, reserve: u64) -> Option<Run2> {
+    /// A free run of up to `want` blocks within one chunk that begins below `upto`.
+    fn find_run(&self, want: u64, reserve: u64, upto: u64) -> Option<Run2> {
         let ideal = want.min(RUN_WANTED_MAX);
-        let n = self.chunks.len();
-        let start = (self.data_cursor / CHUNK_BLOCKS) as usize;
+        let n = upto.div_ceil(CHUNK_BLOCKS) as usize;
+        if n == 0 {
+            return None;
+        }
+        let cursor = if self.data_cursor < upto {
+            self.data_cursor
+        } else {
+            self.first
+        };
+        let start = (cursor / CHUNK_BLOCKS) as usize;
         let (mut best, mut seen): (Option<Run2>, usize) = (None, 0);
         // The cursor's chunk comes twice: first what is behind the cursor, last what is before it.
         for step in 0..=n {
@@ -313,7 +367,7 @@ impl Space {
                 continue;
             }
             let base = index as u64 * CHUNK_BLOCKS;
-            let mut at = if step == 0 { self.data_cursor } else { base };
+            let mut at = if step == 0 { cursor } else { base };
             while let Some((s, len)) = self.next_clear(at, base + CHUNK_BLOCKS) {
                 if len >= ideal {
                     return Some((s, len.min(want)));

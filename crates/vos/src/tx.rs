@@ -90,6 +90,36 @@ impl Tx {
         self.ops.is_empty()
     }
 
+    /// No WAL record of the transaction is longer, whatever goes inline.
+    pub fn log_bytes_max(&self, inline_threshold: u32) -> usize {
+        let op_bytes = |op: &TxOp| match op {
+            TxOp::Update {
+                dkey, akey, value, ..
+            } => dkey.len() + akey.len() + value.len(),
+            TxOp::Write {
+                dkey, akey, len, ..
+            } => {
+                let inline = *len < u64::from(inline_threshold);
+                let body = if inline { *len } else { len / 1000 + 32 };
+                // An inline write may gather the pieces before it: their checksums count too.
+                dkey.len() + akey.len() + body as usize + 64
+            }
+            TxOp::Truncate { dkey, akey, .. }
+            | TxOp::PunchRange { dkey, akey, .. }
+            | TxOp::PunchAkey { dkey, akey, .. } => dkey.len() + akey.len(),
+            TxOp::PunchAkeys { dkey, from, to, .. } => {
+                dkey.len() + from.len() + to.as_ref().map_or(0, Bytes::len)
+            }
+            TxOp::PunchDkey { dkey, .. } => dkey.len(),
+            TxOp::CreateContainer(_)
+            | TxOp::DestroyContainer(_)
+            | TxOp::CreateObject { .. }
+            | TxOp::PunchObject { .. } => 0,
+        };
+        let objects: usize = self.objects.iter().map(|(_, oid)| oid.0.len() + 32).sum();
+        64 + objects + self.ops.iter().map(|op| op_bytes(op) + 64).sum::<usize>()
+    }
+
     /// Lets the transaction use the space kept back for deletions: for those that, on the whole,
     /// free space. Punches of objects imply it.
     pub fn use_reserve(&mut self) {

@@ -336,6 +336,22 @@ impl Vos {
         self.space.release(runs);
     }
 
+    /// Holds blocks that were never written, to be filled with zeros, if the allocator is within
+    /// `ahead` blocks of them; give them back with [`Vos::return_unwritten`].
+    pub fn take_unwritten(&mut self, ahead: u64) -> Option<Run> {
+        self.space.take_unwritten(ahead)
+    }
+
+    /// The blocks now hold zeros.
+    pub fn return_unwritten(&mut self, run: Run) {
+        self.space.return_unwritten(run);
+    }
+
+    /// Says up to which block the device was written before: the allocator prefers those.
+    pub fn set_written_upto(&mut self, block: u64) {
+        self.space.set_written_upto(block);
+    }
+
     /// Drops clean pages down to the bound of the pool.
     pub fn evict(&mut self) {
         self.pool.evict();

@@ -1,0 +1,123 @@
+//! Work that nobody waits for: returning the space of punched trees, and writing zeros ahead.
+//!
+//! The first write to a block of a file that was only reserved costs the file system a transaction of
+//! its own; zeros written ahead take that off the path of clients.
+//! Invariant: zeros go only where nothing lies and nothing is being written.
+
+use bytes::Bytes;
+use spirula_vos::{BLOCK_SIZE, StageError};
+use spirula_xstream::{AlignedBuf, yield_now};
+
+use crate::limits::{COLLECT_BUDGET, ZERO_AHEAD_BLOCKS, ZERO_BYTES};
+use crate::{Store, StoreError};
+
+impl Store {
+    /// Makes available, as far as possible, everything that was deleted. For callers that were told
+    /// there is no space: try again after this.
+    pub async fn make_room(&self) -> Result<(), StoreError> {
+        self.quiesce().await?;
+        while self.collect_step().await? {}
+        self.checkpoint().await?;
+        if self.has_aging() {
+            self.commit_marker().await?;
+        }
+        self.release_aged();
+        Ok(())
+    }
+
+    /// The collection task.
+    pub(crate) async fn run_collection(self) {
+        loop {
+            match self.collect_step().await {
+                Ok(true) => {
+                    yield_now().await;
+                    continue;
+                }
+                Ok(false) => {}
+                Err(e) => return self.stop(e),
+            }
+            if self.stopped().is_some() {
+                return;
+            }
+            self.inner.garbage.notified().await;
+        }
+    }
+
+    /// Removes some garbage; whether there may be more.
+    async fn collect_step(&self) -> Result<bool, StoreError> {
+        if self.stopped().is_some() || !self.inner.vos.borrow().has_garbage() {
+            return Ok(false);
+        }
+        let collected = self.inner.vos.borrow_mut().collect(COLLECT_BUDGET);
+        match collected {
+            Ok(freed) => self.inner.commit.borrow_mut().uncheckpointed.extend(freed),
+            Err(StageError::Missing(pages)) => self.load(pages).await?,
+            Err(StageError::NoSpace) => self.checkpoint().await?,
+            Err(StageError::Damaged(damage)) => return Err(damage.into()),
+            Err(_) => return Ok(false),
+        }
+        if self.inner.vos.borrow().wants_checkpoint() || self.is_short() {
+            self.inner.checkpoint_wanted.notify_one();
+        }
+        Ok(true)
+    }
+
+    fn is_short(&self) -> bool {
+        let stats = self.inner.vos.borrow().stats();
+        stats.available_blocks < stats.total_blocks / 8
+    }
+
+    /// The zeroing task: the WAL once, then the data region ahead of the allocator.
+    pub(crate) async fn run_zeroing(self) {
+        let zeros = AlignedBuf::zeroed(ZERO_BYTES as usize).freeze();
+        if let Err(e) = self.zero_wal(&zeros).await {
+            return self.stop(StoreError::Write(e.kind()));
+        }
+        while self.stopped().is_none() {
+            let run = self
+                .inner
+                .vos
+                .borrow_mut()
+                .take_unwritten(ZERO_AHEAD_BLOCKS);
+            let Some((addr, len)) = run else {
+                let notified = self.inner.progress.notified();
+                notified.await;
+                continue;
+            };
+            let bytes = zeros.slice(..((len * BLOCK_SIZE).min(ZERO_BYTES)) as usize);
+            let result = self.inner.device.write(addr.byte_offset(), bytes).await;
+            self.inner.vos.borrow_mut().return_unwritten((addr, len));
+            if let Err(e) = result {
+                return self.stop(StoreError::Write(e.kind()));
+            }
+        }
+    }
+
+    /// Zeros the part of the WAL that the writer has not reached yet.
+    async fn zero_wal(&self, zeros: &Bytes) -> std::io::Result<()> {
+        let mut at = 0;
+        loop {
+            {
+                let mut state = self.inner.commit.borrow_mut();
+                // Never where a batch is, or may be in flight.
+                at = at.max(state.ring.reached()).max(state.wal_written);
+                state.wal_written = at;
+                if at >= state.ring.bytes() || state.stopped.is_some() {
+                    state.zeroing = 0..0;
+                    return Ok(());
+                }
+                state.zeroing = at..(at + ZERO_BYTES).min(state.ring.bytes());
+            }
+            let len = (self.inner.layout.wal_bytes - at).min(ZERO_BYTES);
+            let piece = zeros.slice(..len as usize);
+            self.inner
+                .device
+                .write(self.inner.layout.wal_offset + at, piece)
+                .await?;
+            self.inner.commit.borrow_mut().zeroing = 0..0;
+            self.inner.progress.notify_all();
+            at += len;
+            yield_now().await;
+        }
+    }
+}

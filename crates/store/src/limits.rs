@@ -1,0 +1,20 @@
+//! Every bound of the store, in one place.
+
+/// WAL records waiting, in bytes, above which [`crate::Store::admit`] waits.
+pub(crate) const QUEUED_BYTES_MAX: usize = 32 << 20;
+/// Rounds of page loading that one read may need: above this the store is damaged or the pool too small.
+pub(crate) const LOAD_ROUNDS_MAX: usize = 10_000;
+/// Bytes of pages written by one request of a checkpoint.
+pub(crate) const PAGE_RUN_BYTES_MAX: usize = 256 << 10;
+/// Such requests in flight.
+pub(crate) const PAGE_RUNS_IN_FLIGHT_MAX: usize = 8;
+/// Pages loaded at the same time.
+pub(crate) const LOADS_IN_FLIGHT_MAX: usize = 64;
+/// Bytes read at once when the WAL is replayed.
+pub(crate) const REPLAY_WINDOW_BYTES: u64 = 1 << 20;
+/// Entries of punched trees removed in one step.
+pub(crate) const COLLECT_BUDGET: usize = 64;
+/// Bytes of zeros written by one request.
+pub(crate) const ZERO_BYTES: u64 = 1 << 20;
+/// How far the data region is zeroed ahead of the allocator, in blocks.
+pub(crate) const ZERO_AHEAD_BLOCKS: u64 = (64 << 20) / 4096;

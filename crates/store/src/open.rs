@@ -1,0 +1,428 @@
+//! Formatting and opening: superblock, newest root, its pages, then replay of the WAL.
+//!
+//! Every opening ends with a checkpoint under a new WAL generation, so that nothing an earlier life left
+//! in the WAL can be taken for a record of this one. Opening may be interrupted and repeated at will.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use spirula_bio::superblock::{ROOT_OFFSETS, default_wal_bytes};
+use spirula_bio::wal::{BatchHeader, HEADER_LEN, Ring};
+use spirula_bio::{Device, Layout, Superblock};
+use spirula_vos::{
+    BLOCK_SIZE, BlockAddr, Config, Damage, Loader, PAGE_SIZE, Placed, ROOT_LEN, Record,
+    ReplayError, Root, StageError, Vos, WalStart,
+};
+use spirula_xstream::sync::Notify;
+use spirula_xstream::{Class, spawn};
+
+use crate::commit::State;
+use crate::limits::REPLAY_WINDOW_BYTES;
+use crate::read::{Reads, read_error};
+use crate::{Counters, Inner, OpenError, Options, Store, StoreError};
+
+/// What a device is formatted for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FormatOptions {
+    /// Cluster.
+    pub fsid: [u8; 16],
+    /// OSD.
+    pub osd_uuid: [u8; 16],
+    /// OSD id.
+    pub osd_id: i32,
+    /// Bytes of the device to use; all of it if `None`.
+    pub device_bytes: Option<u64>,
+    /// Bytes of WAL; chosen by the size of the device if `None`.
+    pub wal_bytes: Option<u64>,
+}
+
+/// Whose store is expected; what is `None` is not checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Expect {
+    /// Cluster.
+    pub fsid: Option<[u8; 16]>,
+    /// OSD id.
+    pub osd_id: Option<i32>,
+}
+
+impl Store {
+    /// Writes an empty store to the device.
+    pub async fn format(device: &Device, options: &FormatOptions) -> Result<(), OpenError> {
+        let bytes = device.bytes()?;
+        let bytes = options.device_bytes.map_or(bytes, |b| b.min(bytes)) / BLOCK_SIZE * BLOCK_SIZE;
+        let sb = Superblock {
+            fsid: options.fsid,
+            osd_uuid: options.osd_uuid,
+            osd_id: options.osd_id,
+            compatible: 0,
+            device_bytes: bytes,
+            wal_bytes: options
+                .wal_bytes
+                .unwrap_or_else(|| default_wal_bytes(bytes))
+                / BLOCK_SIZE
+                * BLOCK_SIZE,
+        };
+        let layout = sb.layout();
+        let mut vos = Vos::format(Config::default(), layout.first_block, layout.end_block);
+        vos.set_written_upto(layout.first_block);
+        let generation = old_generation(device).await + 1;
+        let store = Store::bare(device, layout, Options::default(), vos, generation, 1);
+        let failed = |source| OpenError::Store {
+            path: device.path().into(),
+            source,
+        };
+        // The root first: with a superblock the device counts as formatted.
+        store.make_checkpoint().await.map_err(failed)?;
+        device.write_superblock(&sb).await?;
+        Ok(())
+    }
+
+    /// Opens the store of a device, replaying what the last checkpoint does not hold.
+    pub async fn open(
+        device: &Device,
+        expect: Expect,
+        options: Options,
+    ) -> Result<Store, OpenError> {
+        let sb = device.superblock().await?;
+        check_owner(device, &sb, expect)?;
+        let layout = sb.layout();
+        let failed = |source| OpenError::Store {
+            path: device.path().into(),
+            source,
+        };
+        let root = newest_root(device).await.map_err(failed)?;
+        let root = root.ok_or_else(|| OpenError::NoRoot {
+            path: device.path().into(),
+        })?;
+        let config = Config {
+            pool_bytes: options.pool_bytes,
+            inline_threshold: options.inline_threshold,
+        };
+        let wal = root.wal;
+        let (checkpointed, wal_written) = (root.seq, root.wal_written);
+        let vos = load(device, layout, config, root).await.map_err(failed)?;
+        let store = Store::bare(device, layout, options, vos, wal.generation + 1, 1);
+        store.inner.commit.borrow_mut().wal_written = wal_written;
+        if !options.zero_ahead {
+            store
+                .inner
+                .vos
+                .borrow_mut()
+                .set_written_upto(layout.end_block);
+        }
+        store.load_containers().await.map_err(failed)?;
+        store.replay(wal, checkpointed).await?;
+        store.make_checkpoint().await.map_err(failed)?;
+        spawn(Class::Client, store.clone().run_commits());
+        spawn(Class::Background, store.clone().run_checkpoints());
+        spawn(Class::Background, store.clone().run_collection());
+        if options.zero_ahead {
+            spawn(Class::Background, store.clone().run_zeroing());
+        }
+        Ok(store)
+    }
+
+    fn bare(
+        device: &Device,
+        layout: Layout,
+        options: Options,
+        vos: Vos,
+        generation: u64,
+        next_batch: u64,
+    ) -> Store {
+        let ring = Ring::new(layout.wal_bytes, 0);
+        let inner = Inner {
+            device: device.clone(),
+            layout,
+            options,
+            vos: RefCell::new(vos),
+            commit: RefCell::new(State::new(ring, generation, next_batch)),
+            reads: RefCell::new(Reads::default()),
+            counters: Cell::new(Counters::default()),
+            work: Notify::new(),
+            checkpoint_wanted: Notify::new(),
+            progress: Notify::new(),
+            garbage: Notify::new(),
+        };
+        Store {
+            inner: Rc::new(inner),
+        }
+    }
+
+    async fn load_containers(&self) -> Result<(), StoreError> {
+        loop {
+            let loaded = self.inner.vos.borrow_mut().load_containers();
+            match loaded {
+                Ok(()) => return Ok(()),
+                Err(spirula_vos::ReadError::Missing(pages)) => self.load(pages).await?,
+                Err(spirula_vos::ReadError::Damaged(damage)) => return Err(damage.into()),
+            }
+        }
+    }
+
+    /// Applies the batches of the WAL that follow the checkpoint.
+    async fn replay(&self, start: WalStart, checkpointed: u64) -> Result<(), OpenError> {
+        let path = self.inner.device.path();
+        let failed = |source| OpenError::Store {
+            path: path.into(),
+            source,
+        };
+        let mut wal = WalReader::new(&self.inner.device, self.inner.layout);
+        let (mut at, mut number) = (start.offset, start.batch);
+        let mut batch = wal
+            .find(at, start.generation, number)
+            .await
+            .map_err(failed)?;
+        while let Some(found) = batch {
+            (at, number) = (found.next, number + 1);
+            batch = match found.whole {
+                true => wal
+                    .find(at, start.generation, number)
+                    .await
+                    .map_err(failed)?,
+                false => None,
+            };
+            let mut records = Vec::with_capacity(found.records.len());
+            for bytes in found.records {
+                match Record::decode(bytes) {
+                    Ok(record) if record.seq <= checkpointed => {}
+                    Ok(record) => records.push(record),
+                    Err(_) => break,
+                }
+            }
+            if batch.is_none() {
+                // Only of the last batch it is not known that its data was flushed.
+                self.drop_unwritten(&mut records).await.map_err(failed)?;
+            }
+            for record in &records {
+                self.replay_one(record)
+                    .await
+                    .map_err(|source| match source {
+                        Replay::Store(source) => failed(source),
+                        Replay::Record(source) => OpenError::Replay {
+                            path: path.into(),
+                            source,
+                        },
+                    })?;
+            }
+            self.count(|c| c.replayed += records.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Cuts the records off from the first one whose data is not on the device.
+    async fn drop_unwritten(&self, records: &mut Vec<Record>) -> Result<(), StoreError> {
+        for i in 0..records.len() {
+            for placed in &records[i].placed {
+                if !self.is_written(placed).await? {
+                    records.truncate(i);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_written(&self, placed: &Placed) -> Result<bool, StoreError> {
+        let blocks = u64::from(placed.len).div_ceil(BLOCK_SIZE);
+        let Layout {
+            first_block,
+            end_block,
+            ..
+        } = self.inner.layout;
+        let inside = placed.addr.0 >= first_block
+            && placed
+                .addr
+                .0
+                .checked_add(blocks)
+                .is_some_and(|end| end <= end_block);
+        if !inside {
+            return Ok(false);
+        }
+        let (offset, len) = (placed.addr.byte_offset(), (blocks * BLOCK_SIZE) as usize);
+        let bytes = self.inner.device.read(offset, len).await;
+        let bytes = bytes.map_err(|e| read_error(offset, len as u64, &e))?;
+        let data = &bytes[..placed.len as usize];
+        let crcs = data.chunks(BLOCK_SIZE as usize).map(crc32c::crc32c);
+        Ok(crcs.eq(placed.crcs.iter().copied()))
+    }
+
+    async fn replay_one(&self, record: &Record) -> Result<(), Replay> {
+        loop {
+            let result = self.inner.vos.borrow_mut().replay(record);
+            match result {
+                Ok(()) => break,
+                Err(ReplayError::Stage(StageError::Missing(pages))) => {
+                    self.load(pages).await.map_err(Replay::Store)?;
+                }
+                Err(e) => return Err(Replay::Record(e)),
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Replay {
+    Store(StoreError),
+    Record(ReplayError),
+}
+
+fn check_owner(device: &Device, sb: &Superblock, expect: Expect) -> Result<(), OpenError> {
+    let path = || device.path().into();
+    match (expect.fsid, expect.osd_id) {
+        (Some(expected), _) if expected != sb.fsid => Err(OpenError::OtherCluster {
+            path: path(),
+            found: sb.fsid,
+            expected,
+        }),
+        (_, Some(expected)) if expected != sb.osd_id => Err(OpenError::OtherOsd {
+            path: path(),
+            found: sb.osd_id,
+            expected,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The valid root with the highest number.
+async fn newest_root(device: &Device) -> Result<Option<Root>, StoreError> {
+    let mut newest: Option<Root> = None;
+    for offset in ROOT_OFFSETS {
+        let block = device.read(offset, ROOT_LEN).await;
+        let block = block.map_err(|e| read_error(offset, ROOT_LEN as u64, &e))?;
+        if let Some(root) = Root::decode(&block)
+            && newest.as_ref().is_none_or(|n| n.number < root.number)
+        {
+            newest = Some(root);
+        }
+    }
+    Ok(newest)
+}
+
+/// The WAL generation of whatever was on the device: its batches must not count in the new store.
+async fn old_generation(device: &Device) -> u64 {
+    newest_root(device)
+        .await
+        .ok()
+        .flatten()
+        .map_or(0, |root| root.wal.generation)
+}
+
+pub(crate) async fn load(
+    device: &Device,
+    layout: Layout,
+    config: Config,
+    root: Root,
+) -> Result<Vos, StoreError> {
+    let mut loader = Loader::new(config, root, (layout.first_block, layout.end_block))?;
+    for (i, addr) in loader.directories().into_iter().enumerate() {
+        if let Some(page) = read_page(device, layout, addr).await? {
+            loader.directory(i, &page)?;
+        }
+    }
+    for (i, addr) in loader.maps().into_iter().enumerate() {
+        let page = read_page(device, layout, addr).await?;
+        loader.map(i, page.as_deref())?;
+    }
+    for (i, addr) in loader.space()?.into_iter().enumerate() {
+        if let Some(page) = read_page(device, layout, addr).await? {
+            loader.group(i, &page)?;
+        }
+    }
+    Ok(loader.finish())
+}
+
+async fn read_page(
+    device: &Device,
+    layout: Layout,
+    addr: BlockAddr,
+) -> Result<Option<Bytes>, StoreError> {
+    if addr.0 == 0 {
+        return Ok(None);
+    }
+    if addr.0 < layout.first_block || addr.0 >= layout.end_block {
+        return Err(Damage::Data { addr }.into());
+    }
+    let offset = addr.byte_offset();
+    let page = device.read(offset, PAGE_SIZE).await;
+    page.map(|p| Some(p.freeze()))
+        .map_err(|e| read_error(offset, PAGE_SIZE as u64, &e))
+}
+
+/// A batch found in the WAL.
+struct Found {
+    records: Vec<Bytes>,
+    /// Every record is intact.
+    whole: bool,
+    /// Where the next batch is expected.
+    next: u64,
+}
+
+/// Reads the WAL region through a window.
+struct WalReader<'a> {
+    device: &'a Device,
+    layout: Layout,
+    window: Bytes,
+    window_at: u64,
+}
+
+impl<'a> WalReader<'a> {
+    fn new(device: &'a Device, layout: Layout) -> WalReader<'a> {
+        WalReader {
+            device,
+            layout,
+            window: Bytes::new(),
+            window_at: 0,
+        }
+    }
+
+    /// The batch of this number, at `at` or at the start of the region.
+    async fn find(
+        &mut self,
+        at: u64,
+        generation: u64,
+        number: u64,
+    ) -> Result<Option<Found>, StoreError> {
+        for offset in [at, 0] {
+            if offset + BLOCK_SIZE > self.layout.wal_bytes {
+                continue;
+            }
+            let block = self.bytes(offset, BLOCK_SIZE).await?;
+            let Some(header) = BatchHeader::decode(&block) else {
+                continue;
+            };
+            let fits = header.batch_len() <= self.layout.wal_bytes - offset;
+            if header.generation != generation || header.number != number || !fits {
+                continue;
+            }
+            let batch = self.bytes(offset, header.batch_len()).await?;
+            let body = batch.slice(HEADER_LEN..HEADER_LEN + header.body_len as usize);
+            let (records, whole) = header.records(&body);
+            let end = offset + header.batch_len();
+            let next = if end == self.layout.wal_bytes { 0 } else { end };
+            return Ok(Some(Found {
+                records,
+                whole,
+                next,
+            }));
+        }
+        Ok(None)
+    }
+
+    async fn bytes(&mut self, offset: u64, len: u64) -> Result<Bytes, StoreError> {
+        let inside =
+            offset >= self.window_at && offset + len <= self.window_at + self.window.len() as u64;
+        if !inside {
+            let want = len
+                .max(REPLAY_WINDOW_BYTES)
+                .min(self.layout.wal_bytes - offset);
+            let at = self.layout.wal_offset + offset;
+            let read = self.device.read(at, want as usize).await;
+            self.window = read.map_err(|e| read_error(at, want, &e))?.freeze();
+            self.window_at = offset;
+        }
+        let start = (offset - self.window_at) as usize;
+        Ok(self.window.slice(start..start + len as usize))
+    }
+}

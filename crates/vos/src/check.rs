@@ -1,0 +1,323 @@
+//! Proving a store sound: every page and block is named exactly once, and nothing named is free.
+//!
+//! [`Checker::step`] walks the tree page by page and may miss pages; the caller loads them, and reads the
+//! data of [`Checker::take_extents`] to verify its checksums. The store must not change meanwhile.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bytes::Bytes;
+
+use crate::codec::Reader;
+use crate::page::{CellValue, Page, PageKind};
+use crate::record::{
+    Body, Extents, ItemValue, ObjectRecord, Piece, TABLE_AKEY, TABLE_CONTAINER, TABLE_EXTENT,
+    TABLE_GARBAGE, TABLE_OBJECT, entry_damaged, extent_offset,
+};
+use crate::tree;
+use crate::types::{BlockAddr, ContainerId, DeviceExtent, PAGE_BLOCKS, PageId, ReadError};
+use crate::vos::Vos;
+
+/// What is wrong with a store.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CheckError {
+    /// Missing pages, or damage.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A page is named twice.
+    #[error("page {} is named twice", .0.0)]
+    PageShared(PageId),
+    /// A page exists that nothing names, or the other way round.
+    #[error("page {} is named {named} and exists {exists}", page.0)]
+    PageLost {
+        /// The page.
+        page: PageId,
+        /// Whether the tree names it.
+        named: bool,
+        /// Whether the page map has it.
+        exists: bool,
+    },
+    /// Keys are not in order.
+    #[error("keys out of order in page {}", .0.0)]
+    Order(PageId),
+    /// Two extents name a block.
+    #[error("block {} is named by two arrays", .0.0)]
+    BlockShared(BlockAddr),
+    /// A block is named but free, or allocated and not named.
+    #[error("block {} is named {named} and allocated {allocated}", block.0)]
+    BlockLost {
+        /// The block.
+        block: BlockAddr,
+        /// Whether an extent names it.
+        named: bool,
+        /// Whether the space map has it.
+        allocated: bool,
+    },
+    /// Free and used blocks do not add up.
+    #[error("{used} blocks are in use, {accounted} are accounted for")]
+    Space {
+        /// By the bitmap.
+        used: u64,
+        /// By what was found.
+        accounted: u64,
+    },
+    /// A tree number is used by two owners, or by none.
+    #[error("tree {number} has {owners} owners")]
+    Owners {
+        /// The number.
+        number: u64,
+        /// How many name it.
+        owners: u64,
+    },
+    /// A container counts other objects than it has.
+    #[error("container {0:?} counts its objects wrong")]
+    ObjectCount(ContainerId),
+}
+
+/// What a check found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CheckSummary {
+    /// Pages of the tree.
+    pub pages: u64,
+    /// Entries in leaves.
+    pub entries: u64,
+    /// Objects.
+    pub objects: u64,
+    /// Extents on the device.
+    pub extents: u64,
+    /// Blocks they occupy.
+    pub blocks: u64,
+    /// Bytes of keys, values and slots in leaf pages.
+    pub leaf_bytes: u64,
+}
+
+/// A check under way.
+pub struct Checker {
+    stack: Vec<PageId>,
+    seen: HashSet<PageId>,
+    /// Blocks named, by the array that names them.
+    blocks: BTreeMap<u64, (u8, u64, u64)>,
+    owners: HashMap<u64, u64>,
+    found: HashSet<u64>,
+    objects: HashMap<u64, u64>,
+    extents: Vec<DeviceExtent>,
+    last_key: Option<Vec<u8>>,
+    arrays: u64,
+    summary: CheckSummary,
+}
+
+impl Checker {
+    /// Starts at the root.
+    pub fn new(vos: &Vos) -> Checker {
+        Checker {
+            stack: vec![vos.root],
+            seen: HashSet::new(),
+            blocks: BTreeMap::new(),
+            owners: HashMap::new(),
+            found: HashSet::new(),
+            objects: HashMap::new(),
+            extents: Vec::new(),
+            last_key: None,
+            arrays: 0,
+            summary: CheckSummary::default(),
+        }
+    }
+
+    /// Looks at the next page; false when all are done. After [`ReadError::Missing`] load and repeat.
+    pub fn step(&mut self, vos: &Vos) -> Result<bool, CheckError> {
+        let Some(&id) = self.stack.last() else {
+            return Ok(false);
+        };
+        let page = vos.pool.get(id)?;
+        // All overflow pages of the leaf are needed: ask for them before anything is noted.
+        if page.is_leaf() {
+            (0..page.count())
+                .try_for_each(|i| tree::load_value(&vos.pool, page.value(i)).map(|_| ()))?;
+        }
+        self.stack.pop();
+        if !self.seen.insert(id) {
+            return Err(CheckError::PageShared(id));
+        }
+        self.summary.pages += 1;
+        match page.kind() {
+            Some(PageKind::Leaf) => self.leaf(vos, id, page)?,
+            Some(PageKind::Interior) => {
+                self.stack
+                    .extend((0..page.count()).rev().map(|i| page.child(i)));
+            }
+            _ => return Err(ReadError::Damaged(crate::Damage::Page { page: id }).into()),
+        }
+        Ok(true)
+    }
+
+    /// Device extents found since the last call.
+    pub fn take_extents(&mut self) -> Vec<DeviceExtent> {
+        std::mem::take(&mut self.extents)
+    }
+
+    /// Compares what was found with the page map, the space map and the counters.
+    pub fn finish(self, vos: &Vos) -> Result<CheckSummary, CheckError> {
+        for id in (vos.reserved_ids..vos.pool.id_limit()).map(PageId) {
+            let (named, exists) = (self.seen.contains(&id), vos.pool.is_used(id));
+            if named != exists {
+                return Err(CheckError::PageLost {
+                    page: id,
+                    named,
+                    exists,
+                });
+            }
+        }
+        let (first, end) = vos.space.bounds();
+        for block in first..end {
+            let (named, allocated) = (self.blocks.contains_key(&block), vos.space.is_data(block));
+            if named != allocated {
+                return Err(CheckError::BlockLost {
+                    block: BlockAddr(block),
+                    named,
+                    allocated,
+                });
+            }
+        }
+        let placed = (0..vos.pool.id_limit()).filter(|&id| vos.pool.location(PageId(id)).is_some());
+        let pages = placed.count() as u64 + vos.map.placed() as u64;
+        let accounted = self.blocks.len() as u64 + vos.space.aging_blocks() + pages * PAGE_BLOCKS;
+        let used = vos.space.used_blocks();
+        if used != accounted {
+            return Err(CheckError::Space { used, accounted });
+        }
+        let used = self
+            .found
+            .iter()
+            .map(|n| (n, self.owners.get(n).copied().unwrap_or(0)));
+        for (&number, owners) in used.chain(self.owners.iter().map(|(n, &c)| (n, c))) {
+            if owners != 1 {
+                return Err(CheckError::Owners { number, owners });
+            }
+        }
+        for (cid, container) in &vos.containers {
+            let found = self
+                .objects
+                .get(&container.record.number)
+                .copied()
+                .unwrap_or(0);
+            if found != container.record.objects {
+                return Err(CheckError::ObjectCount(*cid));
+            }
+        }
+        Ok(CheckSummary {
+            blocks: self.blocks.len() as u64,
+            ..self.summary
+        })
+    }
+
+    fn leaf(&mut self, vos: &Vos, id: PageId, page: &Page) -> Result<(), CheckError> {
+        self.summary.leaf_bytes += page.used() as u64;
+        for i in 0..page.count() {
+            let (key, cell) = (page.key(i), page.value(i));
+            if self.last_key.as_ref().is_some_and(|last| last[..] >= *key) {
+                return Err(CheckError::Order(id));
+            }
+            self.last_key = Some(key.to_vec());
+            self.summary.entries += 1;
+            if let CellValue::Overflow { .. } = cell {
+                for id in cell.overflow_pages().map(PageId) {
+                    if !self.seen.insert(id) {
+                        return Err(CheckError::PageShared(id));
+                    }
+                    self.summary.pages += 1;
+                }
+            }
+            self.entry(key, tree::load_value(&vos.pool, cell)?)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, key: &[u8], value: Bytes) -> Result<(), CheckError> {
+        let table = key.first().copied().unwrap_or(0);
+        let number = key
+            .get(1..9)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u64::from_be_bytes);
+        match table {
+            TABLE_CONTAINER => {
+                let record = crate::record::ContainerRecord::decode(value)?;
+                self.own(record.number);
+            }
+            TABLE_OBJECT => {
+                self.summary.objects += 1;
+                self.found.insert(number);
+                *self.objects.entry(number).or_default() += 1;
+                let record = ObjectRecord::decode(value)?;
+                record
+                    .moved
+                    .iter()
+                    .for_each(|(_, number)| self.own(*number));
+                record
+                    .items
+                    .iter()
+                    .try_for_each(|item| self.value(&item.value))?;
+            }
+            TABLE_AKEY => {
+                self.found.insert(number);
+                self.value(&ItemValue::decode_entry(value)?)?;
+            }
+            TABLE_EXTENT => {
+                self.found.insert(number);
+                let piece = Piece::decode_body(extent_offset(key)?, &mut Reader::new(value));
+                let piece = piece.map_err(|_| entry_damaged(TABLE_EXTENT))?;
+                self.piece(&piece, (1, number))?;
+            }
+            TABLE_GARBAGE => self.own(number),
+            _ => return Err(entry_damaged(table).into()),
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, value: &ItemValue) -> Result<(), CheckError> {
+        let ItemValue::Array(array) = value else {
+            return Ok(());
+        };
+        match &array.extents {
+            Extents::Tree { number, .. } => {
+                self.own(*number);
+                Ok(())
+            }
+            Extents::List(list) => {
+                self.arrays += 1;
+                list.iter()
+                    .try_for_each(|piece| self.piece(piece, (0, self.arrays)))
+            }
+        }
+    }
+
+    /// Notes the blocks of a piece: only pieces of one block's own place in one array may share it.
+    fn piece(&mut self, piece: &Piece, array: (u8, u64)) -> Result<(), CheckError> {
+        let Body::Device(d) = &piece.body else {
+            return Ok(());
+        };
+        self.summary.extents += 1;
+        for i in 0..d.blocks() {
+            // The array offset that the block's first byte would have.
+            let place = piece
+                .offset
+                .wrapping_add(i * crate::types::BLOCK_SIZE)
+                .wrapping_sub(u64::from(d.skip));
+            let owner = (array.0, array.1, place);
+            if self
+                .blocks
+                .insert(d.addr + i, owner)
+                .is_some_and(|was| was != owner)
+            {
+                return Err(CheckError::BlockShared(BlockAddr(d.addr + i)));
+            }
+        }
+        self.extents.push(DeviceExtent {
+            offset: piece.offset,
+            ..DeviceExtent::from(d)
+        });
+        Ok(())
+    }
+
+    fn own(&mut self, number: u64) {
+        *self.owners.entry(number).or_default() += 1;
+    }
+}
