@@ -4,10 +4,32 @@
 //! each stage is one module.
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod admit;
+pub mod apply;
+pub mod boot;
 pub mod errno;
+pub mod front;
+pub mod history;
+pub mod life;
+pub mod list;
+pub mod load;
+pub mod mgr;
+pub mod mon;
 pub mod object;
 pub mod op;
+pub mod options;
 pub mod pg;
 pub mod plan;
+pub mod read;
+pub mod route;
+pub mod serve;
+pub mod session;
 pub mod stats;
+pub mod target;
+pub mod track;
 pub mod view;
+pub mod write;
+
+pub use life::{format, run, start};
+pub use target::{Target, TargetConfig, TargetError};

@@ -16,11 +16,13 @@ mod omap;
 mod tests;
 
 use bytes::Bytes;
+use spirula_wire::msg::ops::{OpArgs, OpCode, op_flag};
+use spirula_wire::msg::osd_op::{OsdOp, OsdOpResult};
 use spirula_wire::types::UTime;
 
 use crate::errno::*;
 use crate::object::ObjectInfo;
-use crate::op::{SubOp, code};
+use crate::op::Extent;
 use crate::stats::StatDelta;
 use crate::view::{Fault, ObjectView, Viewed};
 
@@ -51,7 +53,7 @@ impl Default for Limits {
 /// What the interpreter needs to know besides the ops and the object.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Request<'a> {
-    pub ops: &'a [SubOp],
+    pub ops: &'a [OsdOp],
     pub may_write: bool,
     pub return_vec: bool,
     pub mtime: UTime,
@@ -64,32 +66,38 @@ pub enum Effect {
     /// The object goes with all its parts.
     Remove,
     /// `op`: which operation the bytes came with, for its checksums.
-    Write { offset: u64, data: Bytes, op: usize },
+    Write {
+        offset: u64,
+        data: Bytes,
+        op: usize,
+    },
     Truncate(u64),
-    Zero { offset: u64, length: u64 },
-    SetXattr { name: Bytes, value: Bytes },
+    Zero {
+        offset: u64,
+        length: u64,
+    },
+    SetXattr {
+        name: Bytes,
+        value: Bytes,
+    },
     RemoveXattr(Bytes),
     SetOmap(Vec<(Bytes, Bytes)>),
     SetOmapHeader(Bytes),
     RemoveOmapKeys(Vec<Bytes>),
-    RemoveOmapRange { from: Bytes, to: Bytes },
+    RemoveOmapRange {
+        from: Bytes,
+        to: Bytes,
+    },
     ClearOmap,
-}
-
-/// One operation's part of the reply.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct OpOutput {
-    pub code: u16,
-    pub args: [u8; 28],
-    pub rval: i32,
-    pub data: Vec<Bytes>,
 }
 
 /// What executing the list came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Executed {
     pub result: i32,
-    pub outputs: Vec<OpOutput>,
+    /// Whether the object existed before the request.
+    pub exists: bool,
+    pub outputs: Vec<OsdOpResult>,
     /// Offset of the first read, for the alignment hint of the reply.
     pub data_offset: Option<u64>,
     pub delta: StatDelta,
@@ -97,6 +105,21 @@ pub struct Executed {
     pub change: Option<Change>,
     /// User version of the object before the request.
     pub user_version: u64,
+}
+
+impl Executed {
+    /// No operation ran: the object cannot be read.
+    pub fn failed(request: &Request<'_>, errno: i32) -> Self {
+        Self {
+            result: errno,
+            exists: true,
+            outputs: untouched_outputs(request.ops),
+            data_offset: None,
+            delta: StatDelta::default(),
+            change: None,
+            user_version: 0,
+        }
+    }
 }
 
 /// The object after a request that changed it.
@@ -116,7 +139,7 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
     let old = match view.info() {
         Ok(old) => old,
         Err(Fault::Missing(m)) => return Err(m),
-        Err(Fault::Errno(errno)) => return Ok(failed(request, errno)),
+        Err(Fault::Errno(errno)) => return Ok(Executed::failed(request, errno)),
     };
     let mut run = Run {
         view,
@@ -136,21 +159,8 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
 }
 
 /// The outputs of a request of which no operation ran.
-pub fn untouched_outputs(ops: &[SubOp]) -> Vec<OpOutput> {
-    ops.iter()
-        .map(|op| OpOutput { code: op.code, args: op.args, ..OpOutput::default() })
-        .collect()
-}
-
-fn failed(request: &Request<'_>, errno: i32) -> Executed {
-    Executed {
-        result: errno,
-        outputs: untouched_outputs(request.ops),
-        data_offset: None,
-        delta: StatDelta::default(),
-        change: None,
-        user_version: 0,
-    }
+pub fn untouched_outputs(ops: &[OsdOp]) -> Vec<OsdOpResult> {
+    ops.iter().map(|op| OsdOpResult::of(op, 0)).collect()
 }
 
 /// A step's own result code, or `None` to keep the one before it (as Ceph does for some reads).
@@ -172,24 +182,23 @@ struct Run<'v, V> {
 }
 
 impl<V: ObjectView> Run<'_, V> {
-    fn all(&mut self, ops: &[SubOp]) -> Result<Vec<OpOutput>, V::Missing> {
+    fn all(&mut self, ops: &[OsdOp]) -> Result<Vec<OsdOpResult>, V::Missing> {
         let mut outputs = untouched_outputs(ops);
         for (i, (op, out)) in ops.iter().zip(&mut outputs).enumerate() {
             self.current = i;
-            let mut op = op.clone();
             // WATCH changes no data that a user sees.
-            if op.modifies() && op.code != code::WATCH {
+            if op.code.writes() && op.code != OpCode::WATCH {
                 self.user_modify = true;
             }
-            match self.step(&mut op, out) {
+            match self.step(&op.indata, out) {
                 Ok(Some(result)) => self.result = result,
                 Ok(None) => {}
                 Err(Fault::Errno(errno)) => self.result = errno,
                 Err(Fault::Missing(m)) => return Err(m),
             }
-            (out.code, out.args, out.rval) = (op.code, op.args, self.result);
+            out.rval = self.result;
             if self.result < 0 {
-                if !op.fail_ok() {
+                if op.flags & op_flag::FAILOK == 0 {
                     break;
                 }
                 self.result = 0;
@@ -198,63 +207,64 @@ impl<V: ObjectView> Run<'_, V> {
         Ok(outputs)
     }
 
-    fn step(&mut self, op: &mut SubOp, out: &mut OpOutput) -> Step<V::Missing> {
-        self.munge(op);
-        match op.code {
-            code::READ | code::SYNC_READ => self.read(op, out),
-            code::SPARSE_READ => self.sparse_read(op, out),
-            code::MAPEXT => self.mapext(op, out),
-            code::STAT => self.stat(out),
-            code::CMPEXT => self.cmpext(op),
-            code::CHECKSUM => self.checksum(op, out),
-            code::ASSERT_VER => self.assert_ver(op),
-            code::GETXATTR => self.getxattr(op, out),
-            code::GETXATTRS => self.getxattrs(out),
-            code::CMPXATTR => self.cmpxattr(op),
-            code::OMAP_GET_KEYS => self.omap_get_keys(op, out),
-            code::OMAP_GET_VALS => self.omap_get_vals(op, out),
-            code::OMAP_GET_HEADER => self.omap_get_header(out),
-            code::OMAP_GET_VALS_BY_KEYS => self.omap_get_vals_by_keys(op, out),
-            code::OMAP_CMP => self.omap_cmp(op),
-            code::WRITE => self.write(op),
-            code::WRITEFULL => self.writefull(op),
-            code::APPEND => self.append(op),
-            code::WRITESAME => self.writesame(op),
-            code::TRUNCATE | code::TRIMTRUNC => self.truncate(op),
-            code::ZERO => self.zero(op),
-            code::CREATE => self.create(op),
-            code::DELETE => self.delete(),
-            code::SET_ALLOC_HINT => self.set_alloc_hint(op),
-            code::SETXATTR => self.setxattr(op),
-            code::RMXATTR => self.rmxattr(op),
-            code::OMAP_SET_VALS => self.omap_set_vals(op),
-            code::OMAP_SET_HEADER => self.omap_set_header(op),
-            code::OMAP_CLEAR => self.omap_clear(),
-            code::OMAP_RM_KEYS => self.omap_rm_keys(op),
-            code::OMAP_RM_KEY_RANGE => self.omap_rm_key_range(op),
+    /// `out` carries code, flags and arguments in, and back to the client.
+    fn step(&mut self, input: &Bytes, out: &mut OsdOpResult) -> Step<V::Missing> {
+        self.munge(out);
+        match out.code {
+            OpCode::READ | OpCode::SYNC_READ => self.read(out),
+            OpCode::SPARSE_READ => self.sparse_read(out),
+            OpCode::MAPEXT => self.mapext(out),
+            OpCode::STAT => self.stat(out),
+            OpCode::CMPEXT => self.cmpext(input, out),
+            OpCode::CHECKSUM => self.checksum(input, out),
+            OpCode::ASSERT_VER => self.assert_ver(out),
+            OpCode::GETXATTR => self.getxattr(input, out),
+            OpCode::GETXATTRS => self.getxattrs(out),
+            OpCode::CMPXATTR => self.cmpxattr(input, out),
+            OpCode::OMAP_GET_KEYS => self.omap_get_keys(input, out),
+            OpCode::OMAP_GET_VALS => self.omap_get_vals(input, out),
+            OpCode::OMAP_GET_HEADER => self.omap_get_header(out),
+            OpCode::OMAP_GET_VALS_BY_KEYS => self.omap_get_vals_by_keys(input, out),
+            OpCode::OMAP_CMP => self.omap_cmp(input),
+            OpCode::WRITE => self.write(input, out),
+            OpCode::WRITEFULL => self.writefull(input, out),
+            OpCode::APPEND => self.append(input, out),
+            OpCode::WRITESAME => self.writesame(input, out),
+            OpCode::TRUNCATE | OpCode::TRIMTRUNC => self.truncate(out),
+            OpCode::ZERO => self.zero(out),
+            OpCode::CREATE => self.create(input, out),
+            OpCode::DELETE => self.delete(),
+            OpCode::SET_ALLOC_HINT => self.set_alloc_hint(out),
+            OpCode::SETXATTR => self.setxattr(input, out),
+            OpCode::RMXATTR => self.rmxattr(input, out),
+            OpCode::OMAP_SET_VALS => self.omap_set_vals(input),
+            OpCode::OMAP_SET_HEADER => self.omap_set_header(input),
+            OpCode::OMAP_CLEAR => self.omap_clear(),
+            OpCode::OMAP_RM_KEYS => self.omap_rm_keys(input),
+            OpCode::OMAP_RM_KEY_RANGE => self.omap_rm_key_range(input),
             _ => err(EOPNOTSUPP),
         }
     }
 
     /// Old spellings of arguments: no truncation as (1, -1), and a ZERO that reaches the end.
-    fn munge(&self, op: &mut SubOp) {
-        if !op.uses_extent() {
+    fn munge(&self, op: &mut OsdOpResult) {
+        if !matches!(op.args, OpArgs::Extent { .. }) {
             return;
         }
-        let mut e = op.extent();
+        let mut e = Extent::of(&op.args);
         if e.truncate_seq == 1 && e.truncate_size == u64::MAX {
             (e.truncate_seq, e.truncate_size) = (0, 0);
-            op.set_extent(e);
+            op.args = e.into();
         }
         let max = self.limits.max_object_size;
-        if op.code == code::ZERO
+        if op.code == OpCode::ZERO
             && self.exists
             && e.offset < max
             && (1..=max).contains(&e.length)
             && e.offset + e.length >= self.info.size
             && e.offset < self.info.size
         {
-            op.code = code::TRUNCATE;
+            op.code = OpCode::TRUNCATE;
         }
     }
 
@@ -263,7 +273,10 @@ impl<V: ObjectView> Run<'_, V> {
         self.touched = true;
         if !self.exists {
             self.exists = true;
-            self.info = ObjectInfo { truncate: self.info.truncate, ..ObjectInfo::default() };
+            self.info = ObjectInfo {
+                truncate: self.info.truncate,
+                ..ObjectInfo::default()
+            };
             self.delta.num_objects += 1;
         }
     }
@@ -290,9 +303,9 @@ impl<V: ObjectView> Run<'_, V> {
         mut self,
         request: &Request<'_>,
         old: Option<ObjectInfo>,
-        mut outputs: Vec<OpOutput>,
+        mut outputs: Vec<OsdOpResult>,
     ) -> Executed {
-        let user_version = old.as_ref().map_or(0, |o| o.user_version);
+        let (exists, user_version) = (old.is_some(), old.as_ref().map_or(0, |o| o.user_version));
         let changed = self.touched && self.result >= 0 && request.may_write;
         if changed {
             self.result = settle_write_outputs(request, self.result, &mut outputs);
@@ -311,9 +324,14 @@ impl<V: ObjectView> Run<'_, V> {
                 user_modify: self.user_modify,
             }
         });
-        let delta = if change.is_some() { self.delta } else { self.delta.reads_only() };
+        let delta = if change.is_some() {
+            self.delta
+        } else {
+            self.delta.reads_only()
+        };
         Executed {
             result: self.result,
+            exists,
             outputs,
             data_offset: self.data_offset,
             delta,
@@ -325,16 +343,15 @@ impl<V: ObjectView> Run<'_, V> {
 
 /// A write that succeeds returns no data, since a repetition could not return the same; with
 /// RETURNVEC it may return a little, which the log keeps.
-fn settle_write_outputs(request: &Request<'_>, result: i32, outputs: &mut [OpOutput]) -> i32 {
+fn settle_write_outputs(request: &Request<'_>, result: i32, outputs: &mut [OsdOpResult]) -> i32 {
     if !request.return_vec {
-        outputs.iter_mut().for_each(|o| o.data.clear());
+        outputs.iter_mut().for_each(|o| o.outdata.clear());
         return 0;
     }
     let mut result = result;
     for out in outputs {
-        let len: usize = out.data.iter().map(Bytes::len).sum();
-        if len as u64 > request.limits.max_write_op_reply_len {
-            out.data.clear();
+        if out.out_len() as u64 > request.limits.max_write_op_reply_len {
+            out.outdata.clear();
             out.rval = -EOVERFLOW;
             result = -EOVERFLOW;
         }

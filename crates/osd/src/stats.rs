@@ -1,6 +1,11 @@
 //! Counters of a PG, kept incrementally and stored with every log entry.
 
+use std::time::Duration;
+
+use spirula_wire::types::{ObjectStatCollection, ObjectStatSum, PgStat, UTime, pg_state};
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
+
+use crate::pg::Pg;
 
 /// The part of Ceph's `object_stat_sum_t` that changes at size 1 without snapshots; as a delta and
 /// as a sum.
@@ -31,7 +36,11 @@ impl StatDelta {
 
     /// What a request that changed nothing still counts.
     pub fn reads_only(self) -> Self {
-        Self { num_rd: self.num_rd, num_rd_kb: self.num_rd_kb, ..Self::default() }
+        Self {
+            num_rd: self.num_rd,
+            num_rd_kb: self.num_rd_kb,
+            ..Self::default()
+        }
     }
 
     /// Whether applying it takes space: what a full pool refuses.
@@ -71,4 +80,72 @@ impl Decode for StatDelta {
             num_wr_kb: r.i64()?,
         })
     }
+}
+
+impl StatDelta {
+    /// As Ceph counts: every object is one copy, and dirty since nothing flushes it.
+    pub fn to_ceph(self) -> ObjectStatSum {
+        ObjectStatSum {
+            num_bytes: self.num_bytes,
+            num_objects: self.num_objects,
+            num_object_copies: self.num_objects,
+            num_objects_dirty: self.num_objects,
+            num_objects_omap: self.num_objects_omap,
+            num_rd: self.num_rd,
+            num_rd_kb: self.num_rd_kb,
+            num_wr: self.num_wr,
+            num_wr_kb: self.num_wr_kb,
+            ..ObjectStatSum::default()
+        }
+    }
+}
+
+/// What a primary reports about a PG. `seq` grows with every report.
+pub fn pg_stat(pg: &Pg, epoch: u32, seq: u64, now: Duration) -> PgStat {
+    let (state, mapping) = (pg.state.borrow(), pg.mapping.borrow());
+    let (now, since) = (UTime::from(now), UTime::from(mapping.since_wall));
+    let mut stat = PgStat {
+        version: state.last_update,
+        reported_seq: seq,
+        reported_epoch: epoch,
+        log_start: state.log.tail(),
+        ondisk_log_start: state.log.tail(),
+        created: mapping.created,
+        last_epoch_clean: mapping.since,
+        stats: ObjectStatCollection {
+            sum: state.stats.to_ceph(),
+            ..Default::default()
+        },
+        log_size: state.log.len() as i64,
+        ondisk_log_size: state.log.len() as i64,
+        up: mapping.up.clone(),
+        acting: mapping.acting.clone(),
+        up_primary: mapping.up_primary,
+        acting_primary: mapping.acting_primary,
+        mapping_epoch: mapping.since,
+        last_fresh: now,
+        last_change: since,
+        last_unstale: now,
+        last_scrub_stamp: since,
+        last_deep_scrub_stamp: since,
+        last_clean_scrub_stamp: since,
+        ..PgStat::default()
+    };
+    if pg.active.get() {
+        stat.set_state(pg_state::ACTIVE | pg_state::CLEAN);
+        stat.last_became_active = since;
+        stat.last_became_peered = since;
+        for time in [
+            &mut stat.last_active,
+            &mut stat.last_clean,
+            &mut stat.last_peered,
+            &mut stat.last_undegraded,
+            &mut stat.last_fullsized,
+        ] {
+            *time = now;
+        }
+    } else {
+        stat.set_state(pg_state::PEERING);
+    }
+    stat
 }

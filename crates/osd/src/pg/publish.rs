@@ -30,7 +30,11 @@ struct Slot {
 
 impl Default for Publisher {
     fn default() -> Self {
-        Self { base: Cell::new(1), pending: RefCell::default(), failed: Cell::new(false) }
+        Self {
+            base: Cell::new(1),
+            pending: RefCell::default(),
+            failed: Cell::new(false),
+        }
     }
 }
 
@@ -54,7 +58,9 @@ impl Publisher {
     /// The write of `ticket` is durable.
     pub fn durable(&self, ticket: u64) {
         let mut pending = self.pending.borrow_mut();
-        let Some(at) = ticket.checked_sub(self.base.get()) else { return };
+        let Some(at) = ticket.checked_sub(self.base.get()) else {
+            return;
+        };
         if let Some(slot) = pending.get_mut(at as usize) {
             slot.durable = true;
         }
@@ -84,10 +90,10 @@ impl Publisher {
                 return Poll::Ready(Err(Unpublished));
             }
             let at = (ticket - self.base.get()) as usize;
-            if let Some(slot) = self.pending.borrow_mut().get_mut(at) {
-                if !slot.wakers.iter().any(|w| w.will_wake(cx.waker())) {
-                    slot.wakers.push(cx.waker().clone());
-                }
+            if let Some(slot) = self.pending.borrow_mut().get_mut(at)
+                && !slot.wakers.iter().any(|w| w.will_wake(cx.waker()))
+            {
+                slot.wakers.push(cx.waker().clone());
             }
             Poll::Pending
         })

@@ -1,17 +1,19 @@
 //! Operations on an object's data, its existence and its size.
 
 use bytes::{Bytes, BytesMut};
+use spirula_wire::msg::ops::{OpArgs, OpCode, op_flag};
+use spirula_wire::msg::osd_op::OsdOpResult;
 use spirula_wire::{Encode, Features};
 
-use super::{Effect, OpOutput, Run, Step, err, kib, ok};
+use super::{Effect, Run, Step, err, kib, ok};
 use crate::errno::*;
 use crate::object::ObjectInfo;
-use crate::op::{Extent, SubOp, code, op_flag};
+use crate::op::Extent;
 use crate::view::{Fault, ObjectView, Viewed};
 
 impl<V: ObjectView> Run<'_, V> {
-    pub(super) fn read(&mut self, op: &mut SubOp, out: &mut OpOutput) -> Step<V::Missing> {
-        let mut e = op.extent();
+    pub(super) fn read(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
+        let mut e = Extent::of(&out.args);
         self.data_offset.get_or_insert(e.offset);
         let mut size = self.info.size;
         if self.truncated_by(e) && size > e.truncate_size {
@@ -22,59 +24,67 @@ impl<V: ObjectView> Run<'_, V> {
         }
         e.length = clip(e.offset, e.length, size);
         if e.length > 0 {
-            out.data = self.view.read(e.offset, e.length)?;
+            out.outdata = self.view.read(e.offset, e.length)?;
         }
-        op.set_extent_length(e.length);
+        out.args = e.into();
         self.count_read(e.length);
         ok()
     }
 
-    pub(super) fn sparse_read(&mut self, op: &mut SubOp, out: &mut OpOutput) -> Step<V::Missing> {
-        let e = op.extent();
+    pub(super) fn sparse_read(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
+        let e = Extent::of(&out.args);
         if e.truncate_seq != 0 {
             return err(EINVAL);
         }
         self.require_stored()?;
-        let extents = self.view.extents(e.offset, clip(e.offset, e.length, self.info.size))?;
+        let extents = self
+            .view
+            .extents(e.offset, clip(e.offset, e.length, self.info.size))?;
         let total: u64 = extents.iter().map(|x| x.1).sum();
         let mut head = Vec::new();
         extents.encode(&mut head, Features::PACIFIC);
         (total as u32).encode(&mut head, Features::PACIFIC);
-        out.data = vec![head.into()];
+        out.outdata = vec![head.into()];
         for (offset, length) in extents {
-            out.data.extend(self.view.read(offset, length)?);
+            out.outdata.extend(self.view.read(offset, length)?);
         }
-        op.set_extent_length(total);
+        out.args = Extent { length: total, ..e }.into();
         self.count_read(total);
         ok()
     }
 
-    pub(super) fn mapext(&mut self, op: &SubOp, out: &mut OpOutput) -> Step<V::Missing> {
-        let e = op.extent();
+    pub(super) fn mapext(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
+        let e = Extent::of(&out.args);
         self.require_stored()?;
-        let extents = self.view.extents(e.offset, clip(e.offset, e.length, self.info.size))?;
-        out.data = vec![extents.to_bytes(Features::PACIFIC).into()];
+        let extents = self
+            .view
+            .extents(e.offset, clip(e.offset, e.length, self.info.size))?;
+        out.outdata = vec![extents.to_bytes(Features::PACIFIC).into()];
         self.count_read(0);
         Ok(None)
     }
 
-    pub(super) fn stat(&mut self, out: &mut OpOutput) -> Step<V::Missing> {
+    pub(super) fn stat(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
         self.delta.num_rd += 1;
         if !self.exists {
             return err(ENOENT);
         }
         let mut raw = self.info.size.to_bytes(Features::PACIFIC);
         self.info.mtime.encode(&mut raw, Features::PACIFIC);
-        out.data = vec![raw.into()];
+        out.outdata = vec![raw.into()];
         Ok(None)
     }
 
     /// Compares with what a read returns, zeroes after its end.
-    pub(super) fn cmpext(&mut self, op: &mut SubOp) -> Step<V::Missing> {
-        let mut e = op.extent();
-        let size = if self.truncated_by(e) { e.truncate_size } else { self.info.size };
+    pub(super) fn cmpext(&mut self, input: &Bytes, out: &mut OsdOpResult) -> Step<V::Missing> {
+        let mut e = Extent::of(&out.args);
+        let size = if self.truncated_by(e) {
+            e.truncate_size
+        } else {
+            self.info.size
+        };
         e.length = clip(e.offset, e.length, size);
-        op.set_extent_length(e.length);
+        out.args = e.into();
         let stored = if e.length == 0 || !self.exists {
             Vec::new()
         } else {
@@ -84,7 +94,11 @@ impl<V: ObjectView> Run<'_, V> {
             stored
         };
         let stored = stored.iter().flatten().copied().chain(std::iter::repeat(0));
-        match op.indata.iter().zip(stored).position(|(want, have)| *want != have) {
+        match input
+            .iter()
+            .zip(stored)
+            .position(|(want, have)| *want != have)
+        {
             None => ok(),
             Some(at) => {
                 let at = i32::try_from(at).unwrap_or(i32::MAX - MAX_ERRNO);
@@ -93,8 +107,11 @@ impl<V: ObjectView> Run<'_, V> {
         }
     }
 
-    pub(super) fn assert_ver(&self, op: &SubOp) -> Step<V::Missing> {
-        match op.assert_ver() {
+    pub(super) fn assert_ver(&self, out: &OsdOpResult) -> Step<V::Missing> {
+        let OpArgs::AssertVer { ver } = out.args else {
+            return err(EINVAL);
+        };
+        match ver {
             0 => err(EINVAL),
             v if v < self.info.user_version => err(ERANGE),
             v if v > self.info.user_version => err(EOVERFLOW),
@@ -102,13 +119,13 @@ impl<V: ObjectView> Run<'_, V> {
         }
     }
 
-    pub(super) fn write(&mut self, op: &mut SubOp) -> Step<V::Missing> {
-        let e = op.extent();
-        if e.length != op.indata.len() as u64 {
+    pub(super) fn write(&mut self, input: &Bytes, out: &mut OsdOpResult) -> Step<V::Missing> {
+        let e = Extent::of(&out.args);
+        if e.length != input.len() as u64 {
             return err(EINVAL);
         }
-        let length = self.write_at(e, op.indata.clone())?;
-        op.set_extent_length(length);
+        let length = self.write_at(e, input.clone())?;
+        out.args = Extent { length, ..e }.into();
         ok()
     }
 
@@ -132,7 +149,11 @@ impl<V: ObjectView> Run<'_, V> {
         self.ensure_exists();
         if length > 0 {
             let op = self.current;
-            self.effect(Effect::Write { offset: e.offset, data, op });
+            self.effect(Effect::Write {
+                offset: e.offset,
+                data,
+                op,
+            });
         } else if e.offset > self.info.size {
             self.effect(Effect::Truncate(e.offset));
         }
@@ -141,9 +162,9 @@ impl<V: ObjectView> Run<'_, V> {
         Ok(length)
     }
 
-    pub(super) fn writefull(&mut self, op: &SubOp) -> Step<V::Missing> {
-        let length = op.extent().length;
-        if length != op.indata.len() as u64 {
+    pub(super) fn writefull(&mut self, input: &Bytes, out: &mut OsdOpResult) -> Step<V::Missing> {
+        let length = Extent::of(&out.args).length;
+        if length != input.len() as u64 {
             return err(EINVAL);
         }
         self.check_range(0, length)?;
@@ -154,16 +175,20 @@ impl<V: ObjectView> Run<'_, V> {
         }
         if length > 0 {
             let op_index = self.current;
-            self.effect(Effect::Write { offset: 0, data: op.indata.clone(), op: op_index });
+            self.effect(Effect::Write {
+                offset: 0,
+                data: input.clone(),
+                op: op_index,
+            });
         }
         self.resize(length);
         self.count_write(length);
         ok()
     }
 
-    pub(super) fn append(&mut self, op: &SubOp) -> Step<V::Missing> {
-        let length = op.extent().length;
-        if length != op.indata.len() as u64 {
+    pub(super) fn append(&mut self, input: &Bytes, out: &mut OsdOpResult) -> Step<V::Missing> {
+        let length = Extent::of(&out.args).length;
+        if length != input.len() as u64 {
             return err(EINVAL);
         }
         let at = Extent {
@@ -172,36 +197,47 @@ impl<V: ObjectView> Run<'_, V> {
             truncate_seq: self.info.truncate_seq(),
             truncate_size: 0,
         };
-        self.write_at(at, op.indata.clone())?;
+        self.write_at(at, input.clone())?;
         ok()
     }
 
-    pub(super) fn writesame(&mut self, op: &SubOp) -> Step<V::Missing> {
-        let (offset, length, data_length) = op.writesame();
+    pub(super) fn writesame(&mut self, input: &Bytes, out: &mut OsdOpResult) -> Step<V::Missing> {
+        let OpArgs::WriteSame {
+            offset,
+            length,
+            data_length,
+        } = out.args
+        else {
+            return err(EINVAL);
+        };
         if length == 0 {
             return ok();
         }
         if data_length == 0
             || !length.is_multiple_of(data_length)
-            || data_length != op.indata.len() as u64
+            || data_length != input.len() as u64
         {
             return err(EINVAL);
         }
         self.check_range(offset, length)?;
         let mut data = BytesMut::with_capacity(length as usize);
         for _ in 0..length / data_length {
-            data.extend_from_slice(&op.indata);
+            data.extend_from_slice(input);
         }
-        let e = Extent { offset, length, ..Extent::default() };
+        let e = Extent {
+            offset,
+            length,
+            ..Extent::default()
+        };
         self.write_at(e, data.freeze())?;
         ok()
     }
 
-    pub(super) fn truncate(&mut self, op: &mut SubOp) -> Step<V::Missing> {
-        let mut e = op.extent();
-        if op.code == code::TRIMTRUNC {
+    pub(super) fn truncate(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
+        let mut e = Extent::of(&out.args);
+        if out.code == OpCode::TRIMTRUNC {
             e.offset = e.truncate_size;
-            op.set_extent(e);
+            out.args = e.into();
         }
         if !self.exists {
             return ok();
@@ -224,8 +260,8 @@ impl<V: ObjectView> Run<'_, V> {
         ok()
     }
 
-    pub(super) fn zero(&mut self, op: &SubOp) -> Step<V::Missing> {
-        let e = op.extent();
+    pub(super) fn zero(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
+        let e = Extent::of(&out.args);
         let max = self.limits.max_object_size;
         let sane = e.offset < max && (1..=max).contains(&e.length);
         if sane && self.exists && e.offset + e.length >= self.info.size {
@@ -237,19 +273,22 @@ impl<V: ObjectView> Run<'_, V> {
             return err(EINVAL);
         }
         if self.exists {
-            self.effect(Effect::Zero { offset: e.offset, length: e.length });
+            self.effect(Effect::Zero {
+                offset: e.offset,
+                length: e.length,
+            });
             self.delta.num_wr += 1;
         }
         ok()
     }
 
-    pub(super) fn create(&mut self, op: &SubOp) -> Step<V::Missing> {
-        if self.exists && op.flags & op_flag::EXCL != 0 {
+    pub(super) fn create(&mut self, input: &Bytes, out: &mut OsdOpResult) -> Step<V::Missing> {
+        if self.exists && out.flags & op_flag::EXCL != 0 {
             return err(EEXIST);
         }
         // A category was given here once; it must still be a string.
-        if !op.indata.is_empty() {
-            super::cut::Cut::new(&op.indata).blob()?;
+        if !input.is_empty() {
+            super::cut::Cut::new(input).blob()?;
         }
         self.ensure_exists();
         ok()
@@ -268,9 +307,17 @@ impl<V: ObjectView> Run<'_, V> {
         ok()
     }
 
-    pub(super) fn set_alloc_hint(&mut self, op: &SubOp) -> Step<V::Missing> {
+    pub(super) fn set_alloc_hint(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
+        let OpArgs::AllocHint {
+            expected_object_size,
+            expected_write_size,
+            flags,
+        } = out.args
+        else {
+            return err(EINVAL);
+        };
         self.ensure_exists();
-        let hint = op.alloc_hint();
+        let hint = (expected_object_size, expected_write_size, flags);
         self.info.alloc_hint = (hint != (0, 0, 0)).then_some(hint);
         ok()
     }

@@ -1,12 +1,12 @@
 //! Operations on an object's omap: its header and its ordered key/value pairs.
 
 use bytes::Bytes;
+use spirula_wire::msg::osd_op::OsdOpResult;
 use spirula_wire::{Encode, Features};
 
 use super::cut::Cut;
-use super::{Effect, OpOutput, Run, Step, err, kib, ok};
+use super::{Effect, Run, Step, err, kib, ok};
 use crate::errno::*;
-use crate::op::SubOp;
 use crate::view::{ObjectView, Viewed};
 
 const F: Features = Features::PACIFIC;
@@ -14,14 +14,24 @@ const F: Features = Features::PACIFIC;
 const BATCH: usize = 256;
 
 impl<V: ObjectView> Run<'_, V> {
-    pub(super) fn omap_get_keys(&mut self, op: &SubOp, out: &mut OpOutput) -> Step<V::Missing> {
-        let mut input = Cut::new(&op.indata);
+    pub(super) fn omap_get_keys(
+        &mut self,
+        input: &Bytes,
+        out: &mut OsdOpResult,
+    ) -> Step<V::Missing> {
+        let mut input = Cut::new(input);
         let (after, max) = (input.blob()?, input.u64()?);
-        self.list(&after, &Bytes::new(), max, out, |key, _, raw| key.encode(raw, F))
+        self.list(&after, &Bytes::new(), max, out, |key, _, raw| {
+            key.encode(raw, F)
+        })
     }
 
-    pub(super) fn omap_get_vals(&mut self, op: &SubOp, out: &mut OpOutput) -> Step<V::Missing> {
-        let mut input = Cut::new(&op.indata);
+    pub(super) fn omap_get_vals(
+        &mut self,
+        input: &Bytes,
+        out: &mut OsdOpResult,
+    ) -> Step<V::Missing> {
+        let mut input = Cut::new(input);
         let (after, max, prefix) = (input.blob()?, input.u64()?, input.blob()?);
         self.list(&after, &prefix, max, out, |key, value, raw| {
             key.encode(raw, F);
@@ -35,17 +45,22 @@ impl<V: ObjectView> Run<'_, V> {
         after: &Bytes,
         prefix: &Bytes,
         max: u64,
-        out: &mut OpOutput,
+        out: &mut OsdOpResult,
         encode: impl Fn(&Bytes, &Bytes, &mut Vec<u8>),
     ) -> Step<V::Missing> {
         let max = max.min(self.limits.max_omap_entries_per_request) as usize;
         let max_bytes = self.limits.max_omap_bytes_per_request as usize;
         let mut raw = 0u32.to_bytes(F);
         let (mut num, mut more) = (0u32, false);
-        let (mut from, mut exclusive) =
-            if prefix > after { (prefix.clone(), false) } else { (after.clone(), true) };
+        let (mut from, mut exclusive) = if prefix > after {
+            (prefix.clone(), false)
+        } else {
+            (after.clone(), true)
+        };
         'listing: while self.has_omap()? {
-            let batch = self.view.omap_range(&from, exclusive, BATCH.min(max - num as usize + 1))?;
+            let batch =
+                self.view
+                    .omap_range(&from, exclusive, BATCH.min(max - num as usize + 1))?;
             let Some((last, _)) = batch.last() else { break };
             (from, exclusive) = (last.clone(), true);
             for (key, value) in &batch {
@@ -63,26 +78,26 @@ impl<V: ObjectView> Run<'_, V> {
         raw[..4].copy_from_slice(&num.to_le_bytes());
         more.encode(&mut raw, F);
         self.count_read(raw.len() as u64);
-        out.data = vec![raw.into()];
+        out.outdata = vec![raw.into()];
         Ok(None)
     }
 
-    pub(super) fn omap_get_header(&mut self, out: &mut OpOutput) -> Step<V::Missing> {
+    pub(super) fn omap_get_header(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
         if !self.has_omap()? {
             return Ok(None);
         }
         let header = self.view.omap_header()?;
         self.count_read(header.len() as u64);
-        out.data = vec![header];
+        out.outdata = vec![header];
         Ok(None)
     }
 
     pub(super) fn omap_get_vals_by_keys(
         &mut self,
-        op: &SubOp,
-        out: &mut OpOutput,
+        input: &Bytes,
+        out: &mut OsdOpResult,
     ) -> Step<V::Missing> {
-        let mut keys = strings(&op.indata)?;
+        let mut keys = strings(input)?;
         keys.sort_unstable();
         keys.dedup();
         let mut found = Vec::new();
@@ -95,16 +110,16 @@ impl<V: ObjectView> Run<'_, V> {
         }
         let raw = found.to_bytes(F);
         self.count_read(raw.len() as u64);
-        out.data = vec![raw.into()];
+        out.outdata = vec![raw.into()];
         Ok(None)
     }
 
     /// An absent key compares as an empty value.
-    pub(super) fn omap_cmp(&mut self, op: &SubOp) -> Step<V::Missing> {
+    pub(super) fn omap_cmp(&mut self, input: &Bytes) -> Step<V::Missing> {
         if !self.exists {
             return err(ENOENT);
         }
-        let mut input = Cut::new(&op.indata);
+        let mut input = Cut::new(input);
         let mut assertions = Vec::new();
         for _ in 0..input.count(12)? {
             assertions.push((input.blob()?, input.blob()?, input.u32()?));
@@ -113,7 +128,12 @@ impl<V: ObjectView> Run<'_, V> {
         self.delta.num_rd += 1;
         let stored = self.has_omap()?;
         for (key, want, cmp) in assertions {
-            let have = if stored { self.view.omap_value(&key)? } else { None }.unwrap_or_default();
+            let have = if stored {
+                self.view.omap_value(&key)?
+            } else {
+                None
+            }
+            .unwrap_or_default();
             let holds = match cmp {
                 1 => have == want,
                 3 => have > want,
@@ -127,24 +147,24 @@ impl<V: ObjectView> Run<'_, V> {
         Ok(None)
     }
 
-    pub(super) fn omap_set_vals(&mut self, op: &SubOp) -> Step<V::Missing> {
-        let mut input = Cut::new(&op.indata);
+    pub(super) fn omap_set_vals(&mut self, input: &Bytes) -> Step<V::Missing> {
+        let mut rest = Cut::new(input);
         let mut pairs = Vec::new();
-        for _ in 0..input.count(8)? {
-            pairs.push((input.blob()?, input.blob()?));
+        for _ in 0..rest.count(8)? {
+            pairs.push((rest.blob()?, rest.blob()?));
         }
         self.ensure_exists();
         self.info.omap = true;
         self.effect(Effect::SetOmap(pairs));
         self.delta.num_wr += 1;
-        self.delta.num_wr_kb += kib(op.indata.len() as u64);
+        self.delta.num_wr_kb += kib(input.len() as u64);
         ok()
     }
 
-    pub(super) fn omap_set_header(&mut self, op: &SubOp) -> Step<V::Missing> {
+    pub(super) fn omap_set_header(&mut self, input: &Bytes) -> Step<V::Missing> {
         self.ensure_exists();
         self.info.omap = true;
-        self.effect(Effect::SetOmapHeader(op.indata.clone()));
+        self.effect(Effect::SetOmapHeader(input.clone()));
         self.delta.num_wr += 1;
         ok()
     }
@@ -161,21 +181,21 @@ impl<V: ObjectView> Run<'_, V> {
         ok()
     }
 
-    pub(super) fn omap_rm_keys(&mut self, op: &SubOp) -> Step<V::Missing> {
+    pub(super) fn omap_rm_keys(&mut self, input: &Bytes) -> Step<V::Missing> {
         if !self.exists {
             return err(ENOENT);
         }
-        let keys = strings(&op.indata)?;
+        let keys = strings(input)?;
         self.effect(Effect::RemoveOmapKeys(keys));
         self.delta.num_wr += 1;
         ok()
     }
 
-    pub(super) fn omap_rm_key_range(&mut self, op: &SubOp) -> Step<V::Missing> {
+    pub(super) fn omap_rm_key_range(&mut self, input: &Bytes) -> Step<V::Missing> {
         if !self.exists {
             return err(ENOENT);
         }
-        let mut input = Cut::new(&op.indata);
+        let mut input = Cut::new(input);
         let (from, to) = (input.blob()?, input.blob()?);
         self.effect(Effect::RemoveOmapRange { from, to });
         self.delta.num_wr += 1;

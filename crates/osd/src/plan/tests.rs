@@ -7,7 +7,6 @@ use bytes::Bytes;
 use spirula_wire::{Encode, Features};
 
 use super::*;
-use crate::op::{Extent, XattrArgs, op_flag};
 
 const F: Features = Features::PACIFIC;
 
@@ -23,19 +22,27 @@ struct Model {
 
 impl Model {
     fn of(data: &str) -> Self {
-        let mut m = Self { info: Some(ObjectInfo::default()), ..Self::default() };
+        let mut m = Self {
+            info: Some(ObjectInfo::default()),
+            ..Self::default()
+        };
         m.run(&[write_full(data)]);
         m
     }
 
     /// Executes, applies what it decided, and returns it.
-    fn run(&mut self, ops: &[SubOp]) -> Executed {
+    fn run(&mut self, ops: &[OsdOp]) -> Executed {
         self.run_as(ops, false)
     }
 
-    fn run_as(&mut self, ops: &[SubOp], return_vec: bool) -> Executed {
-        let may_write = ops.iter().any(SubOp::modifies);
-        let request = Request { ops, may_write, return_vec, ..Request::default() };
+    fn run_as(&mut self, ops: &[OsdOp], return_vec: bool) -> Executed {
+        let may_write = ops.iter().any(|o| o.code.writes());
+        let request = Request {
+            ops,
+            may_write,
+            return_vec,
+            ..Request::default()
+        };
         let Ok(done) = execute(&request, self);
         if let Some(change) = &done.change {
             for effect in &change.effects {
@@ -43,7 +50,10 @@ impl Model {
             }
             self.info = change.info.clone();
             let size = self.info.as_ref().map_or(0, |i| i.size);
-            assert!(self.data.len() as u64 <= size, "data beyond the recorded size");
+            assert!(
+                self.data.len() as u64 <= size,
+                "data beyond the recorded size"
+            );
         }
         done
     }
@@ -116,74 +126,93 @@ impl ObjectView for Model {
         Ok(vec![Bytes::from(data).slice(offset as usize..)])
     }
     fn extents(&self, offset: u64, len: u64) -> Viewed<Vec<(u64, u64)>, Infallible> {
-        Ok(if len == 0 { vec![] } else { vec![(offset, len)] })
+        Ok(if len == 0 {
+            vec![]
+        } else {
+            vec![(offset, len)]
+        })
     }
 }
 
-fn ranged(code: u16, offset: u64, length: u64, data: &str) -> SubOp {
-    let mut op = SubOp { code, indata: data.to_owned().into(), ..SubOp::default() };
-    op.set_extent(Extent { offset, length, ..Extent::default() });
-    op
+fn ranged(code: OpCode, offset: u64, length: u64, data: &str) -> OsdOp {
+    OsdOp::new(code, OpArgs::extent(offset, length), data.to_owned().into())
 }
 
-fn plain(code: u16) -> SubOp {
-    SubOp::new(code)
+fn plain(code: OpCode) -> OsdOp {
+    OsdOp {
+        code,
+        ..OsdOp::default()
+    }
 }
 
-fn write(offset: u64, data: &str) -> SubOp {
-    ranged(code::WRITE, offset, data.len() as u64, data)
+fn write(offset: u64, data: &str) -> OsdOp {
+    ranged(OpCode::WRITE, offset, data.len() as u64, data)
 }
 
-fn write_full(data: &str) -> SubOp {
-    ranged(code::WRITEFULL, 0, data.len() as u64, data)
+fn write_full(data: &str) -> OsdOp {
+    ranged(OpCode::WRITEFULL, 0, data.len() as u64, data)
 }
 
-fn read(offset: u64, length: u64) -> SubOp {
-    ranged(code::READ, offset, length, "")
+fn read(offset: u64, length: u64) -> OsdOp {
+    ranged(OpCode::READ, offset, length, "")
 }
 
-fn fail_ok(op: SubOp) -> SubOp {
-    SubOp { flags: op.flags | op_flag::FAILOK, ..op }
+fn fail_ok(op: OsdOp) -> OsdOp {
+    OsdOp {
+        flags: op.flags | op_flag::FAILOK,
+        ..op
+    }
 }
 
-fn xattr(code: u16, name: &str, value: &[u8], cmp: (u8, u8)) -> SubOp {
+fn xattr(code: OpCode, name: &str, value: &[u8], cmp: (u8, u8)) -> OsdOp {
     let indata = [name.as_bytes(), value].concat().into();
-    let mut op = SubOp { code, indata, ..SubOp::default() };
-    op.set_xattr(XattrArgs {
+    let args = OpArgs::Xattr {
         name_len: name.len() as u32,
         value_len: value.len() as u32,
         cmp_op: cmp.0,
         cmp_mode: cmp.1,
-    });
-    op
+    };
+    OsdOp::new(code, args, indata)
 }
 
-fn set_xattr(name: &str, value: &str) -> SubOp {
-    xattr(code::SETXATTR, name, value.as_bytes(), (0, 0))
+fn set_xattr(name: &str, value: &str) -> OsdOp {
+    xattr(OpCode::SETXATTR, name, value.as_bytes(), (0, 0))
 }
 
-fn with_input(code: u16, input: &[u8]) -> SubOp {
-    SubOp { code, indata: Bytes::copy_from_slice(input), ..SubOp::default() }
+fn with_input(code: OpCode, input: &[u8]) -> OsdOp {
+    OsdOp {
+        code,
+        indata: Bytes::copy_from_slice(input),
+        ..OsdOp::default()
+    }
 }
 
 fn pairs(list: &[(&str, &str)]) -> Vec<u8> {
-    let list: Vec<(String, String)> =
-        list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let list: Vec<(String, String)> = list
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
     list.to_bytes(F)
 }
 
-fn text(out: &OpOutput) -> String {
-    String::from_utf8_lossy(&out.data.concat()).into_owned()
+fn text(out: &OsdOpResult) -> String {
+    String::from_utf8_lossy(&out.outdata.concat()).into_owned()
 }
 
 /// Results of each list, run on fresh objects with data "hello".
 #[track_caller]
-fn check(ops: &[SubOp], result: i32, rvals: &[i32], data: Option<&str>) {
+fn check(ops: &[OsdOp], result: i32, rvals: &[i32], data: Option<&str>) {
     let mut m = Model::of("hello");
     let done = m.run(ops);
     assert_eq!(done.result, result);
-    assert_eq!(done.outputs.iter().map(|o| o.rval).collect::<Vec<_>>(), rvals);
-    let after = m.info.is_some().then(|| String::from_utf8_lossy(&m.data).into_owned());
+    assert_eq!(
+        done.outputs.iter().map(|o| o.rval).collect::<Vec<_>>(),
+        rvals
+    );
+    let after = m
+        .info
+        .is_some()
+        .then(|| String::from_utf8_lossy(&m.data).into_owned());
     assert_eq!(after.as_deref(), data);
 }
 
@@ -192,20 +221,47 @@ fn data_writes() {
     check(&[write(5, " you")], 0, &[0], Some("hello you"));
     check(&[write(1, "ipp")], 0, &[0], Some("hippo"));
     check(&[write_full("yo")], 0, &[0], Some("yo"));
-    check(&[ranged(code::APPEND, 0, 1, "!")], 0, &[0], Some("hello!"));
-    check(&[ranged(code::APPEND, 0, 0, "")], 0, &[0], Some("hello"));
-    check(&[ranged(code::TRUNCATE, 2, 0, "")], 0, &[0], Some("he"));
-    check(&[ranged(code::ZERO, 1, 2, "")], 0, &[0], Some("h\0\0lo"));
-    check(&[ranged(code::ZERO, 1, 9, "")], 0, &[0], Some("h"));
-    check(&[ranged(code::ZERO, 5, 9, "")], 0, &[0], Some("hello"));
-    check(&[plain(code::DELETE)], 0, &[0], None);
-    check(&[plain(code::DELETE), plain(code::DELETE)], -ENOENT, &[0, -ENOENT], Some("hello"));
-    check(&[plain(code::DELETE), write(0, "x")], 0, &[0, 0], Some("x"));
-    check(&[ranged(code::WRITE, 0, 3, "ab")], -EINVAL, &[-EINVAL], Some("hello"));
-    let same = ranged(code::WRITESAME, 1, 4, "ab");
-    let mut args = same.args;
-    args[16] = 2;
-    check(&[SubOp { args, ..same }], 0, &[0], Some("habab"));
+    check(
+        &[ranged(OpCode::APPEND, 0, 1, "!")],
+        0,
+        &[0],
+        Some("hello!"),
+    );
+    check(&[ranged(OpCode::APPEND, 0, 0, "")], 0, &[0], Some("hello"));
+    check(&[ranged(OpCode::TRUNCATE, 2, 0, "")], 0, &[0], Some("he"));
+    check(&[ranged(OpCode::ZERO, 1, 2, "")], 0, &[0], Some("h\0\0lo"));
+    check(&[ranged(OpCode::ZERO, 1, 9, "")], 0, &[0], Some("h"));
+    check(&[ranged(OpCode::ZERO, 5, 9, "")], 0, &[0], Some("hello"));
+    check(&[plain(OpCode::DELETE)], 0, &[0], None);
+    check(
+        &[plain(OpCode::DELETE), plain(OpCode::DELETE)],
+        -ENOENT,
+        &[0, -ENOENT],
+        Some("hello"),
+    );
+    check(
+        &[plain(OpCode::DELETE), write(0, "x")],
+        0,
+        &[0, 0],
+        Some("x"),
+    );
+    check(
+        &[ranged(OpCode::WRITE, 0, 3, "ab")],
+        -EINVAL,
+        &[-EINVAL],
+        Some("hello"),
+    );
+    let args = OpArgs::WriteSame {
+        offset: 1,
+        length: 4,
+        data_length: 2,
+    };
+    check(
+        &[OsdOp::new(OpCode::WRITESAME, args, "ab".into())],
+        0,
+        &[0],
+        Some("habab"),
+    );
 }
 
 #[test]
@@ -213,39 +269,75 @@ fn size_limits() {
     let max = Limits::default().max_object_size;
     check(&[write(max, "x")], -EFBIG, &[-EFBIG], Some("hello"));
     check(&[write(max - 1, "xy")], -EFBIG, &[-EFBIG], Some("hello"));
-    check(&[ranged(code::TRUNCATE, max + 1, 0, "")], -EFBIG, &[-EFBIG], Some("hello"));
-    check(&[ranged(code::ZERO, max, 1, "")], -EFBIG, &[-EFBIG], Some("hello"));
+    check(
+        &[ranged(OpCode::TRUNCATE, max + 1, 0, "")],
+        -EFBIG,
+        &[-EFBIG],
+        Some("hello"),
+    );
+    check(
+        &[ranged(OpCode::ZERO, max, 1, "")],
+        -EFBIG,
+        &[-EFBIG],
+        Some("hello"),
+    );
     let long = "n".repeat(101);
-    check(&[set_xattr(&long, "v")], -ENAMETOOLONG, &[-ENAMETOOLONG], Some("hello"));
+    check(
+        &[set_xattr(&long, "v")],
+        -ENAMETOOLONG,
+        &[-ENAMETOOLONG],
+        Some("hello"),
+    );
 }
 
 #[test]
 fn a_failure_undoes_the_list_unless_it_may_fail() {
-    let excl = SubOp { flags: op_flag::EXCL, ..plain(code::CREATE) };
-    check(&[write(0, "J"), excl.clone()], -EEXIST, &[0, -EEXIST], Some("hello"));
-    check(&[fail_ok(excl.clone()), write(0, "J")], 0, &[-EEXIST, 0], Some("Jello"));
-    check(&[plain(code::WATCH), write(0, "J")], -EOPNOTSUPP, &[-EOPNOTSUPP, 0], Some("hello"));
+    let excl = OsdOp {
+        flags: op_flag::EXCL,
+        ..plain(OpCode::CREATE)
+    };
+    check(
+        &[write(0, "J"), excl.clone()],
+        -EEXIST,
+        &[0, -EEXIST],
+        Some("hello"),
+    );
+    check(
+        &[fail_ok(excl.clone()), write(0, "J")],
+        0,
+        &[-EEXIST, 0],
+        Some("Jello"),
+    );
+    check(
+        &[plain(OpCode::WATCH), write(0, "J")],
+        -EOPNOTSUPP,
+        &[-EOPNOTSUPP, 0],
+        Some("hello"),
+    );
     assert_eq!(Model::default().run(&[excl]).result, 0);
 }
 
 #[test]
 fn reads_see_the_object_before_the_request() {
     let mut m = Model::of("hello");
-    let done = m.run(&[write(0, "J"), read(0, 2), plain(code::STAT)]);
+    let done = m.run(&[write(0, "J"), read(0, 2), plain(OpCode::STAT)]);
     assert_eq!((done.result, done.data_offset), (0, Some(0)));
-    assert!(done.outputs.iter().all(|o| o.data.is_empty()), "a write returns no data");
-    let done = m.run(&[read(0, 2), read(1, 0), read(9, 4), plain(code::STAT)]);
+    assert!(
+        done.outputs.iter().all(|o| o.outdata.is_empty()),
+        "a write returns no data"
+    );
+    let done = m.run(&[read(0, 2), read(1, 0), read(9, 4), plain(OpCode::STAT)]);
     assert_eq!(text(&done.outputs[0]), "Je");
     assert_eq!(text(&done.outputs[1]), "ello");
-    assert_eq!(done.outputs[1].args[8], 4);
+    assert_eq!(done.outputs[1].args, OpArgs::extent(1, 4));
     assert_eq!(text(&done.outputs[2]), "");
-    assert_eq!(done.outputs[3].data.concat().len(), 16);
+    assert_eq!(done.outputs[3].outdata.concat().len(), 16);
     assert_eq!(done.delta.num_rd, 4);
 }
 
 #[test]
 fn guards_compare_and_cancel() {
-    let cmp = |value: &[u8], op, mode| xattr(code::CMPXATTR, "a", value, (op, mode));
+    let cmp = |value: &[u8], op, mode| xattr(OpCode::CMPXATTR, "a", value, (op, mode));
     let mut m = Model::of("hello");
     m.run(&[set_xattr("a", "10")]);
     for (guard, result) in [
@@ -265,24 +357,38 @@ fn guards_compare_and_cancel() {
     let done = m.run(&[cmp(b"11", 1, 1), write_full("never")]);
     assert_eq!((done.result, done.change), (-ECANCELED, None));
     assert_eq!(m.data, b"new");
-    let done = m.run(&[ranged(code::CMPEXT, 0, 3, "nEw"), write(0, "x")]);
+    let done = m.run(&[ranged(OpCode::CMPEXT, 0, 3, "nEw"), write(0, "x")]);
     assert_eq!(done.result, -MAX_ERRNO - 1);
-    assert_eq!(m.run(&[ranged(code::CMPEXT, 1, 4, "ew\0\0")]).result, 0);
+    assert_eq!(m.run(&[ranged(OpCode::CMPEXT, 1, 4, "ew\0\0")]).result, 0);
 }
 
 #[test]
 fn xattrs() {
     let mut m = Model::of("");
     m.run(&[set_xattr("b", "2"), set_xattr("a", "1")]);
-    let done = m.run(&[xattr(code::GETXATTR, "a", b"", (0, 0)), plain(code::GETXATTRS)]);
+    let done = m.run(&[
+        xattr(OpCode::GETXATTR, "a", b"", (0, 0)),
+        plain(OpCode::GETXATTRS),
+    ]);
     assert_eq!(text(&done.outputs[0]), "1");
-    assert_eq!(done.outputs[1].data.concat(), pairs(&[("a", "1"), ("b", "2")]));
-    assert_eq!(m.run(&[xattr(code::GETXATTR, "c", b"", (0, 0))]).result, -ENODATA);
-    assert_eq!(m.run(&[xattr(code::RMXATTR, "c", b"", (0, 0))]).result, 0);
-    m.run(&[xattr(code::RMXATTR, "a", b"", (0, 0))]);
+    assert_eq!(
+        done.outputs[1].outdata.concat(),
+        pairs(&[("a", "1"), ("b", "2")])
+    );
+    assert_eq!(
+        m.run(&[xattr(OpCode::GETXATTR, "c", b"", (0, 0))]).result,
+        -ENODATA
+    );
+    assert_eq!(m.run(&[xattr(OpCode::RMXATTR, "c", b"", (0, 0))]).result, 0);
+    m.run(&[xattr(OpCode::RMXATTR, "a", b"", (0, 0))]);
     assert_eq!(m.xattrs.len(), 1);
     let mut absent = Model::default();
-    assert_eq!(absent.run(&[xattr(code::RMXATTR, "c", b"", (0, 0))]).result, -ENOENT);
+    assert_eq!(
+        absent
+            .run(&[xattr(OpCode::RMXATTR, "c", b"", (0, 0))])
+            .result,
+        -ENOENT
+    );
     assert_eq!(absent.run(&[set_xattr("c", "v")]).result, 0);
     assert!(absent.info.is_some());
 }
@@ -292,11 +398,18 @@ fn omap_lists_in_pages() {
     let mut m = Model::of("");
     let all: Vec<(String, String)> = (0..600).map(|i| (format!("k{i:03}"), "v".into())).collect();
     let mut input = all.to_bytes(F);
-    assert_eq!(m.run(&[with_input(code::OMAP_SET_VALS, &input)]).delta.num_objects_omap, 1);
+    assert_eq!(
+        m.run(&[with_input(OpCode::OMAP_SET_VALS, &input)])
+            .delta
+            .num_objects_omap,
+        1
+    );
     let keys = |m: &mut Model, after: &str, max: u64| {
         let mut input = after.to_owned().to_bytes(F);
         max.encode(&mut input, F);
-        let raw = m.run(&[with_input(code::OMAP_GET_KEYS, &input)]).outputs[0].data.concat();
+        let raw = m.run(&[with_input(OpCode::OMAP_GET_KEYS, &input)]).outputs[0]
+            .outdata
+            .concat();
         let n = u32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]);
         (n, raw[raw.len() - 1] != 0)
     };
@@ -308,42 +421,52 @@ fn omap_lists_in_pages() {
     input = String::new().to_bytes(F);
     7u64.encode(&mut input, F);
     "k59".encode(&mut input, F);
-    let done = m.run(&[with_input(code::OMAP_GET_VALS, &input)]);
-    assert_eq!(done.outputs[0].data.concat()[..4], [7, 0, 0, 0]);
+    let done = m.run(&[with_input(OpCode::OMAP_GET_VALS, &input)]);
+    assert_eq!(done.outputs[0].outdata.concat()[..4], [7, 0, 0, 0]);
     let range = ("k100".to_owned(), "k600".to_owned()).to_bytes(F);
-    m.run(&[with_input(code::OMAP_RM_KEY_RANGE, &range)]);
+    m.run(&[with_input(OpCode::OMAP_RM_KEY_RANGE, &range)]);
     assert_eq!(m.omap.len(), 100);
     let rm = vec!["k000".to_owned(), "zz".to_owned()].to_bytes(F);
-    m.run(&[with_input(code::OMAP_RM_KEYS, &rm)]);
+    m.run(&[with_input(OpCode::OMAP_RM_KEYS, &rm)]);
     assert_eq!(m.omap.len(), 99);
-    assert_eq!(m.run(&[plain(code::OMAP_CLEAR)]).delta.num_objects_omap, -1);
+    assert_eq!(
+        m.run(&[plain(OpCode::OMAP_CLEAR)]).delta.num_objects_omap,
+        -1
+    );
     assert_eq!(keys(&mut m, "", 9), (0, false));
 }
 
 #[test]
 fn omap_values_header_and_compare() {
     let mut m = Model::of("");
-    assert_eq!(m.run(&[plain(code::OMAP_GET_HEADER)]).outputs[0].data, Vec::<Bytes>::new());
-    let set = with_input(code::OMAP_SET_VALS, &pairs(&[("a", "1"), ("b", "2")]));
-    m.run(&[with_input(code::OMAP_SET_HEADER, b"head"), set]);
-    let done = m.run(&[plain(code::OMAP_GET_HEADER)]);
+    assert_eq!(
+        m.run(&[plain(OpCode::OMAP_GET_HEADER)]).outputs[0].outdata,
+        Vec::<Bytes>::new()
+    );
+    let set = with_input(OpCode::OMAP_SET_VALS, &pairs(&[("a", "1"), ("b", "2")]));
+    m.run(&[with_input(OpCode::OMAP_SET_HEADER, b"head"), set]);
+    let done = m.run(&[plain(OpCode::OMAP_GET_HEADER)]);
     assert_eq!(text(&done.outputs[0]), "head");
     let keys = vec!["b".to_owned(), "x".to_owned()].to_bytes(F);
-    let done = m.run(&[with_input(code::OMAP_GET_VALS_BY_KEYS, &keys)]);
-    assert_eq!(done.outputs[0].data.concat(), pairs(&[("b", "2")]));
+    let done = m.run(&[with_input(OpCode::OMAP_GET_VALS_BY_KEYS, &keys)]);
+    assert_eq!(done.outputs[0].outdata.concat(), pairs(&[("b", "2")]));
     let cmp = |key: &str, value: &str, op: u32| {
         let mut input = 1u32.to_bytes(F);
         key.to_owned().encode(&mut input, F);
         value.to_owned().encode(&mut input, F);
         op.encode(&mut input, F);
-        with_input(code::OMAP_CMP, &input)
+        with_input(OpCode::OMAP_CMP, &input)
     };
     assert_eq!(m.run(&[cmp("a", "1", 1)]).result, 0);
     assert_eq!(m.run(&[cmp("a", "2", 1)]).result, -ECANCELED);
     assert_eq!(m.run(&[cmp("a", "2", 5)]).result, 0);
     assert_eq!(m.run(&[cmp("x", "", 1)]).result, 0);
     assert_eq!(m.run(&[cmp("a", "2", 9)]).result, -EINVAL);
-    assert_eq!(m.run(&[with_input(code::OMAP_GET_KEYS, b"\xff\xff\xff\xff")]).result, -EINVAL);
+    assert_eq!(
+        m.run(&[with_input(OpCode::OMAP_GET_KEYS, b"\xff\xff\xff\xff")])
+            .result,
+        -EINVAL
+    );
 }
 
 #[test]
@@ -351,8 +474,8 @@ fn versions_are_asserted() {
     let mut m = Model::of("");
     m.info.as_mut().unwrap().user_version = 5;
     for (version, result) in [(0u64, -EINVAL), (4, -ERANGE), (5, 0), (6, -EOVERFLOW)] {
-        let mut op = plain(code::ASSERT_VER);
-        op.args[8..16].copy_from_slice(&version.to_le_bytes());
+        let args = OpArgs::AssertVer { ver: version };
+        let op = OsdOp::new(OpCode::ASSERT_VER, args, Bytes::new());
         assert_eq!(m.run(&[op]).result, result);
     }
 }
@@ -360,17 +483,23 @@ fn versions_are_asserted() {
 #[test]
 fn a_write_that_changes_nothing_is_no_change() {
     let mut m = Model::default();
-    let done = m.run(&[ranged(code::TRUNCATE, 5, 0, "")]);
+    let done = m.run(&[ranged(OpCode::TRUNCATE, 5, 0, "")]);
     assert_eq!((done.result, done.change), (0, None));
-    assert!(m.run(&[plain(code::CREATE)]).change.is_some());
-    assert!(m.run(&[plain(code::CREATE)]).change.is_some(), "creating again is a new version");
+    assert!(m.run(&[plain(OpCode::CREATE)]).change.is_some());
+    assert!(
+        m.run(&[plain(OpCode::CREATE)]).change.is_some(),
+        "creating again is a new version"
+    );
 }
 
 #[test]
 fn a_return_vector_is_kept_and_bounded() {
     let mut m = Model::of("hello");
     let done = m.run_as(&[read(0, 5), write(0, "J")], true);
-    assert_eq!((done.result, text(&done.outputs[0])), (0, "hello".to_owned()));
+    assert_eq!(
+        (done.result, text(&done.outputs[0])),
+        (0, "hello".to_owned())
+    );
     m.run(&[write_full(&"x".repeat(65))]);
     let done = m.run_as(&[read(0, 65), write(0, "J")], true);
     assert_eq!((done.result, done.change), (-EOVERFLOW, None));
@@ -378,19 +507,26 @@ fn a_return_vector_is_kept_and_bounded() {
 
 #[test]
 fn truncation_sequences_order_writes() {
-    let seq = |op: SubOp, truncate_seq, truncate_size| {
-        let mut op = op;
-        op.set_extent(Extent { truncate_seq, truncate_size, ..op.extent() });
-        op
+    let seq = |op: OsdOp, truncate_seq, truncate_size| {
+        let args = Extent {
+            truncate_seq,
+            truncate_size,
+            ..Extent::of(&op.args)
+        }
+        .into();
+        OsdOp { args, ..op }
     };
     let mut m = Model::of("hello world");
     m.run(&[seq(write(0, "J"), 2, 5)]);
     assert_eq!(m.data, b"Jello");
     m.run(&[seq(write(3, "xyz"), 1, 9)]);
-    assert_eq!(m.data, b"Jelxy", "an older write does not grow what was cut");
-    m.run(&[seq(ranged(code::TRIMTRUNC, 0, 0, ""), 3, 2)]);
+    assert_eq!(
+        m.data, b"Jelxy",
+        "an older write does not grow what was cut"
+    );
+    m.run(&[seq(ranged(OpCode::TRIMTRUNC, 0, 0, ""), 3, 2)]);
     assert_eq!(m.data, b"Je");
-    m.run(&[seq(ranged(code::TRIMTRUNC, 0, 0, ""), 3, 1)]);
+    m.run(&[seq(ranged(OpCode::TRIMTRUNC, 0, 0, ""), 3, 1)]);
     assert_eq!(m.data, b"Je");
     assert_eq!(text(&m.run(&[seq(read(0, 9), 4, 1)]).outputs[0]), "J");
 }

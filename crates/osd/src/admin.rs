@@ -1,0 +1,332 @@
+//! `ceph tell osd.N` and the admin socket: one table of commands, which also yields the
+//! descriptions that the `ceph` tool asks for.
+
+mod dump;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use spirula_msgr::on_xstream::Incoming;
+use spirula_wire::msg::command::{Command, CommandReply};
+use spirula_wire::{Features, Message};
+
+use crate::boot::{CEPH_VERSION, beacon_message};
+use crate::errno::*;
+use crate::options;
+use crate::session::Session;
+use crate::target::Target;
+
+/// What a command came to.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct CommandResult {
+    /// 0 or a negated error number.
+    pub r: i32,
+    /// Status text.
+    pub rs: String,
+    pub out: Vec<u8>,
+}
+
+/// Arguments by name, as text.
+pub type Args = BTreeMap<String, Value>;
+
+type Handler = fn(&Target, &Args) -> Result<Value, Failure>;
+
+/// An error number (positive) and a text for the user.
+struct Failure(i32, String);
+
+struct Row {
+    /// Words and, in angle brackets, arguments as `<name:type>`; `?` before the type: optional.
+    sig: &'static str,
+    help: &'static str,
+    handler: Handler,
+}
+
+macro_rules! commands {
+    ($($sig:literal, $help:literal => $handler:expr;)*) => {
+        const COMMANDS: &[Row] = &[$(Row { sig: $sig, help: $help, handler: $handler }),*];
+    };
+}
+
+commands! {
+    "cache drop", "Drop all OSD caches" => |_, _| Ok(json!({}));
+    "cache status", "Get OSD caches statistics" => |_, _| Ok(json!({ "object_ctx": 0, "bytes": 0 }));
+    "config diff", "dump diff of current config and default config" => config_diff;
+    "config get <var:CephString>", "config get <field>: get the config value" => config_get;
+    "config help <var:?CephString>", "get config setting schema and descriptions" => config_help;
+    "config set <var:CephString> <val:CephString>",
+        "config set <field> <val> [<val> ...]: set a config variable" => config_set;
+    "config show", "dump current config settings" => config_show;
+    "config unset <var:CephString>", "config unset <field>: unset a config variable" => config_unset;
+    "dump_blocked_ops", "show the blocked ops currently in flight" => dump::ops_blocked;
+    "dump_blocklist", "dump blocklisted clients and times" => dump::blocklist;
+    "dump_historic_ops", "show recent ops" => dump::ops_historic;
+    "dump_historic_ops_by_duration", "show slowest recent ops, sorted by duration"
+        => dump::ops_by_duration;
+    "dump_historic_slow_ops", "show slowest recent ops" => dump::ops_slow;
+    "dump_ops_in_flight", "show the ops currently in flight" => dump::ops_in_flight;
+    "dump_watchers", "show clients which have active watches, and on which objects"
+        => |_, _| Ok(json!({ "watchers": [] }));
+    "flush_pg_stats", "flush pg stats" => flush_pg_stats;
+    "get_command_descriptions", "list available commands" => |_, _| Ok(descriptions());
+    "get_latest_osdmap", "force osd to update the latest map from the mon" => get_latest_osdmap;
+    "get_mapped_pools", "dump pools whose PG(s) are mapped to this OSD." => dump::mapped_pools;
+    "git_version", "get git sha1" => |_, _| Ok(json!({ "git_version": "" }));
+    "help", "list available commands" => |_, _| Ok(help());
+    "log flush", "flush log entries to log file" => |_, _| Ok(Value::Null);
+    "log reopen", "reopen log file" => |_, _| Ok(Value::Null);
+    "ops", "show the ops currently in flight" => dump::ops_in_flight;
+    "perf dump", "dump perfcounters value" => dump::perf;
+    "perf schema", "dump perfcounters schema" => dump::perf_schema;
+    "pg <pgid:CephPgid> <cmd:CephChoices:query>", "show details of a specific pg" => dump::pg_query;
+    "query <pgid:?CephPgid>", "show details of a specific pg" => dump::pg_query;
+    "send_beacon", "send OSD beacon to mon immediately" => send_beacon;
+    "status", "high-level status of OSD" => dump::status;
+    "version", "get ceph version" => version;
+}
+
+/// Answers a `command` message. Only those who may do everything may give commands.
+pub fn handle_command(target: &Target, session: &Session, incoming: &Incoming) {
+    let result = match Command::from_raw(&incoming.raw) {
+        Ok(_) if !session.allow_all => CommandResult {
+            r: -13,
+            rs: "access denied".into(),
+            ..CommandResult::default()
+        },
+        Ok(command) => run_json(target, &command.cmd.concat()),
+        Err(e) => CommandResult {
+            r: -EINVAL,
+            rs: e.to_string(),
+            ..CommandResult::default()
+        },
+    };
+    let reply = CommandReply {
+        r: result.r,
+        rs: result.rs,
+        outbl: result.out.into(),
+    };
+    session
+        .link
+        .send(reply.to_raw(incoming.raw.header.tid, Features::PACIFIC));
+}
+
+/// Runs a command given as a JSON object with a `prefix`.
+pub fn run_json(target: &Target, text: &str) -> CommandResult {
+    let fail = |rs: String| CommandResult {
+        r: -EINVAL,
+        rs,
+        ..CommandResult::default()
+    };
+    let args: Args = match serde_json::from_str(text) {
+        Ok(args) => args,
+        Err(e) => return fail(format!("command is not JSON: {e}")),
+    };
+    let prefix = text_arg(&args, "prefix");
+    let Some(row) = COMMANDS.iter().find(|row| row.prefix() == prefix) else {
+        return fail(unknown(&prefix));
+    };
+    match (row.handler)(target, &args) {
+        Ok(value) => CommandResult {
+            out: render(&value, &text_arg(&args, "format")),
+            ..Default::default()
+        },
+        Err(Failure(errno, rs)) => CommandResult {
+            r: -errno,
+            rs,
+            ..CommandResult::default()
+        },
+    }
+}
+
+fn unknown(prefix: &str) -> String {
+    let first = prefix.split(' ').next().unwrap_or_default();
+    let near: Vec<String> = COMMANDS
+        .iter()
+        .map(Row::prefix)
+        .filter(|p| !first.is_empty() && p.contains(first))
+        .take(10)
+        .collect();
+    match near.as_slice() {
+        [] => format!("no valid command found for '{prefix}'; see 'help'"),
+        near => format!(
+            "no valid command found; {} closest matches: {}",
+            near.len(),
+            near.join(", ")
+        ),
+    }
+}
+
+impl Row {
+    fn prefix(&self) -> String {
+        let words: Vec<_> = self
+            .sig
+            .split(' ')
+            .filter(|w| !w.starts_with('<'))
+            .collect();
+        words.join(" ")
+    }
+
+    fn sig_json(&self) -> Value {
+        let part = |word: &str| {
+            let Some(arg) = word.strip_prefix('<').and_then(|w| w.strip_suffix('>')) else {
+                return json!(word);
+            };
+            let mut fields = arg.split(':');
+            let (name, kind) = (
+                fields.next().unwrap_or_default(),
+                fields.next().unwrap_or_default(),
+            );
+            let mut out = Map::new();
+            out.insert("name".into(), json!(name));
+            out.insert("type".into(), json!(kind.trim_start_matches('?')));
+            if let Some(choices) = fields.next() {
+                out.insert("strings".into(), json!(choices));
+            }
+            if kind.starts_with('?') {
+                out.insert("req".into(), json!("false"));
+            }
+            Value::Object(out)
+        };
+        self.sig.split(' ').map(part).collect()
+    }
+}
+
+fn descriptions() -> Value {
+    let row = |(i, row): (usize, &Row)| {
+        (
+            format!("cmd{i:03}"),
+            json!({ "sig": row.sig_json(), "help": row.help }),
+        )
+    };
+    Value::Object(COMMANDS.iter().enumerate().map(row).collect())
+}
+
+fn help() -> Value {
+    Value::Object(
+        COMMANDS
+            .iter()
+            .map(|r| (r.prefix(), json!(r.help)))
+            .collect(),
+    )
+}
+
+/// Text as it is; everything else as JSON, indented unless asked for in one line.
+fn render(value: &Value, format: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    match value {
+        Value::Null => {}
+        Value::String(text) => out.extend_from_slice(text.as_bytes()),
+        value if format == "json" => out = value.to_string().into_bytes(),
+        value => {
+            let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+            let mut writer = serde_json::Serializer::with_formatter(&mut out, indent);
+            // Writing to memory does not fail.
+            let _ = serde::Serialize::serialize(value, &mut writer);
+            out.push(b'\n');
+        }
+    }
+    out
+}
+
+fn text_arg(args: &Args, name: &str) -> String {
+    match args.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(list)) => list
+            .iter()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join(" "),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    }
+}
+
+fn version(_: &Target, _: &Args) -> Result<Value, Failure> {
+    let short = CEPH_VERSION.split(' ').nth(2).unwrap_or_default();
+    Ok(json!({ "version": short, "release": "pacific", "release_type": "stable" }))
+}
+
+fn send_beacon(target: &Target, _: &Args) -> Result<Value, Failure> {
+    target.mon().send(target, beacon_message(target));
+    Ok(Value::Null)
+}
+
+fn get_latest_osdmap(target: &Target, _: &Args) -> Result<Value, Failure> {
+    target.mon().want_maps(target);
+    Ok(Value::Null)
+}
+
+fn flush_pg_stats(target: &Target, _: &Args) -> Result<Value, Failure> {
+    target.report_now();
+    // The report that was just asked for is the next one.
+    Ok(Value::String(format!(
+        "{}\n",
+        crate::mgr::report_seq(target) + 1
+    )))
+}
+
+fn known(var: &str) -> Result<(), Failure> {
+    match options::info(var) {
+        Some(_) => Ok(()),
+        None => Err(Failure(
+            ENOENT,
+            format!("unrecognized config option '{var}'"),
+        )),
+    }
+}
+
+fn config_get(target: &Target, args: &Args) -> Result<Value, Failure> {
+    let var = text_arg(args, "var");
+    match target.with_options(|o| o.get(&var).map(str::to_owned)) {
+        Some(value) => Ok(json!({ var: value })),
+        None => Err(Failure(
+            ENOENT,
+            format!("error getting '{var}': (2) No such file or directory"),
+        )),
+    }
+}
+
+fn config_set(target: &Target, args: &Args) -> Result<Value, Failure> {
+    let (var, val) = (text_arg(args, "var"), text_arg(args, "val"));
+    known(&var)?;
+    let done = json!({ "success": format!("{var} = '{val}' ") });
+    target.change_options(|o| drop(o.overrides.insert(var, val)));
+    Ok(done)
+}
+
+fn config_unset(target: &Target, args: &Args) -> Result<Value, Failure> {
+    let var = text_arg(args, "var");
+    known(&var)?;
+    target.change_options(|o| drop(o.overrides.remove(&var)));
+    Ok(json!({ "success": format!("{var} = '' ") }))
+}
+
+fn config_show(target: &Target, _: &Args) -> Result<Value, Failure> {
+    Ok(target.with_options(|o| json!(o.all())))
+}
+
+fn config_diff(target: &Target, _: &Args) -> Result<Value, Failure> {
+    let sources = |o: &options::Options| {
+        let row = |(name, value): (&&str, &&str)| {
+            let default = options::info(name).map_or("", |i| i.default);
+            (*value != default).then(|| {
+                (
+                    (*name).to_owned(),
+                    json!({ "default": default, "final": value }),
+                )
+            })
+        };
+        Value::Object(o.all().iter().filter_map(row).collect())
+    };
+    Ok(json!({ "diff": target.with_options(sources) }))
+}
+
+fn config_help(_: &Target, args: &Args) -> Result<Value, Failure> {
+    let row =
+        |o: &options::OptionInfo| json!({ "name": o.name, "desc": o.help, "default": o.default });
+    let var = text_arg(args, "var");
+    if var.is_empty() {
+        return Ok(options::OPTIONS.iter().map(row).collect());
+    }
+    known(&var)?;
+    Ok(options::info(&var).map(row).unwrap_or_default())
+}

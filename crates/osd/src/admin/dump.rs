@@ -1,0 +1,268 @@
+//! Commands that show what the target is doing.
+
+use serde_json::{Value, json};
+use spirula_wire::types::{PgId, UTime};
+use spirula_xstream::{now, wall_now};
+
+use super::{Args, Failure, text_arg};
+use crate::errno::*;
+use crate::stats::pg_stat;
+use crate::target::Target;
+use crate::track::Tracked;
+
+type Shown = Result<Value, Failure>;
+
+pub(super) fn status(target: &Target, _: &Args) -> Shown {
+    let config = target.config();
+    Ok(json!({
+        "cluster_fsid": config.fsid.to_string(),
+        "osd_fsid": config.osd_uuid.to_string(),
+        "whoami": config.osd_id,
+        "state": if target.is_up() { "active" } else { "booting" },
+        "oldest_map": 1,
+        "newest_map": target.epoch(),
+        "num_pgs": target.pgs().len(),
+    }))
+}
+
+pub(super) fn mapped_pools(target: &Target, _: &Args) -> Shown {
+    let mut pools: Vec<i64> = target
+        .pgs()
+        .all()
+        .iter()
+        .map(|pg| pg.pgid.pgid.pool)
+        .collect();
+    pools.sort_unstable();
+    pools.dedup();
+    Ok(json!({ "mapped_pools": pools }))
+}
+
+pub(super) fn blocklist(target: &Target, _: &Args) -> Shown {
+    let map = target.map();
+    let row = |(addr, until): (&spirula_wire::types::EntityAddr, &UTime)| json!({ "addr": addr.to_string(), "expire_time": stamp(*until) });
+    Ok(map.blocklist.iter().map(row).collect())
+}
+
+pub(super) fn pg_query(target: &Target, args: &Args) -> Shown {
+    let text = text_arg(args, "pgid");
+    let pgid: PgId = text
+        .parse()
+        .map_err(|_| Failure(EINVAL, format!("invalid pgid '{text}'")))?;
+    let Some(pg) = target.pgs().get(pgid) else {
+        return Err(Failure(ENOENT, format!("i don't have pgid {pgid}")));
+    };
+    let stat = pg_stat(&pg, target.epoch(), 0, wall_now());
+    let state = spirula_wire::types::pg_state::name(stat.state());
+    let sum = stat.stats.sum;
+    Ok(json!({
+        "snap_trimq": "[]",
+        "snap_trimq_len": 0,
+        "state": state,
+        "epoch": target.epoch(),
+        "up": stat.up,
+        "acting": stat.acting,
+        "acting_recovery_backfill": stat.acting.iter().map(i32::to_string).collect::<Vec<_>>(),
+        "info": {
+            "pgid": pgid.to_string(),
+            "last_update": stat.version.to_string(),
+            "last_complete": stat.version.to_string(),
+            "log_tail": stat.log_start.to_string(),
+            "last_user_version": pg.last_versions().1,
+            "last_backfill": "MAX",
+            "purged_snaps": [],
+            "history": {
+                "epoch_created": stat.created,
+                "epoch_pool_created": stat.created,
+                "last_epoch_started": stat.mapping_epoch,
+                "last_interval_started": stat.mapping_epoch,
+                "last_epoch_clean": stat.last_epoch_clean,
+                "last_interval_clean": stat.mapping_epoch,
+                "same_up_since": stat.mapping_epoch,
+                "same_interval_since": stat.mapping_epoch,
+                "same_primary_since": stat.mapping_epoch,
+            },
+            "stats": {
+                "version": stat.version.to_string(),
+                "state": state,
+                "stat_sum": {
+                    "num_bytes": sum.num_bytes,
+                    "num_objects": sum.num_objects,
+                    "num_read": sum.num_rd,
+                    "num_read_kb": sum.num_rd_kb,
+                    "num_write": sum.num_wr,
+                    "num_write_kb": sum.num_wr_kb,
+                    "num_objects_omap": sum.num_objects_omap,
+                },
+                "log_size": stat.log_size,
+                "up": stat.up,
+                "acting": stat.acting,
+                "up_primary": stat.up_primary,
+                "acting_primary": stat.acting_primary,
+            },
+            "empty": i32::from(stat.version == Default::default()),
+            "dne": 0,
+            "incomplete": 0,
+        },
+        "peer_info": [],
+        "recovery_state": [
+            { "name": "Started/Primary/Active", "enter_time": stamp(stat.last_became_active) },
+        ],
+        "agent_state": {},
+    }))
+}
+
+pub(super) fn ops_in_flight(target: &Target, _: &Args) -> Shown {
+    let ops: Vec<Value> = target
+        .tracker()
+        .in_flight()
+        .iter()
+        .map(|op| op_json(op))
+        .collect();
+    Ok(json!({ "num_ops": ops.len(), "ops": ops }))
+}
+
+pub(super) fn ops_blocked(target: &Target, _: &Args) -> Shown {
+    let limit = std::time::Duration::from_secs(30);
+    let blocked = |op: &&std::rc::Rc<Tracked>| now().saturating_sub(op.received) >= limit;
+    let in_flight = target.tracker().in_flight();
+    let ops: Vec<Value> = in_flight
+        .iter()
+        .filter(blocked)
+        .map(|op| op_json(op))
+        .collect();
+    Ok(json!({ "num_blocked_ops": ops.len(), "ops": ops }))
+}
+
+pub(super) fn ops_historic(target: &Target, _: &Args) -> Shown {
+    historic(target, |_| {})
+}
+
+pub(super) fn ops_by_duration(target: &Target, _: &Args) -> Shown {
+    historic(target, |ops| {
+        ops.sort_by_key(|op| std::cmp::Reverse(op.duration()))
+    })
+}
+
+pub(super) fn ops_slow(target: &Target, _: &Args) -> Shown {
+    let limit = std::time::Duration::from_secs(10);
+    historic(target, move |ops| ops.retain(|op| op.duration() >= limit))
+}
+
+fn historic(target: &Target, arrange: impl FnOnce(&mut Vec<std::rc::Rc<Tracked>>)) -> Shown {
+    let mut ops = target.tracker().history();
+    arrange(&mut ops);
+    let ops: Vec<Value> = ops.iter().map(|op| op_json(op)).collect();
+    Ok(json!({
+        "size": target.option_number("osd_op_history_size"),
+        "duration": target.option_number("osd_op_history_duration"),
+        "ops": ops,
+    }))
+}
+
+fn op_json(op: &Tracked) -> Value {
+    let age = now().saturating_sub(op.received);
+    let initiated = wall_now().saturating_sub(age);
+    json!({
+        "description": op.description(),
+        "initiated_at": stamp(initiated.into()),
+        "age": age.as_secs_f64(),
+        "duration": op.duration().as_secs_f64(),
+        "type_data": {
+            "flag_point": op.stage.get().name(),
+            "client_info": {
+                "client": op.client.to_string(),
+                "client_addr": op.client_addr.to_string(),
+                "tid": op.tid,
+            },
+        },
+    })
+}
+
+pub(super) fn perf(target: &Target, _: &Args) -> Shown {
+    let perf = target.tracker().perf();
+    let time = |t: &crate::track::Timing| {
+        let sum = t.sum.as_secs_f64();
+        let avg = if t.count == 0 {
+            0.0
+        } else {
+            sum / t.count as f64
+        };
+        json!({ "avgcount": t.count, "sum": sum, "avgtime": avg })
+    };
+    let space = target.store().statfs();
+    Ok(json!({
+        "osd": {
+            "op_wip": target.tracker().in_flight().len(),
+            "op": perf.all.count,
+            "op_in_bytes": perf.bytes_in,
+            "op_out_bytes": perf.bytes_out,
+            "op_latency": time(&perf.all),
+            "op_r": perf.reads.count,
+            "op_r_latency": time(&perf.reads),
+            "op_w": perf.writes.count,
+            "op_w_latency": time(&perf.writes),
+            "numpg": target.pgs().len(),
+            "numpg_primary": target.pgs().len(),
+            "map_message_epochs": target.epoch(),
+            "stat_bytes": space.total,
+            "stat_bytes_used": space.used,
+            "stat_bytes_avail": space.available,
+        },
+    }))
+}
+
+pub(super) fn perf_schema(_: &Target, _: &Args) -> Shown {
+    let counter = |help: &str| json!({ "type": 10, "metric_type": "counter", "description": help });
+    let time = |help: &str| json!({ "type": 5, "metric_type": "gauge", "description": help });
+    Ok(json!({
+        "osd": {
+            "op": counter("Client operations"),
+            "op_in_bytes": counter("Client operations total write size"),
+            "op_out_bytes": counter("Client operations total read size"),
+            "op_latency": time("Latency of client operations (including queue time)"),
+            "op_r": counter("Client read operations"),
+            "op_r_latency": time("Latency of read operation (including queue time)"),
+            "op_w": counter("Client write operations"),
+            "op_w_latency": time("Latency of write operation (including queue time)"),
+        },
+    }))
+}
+
+/// A time as Ceph's JSON has it, in UTC.
+fn stamp(t: UTime) -> String {
+    let (days, secs) = (i64::from(t.sec / 86400), t.sec % 86400);
+    // Civil date from days since 1970, by the era method (400-year cycles from 0000-03-01).
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let (day, month) = (
+        doy - (153 * mp + 2) / 5 + 1,
+        if mp < 10 { mp + 3 } else { mp - 9 },
+    );
+    let year = yoe + era * 400 + i64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}+0000",
+        secs / 3600,
+        secs / 60 % 60,
+        secs % 60,
+        t.nsec / 1000
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_are_utc_dates() {
+        assert_eq!(stamp(UTime::default()), "1970-01-01T00:00:00.000000+0000");
+        let t = UTime {
+            sec: 1_709_210_096,
+            nsec: 789_000,
+        };
+        assert_eq!(stamp(t), "2024-02-29T12:34:56.000789+0000");
+    }
+}

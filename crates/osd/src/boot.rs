@@ -1,0 +1,161 @@
+//! How a target joins the cluster: what it tells the monitor about itself, and when.
+
+use std::collections::BTreeMap;
+
+use spirula_msgr::Config as MessengerConfig;
+use spirula_wire::msg::Paxos;
+use spirula_wire::msg::osd::{OsdBeacon, OsdBoot, OsdMarkMeDown, OsdPgCreated};
+use spirula_wire::types::{CompatSet, EntityName, FeatureSet, OsdSuperblock, PgId};
+use spirula_wire::{Features, Message, RawMessage};
+
+use crate::target::Target;
+
+const F: Features = Features::PACIFIC;
+
+/// The messenger's side of every connection of this target.
+pub fn messenger_config(target: &Target) -> MessengerConfig {
+    let name = EntityName::osd(target.config().osd_id.into());
+    let mut config = MessengerConfig::new(name, target.addrs().clone());
+    config.global_seq = target.next_global_seq();
+    config
+}
+
+/// `osd_boot`: this instance, at these addresses, has maps up to the current one.
+pub fn boot_message(target: &Target) -> RawMessage {
+    let config = target.config();
+    let epoch = target.epoch();
+    let addrs = target.addrs().clone();
+    let sb = OsdSuperblock {
+        cluster_fsid: config.fsid,
+        whoami: config.osd_id,
+        current_epoch: epoch,
+        oldest_map: 1,
+        newest_map: epoch,
+        weight: 0.0,
+        compat_features: compat_set(),
+        clean_thru: epoch,
+        osd_fsid: config.osd_uuid,
+        ..OsdSuperblock::default()
+    };
+    let boot_epoch = target
+        .map()
+        .osd(config.osd_id)
+        .map_or(0, |osd| osd.info.up_from);
+    OsdBoot {
+        paxos: Paxos::at(epoch.into()),
+        sb,
+        hb_back_addrs: addrs.clone(),
+        cluster_addrs: addrs.clone(),
+        boot_epoch,
+        hb_front_addrs: addrs,
+        metadata: metadata(target),
+        osd_features: F.0,
+    }
+    .to_raw(0, F)
+}
+
+pub fn beacon_message(target: &Target) -> RawMessage {
+    let epoch = target.epoch();
+    let pgs = target.pgs().all().iter().map(|pg| pg.pgid.pgid).collect();
+    OsdBeacon {
+        paxos: Paxos::at(epoch.into()),
+        pgs,
+        min_last_epoch_clean: epoch,
+        osd_beacon_report_interval: BEACON_INTERVAL_S,
+        ..OsdBeacon::default()
+    }
+    .to_raw(0, F)
+}
+
+/// Seconds between beacons (`osd_beacon_report_interval`).
+pub const BEACON_INTERVAL_S: i32 = 300;
+
+pub fn mark_me_down_message(target: &Target) -> RawMessage {
+    let config = target.config();
+    let epoch = target.epoch();
+    OsdMarkMeDown {
+        paxos: Paxos::at(epoch.into()),
+        fsid: config.fsid,
+        target_osd: config.osd_id,
+        target_addrs: target.addrs().clone(),
+        epoch,
+        request_ack: true,
+        down_and_dead: true,
+    }
+    .to_raw(0, F)
+}
+
+pub fn pg_created_message(pgid: PgId) -> RawMessage {
+    OsdPgCreated {
+        paxos: Paxos::default(),
+        pgid,
+    }
+    .to_raw(0, F)
+}
+
+/// Feature names that a Pacific OSD writes into its superblock.
+fn compat_set() -> CompatSet {
+    let names = [
+        (1, "initial feature set(~v.18)"),
+        (2, "pginfo object"),
+        (3, "object locator"),
+        (4, "last_epoch_clean"),
+        (5, "categories"),
+        (6, "hobjectpool"),
+        (7, "biginfo"),
+        (8, "leveldbinfo"),
+        (9, "leveldblog"),
+        (10, "snapmapper"),
+        (12, "transaction hints"),
+        (13, "pg meta object"),
+        (14, "explicit missing set"),
+        (15, "fastinfo pg attr"),
+        (16, "deletes in missing set"),
+    ];
+    let mask = names.iter().fold(0, |mask, (bit, _)| mask | 1 << bit);
+    let names: BTreeMap<u64, String> = names
+        .into_iter()
+        .map(|(bit, name)| (bit, name.to_owned()))
+        .collect();
+    CompatSet {
+        incompat: FeatureSet { mask, names },
+        ..CompatSet::default()
+    }
+}
+
+/// What `ceph osd metadata` shows.
+fn metadata(target: &Target) -> BTreeMap<String, String> {
+    let config = target.config();
+    let addrs = target.addrs().to_string();
+    let statfs = target.store().statfs();
+    let found = [
+        ("arch", std::env::consts::ARCH.to_owned()),
+        ("back_addr", addrs.clone()),
+        ("back_iface", String::new()),
+        ("front_addr", addrs.clone()),
+        ("front_iface", String::new()),
+        ("hb_back_addr", addrs.clone()),
+        ("hb_front_addr", addrs),
+        ("ceph_release", "pacific".to_owned()),
+        ("ceph_version", CEPH_VERSION.to_owned()),
+        ("ceph_version_short", "16.2.15".to_owned()),
+        ("hostname", config.hostname.clone()),
+        ("os", "Linux".to_owned()),
+        ("osd_objectstore", "vos".to_owned()),
+        ("vos_device_size", statfs.total.to_string()),
+        ("default_device_class", "ssd".to_owned()),
+        ("rotational", "0".to_owned()),
+        ("journal_rotational", "0".to_owned()),
+    ];
+    let mut all: BTreeMap<String, String> =
+        found.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    all.extend(config.metadata.clone());
+    all
+}
+
+/// The release whose protocol is spoken; tools group daemons by this text.
+pub const CEPH_VERSION: &str = concat!(
+    "ceph version 16.2.15 (spirula ",
+    env!("CARGO_PKG_VERSION"),
+    ") pacific (stable)"
+);

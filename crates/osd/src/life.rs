@@ -1,0 +1,98 @@
+//! The life of a target: listen, join the cluster, serve until told to stop, leave cleanly.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use spirula_bio::Device;
+use spirula_store::{Expect, FormatOptions, OpenError, Options, Store};
+use spirula_xstream::{Class, TcpListener, timeout};
+
+use crate::boot::mark_me_down_message;
+use crate::target::{Target, TargetConfig, TargetError};
+use crate::{mgr, serve};
+
+/// How long the monitor may take to say good-bye.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Makes an empty store for this OSD on a device; a file is made, and grown to `bytes`.
+pub async fn format(
+    device: &Path,
+    bytes: Option<u64>,
+    config: &TargetConfig,
+) -> Result<(), OpenError> {
+    let device = Device::create(device, bytes)?;
+    let options = FormatOptions {
+        fsid: config.fsid.0,
+        osd_uuid: config.osd_uuid.0,
+        osd_id: config.osd_id,
+        ..FormatOptions::default()
+    };
+    Store::format(&device, &options).await
+}
+
+/// Opens the store on a device, which must be this OSD's, and runs the target on it.
+pub async fn start(
+    config: TargetConfig,
+    device: &Path,
+    options: Options,
+    started: impl FnOnce(&Target, SocketAddr),
+) -> Result<(), TargetError> {
+    let device = Device::open(device).map_err(OpenError::from)?;
+    let expect = Expect {
+        fsid: Some(config.fsid.0),
+        osd_id: Some(config.osd_id),
+    };
+    let store = Store::open(&device, expect, options).await?;
+    run(config, store, started).await
+}
+
+/// Runs a target on this xstream until it is told to stop ([`spirula_xstream::stopping`]) or fails.
+/// `started` is called once it listens.
+pub async fn run(
+    config: TargetConfig,
+    store: Store,
+    started: impl FnOnce(&Target, SocketAddr),
+) -> Result<(), TargetError> {
+    let bind = config.bind;
+    let listen_error = |source| TargetError::Listen { addr: bind, source };
+    let listener = TcpListener::bind(bind).map_err(listen_error)?;
+    let addr = listener.local_addr().map_err(listen_error)?;
+    let nonce = (spirula_xstream::random_u64() as u32) | 1;
+    let target = Target::new(config, store, addr, nonce);
+    let tasks = [
+        spirula_xstream::spawn(Class::Client, serve::listen(target.clone(), listener)),
+        spirula_xstream::spawn(Class::Client, {
+            let target = target.clone();
+            async move { target.mon().run(&target).await }
+        }),
+    ];
+    target.spawn(Class::Background, mgr::report);
+    started(&target, addr);
+    let failure = match select(pin!(target.failed()), pin!(spirula_xstream::stopping())).await {
+        Either::Left((error, _)) => Some(error),
+        Either::Right(_) => None,
+    };
+    target.set_stopping();
+    let outcome = match failure {
+        Some(error) => Err(error),
+        None => leave(&target).await,
+    };
+    target.mon().close(&target);
+    tasks.iter().for_each(|task| task.abort());
+    outcome
+}
+
+/// Says good-bye to the monitor and leaves the store such that opening it again is quick.
+async fn leave(target: &Target) -> Result<(), TargetError> {
+    if target.is_up() {
+        target.mon().send(target, mark_me_down_message(target));
+        if timeout(FAREWELL, target.wait_marked_down()).await.is_err() {
+            tracing::warn!("the monitor did not acknowledge that this OSD goes down");
+        }
+    }
+    target.store().close().await?;
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! Operations about a PG: listing its objects.
+//!
+//! A listing walks a key range; its cursor is the object that comes next, and behind the last one
+//! the start of the next PG in hash order.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use spirula_store::{Store, StoreError};
+use spirula_vos::{ContainerId, ReadError};
+use spirula_wire::msg::ops::{OpArgs, OpCode};
+use spirula_wire::msg::osd_op::{OsdOp, OsdOpResult};
+use spirula_wire::types::{HObject, ListedObject, PgNlsResponse, SnapId};
+use spirula_wire::{Decode, Encode, Features};
+
+use crate::errno::*;
+use crate::front::{OpRequest, Reply, Versions};
+use crate::object::{cursor_key, object_of_key, pg_bounds};
+use crate::pg::Pg;
+use crate::plan::untouched_outputs;
+use crate::target::{Target, TargetError};
+
+/// Most entries in one answer (`osd_max_pgls`).
+const ENTRIES_MAX: u64 = 1024;
+/// Namespace that stands for all of them.
+const ALL_NAMESPACES: &[u8] = &[1];
+const F: Features = Features::PACIFIC;
+
+/// Serves a request of PG operations. What it lists may be staged, so it waits for its publish.
+pub async fn pg_ops(target: &Target, pg: &Pg, request: &OpRequest) -> Result<Reply, TargetError> {
+    let mut outputs = untouched_outputs(&request.msg.ops);
+    let mut result = 0;
+    for (op, out) in request.msg.ops.iter().zip(&mut outputs) {
+        result = match op.code {
+            OpCode::PGNLS | OpCode::PGLS => list(target.store(), pg, request, op, out).await?,
+            OpCode::PGNLS_FILTER | OpCode::PGLS_FILTER => -EOPNOTSUPP,
+            // Never scrubbed.
+            OpCode::SCRUBLS => -ENOENT,
+            _ => -EINVAL,
+        };
+        if result < 0 {
+            break;
+        }
+    }
+    let ticket = pg.publisher.last();
+    let (last_update, last_user) = pg.last_versions();
+    pg.publisher.published(ticket).await?;
+    let versions = Versions::of(last_update, last_user);
+    Ok(Reply {
+        result,
+        outputs,
+        versions,
+        data_offset: 0,
+        executed: true,
+    })
+}
+
+/// One page: 1 when it is the last of the PG.
+async fn list(
+    store: &Store,
+    pg: &Pg,
+    request: &OpRequest,
+    op: &OsdOp,
+    out: &mut OsdOpResult,
+) -> Result<i32, StoreError> {
+    let OpArgs::Pgls { count, .. } = op.args else {
+        return Ok(-EINVAL);
+    };
+    let Ok(cursor) = HObject::from_bytes(&op.indata) else {
+        return Ok(-EINVAL);
+    };
+    if request.msg.snap != SnapId::HEAD {
+        return Ok(-EINVAL);
+    }
+    let pgid = pg.pgid.pgid;
+    let (start, end) = pg_bounds(pgid, pg.mapping.borrow().pg_num);
+    let new_style = op.code == OpCode::PGNLS;
+    let outside = !cursor.is_max() && cursor >= end || !cursor.is_min() && cursor < start;
+    if new_style && outside {
+        return Ok(-EINVAL);
+    }
+    let max = count.clamp(1, ENTRIES_MAX) as usize;
+    let page = Page::scan(store, pg.cid, pgid.pool, &cursor, max).await?;
+    let nspace = &request.msg.locator.nspace;
+    let all = new_style && nspace[..] == *ALL_NAMESPACES;
+    let wanted = page
+        .objects
+        .into_iter()
+        .filter(|o| all || o.nspace == *nspace);
+    let last = page.next.is_none();
+    let raw = if new_style {
+        let entries = wanted.map(|o| ListedObject {
+            nspace: o.nspace,
+            oid: o.oid,
+            locator: o.key,
+        });
+        let handle = page.next.unwrap_or(end);
+        PgNlsResponse {
+            handle,
+            entries: entries.collect(),
+        }
+        .to_bytes(F)
+    } else {
+        let entries: Vec<(Bytes, Bytes)> = wanted.map(|o| (o.oid, o.key)).collect();
+        let mut raw = vec![1u8];
+        page.next.unwrap_or_else(HObject::max).encode(&mut raw, F);
+        entries.encode(&mut raw, F);
+        raw
+    };
+    out.outdata = vec![raw.into()];
+    Ok(i32::from(last))
+}
+
+/// Objects in order, and the one after them.
+struct Page {
+    objects: Vec<HObject>,
+    next: Option<HObject>,
+}
+
+impl Page {
+    async fn scan(
+        store: &Store,
+        cid: ContainerId,
+        pool: i64,
+        cursor: &HObject,
+        max: usize,
+    ) -> Result<Self, StoreError> {
+        let from = cursor_key(cursor);
+        let keys = store
+            .read(|vos| -> Result<_, ReadError> {
+                if !vos.container_exists(cid) {
+                    return Ok(Vec::new());
+                }
+                vos.list_objects(cid, Bound::Included(&from[..]), None, max + 1)
+            })
+            .await?;
+        let mut objects: Vec<_> = keys
+            .iter()
+            .filter_map(|k| object_of_key(pool, &k.0))
+            .collect();
+        let next = if objects.len() > max {
+            objects.pop()
+        } else {
+            None
+        };
+        Ok(Self { objects, next })
+    }
+}

@@ -1,0 +1,230 @@
+//! Brings what a request needs into memory: the object lock, room in the store, metadata pages and
+//! data from the device. The interpreter sees the result as an [`ObjectView`].
+
+use std::cell::OnceCell;
+
+use bytes::Bytes;
+use spirula_store::{Store, StoreError};
+use spirula_vos::{ContainerId, Damage, Extent, ObjectKey, PageId, ReadError, Vos};
+use spirula_wire::Decode;
+
+use crate::apply::{akey, name_of_akey};
+use crate::errno::EIO;
+use crate::object::{AKEY, ObjectInfo, dkey};
+use crate::view::{Fault, ObjectView, Viewed};
+
+/// What has to be brought in before planning can go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Need {
+    Pages(Vec<PageId>),
+    Data {
+        offset: u64,
+        len: u64,
+        extents: Vec<Extent>,
+    },
+}
+
+/// Data read from the device for the request, kept until it is answered.
+#[derive(Debug, Default)]
+pub struct LoadedData {
+    pieces: Vec<(u64, u64, Vec<Bytes>)>,
+}
+
+impl LoadedData {
+    /// Fetches `need`. Data is asked of the store in the same turn that found its place, so that
+    /// the place still holds it.
+    pub async fn fill(&mut self, store: &Store, need: Need) -> Result<(), StoreError> {
+        match need {
+            Need::Pages(pages) => store.load(pages).await,
+            Need::Data {
+                offset,
+                len,
+                extents,
+            } => {
+                let mut bytes = store.read_data(&extents).await?;
+                pad(&mut bytes, len);
+                self.pieces.push((offset, len, bytes));
+                Ok(())
+            }
+        }
+    }
+
+    fn find(&self, offset: u64, len: u64) -> Option<&Vec<Bytes>> {
+        self.pieces
+            .iter()
+            .find(|p| p.0 == offset && p.1 == len)
+            .map(|p| &p.2)
+    }
+}
+
+/// One object in the store.
+pub struct StoreView<'a> {
+    pub vos: &'a Vos,
+    pub cid: ContainerId,
+    pub oid: &'a ObjectKey,
+    pub data: &'a LoadedData,
+    info: OnceCell<Option<ObjectInfo>>,
+}
+
+impl<'a> StoreView<'a> {
+    pub fn new(vos: &'a Vos, cid: ContainerId, oid: &'a ObjectKey, data: &'a LoadedData) -> Self {
+        Self {
+            vos,
+            cid,
+            oid,
+            data,
+            info: OnceCell::new(),
+        }
+    }
+
+    fn fetch(&self, dkey: &[u8], akey: &[u8]) -> Viewed<Option<Bytes>, Need> {
+        self.vos
+            .fetch(self.cid, self.oid, dkey, akey)
+            .map_err(fault)
+    }
+
+    fn list(
+        &self,
+        dkey: &[u8],
+        from: std::ops::Bound<&[u8]>,
+        max: usize,
+    ) -> Viewed<Vec<(Bytes, Bytes)>, Need> {
+        let listed = self
+            .vos
+            .list_akeys(self.cid, self.oid, dkey, from, max)
+            .map_err(fault)?;
+        Ok(listed
+            .into_iter()
+            .map(|(k, v)| (name_of_akey(&k), v))
+            .collect())
+    }
+
+    fn pieces(&self, offset: u64, len: u64) -> Viewed<Vec<Extent>, Need> {
+        self.vos
+            .extents(self.cid, self.oid, dkey::DATA, AKEY, offset, len)
+            .map_err(fault)
+    }
+}
+
+impl ObjectView for StoreView<'_> {
+    type Missing = Need;
+
+    fn info(&self) -> Viewed<Option<ObjectInfo>, Need> {
+        if let Some(info) = self.info.get() {
+            return Ok(info.clone());
+        }
+        let info = match self.vos.container_exists(self.cid) {
+            true => match self.fetch(dkey::INFO, AKEY)? {
+                Some(raw) => Some(ObjectInfo::from_bytes(&raw).map_err(|_| damaged())?),
+                None => None,
+            },
+            false => None,
+        };
+        Ok(self.info.get_or_init(|| info).clone())
+    }
+
+    fn xattr(&self, name: &[u8]) -> Viewed<Option<Bytes>, Need> {
+        self.fetch(dkey::XATTR, &akey(name))
+    }
+
+    fn xattrs(&self) -> Viewed<Vec<(Bytes, Bytes)>, Need> {
+        self.list(dkey::XATTR, std::ops::Bound::Unbounded, usize::MAX)
+    }
+
+    fn omap_header(&self) -> Viewed<Bytes, Need> {
+        Ok(self.fetch(dkey::OMAP_HEADER, AKEY)?.unwrap_or_default())
+    }
+
+    fn omap_value(&self, key: &[u8]) -> Viewed<Option<Bytes>, Need> {
+        self.fetch(dkey::OMAP, &akey(key))
+    }
+
+    fn omap_range(
+        &self,
+        from: &[u8],
+        after: bool,
+        max: usize,
+    ) -> Viewed<Vec<(Bytes, Bytes)>, Need> {
+        use std::ops::Bound::{Excluded, Included};
+        let from = akey(from);
+        let from = if after {
+            Excluded(&from[..])
+        } else {
+            Included(&from[..])
+        };
+        self.list(dkey::OMAP, from, max)
+    }
+
+    fn read(&self, offset: u64, len: u64) -> Viewed<Vec<Bytes>, Need> {
+        if let Some(bytes) = self.data.find(offset, len) {
+            return Ok(bytes.clone());
+        }
+        let extents = self.pieces(offset, len)?;
+        if extents.iter().any(|e| matches!(e, Extent::Device(_))) {
+            return Err(Fault::Missing(Need::Data {
+                offset,
+                len,
+                extents,
+            }));
+        }
+        let mut bytes = Vec::with_capacity(extents.len());
+        for extent in extents {
+            match extent {
+                Extent::Inline { data, .. } => bytes.push(data),
+                other => zeroes(&mut bytes, other.byte_len()),
+            }
+        }
+        pad(&mut bytes, len);
+        Ok(bytes)
+    }
+
+    fn extents(&self, offset: u64, len: u64) -> Viewed<Vec<(u64, u64)>, Need> {
+        let mut out: Vec<(u64, u64)> = Vec::new();
+        for extent in self.pieces(offset, len)? {
+            let (at, len) = match &extent {
+                Extent::Hole { .. } => continue,
+                Extent::Inline { offset, data } => (*offset, data.len() as u64),
+                Extent::Device(d) => (d.offset, u64::from(d.len)),
+            };
+            match out.last_mut() {
+                Some(last) if last.0 + last.1 == at => last.1 += len,
+                _ => out.push((at, len)),
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// The store's answer as the interpreter takes it: damage is an error to the client.
+fn fault(e: ReadError) -> Fault<Need> {
+    match e {
+        ReadError::Missing(pages) => Fault::Missing(Need::Pages(pages)),
+        ReadError::Damaged(damage) => {
+            report(damage);
+            damaged()
+        }
+    }
+}
+
+fn damaged() -> Fault<Need> {
+    Fault::Errno(-EIO)
+}
+
+fn report(damage: Damage) {
+    tracing::error!(%damage, "a read met damaged data");
+}
+
+/// Lengthens `bytes` to `len` bytes: what lies beyond the stored array is zero.
+fn pad(bytes: &mut Vec<Bytes>, len: u64) {
+    let have: u64 = bytes.iter().map(|b| b.len() as u64).sum();
+    zeroes(bytes, len.saturating_sub(have));
+}
+
+fn zeroes(bytes: &mut Vec<Bytes>, mut len: u64) {
+    static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+    while len > 0 {
+        let n = len.min(ZEROES.len() as u64) as usize;
+        bytes.push(Bytes::from_static(&ZEROES[..n]));
+        len -= n as u64;
+    }
+}

@@ -1,0 +1,245 @@
+//! Statistics: to the active manager by Ceph's messages, every few seconds and whenever the set of
+//! PGs changes; and the beacon to the monitor.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use spirula_maps::MgrMap;
+use spirula_msgr::{Target as Peer, on_xstream};
+use spirula_wire::msg::Paxos;
+use spirula_wire::msg::mgr::{MgrConfigure, MgrOpen, MgrReport};
+use spirula_wire::msg::osd::PgStats;
+use spirula_wire::msg::types;
+use spirula_wire::types::{EntityAddr, EntityType, OsdStat, StoreStatfs, UTime};
+use spirula_wire::{Encode, Features, Message, RawMessage};
+use spirula_xstream::{Class, sleep, timeout, wall_now};
+
+use crate::boot::{BEACON_INTERVAL_S, beacon_message, messenger_config};
+use crate::stats::pg_stat;
+use crate::target::{Target, TargetError};
+
+const F: Features = Features::PACIFIC;
+/// Until the manager says otherwise (`mgr_stats_period`).
+const PERIOD: Duration = Duration::from_secs(5);
+/// Wait before connecting again to a manager that was lost.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// The link to the active manager.
+#[derive(Default)]
+pub struct MgrLink {
+    /// Where the active manager is, if there is one.
+    active: Cell<Option<EntityAddr>>,
+    session: RefCell<Option<on_xstream::Session>>,
+    /// Counts connection attempts: a task of an older one gives up.
+    attempt: Cell<u64>,
+    period: Cell<Option<Duration>>,
+    reports: Cell<u64>,
+}
+
+/// Connects to the active manager of a new map, or hangs up.
+pub fn follow_map(target: &Target, map: MgrMap) {
+    let link = target.mgr();
+    let active = map.active_addrs.msgr2().filter(|_| map.available);
+    if link.active.get() == active {
+        return;
+    }
+    link.active.set(active);
+    link.attempt.set(link.attempt.get() + 1);
+    if let Some(session) = link.session.borrow_mut().take() {
+        session.close();
+    }
+    if active.is_some() {
+        let attempt = link.attempt.get();
+        target.spawn(Class::Background, |target| {
+            connect(target, attempt, Duration::ZERO)
+        });
+    }
+}
+
+async fn connect(target: Target, attempt: u64, wait: Duration) -> Result<(), TargetError> {
+    sleep(wait).await;
+    let link = target.mgr();
+    let Some(addr) = link.active.get().filter(|_| link.attempt.get() == attempt) else {
+        return Ok(());
+    };
+    let auth = match target.mon().mgr_authorizer() {
+        Ok(auth) => auth,
+        Err(e) => {
+            tracing::debug!("no ticket for the manager yet: {e}");
+            retry(&target, attempt);
+            return Ok(());
+        }
+    };
+    let peer = Peer {
+        type_: EntityType::MGR,
+        addr,
+    };
+    let dispatch = {
+        let target = target.clone();
+        move |session: &on_xstream::Session, event: on_xstream::Event| {
+            handle_session(&target, attempt, session, event);
+        }
+    };
+    let config = messenger_config(&target);
+    if let Err(e) = on_xstream::connect(Class::Background, config, peer, auth, dispatch).await {
+        tracing::debug!("cannot connect to the manager at {addr}: {e}");
+        retry(&target, attempt);
+    }
+    Ok(())
+}
+
+fn retry(target: &Target, attempt: u64) {
+    if target.is_stopping() {
+        return;
+    }
+    target.spawn(Class::Background, |target| {
+        connect(target, attempt, RECONNECT)
+    });
+}
+
+fn handle_session(
+    target: &Target,
+    attempt: u64,
+    session: &on_xstream::Session,
+    event: on_xstream::Event,
+) {
+    let link = target.mgr();
+    match event {
+        on_xstream::Event::Ready(_) if link.attempt.get() != attempt => session.close(),
+        on_xstream::Event::Ready(_) => {
+            let open = MgrOpen {
+                daemon_name: target.config().osd_id.to_string(),
+                ..MgrOpen::default()
+            };
+            session.send(open.to_raw(0, F));
+            *link.session.borrow_mut() = Some(session.clone());
+            target.report_now();
+        }
+        on_xstream::Event::Message(incoming) => {
+            if incoming.raw.header.type_ == types::MGR_CONFIGURE
+                && let Ok(configure) = MgrConfigure::from_raw(&incoming.raw)
+            {
+                link.period
+                    .set(Some(Duration::from_secs(configure.stats_period.into())));
+            }
+        }
+        on_xstream::Event::Closed(reason) => {
+            tracing::debug!("manager session ended: {reason}");
+            let ours = link
+                .session
+                .borrow()
+                .as_ref()
+                .is_some_and(|s| s.id() == session.id());
+            if ours {
+                link.session.borrow_mut().take();
+            }
+            if link.attempt.get() == attempt {
+                retry(target, attempt);
+            }
+        }
+    }
+}
+
+/// Reports for ever.
+pub async fn report(target: Target) -> Result<(), TargetError> {
+    let mut since_beacon = Duration::ZERO;
+    let beacon_interval = Duration::from_secs(BEACON_INTERVAL_S.unsigned_abs().into());
+    loop {
+        let period = target
+            .mgr()
+            .period
+            .get()
+            .filter(|p| !p.is_zero())
+            .unwrap_or(PERIOD);
+        let started = spirula_xstream::now();
+        // Whether it was asked for or is due, it is time to report.
+        let _ = timeout(period, target.report_due()).await;
+        if let Some(session) = target.mgr().session.borrow().as_ref() {
+            send_report(&target, session);
+        }
+        since_beacon += spirula_xstream::now().saturating_sub(started);
+        if since_beacon >= beacon_interval && target.is_up() {
+            since_beacon = Duration::ZERO;
+            target.mon().send(&target, beacon_message(&target));
+        }
+    }
+}
+
+fn send_report(target: &Target, session: &on_xstream::Session) {
+    let report = MgrReport {
+        daemon_name: target.config().osd_id.to_string(),
+        config: Vec::<(String, String)>::new().to_bytes(F).into(),
+        ..MgrReport::default()
+    };
+    session.send(report.to_raw(0, F));
+    if target.is_up() {
+        session.send(pg_stats(target));
+    }
+}
+
+/// `pg_stats`: every PG of ours, and the store.
+pub fn pg_stats(target: &Target) -> RawMessage {
+    let link = target.mgr();
+    let seq = link.reports.get() + 1;
+    link.reports.set(seq);
+    let (epoch, now) = (target.epoch(), wall_now());
+    let pgs = target.pgs().all();
+    let mut pool_stat: BTreeMap<i64, StoreStatfs> = BTreeMap::new();
+    for pg in &pgs {
+        let bytes = pg.state.borrow().stats.num_bytes;
+        let pool = pool_stat.entry(pg.pgid.pgid.pool).or_default();
+        pool.allocated += bytes.max(0);
+        pool.data_stored += bytes.max(0);
+    }
+    PgStats {
+        paxos: Paxos::default(),
+        fsid: target.config().fsid,
+        osd_stat: osd_stat(target, seq, pgs.len()),
+        pg_stat: pgs
+            .iter()
+            .map(|pg| (pg.pgid.pgid, pg_stat(pg, epoch, seq, now)))
+            .collect(),
+        epoch,
+        had_map_for: UTime::default(),
+        pool_stat,
+    }
+    .to_raw(0, F)
+}
+
+/// The number of the newest report, as `flush_pg_stats` returns it.
+pub fn report_seq(target: &Target) -> u64 {
+    let up_from = target
+        .map()
+        .osd(target.config().osd_id)
+        .map_or(0, |osd| osd.info.up_from);
+    u64::from(up_from) << 32 | target.mgr().reports.get()
+}
+
+fn osd_stat(target: &Target, seq: u64, num_pgs: usize) -> OsdStat {
+    let me = target.config().osd_id;
+    let map = target.map();
+    let up_from = map.osd(me).map_or(0, |osd| osd.info.up_from);
+    let space = target.store().statfs();
+    OsdStat {
+        hb_peers: map
+            .existing_osds()
+            .filter(|(id, o)| *id != me && o.is_up())
+            .map(|o| o.0)
+            .collect(),
+        up_from,
+        seq: u64::from(up_from) << 32 | seq,
+        num_pgs: num_pgs as u32,
+        num_osds: 1,
+        num_per_pool_osds: 1,
+        num_per_pool_omap_osds: 1,
+        statfs: StoreStatfs {
+            total: space.total,
+            available: space.available,
+            allocated: space.used as i64,
+            data_stored: space.stored as i64,
+            ..StoreStatfs::default()
+        },
+        ..OsdStat::default()
+    }
+}

@@ -1,0 +1,219 @@
+//! The session with the monitors: drives the sans-I/O monitor client on this xstream and acts on
+//! what it brings.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use spirula_auth::{AuthError, ConnectAuth, Principal};
+use spirula_maps::MgrMap;
+use spirula_monc::{Action, ConnId, Event, MonClient};
+use spirula_msgr::on_xstream::{self, now};
+use spirula_msgr::{CloseReason, ProtocolError, Target as Peer};
+use spirula_msgr_core::AuthFailure;
+use spirula_wire::msg::types;
+use spirula_wire::types::{EntityAddr, EntityNameStr, EntityType};
+use spirula_wire::{Decode, RawMessage};
+use spirula_xstream::Class;
+use spirula_xstream::sync::Notify;
+
+use crate::boot::messenger_config;
+use crate::mgr;
+use crate::target::{Target, TargetConfig};
+
+/// The monitor client of a target, and the sessions it opened.
+pub struct MonLink {
+    client: RefCell<MonClient>,
+    sessions: RefCell<BTreeMap<ConnId, on_xstream::Session>>,
+    /// A deadline may have moved.
+    stirred: Notify,
+}
+
+impl MonLink {
+    pub fn new(config: &TargetConfig, seed: [u8; 32]) -> Self {
+        let name = EntityNameStr::new(EntityType::OSD, config.osd_id.to_string());
+        let principal = Principal {
+            name,
+            key: config.key.clone(),
+        };
+        let mut monc = spirula_monc::Config::new(principal, config.mons.clone());
+        monc.hostname = config.hostname.clone();
+        monc.methods = config.auth_methods.clone();
+        Self {
+            client: RefCell::new(MonClient::new(monc, seed)),
+            sessions: RefCell::default(),
+            stirred: Notify::new(),
+        }
+    }
+
+    pub fn send(&self, target: &Target, message: RawMessage) {
+        self.client.borrow_mut().send(message);
+        self.drain(target);
+    }
+
+    /// Wants the maps that follow the one we have.
+    pub fn want_maps(&self, target: &Target) {
+        let next = match target.epoch() {
+            0 => 0,
+            epoch => u64::from(epoch) + 1,
+        };
+        self.client
+            .borrow_mut()
+            .subscribe(now(), "osdmap", next, false);
+        self.drain(target);
+    }
+
+    /// Credentials for a connection to the manager.
+    pub fn mgr_authorizer(&self) -> Result<Box<dyn ConnectAuth>, AuthError> {
+        let connector = self.client.borrow_mut().authorizer_for(EntityType::MGR)?;
+        Ok(Box::new(connector))
+    }
+
+    pub fn global_id(&self) -> u64 {
+        self.client.borrow().global_id()
+    }
+
+    /// Keeps the session until the target stops.
+    pub async fn run(&self, target: &Target) {
+        self.client
+            .borrow_mut()
+            .subscribe(now(), "mgrmap", 0, false);
+        self.want_maps(target);
+        loop {
+            self.client.borrow_mut().handle_timeout(now());
+            self.drain(target);
+            let deadline = self.client.borrow().poll_timeout(now());
+            match deadline {
+                Some(at) => {
+                    let wait = at.saturating_sub(spirula_xstream::now());
+                    // Either way the deadline is looked at again.
+                    let _ = spirula_xstream::timeout(wait, self.stirred.notified()).await;
+                }
+                None => self.stirred.notified().await,
+            }
+        }
+    }
+
+    pub fn close(&self, target: &Target) {
+        self.client.borrow_mut().close();
+        self.drain(target);
+    }
+
+    /// Does what the client wants done. Handling an event may make it want more.
+    fn drain(&self, target: &Target) {
+        loop {
+            let Some(action) = self.client.borrow_mut().poll_action() else {
+                break;
+            };
+            match action {
+                Action::Connect { conn, addr, auth } => connect(target, conn, addr, auth),
+                Action::Send { conn, message } => {
+                    if let Some(session) = self.sessions.borrow().get(&conn) {
+                        session.send(message);
+                    }
+                }
+                Action::Keepalive { conn } => {
+                    if let Some(session) = self.sessions.borrow().get(&conn) {
+                        session.keepalive();
+                    }
+                }
+                Action::Close { conn } => {
+                    if let Some(session) = self.sessions.borrow_mut().remove(&conn) {
+                        session.close();
+                    }
+                }
+                Action::Event(event) => handle_event(target, event),
+            }
+        }
+        self.stirred.notify_all();
+    }
+
+    fn handle_session(
+        &self,
+        target: &Target,
+        conn: ConnId,
+        session: &on_xstream::Session,
+        event: on_xstream::Event,
+    ) {
+        match event {
+            on_xstream::Event::Ready(peer) => {
+                self.sessions.borrow_mut().insert(conn, session.clone());
+                self.client
+                    .borrow_mut()
+                    .handle_connected(now(), conn, peer.grant);
+            }
+            on_xstream::Event::Message(incoming) => {
+                let raw = incoming.raw.clone();
+                self.client.borrow_mut().handle_message(now(), conn, raw);
+            }
+            on_xstream::Event::Closed(reason) => {
+                self.sessions.borrow_mut().remove(&conn);
+                tracing::debug!("monitor session ended: {reason}");
+                self.client
+                    .borrow_mut()
+                    .handle_closed(now(), conn, refusal(reason));
+            }
+        }
+        self.drain(target);
+    }
+}
+
+fn refusal(reason: CloseReason) -> Option<AuthError> {
+    match reason {
+        CloseReason::Protocol(ProtocolError::Auth(AuthFailure::Connector(e))) => Some(e),
+        _ => None,
+    }
+}
+
+fn connect(target: &Target, conn: ConnId, addr: SocketAddr, auth: Box<dyn ConnectAuth>) {
+    target.spawn(Class::Client, move |target| async move {
+        let peer = Peer {
+            type_: EntityType::MON,
+            addr: EntityAddr::msgr2(addr, 0),
+        };
+        let config = messenger_config(&target);
+        let dispatch = {
+            let target = target.clone();
+            move |session: &on_xstream::Session, event: on_xstream::Event| {
+                target.mon().handle_session(&target, conn, session, event);
+            }
+        };
+        match on_xstream::connect(Class::Client, config, peer, auth, dispatch).await {
+            Ok(_) => {}
+            Err(e) => {
+                tracing::debug!("cannot connect to the monitor at {addr}: {e}");
+                let mon = target.mon();
+                mon.client.borrow_mut().handle_closed(now(), conn, None);
+                mon.drain(&target);
+            }
+        }
+        Ok(())
+    });
+}
+
+fn handle_event(target: &Target, event: Event) {
+    match event {
+        Event::Connected { .. } => target.boot(true),
+        Event::Disconnected => tracing::debug!("the monitor session was lost"),
+        Event::AuthFailed(e) => tracing::error!("the monitor refuses this OSD: {e}"),
+        Event::MonMap(_) | Event::Reply { .. } => {}
+        Event::Config(options) => target.set_mon_options(options),
+        Event::OsdMap(maps) => {
+            if !target.handle_maps(&maps) && maps.newest_map > target.epoch() {
+                // A gap: ask again from where we are.
+                target.mon().want_maps(target);
+            }
+            target.boot(false);
+        }
+        Event::MgrMap(raw) => match MgrMap::from_bytes(&raw) {
+            Ok(map) => mgr::follow_map(target, map),
+            Err(e) => tracing::error!("mgrmap from the monitor: {e}"),
+        },
+        Event::RotatingKeys(secrets) => target.set_secrets(secrets),
+        Event::Message(raw) => {
+            if raw.header.type_ == types::OSD_MARK_ME_DOWN {
+                target.marked_down();
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The options this target knows: their defaults, where their values come from, and what takes
+//! effect at run time.
+
+use std::collections::BTreeMap;
+
+use crate::admit::AdmitLimits;
+use crate::plan::Limits;
+
+/// One row of the option table.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionInfo {
+    pub name: &'static str,
+    pub default: &'static str,
+    pub help: &'static str,
+}
+
+macro_rules! options {
+    ($($name:literal = $default:literal, $help:literal;)*) => {
+        /// All options, by name.
+        pub const OPTIONS: &[OptionInfo] =
+            &[$(OptionInfo { name: $name, default: $default, help: $help }),*];
+    };
+}
+
+options! {
+    "debug_ms" = "0/5", "debug level of the messenger";
+    "debug_osd" = "1/5", "debug level of the OSD";
+    "osd_beacon_report_interval" = "300", "seconds between beacons to the monitor";
+    "osd_client_message_cap" = "256", "requests of one client taken in at a time";
+    "osd_client_message_size_cap" = "524288000", "bytes of requests taken in at a time";
+    "osd_max_attr_name_len" = "100", "longest name of an extended attribute";
+    "osd_max_attr_size" = "0", "largest extended attribute, 0 for any";
+    "osd_max_object_name_len" = "2048", "longest object name and locator key";
+    "osd_max_object_namespace_len" = "256", "longest namespace";
+    "osd_max_object_size" = "134217728", "largest object in bytes";
+    "osd_max_omap_bytes_per_request" = "1073741824", "most omap bytes in one answer";
+    "osd_max_omap_entries_per_request" = "1024", "most omap entries in one answer";
+    "osd_max_write_op_reply_len" = "64", "most bytes that one operation of a write may return";
+    "osd_max_write_size" = "90", "largest write request in MiB";
+    "osd_op_history_duration" = "600", "seconds that finished requests are kept for";
+    "osd_op_history_size" = "20", "finished requests kept for dump_historic_ops";
+}
+
+/// Values by source; later sources win.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub file: BTreeMap<String, String>,
+    pub mon: BTreeMap<String, String>,
+    pub overrides: BTreeMap<String, String>,
+}
+
+impl Options {
+    /// The value in force, or `None` for an option this target does not know.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let set = [&self.overrides, &self.mon, &self.file]
+            .into_iter()
+            .find_map(|source| source.get(name).map(String::as_str));
+        set.or_else(|| info(name).map(|o| o.default))
+    }
+
+    /// All options with their values.
+    pub fn all(&self) -> BTreeMap<&str, &str> {
+        let sources = [&self.file, &self.mon, &self.overrides];
+        let mut all: BTreeMap<&str, &str> = OPTIONS.iter().map(|o| (o.name, o.default)).collect();
+        for source in sources {
+            all.extend(source.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+        }
+        all
+    }
+
+    pub fn limits(&self) -> Limits {
+        Limits {
+            max_object_size: self.number("osd_max_object_size"),
+            max_attr_size: self.number("osd_max_attr_size"),
+            max_attr_name_len: self.number("osd_max_attr_name_len"),
+            max_omap_entries_per_request: self.number("osd_max_omap_entries_per_request"),
+            max_omap_bytes_per_request: self.number("osd_max_omap_bytes_per_request"),
+            max_write_op_reply_len: self.number("osd_max_write_op_reply_len"),
+        }
+    }
+
+    pub fn admit_limits(&self) -> AdmitLimits {
+        AdmitLimits {
+            object_name_len_max: self.number("osd_max_object_name_len") as usize,
+            namespace_len_max: self.number("osd_max_object_namespace_len") as usize,
+            write_size_max: self.number("osd_max_write_size") << 20,
+        }
+    }
+
+    /// A number, with Ceph's suffixes for powers of 1024; the default if it does not parse.
+    pub fn number(&self, name: &str) -> u64 {
+        self.get(name)
+            .and_then(parse_size)
+            .or_else(|| info(name).and_then(|o| parse_size(o.default)))
+            .unwrap_or(0)
+    }
+}
+
+pub fn info(name: &str) -> Option<&'static OptionInfo> {
+    OPTIONS.iter().find(|o| o.name == name)
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let shift = match suffix
+        .trim()
+        .to_ascii_lowercase()
+        .trim_end_matches(['b', 'i'])
+    {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_those_of_the_limits() {
+        let options = Options::default();
+        assert_eq!(options.limits(), Limits::default());
+        assert_eq!(options.admit_limits(), AdmitLimits::default());
+    }
+
+    #[test]
+    fn later_sources_win_and_junk_does_not_count() {
+        let mut options = Options::default();
+        let name = "osd_max_object_size";
+        options.file.insert(name.into(), "4M".into());
+        assert_eq!(options.number(name), 4 << 20);
+        options.mon.insert(name.into(), "1 KiB".into());
+        assert_eq!(options.number(name), 1024);
+        options.overrides.insert(name.into(), "many".into());
+        assert_eq!(options.number(name), 128 << 20);
+        assert_eq!(options.get("nonsense"), None);
+    }
+}

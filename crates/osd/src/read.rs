@@ -1,0 +1,46 @@
+//! The way of one read: lock, execute, load what is missing, execute again.
+//!
+//! The lock lets a read in only when every earlier write of the object is published, and keeps
+//! later writes out until the data is here; so what it answers is durable and never old.
+
+use crate::admit::Admitted;
+use crate::errno::ENOENT;
+use crate::front::{OpRequest, Reply, Versions};
+use crate::pg::Pg;
+use crate::plan::Executed;
+use crate::target::Target;
+use crate::write::{Loaded, Served};
+
+/// Serves a request that cannot write.
+pub async fn read(target: &Target, admitted: Admitted) -> Served {
+    let mut loaded = Loaded::lock(target, admitted).await;
+    let executed = loop {
+        match loaded.execute(target) {
+            Ok(executed) => break executed,
+            Err(need) => loaded.fill(target, need).await?,
+        }
+    };
+    loaded.pg().state.borrow_mut().stats.add(&executed.delta);
+    let reply = reply(loaded.request(), loaded.pg(), executed);
+    Ok(loaded.done(Some(reply)))
+}
+
+fn reply(request: &OpRequest, pg: &Pg, executed: Executed) -> Reply {
+    if !executed.exists {
+        return Reply::refusal(request, -ENOENT);
+    }
+    let mut versions = Versions::default();
+    if executed.result >= 0 {
+        versions = Versions::of(versions.replay, executed.user_version);
+    } else if executed.result == -ENOENT {
+        let (last_update, last_user) = pg.last_versions();
+        versions = versions.absent(last_update, last_user);
+    }
+    Reply {
+        result: executed.result,
+        outputs: executed.outputs,
+        versions,
+        data_offset: executed.data_offset.unwrap_or(0),
+        executed: true,
+    }
+}

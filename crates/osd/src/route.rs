@@ -1,0 +1,284 @@
+//! Which PG a request is for, and the table of PGs that this target serves.
+//!
+//! PGs come from the map alone: CRUSH says which are ours. A new one has nothing stored and is
+//! active at once; one that has is active when its log is in memory. A pool that is gone takes its
+//! PGs with it, in the background.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Bound;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use spirula_maps::{OsdMap, PgPool, pool_flags};
+use spirula_store::Store;
+use spirula_vos::{ReadError, Tx};
+use spirula_wire::types::{PgId, SpgId};
+use spirula_wire::{Decode, DecodeError};
+use spirula_xstream::Class;
+
+use crate::apply::{container_pg, meta_object};
+use crate::boot::pg_created_message;
+use crate::front::OpRequest;
+use crate::object::dkey;
+use crate::pg::log::{LogEntry, LogLimits};
+use crate::pg::{Mapping, Pg};
+use crate::target::{Target, TargetError};
+
+/// Log records loaded at a time.
+const LOAD_BATCH: usize = 256;
+
+/// The PGs of which this target is the primary.
+#[derive(Debug, Default)]
+pub struct PgTable {
+    pgs: RefCell<HashMap<PgId, Rc<Pg>>>,
+}
+
+impl PgTable {
+    pub fn get(&self, pgid: PgId) -> Option<Rc<Pg>> {
+        self.pgs.borrow().get(&pgid).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Rc<Pg>> {
+        self.pgs.borrow().values().cloned().collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.pgs.borrow().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Follows the map from `old` to `new`: the PGs that are new here, and those that left.
+    pub fn update(
+        &self,
+        me: i32,
+        old: &OsdMap,
+        new: &OsdMap,
+        limits: LogLimits,
+        wall: std::time::Duration,
+    ) -> Changes {
+        let mut pgs = self.pgs.borrow_mut();
+        let mut changes = Changes::default();
+        let same_placement = places_alike(old, new);
+        for (&id, pool) in &new.pools {
+            if same_placement && old.pools.get(&id) == Some(pool) {
+                continue;
+            }
+            for pgid in (0..pool.pg_num).map(|seed| PgId::new(id, seed)) {
+                match mapping(me, new, pool, pgid) {
+                    Some(found) => {
+                        let pg = pgs.entry(pgid).or_insert_with(|| {
+                            let pg = Rc::new(Pg::new(SpgId::whole(pgid), limits));
+                            changes.added.push(pg.clone());
+                            pg
+                        });
+                        pg.remap(found, new.epoch, wall);
+                    }
+                    None => changes.left.extend(pgs.remove(&pgid)),
+                }
+            }
+        }
+        let exists = |pgid: &PgId| {
+            new.pools
+                .get(&pgid.pool)
+                .is_some_and(|pool| pgid.seed < pool.pg_num)
+        };
+        pgs.retain(|pgid, pg| {
+            let stays = exists(pgid);
+            if !stays {
+                pg.removed.set(true);
+                changes.left.push(pg.clone());
+            }
+            stays
+        });
+        changes
+    }
+}
+
+/// What a new map did to the table.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub added: Vec<Rc<Pg>>,
+    /// No longer ours, or gone altogether ([`Pg::removed`]).
+    pub left: Vec<Rc<Pg>>,
+}
+
+/// Whether CRUSH gives the same OSDs by both maps, for a pool that is the same in both.
+fn places_alike(old: &OsdMap, new: &OsdMap) -> bool {
+    let osds_alike = old.osds.len() == new.osds.len()
+        && old
+            .osds
+            .iter()
+            .zip(&new.osds)
+            .all(|(a, b)| (a.state, a.weight) == (b.state, b.weight));
+    old.epoch != 0
+        && osds_alike
+        && (Arc::ptr_eq(&old.crush, &new.crush) || old.crush == new.crush)
+        && old.primary_affinity == new.primary_affinity
+        && old.pg_temp == new.pg_temp
+        && old.primary_temp == new.primary_temp
+        && old.pg_upmap == new.pg_upmap
+        && old.pg_upmap_items == new.pg_upmap_items
+}
+
+fn mapping(me: i32, map: &OsdMap, pool: &PgPool, pgid: PgId) -> Option<Mapping> {
+    let found = map.pg_to_up_acting(pgid);
+    (found.acting_primary == me).then(|| Mapping {
+        pg_num: pool.pg_num,
+        up: found.up,
+        acting: found.acting,
+        up_primary: found.up_primary,
+        acting_primary: found.acting_primary,
+        created: pool.last_change.min(map.epoch),
+        ..Mapping::default()
+    })
+}
+
+/// Where a request goes now.
+#[derive(Debug)]
+pub enum Routed {
+    /// To this active PG.
+    Pg(Rc<Pg>),
+    /// It waits for a newer map, or for its PG's log.
+    Later,
+    /// Not to us: dropped without an answer, as Ceph does; the client asks again by a newer map.
+    Nowhere,
+}
+
+/// Looks up the PG of `request`.
+pub fn route(target: &Target, request: &OpRequest) -> Routed {
+    let map = target.map();
+    if map.epoch < request.msg.map_epoch {
+        return Routed::Later;
+    }
+    let asked = request.msg.spgid.pgid;
+    let found = map.pool(asked.pool).and_then(|pool| {
+        let pgid = if asked.seed < pool.pg_num {
+            asked
+        } else {
+            map.raw_pg_to_pg(asked)?
+        };
+        target.pgs().get(pgid)
+    });
+    match found {
+        None => Routed::Nowhere,
+        Some(pg) if pg.active.get() => Routed::Pg(pg),
+        Some(_) => Routed::Later,
+    }
+}
+
+/// Brings log and counters of a PG into memory.
+pub async fn load_pg(store: &Store, pg: &Pg) -> Result<(), TargetError> {
+    let cid = pg.cid;
+    if !store
+        .read(|vos| -> Result<_, ReadError> { Ok(vos.container_exists(cid)) })
+        .await?
+    {
+        return Ok(());
+    }
+    let corrupt = |_: DecodeError| TargetError::BadPgRecord(pg.pgid);
+    let mut state = std::mem::take(&mut *pg.state.borrow_mut());
+    state.stored = true;
+    for raw in all_values(store, pg, dkey::DUPS).await? {
+        state.log.load_batch(&raw).map_err(corrupt)?;
+    }
+    for raw in all_values(store, pg, dkey::LOG).await? {
+        let entry = LogEntry::from_bytes(&raw).map_err(corrupt)?;
+        state.advance(entry, false, 0);
+    }
+    *pg.state.borrow_mut() = state;
+    Ok(())
+}
+
+async fn all_values(
+    store: &Store,
+    pg: &Pg,
+    dkey: &'static [u8],
+) -> Result<Vec<bytes::Bytes>, TargetError> {
+    let (cid, oid) = (pg.cid, meta_object());
+    let (mut values, mut last) = (Vec::new(), None::<bytes::Bytes>);
+    loop {
+        let page = store
+            .read(|vos| -> Result<_, ReadError> {
+                let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+                vos.list_akeys(cid, &oid, dkey, from, LOAD_BATCH)
+            })
+            .await?;
+        let Some((key, _)) = page.last() else {
+            return Ok(values);
+        };
+        last = Some(key.clone());
+        values.extend(page.into_iter().map(|(_, value)| value));
+    }
+}
+
+/// Removes the containers of pools that the map no longer has.
+pub async fn remove_stale_containers(target: &Target) -> Result<(), TargetError> {
+    let store = target.store();
+    for cid in store
+        .read(|vos| -> Result<_, ReadError> { Ok(vos.containers()) })
+        .await?
+    {
+        let pgid = container_pg(cid).pgid;
+        let map = target.map();
+        let stale =
+            map.epoch > 0 && map.pool(pgid.pool).is_none() && pgid.pool <= map.pool_max.into();
+        if !stale {
+            continue;
+        }
+        let mut tx = Tx::new(target.wall_nanos());
+        tx.destroy_container(cid);
+        store.admit().await;
+        loop {
+            match store.submit(&tx) {
+                Ok(commit) => break commit.await?,
+                Err(spirula_vos::StageError::Missing(pages)) => store.load(pages).await?,
+                Err(spirula_vos::StageError::NoContainer(_)) => break,
+                Err(e) => {
+                    tracing::warn!(%pgid, "the PG of a removed pool stays: {e}");
+                    break;
+                }
+            }
+        }
+        spirula_xstream::yield_now().await;
+    }
+    Ok(())
+}
+
+/// Starts what a new map asks for: loads new PGs, removes old ones.
+pub fn follow(target: &Target, changes: Changes) {
+    for pg in &changes.left {
+        pg.active.set(false);
+    }
+    if changes.left.iter().any(|pg| pg.removed.get()) {
+        target.spawn(Class::Background, |target| async move {
+            remove_stale_containers(&target).await
+        });
+    }
+    let map = target.map();
+    for pg in changes.added {
+        let pgid = pg.pgid.pgid;
+        if map
+            .pool(pgid.pool)
+            .is_some_and(|p| p.has_flag(pool_flags::CREATING))
+        {
+            target.mon().send(target, pg_created_message(pgid));
+        }
+        let stored = target
+            .store()
+            .try_read(|vos| Ok(vos.container_exists(pg.cid)));
+        if let Ok(false) = stored {
+            pg.active.set(true);
+            continue;
+        }
+        target.spawn(Class::Client, |target| async move {
+            load_pg(target.store(), &pg).await?;
+            pg.active.set(true);
+            target.pg_became_active();
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,101 @@
+//! Takes in connections and hands each message to where it is served.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use spirula_auth::caps::OsdCap;
+use spirula_auth::{ConMode, ServiceAcceptor, ServiceAuthConfig};
+use spirula_msgr::on_xstream::{self, Event, Incoming};
+use spirula_msgr::{Accepted, Peer};
+use spirula_wire::Features;
+use spirula_wire::msg::types;
+use spirula_wire::types::{EntityNameStr, EntityType};
+use spirula_xstream::{Class, TcpListener, now};
+
+use crate::admin;
+use crate::boot::messenger_config;
+use crate::front::OpRequest;
+use crate::session::Session;
+use crate::target::Target;
+
+/// Accepts connections for ever.
+pub async fn listen(target: Target, listener: TcpListener) {
+    on_xstream::serve(Class::Client, listener, |addr| accept(&target, addr)).await;
+}
+
+fn accept(
+    target: &Target,
+    addr: SocketAddr,
+) -> Option<Accepted<impl FnMut(&on_xstream::Session, Event) + use<>>> {
+    if target.is_stopping() {
+        return None;
+    }
+    tracing::trace!(%addr, "connection");
+    let mut config = messenger_config(target);
+    config.limits.dispatch_bytes_max = target.option_number("osd_client_message_size_cap");
+    config.limits.dispatch_messages_max = target.option_number("osd_client_message_cap");
+    let auth = ServiceAuthConfig {
+        service: EntityType::OSD,
+        methods: target.config().auth_methods.clone(),
+        modes: vec![ConMode::Crc, ConMode::Secure],
+    };
+    let mut seed = [0; 32];
+    spirula_xstream::fill_random(&mut seed);
+    let auth = Box::new(ServiceAcceptor::new(auth, target.secrets(), seed));
+    let target = target.clone();
+    let mut session: Option<Rc<Session>> = None;
+    let dispatch = move |link: &on_xstream::Session, event: Event| match event {
+        Event::Ready(peer) => session = Some(Rc::new(session_of(*peer, link.clone()))),
+        Event::Message(incoming) => {
+            if let Some(session) = &session {
+                handle(&target, session, incoming);
+            }
+        }
+        Event::Closed(_) => session = None,
+    };
+    Some(Accepted {
+        config,
+        auth,
+        dispatch,
+    })
+}
+
+fn session_of(peer: Peer, link: on_xstream::Session) -> Session {
+    let (name, caps) = match &peer.auth {
+        Some(auth) => (auth.name.clone(), OsdCap::of_peer(auth)),
+        None => (EntityNameStr::default(), OsdCap::default()),
+    };
+    Session {
+        entity: peer.entity,
+        name,
+        addrs: peer.addrs,
+        features: Features(peer.features.0),
+        allow_all: caps.is_allow_all(),
+        caps,
+        known_epoch: Cell::new(0),
+        waiting: RefCell::default(),
+        draining: Cell::new(false),
+        link,
+    }
+}
+
+fn handle(target: &Target, session: &Rc<Session>, incoming: Incoming) {
+    match incoming.raw.header.type_ {
+        types::OSD_OP => match OpRequest::decode(incoming, session.clone(), now()) {
+            Ok(request) => target.take_in(request),
+            Err(e) => {
+                tracing::warn!(?session, "request does not decode: {e}");
+                session.link.close();
+            }
+        },
+        types::COMMAND => admin::handle_command(target, session, &incoming),
+        // Liveness of a client that waits, and answers to what is not sent yet.
+        types::PING | types::OSD_BACKOFF | types::OSD_MAP => {}
+        other => tracing::debug!(
+            ?session,
+            "ignored message {}",
+            spirula_wire::msg::name(other)
+        ),
+    }
+}

@@ -1,0 +1,463 @@
+//! One OSD on one xstream: the state that the stages share, and the way of a request through them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use spirula_auth::{CryptoKey, ServiceSecrets};
+use spirula_maps::OsdMap;
+use spirula_store::{OpenError, Store, StoreError};
+use spirula_wire::msg::osd::OsdMapMsg;
+use spirula_wire::types::{EntityAddr, EntityAddrVec, SpgId, UTime, Uuid};
+use spirula_wire::{Features, Message};
+use spirula_xstream::sync::Notify;
+use spirula_xstream::{Class, wall_now};
+
+use crate::admit::{Admission, AdmitLimits, admit};
+use crate::boot::boot_message;
+use crate::front::{OpRequest, Reply};
+use crate::history::MapHistory;
+use crate::list::pg_ops;
+use crate::mgr::MgrLink;
+use crate::mon::MonLink;
+use crate::options::Options;
+use crate::pg::Pg;
+use crate::pg::log::LogLimits;
+use crate::plan::Limits;
+use crate::read::read;
+use crate::route::{PgTable, Routed, follow, route};
+use crate::session::Session;
+use crate::track::{Stage, Tracker};
+use crate::write::write;
+
+/// What a target is started with.
+#[derive(Clone, Debug)]
+pub struct TargetConfig {
+    pub osd_id: i32,
+    pub fsid: Uuid,
+    pub osd_uuid: Uuid,
+    pub key: CryptoKey,
+    /// `auth_cluster_required` and `auth_service_required`, preferred first.
+    pub auth_methods: Vec<u32>,
+    /// Monitors to boot at.
+    pub mons: Vec<SocketAddr>,
+    /// Where to listen; port 0 takes any.
+    pub bind: SocketAddr,
+    pub hostname: String,
+    /// Told to the monitor at boot, over what the target finds itself.
+    pub metadata: BTreeMap<String, String>,
+    /// Options of the configuration file; the monitor's come on top.
+    pub options: BTreeMap<String, String>,
+}
+
+/// Why a target stops.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    #[error("the target is stopping")]
+    Stopped,
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a log record of PG {0} does not decode")]
+    BadPgRecord(SpgId),
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        addr: SocketAddr,
+        source: std::io::Error,
+    },
+}
+
+/// A running target; clones are handles on the same one.
+#[derive(Clone)]
+pub struct Target(Rc<Inner>);
+
+struct Inner {
+    config: TargetConfig,
+    store: Store,
+    addrs: EntityAddrVec,
+    maps: RefCell<MapHistory>,
+    /// The map, or the state of a PG, changed.
+    changed: Notify,
+    pgs: PgTable,
+    limits: Cell<Limits>,
+    admit_limits: Cell<AdmitLimits>,
+    options: RefCell<Options>,
+    log_limits: LogLimits,
+    secrets: RefCell<Arc<ServiceSecrets>>,
+    mon: MonLink,
+    mgr: MgrLink,
+    tracker: Tracker,
+    global_seq: Cell<u64>,
+    /// Epoch that the last `osd_boot` was sent in.
+    boot_epoch: Cell<u32>,
+    /// Statistics should be sent now.
+    report_due: Notify,
+    reported_up: Cell<bool>,
+    stopping: Cell<bool>,
+    marked_down: Cell<bool>,
+    failure: RefCell<Option<TargetError>>,
+    stopped: Notify,
+}
+
+impl Target {
+    pub fn new(config: TargetConfig, store: Store, addr: SocketAddr, nonce: u32) -> Self {
+        let mut seed = [0; 32];
+        spirula_xstream::fill_random(&mut seed);
+        let options = Options {
+            file: config.options.clone(),
+            ..Options::default()
+        };
+        let target = Self(Rc::new(Inner {
+            addrs: EntityAddr::msgr2(addr, nonce).into(),
+            mon: MonLink::new(&config, seed),
+            config,
+            store,
+            maps: RefCell::default(),
+            changed: Notify::new(),
+            pgs: PgTable::default(),
+            limits: Cell::default(),
+            admit_limits: Cell::default(),
+            options: RefCell::new(options),
+            log_limits: LogLimits::default(),
+            secrets: RefCell::default(),
+            mgr: MgrLink::default(),
+            tracker: Tracker::default(),
+            global_seq: Cell::new(0),
+            boot_epoch: Cell::new(0),
+            report_due: Notify::new(),
+            reported_up: Cell::new(false),
+            stopping: Cell::new(false),
+            marked_down: Cell::new(false),
+            failure: RefCell::default(),
+            stopped: Notify::new(),
+        }));
+        target.change_options(|_| ());
+        target
+    }
+
+    pub fn config(&self) -> &TargetConfig {
+        &self.0.config
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub fn addrs(&self) -> &EntityAddrVec {
+        &self.0.addrs
+    }
+
+    pub fn map(&self) -> Rc<OsdMap> {
+        self.0.maps.borrow().current().clone()
+    }
+
+    pub fn epoch(&self) -> u32 {
+        self.0.maps.borrow().epoch()
+    }
+
+    pub fn pgs(&self) -> &PgTable {
+        &self.0.pgs
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.0.limits.get()
+    }
+
+    pub fn mon(&self) -> &MonLink {
+        &self.0.mon
+    }
+
+    pub fn mgr(&self) -> &MgrLink {
+        &self.0.mgr
+    }
+
+    pub fn tracker(&self) -> &Tracker {
+        &self.0.tracker
+    }
+
+    pub fn with_options<R>(&self, f: impl FnOnce(&Options) -> R) -> R {
+        f(&self.0.options.borrow())
+    }
+
+    /// Changes options; those with an effect at run time have it from now on.
+    pub fn change_options(&self, f: impl FnOnce(&mut Options)) {
+        let mut options = self.0.options.borrow_mut();
+        f(&mut options);
+        self.0.limits.set(options.limits());
+        self.0.admit_limits.set(options.admit_limits());
+        self.0.tracker.keep(options.number("osd_op_history_size"));
+    }
+
+    pub fn set_mon_options(&self, values: BTreeMap<String, String>) {
+        self.change_options(|options| options.mon = values);
+    }
+
+    pub fn option_number(&self, name: &str) -> u64 {
+        self.0.options.borrow().number(name)
+    }
+
+    pub fn next_global_seq(&self) -> u64 {
+        let seq = self.0.global_seq.get() + 1;
+        self.0.global_seq.set(seq);
+        seq
+    }
+
+    pub fn secrets(&self) -> Arc<ServiceSecrets> {
+        self.0.secrets.borrow().clone()
+    }
+
+    pub fn set_secrets(&self, secrets: Arc<ServiceSecrets>) {
+        *self.0.secrets.borrow_mut() = secrets;
+    }
+
+    pub fn wall_nanos(&self) -> u64 {
+        u64::try_from(wall_now().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Waits for a new map, or for a PG to become active.
+    pub async fn map_changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    /// Waits until statistics should be sent at once.
+    pub async fn report_due(&self) {
+        self.0.report_due.notified().await;
+    }
+
+    /// Whether the map says that this very instance is up.
+    pub fn is_up(&self) -> bool {
+        let map = self.map();
+        map.client_addrs(self.0.config.osd_id) == Some(&self.0.addrs)
+    }
+
+    /// Tells the monitor that this instance is here, unless the map says so already. Once per map,
+    /// and again on each new session (`anew`).
+    pub fn boot(&self, anew: bool) {
+        let epoch = self.epoch();
+        if epoch == 0 || self.is_up() || self.is_stopping() {
+            return;
+        }
+        if anew || self.0.boot_epoch.get() != epoch {
+            self.0.boot_epoch.set(epoch);
+            self.mon().send(self, boot_message(self));
+        }
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.0.stopping.get()
+    }
+
+    /// From now on no connection is taken in, and nothing is tried again.
+    pub fn set_stopping(&self) {
+        self.0.stopping.set(true);
+    }
+
+    /// The monitor acknowledged that we go.
+    pub fn marked_down(&self) {
+        self.0.marked_down.set(true);
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until the map, or the monitor's answer, says that we are down.
+    pub async fn wait_marked_down(&self) {
+        while !self.0.marked_down.get() && self.is_up() {
+            self.map_changed().await;
+        }
+    }
+
+    /// Takes maps from the monitor; whether they led anywhere.
+    pub fn handle_maps(&self, message: &OsdMapMsg) -> bool {
+        let old = self.map();
+        let advanced = self.0.maps.borrow_mut().handle(message);
+        match advanced {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(e) => {
+                tracing::error!("{e}");
+                return false;
+            }
+        }
+        let (new, inner) = (self.map(), &self.0);
+        let me = inner.config.osd_id;
+        let changes = inner
+            .pgs
+            .update(me, &old, &new, inner.log_limits, wall_now());
+        let news = !changes.added.is_empty() || !changes.left.is_empty();
+        follow(self, changes);
+        inner.changed.notify_all();
+        if news || !inner.reported_up.get() && self.is_up() {
+            inner.reported_up.set(self.is_up());
+            inner.report_due.notify_all();
+        }
+        true
+    }
+
+    /// Requests that wait for a PG may look again.
+    pub fn pg_became_active(&self) {
+        self.0.changed.notify_all();
+        self.report_now();
+    }
+
+    /// Statistics are sent at once instead of in a few seconds.
+    pub fn report_now(&self) {
+        self.0.report_due.notify_all();
+    }
+
+    /// Runs a task of the target; its failure stops the target.
+    pub fn spawn<F>(&self, class: Class, task: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = Result<(), TargetError>> + 'static,
+    {
+        let (target, task) = (self.clone(), task(self.clone()));
+        drop(spirula_xstream::spawn(class, async move {
+            if let Err(e) = task.await {
+                target.fail(e);
+            }
+        }));
+    }
+
+    /// The target cannot go on: what is planned from now on would stand on what failed.
+    pub fn fail(&self, error: TargetError) {
+        if matches!(error, TargetError::Stopped) {
+            return;
+        }
+        tracing::error!("osd.{} stops: {error}", self.0.config.osd_id);
+        self.0.failure.borrow_mut().get_or_insert(error);
+        self.0.stopped.notify_all();
+    }
+
+    /// Waits for a failure.
+    pub async fn failed(&self) -> TargetError {
+        loop {
+            if let Some(error) = self.0.failure.borrow_mut().take() {
+                return error;
+            }
+            self.0.stopped.notified().await;
+        }
+    }
+
+    /// Takes a request in. Requests of one session are begun in the order they came.
+    pub fn take_in(&self, request: OpRequest) {
+        let session = request.session.clone();
+        if !session.draining.get() {
+            match route(self, &request) {
+                Routed::Pg(pg) => return self.begin(pg, request),
+                Routed::Nowhere => return dropped(&request),
+                Routed::Later => {}
+            }
+        }
+        session.waiting.borrow_mut().push_back(request);
+        if !session.draining.replace(true) {
+            let target = self.clone();
+            drop(spirula_xstream::spawn(Class::Client, target.drain(session)));
+        }
+    }
+
+    /// Begins the requests of a session that wait, one after the other.
+    async fn drain(self, session: Rc<Session>) {
+        loop {
+            let Some(request) = session.waiting.borrow_mut().pop_front() else {
+                break;
+            };
+            loop {
+                match route(&self, &request) {
+                    Routed::Pg(pg) => {
+                        self.begin(pg, request);
+                        break;
+                    }
+                    Routed::Nowhere => {
+                        dropped(&request);
+                        break;
+                    }
+                    Routed::Later => self.map_changed().await,
+                }
+            }
+        }
+        session.draining.set(false);
+    }
+
+    /// Runs a request as far as it goes at once, so that it has its place in the order of its
+    /// object; what is left becomes a task.
+    fn begin(&self, pg: Rc<Pg>, request: OpRequest) {
+        let mut serving = Box::pin(self.clone().serve(pg, request));
+        // The task looks again at once, so that no wake-up is lost on this waker.
+        let mut cx = Context::from_waker(Waker::noop());
+        if serving.as_mut().poll(&mut cx).is_pending() {
+            drop(spirula_xstream::spawn(Class::Client, serving));
+        }
+    }
+
+    /// Serves one request to its end.
+    async fn serve(self, pg: Rc<Pg>, request: OpRequest) {
+        let (id, tracked) = self.tracker().start(&request);
+        self.share_map(&request.session, request.msg.map_epoch);
+        let limits = self.0.admit_limits.get();
+        let admission = admit(request, &pg, &self.map(), &limits, UTime::from(wall_now()));
+        tracked.stage.set(Stage::Execute);
+        let answered = match self.run(pg, admission).await {
+            Ok(bytes) => bytes,
+            Err(e) => {
+                self.fail(e);
+                None
+            }
+        };
+        self.tracker().finish(id, answered);
+    }
+
+    /// Bytes of data answered with; `None`: dropped.
+    async fn run(&self, pg: Rc<Pg>, admission: Admission) -> Result<Option<u64>, TargetError> {
+        let (request, reply) = match admission {
+            Admission::Run(admitted) if admitted.request.class.writes => {
+                write(self, admitted).await?
+            }
+            Admission::Run(admitted) => read(self, admitted).await?,
+            Admission::PgOps(request) => {
+                let reply = pg_ops(self, &pg, &request).await?;
+                (request, Some(reply))
+            }
+            Admission::Refuse(request, errno) => {
+                let reply = Reply::refusal(&request, errno);
+                (request, Some(reply))
+            }
+            Admission::Duplicate(request, ticket) => {
+                pg.publisher.published(ticket).await?;
+                let state = pg.state.borrow();
+                let recorded = state.log.find(&request.reqid);
+                let reply = recorded.map(|(dup, _)| Reply::recorded(&request, dup));
+                (request, reply)
+            }
+            Admission::Drop(why) => {
+                tracing::debug!("request dropped: {why}");
+                return Ok(None);
+            }
+        };
+        Ok(reply.map(|reply| {
+            let bytes = reply.outputs.iter().map(|o| o.out_len() as u64).sum();
+            request.answer(reply, self.epoch());
+            bytes
+        }))
+    }
+
+    /// Tells a client that is behind what happened since, before it gets its reply.
+    fn share_map(&self, session: &Session, epoch_of_request: u32) {
+        let known = session.known_epoch.get().max(epoch_of_request);
+        session.known_epoch.set(known);
+        if known >= self.epoch() {
+            return;
+        }
+        if let Some(message) = self.0.maps.borrow().since(known) {
+            let last = message.incremental_maps.keys().next_back().copied();
+            session.link.send(message.to_raw(0, Features::PACIFIC));
+            session.known_epoch.set(last.unwrap_or(known));
+        }
+    }
+}
+
+fn dropped(request: &OpRequest) {
+    tracing::debug!(reqid = %request.reqid, "dropped: this OSD is not the PG's primary");
+}

@@ -1,0 +1,346 @@
+//! The way of one write: `Admitted -> Loaded -> Plan -> Committed`, each stage consuming the token
+//! of the one before.
+//!
+//! Invariant: no await between `plan` and `submit`; so version order, log order and the store's
+//! order are one order in a PG. Before `submit` nothing has been applied, after it nothing can be
+//! cancelled.
+
+use std::rc::Rc;
+
+use spirula_store::{Commit, StoreError};
+use spirula_vos::{ReadError, StageError, Tx, Vos};
+use spirula_wire::msg::osd_op::flag;
+use spirula_wire::types::UTime;
+
+use crate::admit::Admitted;
+use crate::apply::{DataCrcs, apply_effects, apply_log};
+use crate::errno::*;
+use crate::front::{OpRequest, Reply, Versions, returns_of};
+use crate::load::{LoadedData, Need, StoreView};
+use crate::pg::Pg;
+use crate::pg::locks::Held;
+use crate::pg::log::{DupRecord, EntryKind, LogEntry};
+use crate::pg::publish::Unpublished;
+use crate::plan::{Change, Executed, Request, execute};
+use crate::target::{Target, TargetError};
+
+/// Serves a request that may write. `None`: dropped without an answer, as Ceph does.
+pub async fn write(target: &Target, admitted: Admitted) -> Served {
+    let mut loaded = Loaded::lock(target, admitted).await;
+    let committed = loop {
+        let need = match loaded.plan(target) {
+            Ok(Planned::Answer(reply)) => return loaded.observed(reply).await,
+            Ok(Planned::Write(plan)) => match plan.submit(target, &loaded) {
+                Ok(committed) => break committed,
+                Err(Unstaged::Need(need)) => need,
+                Err(Unstaged::Refused(reply)) => return loaded.observed(Some(reply)).await,
+            },
+            Err(need) => need,
+        };
+        loaded.fill(target, need).await?;
+    };
+    let reply = committed.published().await?;
+    Ok(loaded.done(Some(reply)))
+}
+
+/// The request, for its answer, and the answer if there is one.
+pub type Served = Result<(OpRequest, Option<Reply>), TargetError>;
+
+/// Holds the object's lock; has whatever planning asked for so far.
+pub struct Loaded {
+    admitted: Admitted,
+    held: Held,
+    data: LoadedData,
+    /// What the object needs cannot be read: its requests fail, the target goes on.
+    unreadable: bool,
+}
+
+impl Loaded {
+    /// Waits for the object and for room in the store.
+    pub async fn lock(target: &Target, admitted: Admitted) -> Self {
+        let (key, mode) = (admitted.oid.0.clone(), admitted.mode);
+        let held = admitted.pg.locks.acquire(key, mode).await;
+        if admitted.request.class.writes {
+            target.store().admit().await;
+        }
+        Self {
+            admitted,
+            held,
+            data: LoadedData::default(),
+            unreadable: false,
+        }
+    }
+
+    pub async fn fill(&mut self, target: &Target, need: Need) -> Result<(), TargetError> {
+        use StoreError::{Damaged, PoolTooSmall, Read};
+        match self.data.fill(target.store(), need).await {
+            Err(e @ (Damaged(_) | Read { .. } | PoolTooSmall)) => {
+                let object = self.request().msg.object();
+                tracing::error!(%object, "cannot be read: {e}");
+                self.unreadable = true;
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Runs the interpreter on the object as it is now.
+    pub fn execute(&self, target: &Target) -> Result<Executed, Need> {
+        let Admitted {
+            request, pg, oid, ..
+        } = &self.admitted;
+        let asked = Request {
+            ops: &request.msg.ops,
+            may_write: request.class.writes,
+            return_vec: request.msg.has_flag(flag::RETURNVEC),
+            mtime: request.msg.mtime,
+            limits: target.limits(),
+        };
+        if self.unreadable {
+            return Ok(Executed::failed(&asked, -EIO));
+        }
+        let view = |vos: &Vos| {
+            Ok(execute(
+                &asked,
+                &StoreView::new(vos, pg.cid, oid, &self.data),
+            ))
+        };
+        match target.store().try_read(view) {
+            Ok(executed) => executed,
+            Err(ReadError::Missing(pages)) => Err(Need::Pages(pages)),
+            Err(ReadError::Damaged(damage)) => {
+                tracing::error!(%damage, "the store is damaged");
+                Ok(Executed::failed(&asked, -EIO))
+            }
+        }
+    }
+
+    /// An answer without a transaction of its own waits for what it has seen.
+    async fn observed(self, reply: Option<Reply>) -> Served {
+        let publisher = &self.pg().publisher;
+        publisher.published(publisher.last()).await?;
+        Ok(self.done(reply))
+    }
+
+    /// Lets the next request of the object in.
+    pub fn done(self, reply: Option<Reply>) -> (OpRequest, Option<Reply>) {
+        (self.admitted.request, reply)
+    }
+
+    pub fn request(&self) -> &OpRequest {
+        &self.admitted.request
+    }
+
+    pub fn pg(&self) -> &Rc<Pg> {
+        &self.admitted.pg
+    }
+
+    fn plan(&self, target: &Target) -> Result<Planned, Need> {
+        let executed = self.execute(target)?;
+        let request = self.request();
+        if executed.change.is_some() && executed.delta.grows() && self.admitted.pool_full != 0 {
+            return Ok(Planned::Answer(self.full(executed)));
+        }
+        Ok(Planned::Write(Plan::new(target, self, request, executed)))
+    }
+
+    /// A full pool: clients that asked to try are told, others resend when it is full no more.
+    fn full(&self, executed: Executed) -> Option<Reply> {
+        let request = self.request();
+        request.msg.has_flag(flag::FULL_TRY).then(|| Reply {
+            result: -self.admitted.pool_full,
+            outputs: executed.outputs,
+            versions: Versions::default(),
+            data_offset: 0,
+            executed: true,
+        })
+    }
+}
+
+enum Planned {
+    Answer(Option<Reply>),
+    Write(Plan),
+}
+
+/// A transaction with its log entry and reply, decided and not yet in force.
+struct Plan {
+    tx: Tx,
+    entry: LogEntry,
+    trims: bool,
+    reply: Reply,
+}
+
+enum Unstaged {
+    Need(Need),
+    Refused(Reply),
+}
+
+impl Plan {
+    fn new(target: &Target, loaded: &Loaded, request: &OpRequest, done: Executed) -> Self {
+        let Admitted { pg, oid, .. } = &loaded.admitted;
+        let state = pg.state.borrow();
+        let version = state.next_version(target.epoch());
+        let epoch = state.next_epoch(target.wall_nanos());
+        let user = match &done.change {
+            Some(change) if change.user_modify => {
+                (state.last_user_version.max(done.user_version) + 1).max(version.version)
+            }
+            _ => done.user_version,
+        };
+        let mut stats = state.stats;
+        stats.add(&done.delta);
+        let modified = done.change.is_some();
+        let mut entry = LogEntry {
+            kind: kind_of(done.change.as_ref()),
+            version,
+            prior: prior_of(done.change.as_ref()),
+            mtime: if modified {
+                request.msg.mtime
+            } else {
+                UTime::default()
+            },
+            epoch,
+            object: oid.0.clone(),
+            dup: dup_of(request, &done, modified, user),
+            stats,
+            last_user_version: state.last_user_version.max(if modified { user } else { 0 }),
+        };
+        entry.dup.version = version;
+        let mut versions = Versions::of(version, user);
+        if done.result == -ENOENT {
+            versions = versions.absent(state.last_update, state.last_user_version);
+        }
+        let mut tx = Tx::new(epoch);
+        if !state.stored {
+            tx.create_container(pg.cid);
+        }
+        if let Some(mut change) = done.change {
+            if let Some(info) = &mut change.info {
+                info.version = version;
+                info.user_version = user;
+            }
+            let crcs = DataCrcs {
+                chunks: request.data_crcs(),
+                op: request.whole_data_op(),
+            };
+            apply_effects(
+                &mut tx,
+                pg.cid,
+                oid,
+                change.effects,
+                change.info.as_ref(),
+                crcs,
+            );
+        }
+        let trim = state.log.due_trim();
+        apply_log(&mut tx, pg.cid, &entry, trim.as_ref());
+        let reply = Reply {
+            result: done.result,
+            outputs: done.outputs,
+            versions,
+            data_offset: done.data_offset.unwrap_or(0),
+            executed: true,
+        };
+        Self {
+            tx,
+            entry,
+            trims: trim.is_some(),
+            reply,
+        }
+    }
+
+    /// The submission half of the commit: from here on it happens.
+    fn submit(self, target: &Target, loaded: &Loaded) -> Result<Committed, Unstaged> {
+        let commit = match target.store().submit(&self.tx) {
+            Ok(commit) => commit,
+            Err(StageError::Missing(pages)) => return Err(Unstaged::Need(Need::Pages(pages))),
+            Err(refused) => {
+                let errno = refusal_errno(&refused);
+                return Err(Unstaged::Refused(Reply::refusal(loaded.request(), -errno)));
+            }
+        };
+        let pg = loaded.pg();
+        let ticket = pg.publisher.submitted();
+        pg.state
+            .borrow_mut()
+            .advance(self.entry, self.trims, ticket);
+        loaded.held.submitted();
+        Ok(Committed {
+            pg: pg.clone(),
+            ticket,
+            commit,
+            reply: self.reply,
+        })
+    }
+}
+
+/// In the store's order; durable when `commit` says so.
+struct Committed {
+    pg: Rc<Pg>,
+    ticket: u64,
+    commit: Commit,
+    reply: Reply,
+}
+
+impl Committed {
+    /// Waits until it, and all before it in the PG, are durable.
+    async fn published(self) -> Result<Reply, TargetError> {
+        if let Err(e) = self.commit.await {
+            self.pg.publisher.fail();
+            return Err(e.into());
+        }
+        self.pg.publisher.durable(self.ticket);
+        self.pg.publisher.published(self.ticket).await?;
+        Ok(self.reply)
+    }
+}
+
+fn kind_of(change: Option<&Change>) -> EntryKind {
+    match change {
+        None => EntryKind::Error,
+        Some(Change { info: Some(_), .. }) => EntryKind::Modify,
+        Some(_) => EntryKind::Delete,
+    }
+}
+
+fn prior_of(change: Option<&Change>) -> spirula_wire::types::EVersion {
+    change
+        .and_then(|c| c.old.as_ref())
+        .map(|o| o.version)
+        .unwrap_or_default()
+}
+
+/// What a repetition is answered with. Success is 0 unless the client takes return vectors.
+fn dup_of(request: &OpRequest, done: &Executed, modified: bool, user: u64) -> DupRecord {
+    let return_vec = request.msg.has_flag(flag::RETURNVEC);
+    DupRecord {
+        reqid: request.reqid,
+        user_version: if modified { user } else { 0 },
+        result: if modified && !return_vec {
+            0
+        } else {
+            done.result
+        },
+        returns: if return_vec {
+            returns_of(&done.outputs)
+        } else {
+            Vec::new()
+        },
+        ..DupRecord::default()
+    }
+}
+
+fn refusal_errno(e: &StageError) -> i32 {
+    match e {
+        StageError::NoSpace => ENOSPC,
+        StageError::TooLarge => EFBIG,
+        StageError::KeyLength(_) => ENAMETOOLONG,
+        _ => EIO,
+    }
+}
+
+impl From<Unpublished> for TargetError {
+    fn from(_: Unpublished) -> Self {
+        Self::Stopped
+    }
+}

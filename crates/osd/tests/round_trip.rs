@@ -1,0 +1,167 @@
+//! A target and a client in a simulated world: requests over the messenger, onto a simulated disk,
+//! through restarts and power loss. The map is put in by hand instead of by a monitor.
+
+mod support;
+
+use spirula_wire::msg::ops::{OpArgs, OpCode};
+use spirula_wire::types::EVersion;
+use support::{Cluster, Op, text};
+
+const ENOENT: i32 = -2;
+
+#[test]
+fn an_object_is_written_read_changed_and_removed() {
+    let cluster = Cluster::start(1);
+    cluster.client(async |c| {
+        let reply = c.op("o1", &[Op::write_full("hello")]).await;
+        assert_eq!((reply.result, reply.user_version), (0, 1));
+        assert_eq!(reply.replay_version, EVersion::new(1, 1));
+        let reply = c.op("o1", &[Op::read(0, 100), Op::stat()]).await;
+        assert_eq!((reply.result, text(&reply, 0)), (0, "hello".to_owned()));
+        assert_eq!(
+            (reply.replay_version, reply.user_version),
+            (EVersion::default(), 1)
+        );
+        let big = "x".repeat(300_000);
+        assert_eq!(c.op("o1", &[Op::write(5, &big)]).await.result, 0);
+        let reply = c.op("o1", &[Op::read(0, 0)]).await;
+        assert_eq!(text(&reply, 0), format!("hello{big}"));
+        assert_eq!(c.op("o1", &[Op::set_xattr("a", "1")]).await.result, 0);
+        assert_eq!(text(&c.op("o1", &[Op::get_xattr("a")]).await, 0), "1");
+        assert_eq!(
+            c.op("o1", &[Op::set_omap(&[("k", "v"), ("l", "w")])])
+                .await
+                .result,
+            0
+        );
+        let listed = c.op("o1", &[Op::omap_keys("", 10)]).await;
+        assert_eq!(listed.ops[0].outdata.concat().len(), 4 + 5 + 5 + 1);
+        assert_eq!(c.op("o1", &[Op::plain(OpCode::DELETE)]).await.result, 0);
+        assert_eq!(c.op("o1", &[Op::read(0, 1)]).await.result, ENOENT);
+        let reply = c.op("o1", &[Op::plain(OpCode::DELETE)]).await;
+        assert_eq!((reply.result, reply.user_version), (ENOENT, 5));
+        let reply = c.op("o1", &[Op::write_full("again")]).await;
+        assert_eq!(reply.result, 0);
+        assert!(reply.user_version > 5);
+        let reply = c.op("o1", &[Op::omap_keys("", 10)]).await;
+        assert_eq!(
+            reply.ops[0].outdata.concat(),
+            [0; 5],
+            "nothing of the old object is left"
+        );
+        assert_eq!(c.op("o1", &[Op::plain(OpCode::CALL)]).await.result, -95);
+    });
+}
+
+#[test]
+fn a_listing_has_every_object_once_whatever_the_page() {
+    let cluster = Cluster::start(2);
+    cluster.client(async |c| {
+        let mut names: Vec<String> = (0..60).map(|i| format!("object {i}")).collect();
+        for name in &names {
+            assert_eq!(c.op(name, &[Op::plain(OpCode::CREATE)]).await.result, 0);
+        }
+        names.sort();
+        for page in [1, 7, 1000] {
+            let mut listed = c.list(page).await;
+            listed.sort();
+            assert_eq!(listed, names, "pages of {page}");
+        }
+    });
+}
+
+#[test]
+fn a_repeated_request_is_executed_once() {
+    let cluster = Cluster::start(3);
+    cluster.client(async |c| {
+        c.op("o", &[Op::write_full("a")]).await;
+        let first = c.op_as(77, "o", &[Op::append("b")]).await;
+        for _ in 0..2 {
+            let again = c.op_as(77, "o", &[Op::append("b")]).await;
+            assert_eq!(
+                (again.result, again.replay_version),
+                (0, first.replay_version)
+            );
+        }
+        let failed = c.op_as(78, "none", &[Op::plain(OpCode::DELETE)]).await;
+        c.op("none", &[Op::write_full("now it is there")]).await;
+        let again = c.op_as(78, "none", &[Op::plain(OpCode::DELETE)]).await;
+        assert_eq!((failed.result, again.result), (ENOENT, ENOENT));
+    });
+    cluster.restart();
+    cluster.client(async |c| {
+        assert_eq!(c.op_as(77, "o", &[Op::append("b")]).await.result, 0);
+        assert_eq!(text(&c.op("o", &[Op::read(0, 0)]).await, 0), "ab");
+        assert_eq!(
+            c.op_as(78, "none", &[Op::plain(OpCode::DELETE)])
+                .await
+                .result,
+            ENOENT
+        );
+    });
+}
+
+#[test]
+fn acknowledged_writes_survive_power_loss() {
+    let cluster = Cluster::start(4);
+    cluster.client(async |c| {
+        for i in 0..50 {
+            let data = format!("{i}").repeat(i * 97);
+            assert_eq!(
+                c.op(&format!("o{i}"), &[Op::write_full(&data)])
+                    .await
+                    .result,
+                0
+            );
+        }
+    });
+    cluster.power_loss();
+    cluster.client(async |c| {
+        for i in 0..50 {
+            let reply = c.op(&format!("o{i}"), &[Op::read(0, 0)]).await;
+            assert_eq!(
+                (reply.result, text(&reply, 0)),
+                (0, format!("{i}").repeat(i * 97))
+            );
+        }
+        assert_eq!(c.list(10).await.len(), 50);
+    });
+}
+
+#[test]
+fn requests_on_one_object_keep_their_order() {
+    let cluster = Cluster::start(5);
+    cluster.client(async |c| {
+        for i in 0..40 {
+            c.send("o", &[Op::append(&format!("{i},"))]);
+        }
+        c.send("o", &[Op::read(0, 0)]);
+        c.send("o", &[Op::append("end")]);
+        let mut replies = c.replies(42).await;
+        replies.sort_by_key(|(tid, _)| *tid);
+        let expected: String = (0..40).map(|i| format!("{i},")).collect();
+        assert_eq!(text(&replies[40].1, 0), expected);
+        let versions: Vec<u64> = replies.iter().map(|r| r.1.replay_version.version).collect();
+        assert_eq!(versions[..40], (1..=40).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_failed_guard_changes_nothing() {
+    let cluster = Cluster::start(6);
+    cluster.client(async |c| {
+        c.op("o", &[Op::write_full("one"), Op::set_xattr("v", "1")])
+            .await;
+        let reply = c
+            .op("o", &[Op::cmp_xattr("v", "2"), Op::write_full("two")])
+            .await;
+        assert_eq!(reply.result, -125);
+        let reply = c
+            .op("o", &[Op::cmp_xattr("v", "1"), Op::write_full("two")])
+            .await;
+        assert_eq!(reply.result, 0);
+        let guard = Op::with(OpCode::CMPEXT, OpArgs::extent(0, 3), "two");
+        assert_eq!(c.op("o", &[guard, Op::append("!")]).await.result, 0);
+        assert_eq!(text(&c.op("o", &[Op::read(0, 0)]).await, 0), "two!");
+    });
+}

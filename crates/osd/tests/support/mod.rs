@@ -1,0 +1,376 @@
+//! A simulated host with a target on it, and a client that speaks `osd_op` to it.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use spirula_auth::{ConMode, CryptoKey, METHOD_NONE, MonGrant, ServiceConnector};
+use spirula_bio::Device;
+use spirula_maps::{NewCluster, OsdMap, PgPool, osd_state};
+use spirula_msgr::{Config, Target as Peer, on_xstream};
+use spirula_osd::{Target, TargetConfig};
+use spirula_store::{Expect, FormatOptions, Options, Store};
+use spirula_wire::msg::ops::{OpArgs, OpCode};
+use spirula_wire::msg::osd::OsdMapMsg;
+use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, OsdOpReply, flag};
+use spirula_wire::types::{
+    EntityAddrVec, EntityName, EntityNameStr, EntityType, HObject, ObjectLocator, PgId,
+    PgNlsResponse, SnapId, SpgId, UTime, Uuid,
+};
+use spirula_wire::{Decode, Encode, Features, Message};
+use spirula_xstream::sim::{SimHost, SimWorld};
+use spirula_xstream::sync::{QueueReceiver, queue};
+use spirula_xstream::{Class, timeout};
+
+const F: Features = Features::PACIFIC;
+const POOL: i64 = 1;
+const PG_NUM: u32 = 4;
+const PORT: u16 = 6800;
+const FSID: Uuid = Uuid([7; 16]);
+const DISK: &str = "/disk";
+
+/// A target on a simulated host, and a host for its clients.
+pub(crate) struct Cluster {
+    pub(crate) world: SimWorld,
+    osd: SimHost,
+    clients: SimHost,
+    map: Rc<RefCell<Option<OsdMap>>>,
+}
+
+impl Cluster {
+    pub(crate) fn start(seed: u64) -> Self {
+        let world = SimWorld::new(seed);
+        let (osd, clients) = (world.host("osd"), world.host("clients"));
+        osd.disk(DISK, 256 << 20);
+        let cluster = Self {
+            world,
+            osd,
+            clients,
+            map: Rc::default(),
+        };
+        cluster.run(true);
+        cluster
+    }
+
+    /// Stops the target without a good-bye, and starts it again.
+    pub(crate) fn restart(&self) {
+        self.osd.kill();
+        self.run(false);
+    }
+
+    pub(crate) fn power_loss(&self) {
+        self.osd.power_loss();
+        self.run(false);
+    }
+
+    fn run(&self, format: bool) {
+        let bind = SocketAddr::new(self.osd.ip(), PORT);
+        let map = self.map.clone();
+        *map.borrow_mut() = None;
+        self.osd.spawn(Class::Client, async move {
+            let store = open_store(format).await;
+            let config = TargetConfig {
+                osd_id: 0,
+                fsid: FSID,
+                osd_uuid: Uuid([1; 16]),
+                key: CryptoKey::default(),
+                auth_methods: vec![METHOD_NONE],
+                mons: Vec::new(),
+                bind,
+                hostname: "osd".into(),
+                metadata: Default::default(),
+                options: Default::default(),
+            };
+            let started = |target: &Target, _: SocketAddr| {
+                let new = map_of(target.addrs());
+                let maps = [(new.epoch, new.to_bytes(F).into())].into();
+                target.handle_maps(&OsdMapMsg {
+                    fsid: FSID,
+                    maps,
+                    ..OsdMapMsg::default()
+                });
+                *map.borrow_mut() = Some(new);
+            };
+            spirula_osd::run(config, store, started).await.unwrap();
+        });
+        let started = self
+            .world
+            .run_until(Duration::from_secs(60), || self.map.borrow().is_some());
+        assert!(started, "the target did not start");
+    }
+
+    /// Runs a client to its end.
+    pub(crate) fn client(&self, body: impl AsyncFnOnce(&mut Client) + 'static) {
+        let addr = SocketAddr::new(self.osd.ip(), PORT);
+        let map = self.map.borrow().clone().unwrap();
+        let done = self.clients.block_on(async move {
+            let mut client = Client::connect(addr, map).await;
+            body(&mut client).await;
+        });
+        assert!(done.is_ok());
+    }
+}
+
+async fn open_store(format: bool) -> Store {
+    if format {
+        let device = Device::create(DISK, None).unwrap();
+        let options = FormatOptions {
+            fsid: FSID.0,
+            osd_id: 0,
+            osd_uuid: [1; 16],
+            ..FormatOptions::default()
+        };
+        Store::format(&device, &options).await.unwrap();
+    }
+    let device = Device::open(DISK).unwrap();
+    let expect = Expect {
+        fsid: Some(FSID.0),
+        osd_id: Some(0),
+    };
+    Store::open(&device, expect, Options::default())
+        .await
+        .unwrap()
+}
+
+fn map_of(addrs: &EntityAddrVec) -> OsdMap {
+    let mut cluster = NewCluster::new(FSID, UTime::default());
+    cluster.osds = vec![(Uuid([1; 16]), 0x1_0000)];
+    cluster.failure_domain = "osd".into();
+    let mut map = cluster.osdmap().unwrap();
+    map.osds[0].state |= osd_state::UP;
+    map.osds[0].client_addrs = addrs.clone();
+    map.pools.insert(POOL, PgPool::replicated(1, 1, PG_NUM, 0));
+    map.pool_names.insert(POOL, "p".into());
+    map.pool_max = POOL as i32;
+    map
+}
+
+/// A client session with the target.
+pub(crate) struct Client {
+    session: on_xstream::Session,
+    replies: QueueReceiver<(u64, OsdOpReply)>,
+    map: OsdMap,
+    last_tid: u64,
+}
+
+impl Client {
+    async fn connect(addr: SocketAddr, map: OsdMap) -> Self {
+        let grant = MonGrant {
+            method: METHOD_NONE,
+            global_id: 4100,
+            ..MonGrant::default()
+        };
+        let name = EntityNameStr::new(EntityType::CLIENT, "admin");
+        let auth =
+            ServiceConnector::new(EntityType::OSD, &grant, &name, vec![ConMode::Crc], [3; 32]);
+        let peer = Peer {
+            type_: EntityType::OSD,
+            addr: map.osds[0].client_addrs.front(),
+        };
+        assert_eq!(peer.addr.addr, Some(addr));
+        let mut config = Config::new(EntityName::client(4100), EntityAddrVec::default());
+        config.nonce = 9;
+        let (sender, replies) = queue();
+        let dispatch = move |_: &on_xstream::Session, event: on_xstream::Event| {
+            if let on_xstream::Event::Message(incoming) = event
+                && let Ok(reply) = OsdOpReply::from_raw(&incoming.raw)
+            {
+                let _ = sender.send((incoming.raw.header.tid, reply));
+            }
+        };
+        let auth = Box::new(auth.unwrap());
+        let session = on_xstream::connect(Class::Client, config, peer, auth, dispatch)
+            .await
+            .unwrap();
+        Self {
+            session,
+            replies,
+            map,
+            last_tid: 1000,
+        }
+    }
+
+    /// Sends and waits for the answer.
+    pub(crate) async fn op(&mut self, name: &str, ops: &[OsdOp]) -> OsdOpReply {
+        self.last_tid += 1;
+        self.op_as(self.last_tid, name, ops).await
+    }
+
+    pub(crate) async fn op_as(&mut self, tid: u64, name: &str, ops: &[OsdOp]) -> OsdOpReply {
+        self.send_as(tid, name, ops);
+        let (answered, reply) = self.reply().await;
+        assert_eq!(answered, tid);
+        reply
+    }
+
+    pub(crate) fn send(&mut self, name: &str, ops: &[OsdOp]) {
+        self.last_tid += 1;
+        self.send_as(self.last_tid, name, ops);
+    }
+
+    pub(crate) async fn replies(&mut self, count: usize) -> Vec<(u64, OsdOpReply)> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            all.push(self.reply().await);
+        }
+        all
+    }
+
+    async fn reply(&mut self) -> (u64, OsdOpReply) {
+        let reply = timeout(Duration::from_secs(30), self.replies.recv()).await;
+        reply.expect("no answer").expect("the session ended")
+    }
+
+    fn send_as(&self, tid: u64, name: &str, ops: &[OsdOp]) {
+        let locator = ObjectLocator::pool(POOL);
+        let raw = self.map.object_to_pg(&locator, name.as_bytes()).unwrap();
+        let pgid = self.map.raw_pg_to_pg(raw).unwrap();
+        self.send_to(pgid, raw.seed, tid, name, ops);
+    }
+
+    fn send_to(&self, pgid: PgId, hash: u32, tid: u64, name: &str, ops: &[OsdOp]) {
+        let msg = OsdOpMsg {
+            spgid: SpgId::whole(pgid),
+            hash,
+            map_epoch: self.map.epoch,
+            flags: flag::ONDISK | flag::KNOWN_REDIR,
+            locator: ObjectLocator::pool(POOL),
+            oid: name.to_owned().into(),
+            ops: ops.to_vec(),
+            snap: SnapId::HEAD,
+            features: F.0,
+            ..OsdOpMsg::default()
+        };
+        self.session.send(msg.to_raw(tid, F));
+    }
+
+    /// Names of all objects, read in pages.
+    pub(crate) async fn list(&mut self, page: u64) -> Vec<String> {
+        let mut names = Vec::new();
+        for seed in 0..PG_NUM {
+            let pgid = PgId::new(POOL, seed);
+            let mut cursor = HObject {
+                snap: SnapId::HEAD,
+                ..HObject::at_hash(POOL, seed)
+            };
+            loop {
+                let args = OpArgs::Pgls {
+                    count: page,
+                    start_epoch: 0,
+                };
+                let op = OsdOp::new(OpCode::PGNLS, args, cursor.to_bytes(F).into());
+                self.last_tid += 1;
+                self.send_to(pgid, seed, self.last_tid, "", &[op]);
+                let (_, reply) = self.reply().await;
+                assert!((0..=1).contains(&reply.result), "{}", reply.result);
+                let listed = PgNlsResponse::from_bytes(&reply.ops[0].outdata.concat()).unwrap();
+                assert!(listed.entries.len() as u64 <= page);
+                let name = |oid: &Bytes| String::from_utf8_lossy(oid).into_owned();
+                names.extend(listed.entries.iter().map(|e| name(&e.oid)));
+                if reply.result == 1 {
+                    break;
+                }
+                cursor = listed.handle;
+            }
+        }
+        names
+    }
+}
+
+/// Output of operation `i`.
+pub(crate) fn text(reply: &OsdOpReply, i: usize) -> String {
+    String::from_utf8_lossy(&reply.ops[i].outdata.concat()).into_owned()
+}
+
+/// Makes operations.
+pub(crate) struct Op;
+
+impl Op {
+    pub(crate) fn with(code: OpCode, args: OpArgs, input: &str) -> OsdOp {
+        OsdOp::new(code, args, input.to_owned().into())
+    }
+
+    pub(crate) fn plain(code: OpCode) -> OsdOp {
+        OsdOp {
+            code,
+            ..OsdOp::default()
+        }
+    }
+
+    pub(crate) fn stat() -> OsdOp {
+        Self::plain(OpCode::STAT)
+    }
+
+    pub(crate) fn read(offset: u64, length: u64) -> OsdOp {
+        Self::with(OpCode::READ, OpArgs::extent(offset, length), "")
+    }
+
+    pub(crate) fn write(offset: u64, data: &str) -> OsdOp {
+        Self::with(
+            OpCode::WRITE,
+            OpArgs::extent(offset, data.len() as u64),
+            data,
+        )
+    }
+
+    pub(crate) fn write_full(data: &str) -> OsdOp {
+        Self::with(
+            OpCode::WRITEFULL,
+            OpArgs::extent(0, data.len() as u64),
+            data,
+        )
+    }
+
+    pub(crate) fn append(data: &str) -> OsdOp {
+        Self::with(OpCode::APPEND, OpArgs::extent(0, data.len() as u64), data)
+    }
+
+    pub(crate) fn set_xattr(name: &str, value: &str) -> OsdOp {
+        Self::with(
+            OpCode::SETXATTR,
+            xattr_args(name, value),
+            &format!("{name}{value}"),
+        )
+    }
+
+    pub(crate) fn get_xattr(name: &str) -> OsdOp {
+        Self::with(OpCode::GETXATTR, xattr_args(name, ""), name)
+    }
+
+    pub(crate) fn cmp_xattr(name: &str, value: &str) -> OsdOp {
+        Self::with(
+            OpCode::CMPXATTR,
+            xattr_args(name, value),
+            &format!("{name}{value}"),
+        )
+    }
+
+    pub(crate) fn set_omap(pairs: &[(&str, &str)]) -> OsdOp {
+        let pairs: Vec<(String, String)> = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        OsdOp::new(
+            OpCode::OMAP_SET_VALS,
+            OpArgs::default(),
+            pairs.to_bytes(F).into(),
+        )
+    }
+
+    pub(crate) fn omap_keys(after: &str, max: u64) -> OsdOp {
+        let mut input = after.to_owned().to_bytes(F);
+        max.encode(&mut input, F);
+        OsdOp::new(OpCode::OMAP_GET_KEYS, OpArgs::default(), input.into())
+    }
+}
+
+fn xattr_args(name: &str, value: &str) -> OpArgs {
+    OpArgs::Xattr {
+        name_len: name.len() as u32,
+        value_len: value.len() as u32,
+        cmp_op: 1,
+        cmp_mode: 1,
+    }
+}
