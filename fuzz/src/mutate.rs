@@ -16,10 +16,10 @@ const INTERESTING: &[u64] = &[
 ];
 
 /// SplitMix64: tiny, seedable, good enough to pick mutations.
-pub(crate) struct Rng(u64);
+pub struct Rng(u64);
 
 impl Rng {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -41,7 +41,7 @@ impl Rng {
 }
 
 /// A mutated copy of one input of `corpus`.
-pub(crate) fn next(rng: &mut Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
+pub fn next(rng: &mut Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
     let mut out = corpus[rng.below(corpus.len())].clone();
     for _ in 0..=rng.below(4) {
         mutate(rng, &mut out, corpus);
@@ -79,8 +79,13 @@ fn overwrite_integer(rng: &mut Rng, out: &mut [u8], at: usize) {
     }
 }
 
-/// FNV-1a, to name an artifact.
-pub(crate) fn digest(bytes: &[u8]) -> u64 {
+/// The file name of a kept input.
+pub fn name(bytes: &[u8]) -> String {
+    format!("{:016x}", digest(bytes))
+}
+
+/// FNV-1a.
+fn digest(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
         (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
     })

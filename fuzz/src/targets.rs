@@ -1,10 +1,10 @@
 //! The table of fuzz targets: one row for each decoder that meets bytes from outside.
 
 /// A decoder under test; it must return for every input.
-pub(crate) struct Target {
+pub struct Target {
     /// Also the name of its folder under `fuzz/corpus`.
-    pub(crate) name: &'static str,
-    pub(crate) run: fn(&[u8]),
+    pub name: &'static str,
+    pub run: fn(&[u8]),
 }
 
 /// `name = function` rows.
@@ -14,7 +14,7 @@ macro_rules! targets {
     };
 }
 
-pub(crate) const TARGETS: &[Target] = targets! {
+pub const TARGETS: &[Target] = targets! {
     wire_types = spirula_wire::fuzzing::types,
     wire_auth = spirula_wire::fuzzing::auth_messages,
     wire_command = spirula_wire::fuzzing::command_messages,
@@ -38,3 +38,8 @@ pub(crate) const TARGETS: &[Target] = targets! {
     msgr_accept = spirula_msgr_core::fuzzing::accept,
     monc_messages = spirula_monc::fuzzing::monc_messages,
 };
+
+/// The target of that name.
+pub fn find(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|t| t.name == name)
+}

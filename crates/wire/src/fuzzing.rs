@@ -22,6 +22,12 @@ macro_rules! families {
             }
         )*
 
+        /// The input with which its family's function sees `raw`; `None` if there is none.
+        pub fn input_of(raw: &RawMessage) -> Option<Vec<u8>> {
+            const FAMILIES: &[&[u16]] = &[$(&[$($($module::$m::TYPE,)*)*]),*];
+            FAMILIES.iter().find_map(|types| input_in(types, raw))
+        }
+
         /// Decodes a message and encodes it again; `None` if no struct has its number.
         pub fn reencode(raw: &RawMessage) -> Option<Result<RawMessage, DecodeError>> {
             match raw.header.type_ {
@@ -105,6 +111,19 @@ fn check_message(types: &[u16], data: &[u8]) {
         data: data.into_iter().collect(),
     };
     check_raw(&RawMessage { header, payload });
+}
+
+fn input_in(types: &[u16], raw: &RawMessage) -> Option<Vec<u8>> {
+    let which = types.iter().position(|t| *t == raw.header.type_)?;
+    let split = u16::try_from(raw.payload.front.len()).ok()?;
+    let mut input = vec![
+        u8::try_from(which).ok()?,
+        u8::try_from(raw.header.version).ok()?,
+    ];
+    input.extend_from_slice(&split.to_be_bytes());
+    input.extend_from_slice(&raw.payload.front);
+    input.extend_from_slice(&raw.payload.data_bytes());
+    Some(input)
 }
 
 /// Decodes `raw`, whatever it is, and checks that its own encoding is stable.
