@@ -211,7 +211,11 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> io::Result<Opened> {
     if let Some(size) = options.size
         && file_len(file.as_raw_fd())? < size
     {
-        allocate(file.as_raw_fd(), 0, size, Allocate::Reserve)?;
+        match allocate(file.as_raw_fd(), 0, size, Allocate::Reserve) {
+            // Some file systems reserve nothing; the file then grows without its space.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => file.set_len(size)?,
+            other => other?,
+        }
     }
     Ok(Opened {
         raw: file.into_raw_fd(),

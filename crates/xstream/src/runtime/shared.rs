@@ -17,7 +17,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Asks the xstream to stop: [`stopping`] resolves there. Its main decides what follows.
+    /// Asks the xstream to stop: [`crate::stopping`] resolves there. Its main decides what follows.
     pub fn stop(&self) {
         self.shared.post(|inbox| inbox.stop = true);
     }
