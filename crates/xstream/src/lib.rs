@@ -14,7 +14,7 @@
 //! - **Submission is eager**: calling `recv`, `send`, `read_at`, `write_at`, ... queues the operation
 //!   at once; the returned future only waits. Everything queued in one turn of the loop enters the
 //!   kernel together.
-//! - Other threads reach an xstream only through wakers, [`mailbox`]es and [`Handle`].
+//! - Other threads reach an xstream only through wakers, [`mailbox()`]es and [`Handle`].
 //! - Nothing here depends on the order of a hash map or on the clock of the machine when simulated.
 
 #![deny(clippy::undocumented_unsafe_blocks)]

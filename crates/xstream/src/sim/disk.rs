@@ -14,8 +14,8 @@
 //! - **Process kill**: completed writes stay live and unflushed (they are in the device's cache);
 //!   each write in flight happens in full or not at all, then and there.
 //! - Names of files are durable at once, and a disk survives its host.
-//! - On demand: damaged sectors ([`SimDisk::corrupt`]), and I/O that fails from a moment on
-//!   ([`SimDisk::fail_after`]), after which the disk keeps what it has.
+//! - On demand: damaged sectors ([`super::SimDisk::corrupt`]), and I/O that fails from a moment on
+//!   ([`super::SimDisk::fail_after`]), after which the disk keeps what it has.
 //!
 //! What is not modelled: a device that lies about flushes, or writes that land elsewhere.
 
