@@ -1,1 +1,80 @@
-//! Placeholder.
+//! The monitor: a deterministic core that keeps the cluster's maps, keys, options and log, and a
+//! thin server around it.
+//!
+//! Entry points: [`State::apply`] (what changes the state), [`Service`] (messages in, messages
+//! out), `command/table.rs` (all commands), [`mkfs`] (a new cluster).
+//!
+//! Invariants: sans-I/O except `storage` and `server`; time and randomness come in as arguments
+//! and travel inside proposals.
+#![forbid(unsafe_code)]
+
+mod caps;
+mod command;
+mod health;
+pub mod json;
+pub mod limits;
+pub mod live;
+mod mkfs;
+pub mod options;
+pub mod server;
+pub mod service;
+pub mod state;
+pub mod storage;
+pub mod text;
+
+use std::time::Duration;
+
+pub use mkfs::{MkfsConfig, MkfsError, NewOsd, NewPoolSpec, mkfs, open};
+pub use server::{MonServer, MonServerConfig, StartError};
+pub use service::{Action, Peer, Service, ServiceConfig, SessionId};
+pub use state::{Change, Proposal, State};
+pub use storage::{MemoryStorage, RedbStorage, Storage, StorageError};
+
+/// The release of Ceph whose protocol and commands this is.
+pub const CEPH_RELEASE: &str = "16.2.15";
+
+/// What daemons say of their version: of the form that Ceph's tools parse.
+pub fn ceph_version() -> String {
+    format!(
+        "ceph version {CEPH_RELEASE} (spirula-{}) pacific (stable)",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// One moment on two clocks: for intervals, and for what people and peers see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    pub mono: Duration,
+    /// Since the Unix epoch.
+    pub wall: Duration,
+}
+
+#[doc(hidden)]
+pub mod fuzzing {
+    //! Entry points of the fuzz crate, one per target.
+
+    use spirula_wire::{Decode, Encode, Features};
+
+    use crate::{Proposal, State};
+
+    /// A proposal; what decodes must encode and decode again to the same.
+    pub fn proposal(data: &[u8]) {
+        let Ok(proposal) = Proposal::from_bytes(data) else {
+            return;
+        };
+        let again = Proposal::from_bytes(&proposal.to_bytes(Features::PACIFIC));
+        assert_eq!(again.as_ref(), Ok(&proposal));
+    }
+
+    /// A snapshot of the state.
+    pub fn snapshot(data: &[u8]) {
+        _ = State::from_bytes(data);
+    }
+
+    /// A command as it arrives.
+    pub fn command(data: &[u8]) {
+        if let Ok(text) = std::str::from_utf8(data) {
+            _ = crate::command::parse(text, crate::command::COMMANDS);
+        }
+    }
+}

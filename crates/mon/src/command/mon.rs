@@ -1,0 +1,229 @@
+//! `mon *`, `quorum_status`: the monitors themselves.
+
+use spirula_maps::MonMap;
+use spirula_maps::monmap::MonInfo;
+use spirula_wire::Features;
+
+use super::status::{busy, count_property, counts_json, metadata_json};
+use super::{Answer, Args, Context, Format, Outcome, errno, refuse};
+use crate::json::Json;
+use crate::obj;
+use crate::service::{addrs_json, legacy_text};
+use crate::text::{stamp, stamp_z};
+
+/// Elections held so far; a lone monitor wins its only one.
+pub(super) const ELECTION_EPOCH: u32 = 3;
+
+/// Persistent features of a Pacific quorum, by bit.
+const FEATURES: [&str; 8] = [
+    "kraken",
+    "luminous",
+    "mimic",
+    "osdmap-prune",
+    "nautilus",
+    "octopus",
+    "pacific",
+    "elector-pinging",
+];
+
+pub(super) fn dump(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let map = at_epoch(ctx, args)?;
+    let answer = ctx.either_nl(
+        || {
+            let mut out = format!(
+                "epoch {}\nfsid {}\nlast_changed {}\ncreated {}\nmin_mon_release {} ({})\nelection_strategy: {}\n",
+                map.epoch,
+                map.fsid,
+                stamp(map.last_changed.into()),
+                stamp(map.created.into()),
+                map.min_mon_release.0,
+                map.min_mon_release.name(),
+                map.election_strategy,
+            );
+            for (rank, mon) in map.by_rank().enumerate() {
+                out += &format!("{rank}: {} mon.{}\n", bracketed(mon), mon.name);
+            }
+            out
+        },
+        || {
+            let ranks: Vec<usize> = (0..map.ranks.len()).collect();
+            monmap_json(map).with("quorum", ranks)
+        },
+    );
+    Ok(answer.with_status(format!("dumped monmap epoch {}", map.epoch)))
+}
+
+pub(super) fn getmap(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let epoch = at_epoch(ctx, args)?.epoch;
+    Ok(Answer::raw(ctx.state.monmap.encoded()).with_status(format!("got monmap epoch {epoch}")))
+}
+
+pub(super) fn stat(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    let map = ctx.state.monmap.map();
+    let leader = map.ranks.first().cloned().unwrap_or_default();
+    Ok(ctx.either_nl(
+        || {
+            let mons: Vec<String> = map.by_rank().map(|m| format!("{}={}", m.name, bracketed(m))).collect();
+            let ranks: Vec<String> = (0..map.ranks.len()).map(|r| r.to_string()).collect();
+            format!(
+                "e{}: {} mons at {{{}}} removed_ranks: {{}}, election epoch {ELECTION_EPOCH}, leader 0 {leader}, quorum {} {}\n",
+                map.epoch,
+                map.ranks.len(),
+                mons.join(","),
+                ranks.join(","),
+                map.ranks.join(",")
+            )
+        },
+        || {
+            let quorum = map.ranks.iter().enumerate().map(|(rank, name)| obj! { "rank" => rank, "name" => name });
+            obj! {
+                "epoch" => map.epoch,
+                "min_mon_release_name" => map.min_mon_release.name(),
+                "num_mons" => map.ranks.len(),
+                "leader" => &leader,
+                "quorum" => quorum.collect::<Vec<_>>(),
+            }
+        },
+    ))
+}
+
+pub(super) fn quorum_status(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    let map = ctx.state.monmap.map();
+    let json = obj! {
+        "election_epoch" => ELECTION_EPOCH,
+        "quorum" => (0..map.ranks.len()).collect::<Vec<_>>(),
+        "quorum_names" => Json::arr(&map.ranks),
+        "quorum_leader_name" => map.ranks.first().cloned().unwrap_or_default(),
+        "quorum_age" => ctx.now.mono.saturating_sub(ctx.live.started.mono).as_secs(),
+        "features" => obj! {
+            "quorum_con" => Features::PACIFIC.0.to_string(),
+            "quorum_mon" => Json::arr(FEATURES),
+        },
+        "monmap" => monmap_json(map),
+    };
+    // Plain is the compact form here.
+    Ok(match ctx.format {
+        Format::JsonPretty => ctx.json_nl(&json),
+        _ => Answer::text(json.compact() + "\n"),
+    })
+}
+
+/// What `ceph tell mon.a mon_status` answers and a `ping` carries.
+pub(crate) fn mon_status_json(ctx: &Context<'_>) -> Json {
+    let map = ctx.state.monmap.map();
+    obj! {
+        "name" => &ctx.live.name,
+        "rank" => ctx.state.monmap.rank_of(&ctx.live.name),
+        "state" => "leader",
+        "election_epoch" => ELECTION_EPOCH,
+        "quorum" => (0..map.ranks.len()).collect::<Vec<_>>(),
+        "quorum_age" => ctx.now.mono.saturating_sub(ctx.live.started.mono).as_secs(),
+        "features" => obj! {
+            "required_con" => "2449958747317026820",
+            "required_mon" => Json::arr(FEATURES),
+            "quorum_con" => Features::PACIFIC.0.to_string(),
+            "quorum_mon" => Json::arr(FEATURES),
+        },
+        "outside_quorum" => Json::Arr(vec![]),
+        "extra_probe_peers" => Json::Arr(vec![]),
+        "sync_provider" => Json::Arr(vec![]),
+        "monmap" => monmap_json(map),
+        "feature_map" => super::status::features_json(ctx),
+        "stretch_mode" => map.stretch_mode_enabled,
+    }
+}
+
+pub(super) fn metadata(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let json = |name: &str| metadata_json(&ctx.live.metadata, "name", name.into());
+    match args.str_opt("id")? {
+        None => Ok(ctx.json_nl(&Json::Arr(vec![json(&ctx.live.name)]))),
+        Some(id) if id == ctx.live.name => Ok(ctx.json_nl(&json(id))),
+        Some(_) => refuse(errno::ENOENT, "requested mon not found"),
+    }
+}
+
+pub(super) fn count_metadata(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let counts = count_property(ctx, "mon", args.str("property")?);
+    Ok(ctx.json_nl(&counts_json(&counts)))
+}
+
+pub(super) fn feature_ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    let all = FEATURES.join(",");
+    let epoch = ctx.state.monmap.epoch();
+    Ok(ctx.either_nl(
+        || {
+            format!(
+                "all features\n\tsupported: [{all}]\n\tpersistent: [{all}]\non current monmap (epoch {epoch})\n\tpersistent: [{all}]\n\trequired: [{all}]\n"
+            )
+        },
+        || {
+            obj! {
+                "all" => obj! { "supported" => Json::arr(FEATURES), "persistent" => Json::arr(FEATURES) },
+                "monmap" => obj! {
+                    "persistent" => Json::arr(FEATURES),
+                    "optional" => Json::Arr(vec![]),
+                    "required" => Json::arr(FEATURES),
+                },
+            }
+        },
+    ))
+}
+
+pub(super) fn ok_to_stop(_: &mut Context<'_>, args: &Args) -> Outcome {
+    let ids = args.strs("ids")?.join(",");
+    busy(&format!(
+        "not enough monitors would be available () after stopping mons [{ids}]"
+    ))
+}
+
+pub(super) fn ok_to_add_offline(_: &mut Context<'_>, _: &Args) -> Outcome {
+    busy("adding a monitor may break quorum (until that monitor starts)")
+}
+
+pub(super) fn monmap_json(map: &MonMap) -> Json {
+    let mons = map.by_rank().enumerate().map(|(rank, mon)| {
+        let addr = legacy_text(&mon.public_addrs);
+        obj! {
+            "rank" => rank,
+            "name" => &mon.name,
+            "public_addrs" => addrs_json(&mon.public_addrs),
+            "addr" => &addr,
+            "public_addr" => &addr,
+            "priority" => mon.priority,
+            "weight" => mon.weight,
+            "crush_location" => "{}",
+        }
+    });
+    obj! {
+        "epoch" => map.epoch,
+        "fsid" => map.fsid.to_string(),
+        "modified" => stamp_z(map.last_changed.into()),
+        "created" => stamp_z(map.created.into()),
+        "min_mon_release" => map.min_mon_release.0,
+        "min_mon_release_name" => map.min_mon_release.name(),
+        "election_strategy" => map.election_strategy,
+        // The colon and the blank are Ceph's.
+        "disallowed_leaders: " => "",
+        "stretch_mode" => map.stretch_mode_enabled,
+        "tiebreaker_mon" => &map.tiebreaker_mon,
+        "removed_ranks: " => "",
+        "features" => obj! { "persistent" => Json::arr(FEATURES), "optional" => Json::Arr(vec![]) },
+        "mons" => mons.collect::<Vec<_>>(),
+    }
+}
+
+/// A monitor's addresses, in brackets also when there is only one.
+pub(super) fn bracketed(mon: &MonInfo) -> String {
+    let addrs: Vec<String> = mon.public_addrs.iter().map(ToString::to_string).collect();
+    format!("[{}]", addrs.join(","))
+}
+
+fn at_epoch<'a>(ctx: &Context<'a>, args: &Args) -> Result<&'a MonMap, super::Refusal> {
+    let map = ctx.state.monmap.map();
+    match args.int_opt("epoch")? {
+        Some(epoch) if epoch != 0 && epoch != i64::from(map.epoch) => {
+            refuse(errno::ENOENT, format!("there is no map for epoch {epoch}"))
+        }
+        _ => Ok(map),
+    }
+}

@@ -1,0 +1,422 @@
+//! `osd *` that change the map: flags, in and out, weights, bans, ratios.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use spirula_maps::{Incremental, OsdMap, WEIGHT_IN, flags, osd_state};
+use spirula_wire::types::{AddrType, EntityAddr, EntityNameStr, EntityType, UTime};
+
+use super::args::parse_osd;
+use super::{Answer, Args, Context, Outcome, Refusal, errno, refuse};
+use crate::json::{Json, float};
+use crate::obj;
+use crate::service::plain_addr;
+use crate::state::Change;
+use crate::text::stamp;
+
+/// How long a ban lasts when nobody says.
+const BAN: Duration = Duration::from_secs(3600);
+
+/// Adds the finished incremental to the changes.
+pub(super) fn put(ctx: &mut Context<'_>, inc: Incremental) -> Result<(), Refusal> {
+    match ctx.state.osd.seal(inc) {
+        Ok(change) => {
+            ctx.change(change);
+            Ok(())
+        }
+        Err(e) => refuse(errno::EINVAL, format!("the change does not apply: {e}")),
+    }
+}
+
+/// Flags of `osd set|unset` and their bits.
+fn flag(key: &str) -> Option<u32> {
+    match key {
+        "pause" => Some(flags::PAUSERD | flags::PAUSEWR),
+        "noup" | "nodown" | "noout" | "noin" | "nobackfill" | "norebalance" | "norecover"
+        | "noscrub" | "nodeep-scrub" | "notieragent" | "nosnaptrim" | "pglog_hardlimit" => {
+            flags::by_name(key)
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let key = args.str("key")?.to_owned();
+    change_flag(ctx, &key, true)
+}
+
+pub(super) fn unset(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let key = args.str("key")?.to_owned();
+    change_flag(ctx, &key, false)
+}
+
+pub(super) fn pause(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    change_flag(ctx, "pause", true)
+}
+
+pub(super) fn unpause(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    change_flag(ctx, "pause", false)
+}
+
+fn change_flag(ctx: &mut Context<'_>, key: &str, on: bool) -> Outcome {
+    let Some(bits) = flag(key) else {
+        return refuse(errno::EINVAL, format!("unrecognized flag '{key}'"));
+    };
+    let mut inc = ctx.state.osd.next(ctx.now);
+    let old = ctx.state.osd.map().flags;
+    inc.new_flags = Some(if on { old | bits } else { old & !bits });
+    put(ctx, inc)?;
+    Ok(Answer::status(format!(
+        "{} is {}",
+        flags::names(bits),
+        if on { "set" } else { "unset" }
+    )))
+}
+
+/// The OSDs that `ids` names; `any` and `all` name every one for which `eligible` holds.
+fn osds_named(
+    ctx: &Context<'_>,
+    args: &Args,
+    eligible: impl Fn(i32) -> bool,
+) -> Result<Vec<i32>, Refusal> {
+    let mut osds = Vec::new();
+    for word in args.strs("ids")? {
+        if matches!(word, "any" | "all" | "*") {
+            let all = ctx.state.osd.map().existing_osds().map(|(id, _)| id);
+            return Ok(all.filter(|id| eligible(*id)).collect());
+        }
+        match parse_osd(word) {
+            Some(id) if id >= 0 => osds.push(id),
+            _ => {
+                let text =
+                    format!("Expected option value to be integer, got '{word}'invalid osd id-1");
+                return refuse(errno::EINVAL, text);
+            }
+        }
+    }
+    Ok(osds)
+}
+
+pub(super) fn osd_out(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    in_or_out(ctx, args, false)
+}
+
+pub(super) fn osd_in(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    in_or_out(ctx, args, true)
+}
+
+fn in_or_out(ctx: &mut Context<'_>, args: &Args, wanted: bool) -> Outcome {
+    let map = ctx.state.osd.map();
+    let word = if wanted { "in" } else { "out" };
+    let mut inc = ctx.state.osd.next(ctx.now);
+    let mut said = String::new();
+    for osd in osds_named(ctx, args, |id| map.is_in(id) != wanted)? {
+        if !map.exists(osd) {
+            said += &format!("osd.{osd} does not exist. ");
+        } else if map.is_in(osd) == wanted {
+            said += &format!("osd.{osd} is already {word}. ");
+        } else {
+            let old = map.osd(osd).map_or(0, |o| o.xinfo.old_weight);
+            let weight = if old > 0 { old } else { WEIGHT_IN };
+            inc.new_weight.insert(osd, if wanted { weight } else { 0 });
+            said += &format!("marked {word} osd.{osd}. ");
+        }
+    }
+    if !inc.is_empty() {
+        put(ctx, inc)?;
+    }
+    Ok(Answer::status(said))
+}
+
+pub(super) fn down(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let map = ctx.state.osd.map();
+    let mut inc = ctx.state.osd.next(ctx.now);
+    let mut said = String::new();
+    for osd in osds_named(ctx, args, |id| map.is_up(id))? {
+        if !map.exists(osd) {
+            said += &format!("osd.{osd} does not exist. ");
+        } else if !map.is_up(osd) {
+            said += &format!("osd.{osd} is already down. ");
+        } else {
+            inc.new_state.insert(osd, osd_state::UP);
+            said += &format!("marked down osd.{osd}. ");
+        }
+    }
+    if !inc.is_empty() {
+        put(ctx, inc)?;
+    }
+    Ok(Answer::status(said))
+}
+
+pub(super) fn reweight(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let (osd, weight) = (args.osd("id")?, args.float("weight")?);
+    if !(0.0..=1.0).contains(&weight) {
+        return refuse(errno::EINVAL, "weight must be in the range [0..1]");
+    }
+    existing(ctx.state.osd.map(), osd)?;
+    let fixed = (weight * f64::from(WEIGHT_IN)) as u32;
+    let mut inc = ctx.state.osd.next(ctx.now);
+    inc.new_weight.insert(osd, fixed);
+    put(ctx, inc)?;
+    Ok(Answer::status(format!(
+        "reweighted osd.{osd} to {} ({fixed:x})",
+        float(weight, 6)
+    )))
+}
+
+pub(super) fn primary_affinity(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let (osd, weight) = (args.osd("id")?, args.float("weight")?);
+    if !(0.0..=1.0).contains(&weight) {
+        return refuse(errno::EINVAL, "weight must be >= 0 and <= 1");
+    }
+    existing(ctx.state.osd.map(), osd)?;
+    let fixed = (weight * f64::from(WEIGHT_IN)) as u32;
+    let mut inc = ctx.state.osd.next(ctx.now);
+    inc.new_primary_affinity.insert(osd, fixed);
+    put(ctx, inc)?;
+    // The digits around the 16.16 value are Ceph's: it prints its format flags as numbers.
+    Ok(Answer::status(format!(
+        "set osd.{osd} primary-affinity to {} (8{fixed}2)",
+        float(weight, 6)
+    )))
+}
+
+fn existing(map: &OsdMap, osd: i32) -> Result<(), Refusal> {
+    if map.exists(osd) {
+        Ok(())
+    } else {
+        refuse(errno::ENOENT, format!("osd.{osd} does not exist"))
+    }
+}
+
+pub(super) fn set_full_ratio(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    set_ratio(ctx, args, "full", |inc, r| inc.new_full_ratio = r)
+}
+
+pub(super) fn set_backfillfull_ratio(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    set_ratio(ctx, args, "backfillfull", |inc, r| {
+        inc.new_backfillfull_ratio = r
+    })
+}
+
+pub(super) fn set_nearfull_ratio(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    set_ratio(ctx, args, "nearfull", |inc, r| inc.new_nearfull_ratio = r)
+}
+
+fn set_ratio(
+    ctx: &mut Context<'_>,
+    args: &Args,
+    what: &str,
+    put_ratio: impl FnOnce(&mut Incremental, f32),
+) -> Outcome {
+    let ratio = args.float("ratio")?;
+    if !(0.0..=1.0).contains(&ratio) {
+        return refuse(errno::EINVAL, format!("{ratio} not in range [0.0, 1.0]"));
+    }
+    let mut inc = ctx.state.osd.next(ctx.now);
+    put_ratio(&mut inc, ratio as f32);
+    put(ctx, inc)?;
+    Ok(Answer::status(format!(
+        "osd set-{what}-ratio {}",
+        float(ratio, 6)
+    )))
+}
+
+pub(super) fn setmaxosd(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let wanted = args.int("newmax")?;
+    let limit = ctx.settings.int("mon_max_osd");
+    if wanted < 0 || wanted > limit {
+        return refuse(
+            errno::ERANGE,
+            format!("cannot set max_osd to {wanted} which is > conf.mon_max_osd ({limit})"),
+        );
+    }
+    let map = ctx.state.osd.map();
+    let used = map.existing_osds().map(|(id, _)| i64::from(id)).max();
+    if let Some(id) = used.filter(|id| *id >= wanted) {
+        let text = format!(
+            "cannot shrink max_osd to {wanted} because osd.{id} (and possibly others) still in use"
+        );
+        return refuse(errno::EBUSY, text);
+    }
+    let mut inc = ctx.state.osd.next(ctx.now);
+    inc.new_max_osd = u32::try_from(wanted).ok();
+    put(ctx, inc)?;
+    Ok(Answer::status(format!("set new max_osd = {wanted}")))
+}
+
+/// Removes every trace of an OSD that is down: map, CRUSH, keys.
+pub(super) fn purge(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let osd = args.osd("id")?;
+    if !args.flag("yes_i_really_mean_it") {
+        let text = "Are you SURE?  Did you verify with 'ceph osd safe-to-destroy'?  This will PERMANENTLY DESTROY the osd; pass --yes-i-really-mean-it to proceed anyway";
+        return refuse(errno::EPERM, text);
+    }
+    let map = ctx.state.osd.map();
+    if !map.exists(osd) {
+        return Ok(Answer::status(format!("osd.{osd} does not exist")));
+    }
+    if map.is_up(osd) {
+        return refuse(errno::EBUSY, format!("osd.{osd} is not `down`."));
+    }
+    let mut inc = ctx.state.osd.next(ctx.now);
+    inc.new_state
+        .insert(osd, map.osd(osd).map_or(osd_state::EXISTS, |o| o.state));
+    inc.new_uuid
+        .insert(osd, spirula_wire::types::Uuid::default());
+    if map.crush.name(osd).is_some() {
+        let mut crush = (*map.crush).clone();
+        if let Err(e) = crush.remove_item(osd) {
+            return refuse(e.errno(), e);
+        }
+        inc.crush = super::crush_edit::encoded(&crush);
+    }
+    put(ctx, inc)?;
+    ctx.change(Change::RemoveAuth(EntityNameStr::new(
+        EntityType::OSD,
+        osd.to_string(),
+    )));
+    Ok(Answer::status(format!("purged osd.{osd}")))
+}
+
+/// A new OSD id for a uuid, or the id it has; with a key from the input (`{"cephx_secret": ..}`).
+pub(super) fn new_osd(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let text = args.str("uuid")?;
+    let Ok(uuid) = text.parse::<spirula_wire::types::Uuid>() else {
+        return refuse(errno::EINVAL, format!("invalid uuid '{text}'"));
+    };
+    let map = ctx.state.osd.map();
+    if let Some(id) = map.osd_by_uuid(&uuid) {
+        return Ok(new_osd_answer(ctx, id));
+    }
+    let free = || {
+        (0..map.max_osd())
+            .find(|id| !map.exists(*id))
+            .unwrap_or(map.max_osd())
+    };
+    let id = if args.has("id") {
+        args.osd("id")?
+    } else {
+        free()
+    };
+    if map.exists(id) {
+        return refuse(
+            errno::EEXIST,
+            format!("osd.{id} already exists with another uuid"),
+        );
+    }
+    let mut inc = ctx.state.osd.next(ctx.now);
+    if id >= map.max_osd() {
+        inc.new_max_osd = u32::try_from(id + 1).ok();
+    }
+    inc.new_state.insert(id, osd_state::EXISTS | osd_state::NEW);
+    inc.new_uuid.insert(id, uuid);
+    put(ctx, inc)?;
+    if let Some(key) = secret_of(&ctx.input)? {
+        let caps = [
+            ("mgr", "allow profile osd"),
+            ("mon", "allow profile osd"),
+            ("osd", "allow *"),
+        ];
+        let caps: BTreeMap<String, String> = caps.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let name = EntityNameStr::new(EntityType::OSD, id.to_string());
+        ctx.change(Change::SetAuth { name, key, caps });
+    }
+    Ok(new_osd_answer(ctx, id))
+}
+
+fn new_osd_answer(ctx: &Context<'_>, id: i32) -> Answer {
+    ctx.either(|| format!("{id}\n"), || obj! { "osdid" => id })
+}
+
+fn secret_of(input: &[u8]) -> Result<Option<spirula_auth::CryptoKey>, Refusal> {
+    if input.is_empty() {
+        return Ok(None);
+    }
+    let secrets: Result<BTreeMap<String, String>, _> = serde_json::from_slice(input);
+    let text = secrets.ok().and_then(|s| s.get("cephx_secret").cloned());
+    match text.map(|t| spirula_auth::CryptoKey::from_base64(&t)) {
+        Some(Ok(key)) => Ok(Some(key)),
+        _ => refuse(errno::EINVAL, "the input is not JSON with a cephx_secret"),
+    }
+}
+
+pub(super) fn blocklist_ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    let list = &ctx.state.osd.map().blocklist;
+    let until = |t: &UTime| stamp((*t).into());
+    let answer = match ctx.format {
+        super::Format::Plain => Answer::text(
+            list.iter()
+                .map(|(a, t)| format!("{} {}\n", plain_addr(a), until(t)))
+                .collect::<String>(),
+        ),
+        // Then the list of banned ranges, of which there are none.
+        _ => {
+            let entries = Json::arr(
+                list.iter()
+                    .map(|(a, t)| obj! { "addr" => plain_addr(a), "until" => until(t) }),
+            );
+            let (first, second) = (ctx.json(&entries), ctx.json(&Json::Arr(vec![])));
+            Answer::raw([first.out, second.out].concat().into())
+        }
+    };
+    Ok(answer.with_status(format!("listed {} entries", list.len())))
+}
+
+pub(super) fn blocklist(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let op = args
+        .str_opt("blocklistop")?
+        .or(args.str_opt("blacklistop")?)
+        .unwrap_or_default()
+        .to_owned();
+    let text = args.str("addr")?;
+    if args.has("range") {
+        return refuse(
+            errno::EOPNOTSUPP,
+            "bans of address ranges came after this release",
+        );
+    }
+    let Ok(addr) = text.parse::<EntityAddr>() else {
+        return refuse(errno::EINVAL, format!("unable to parse address {text}"));
+    };
+    let addr = addr.with_type(AddrType::ANY);
+    let shown = plain_addr(&addr);
+    let listed = ctx.state.osd.map().blocklist.contains_key(&addr);
+    let mut inc = ctx.state.osd.next(ctx.now);
+    match op.as_str() {
+        "add" => {
+            let given = args.float_opt("expire")?.filter(|s| *s > 0.0);
+            let span = given
+                .and_then(|s| Duration::try_from_secs_f64(s).ok())
+                .unwrap_or(BAN);
+            let until = ctx.now.wall + span;
+            inc.new_blocklist.insert(addr, UTime::from(until));
+            put(ctx, inc)?;
+            let secs = float(span.as_secs_f64(), 6);
+            Ok(Answer::status(format!(
+                "blocklisting {shown} until {} ({secs} sec)",
+                stamp(until)
+            )))
+        }
+        "rm" if !listed => Ok(Answer::status(format!("{shown} isn't blocklisted"))),
+        "rm" => {
+            inc.old_blocklist.push(addr);
+            put(ctx, inc)?;
+            Ok(Answer::status(format!("un-blocklisting {shown}")))
+        }
+        other => refuse(
+            errno::EINVAL,
+            format!("unknown operation '{other}': use add or rm"),
+        ),
+    }
+}
+
+pub(super) fn blocklist_clear(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    let all: Vec<EntityAddr> = ctx.state.osd.map().blocklist.keys().copied().collect();
+    if !all.is_empty() {
+        let mut inc = ctx.state.osd.next(ctx.now);
+        inc.old_blocklist = all;
+        put(ctx, inc)?;
+    }
+    Ok(Answer::status(" removed all blocklist entries"))
+}

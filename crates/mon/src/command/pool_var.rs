@@ -1,0 +1,404 @@
+//! `osd pool get|set`: the variables of a pool.
+
+use spirula_maps::pool::opts::{self, OptKind, OptValue};
+use spirula_maps::{PgPool, pool_flags};
+
+use super::osd_dump::{autoscale_mode, opt_json, opt_text};
+use super::pool::{autoscale_number, check_pg_load, check_size, pool_named, put_pool};
+use super::{Answer, Args, Context, Format, Outcome, Refusal, errno, refuse};
+use crate::json::Json;
+use crate::options::{parse_bool, parse_size};
+
+/// Variables that are one flag bit.
+const FLAGS: [(&str, u64); 8] = [
+    ("hashpspool", pool_flags::HASHPSPOOL),
+    ("nodelete", pool_flags::NODELETE),
+    ("nopgchange", pool_flags::NOPGCHANGE),
+    ("nosizechange", pool_flags::NOSIZECHANGE),
+    ("write_fadvise_dontneed", pool_flags::WRITE_FADVISE_DONTNEED),
+    ("noscrub", pool_flags::NOSCRUB),
+    ("nodeep-scrub", pool_flags::NODEEP_SCRUB),
+    ("bulk", pool_flags::BULK),
+];
+
+/// What `all` shows before the options, in Ceph's order.
+const ALWAYS: [&str; 15] = [
+    "size",
+    "min_size",
+    "pg_num",
+    "pgp_num",
+    "crush_rule",
+    "hashpspool",
+    "nodelete",
+    "nopgchange",
+    "nosizechange",
+    "write_fadvise_dontneed",
+    "noscrub",
+    "nodeep-scrub",
+    "use_gmt_hitset",
+    "fast_read",
+    "pg_autoscale_mode",
+];
+
+/// Options that `all` shows when they are set, in Ceph's order.
+const OPTIONAL: [&str; 20] = [
+    "scrub_min_interval",
+    "scrub_max_interval",
+    "deep_scrub_interval",
+    "recovery_priority",
+    "recovery_op_priority",
+    "scrub_priority",
+    "compression_mode",
+    "compression_algorithm",
+    "compression_required_ratio",
+    "compression_max_blob_size",
+    "compression_min_blob_size",
+    "csum_type",
+    "csum_max_block",
+    "csum_min_block",
+    "fingerprint_algorithm",
+    "pg_num_min",
+    "pg_num_max",
+    "target_size_bytes",
+    "target_size_ratio",
+    "pg_autoscale_bias",
+];
+
+/// Variables of cache tiers and erasure coding, which no pool here has.
+const TIER_ONLY: [&str; 16] = [
+    "hit_set_type",
+    "hit_set_period",
+    "hit_set_count",
+    "hit_set_fpp",
+    "target_max_objects",
+    "target_max_bytes",
+    "cache_target_dirty_ratio",
+    "cache_target_dirty_high_ratio",
+    "cache_target_full_ratio",
+    "cache_min_flush_age",
+    "cache_min_evict_age",
+    "min_read_recency_for_promote",
+    "min_write_recency_for_promote",
+    "hit_set_grade_decay_rate",
+    "hit_set_search_last_n",
+    "cache_mode",
+];
+
+pub(super) fn get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let (name, var) = (args.str("pool")?, args.str("var")?);
+    let (id, pool) = pool_named(ctx.state.osd.map(), name)?;
+    let rule = rule_name(ctx, &pool);
+    let names: Vec<&str> = if var == "all" {
+        let set = OPTIONAL.into_iter().filter(|o| pool.opts.get(o).is_some());
+        ALWAYS.into_iter().chain(set).chain(["bulk"]).collect()
+    } else {
+        vec![var]
+    };
+    let mut values = Vec::new();
+    for name_of in names {
+        match value_of(&pool, &rule, name_of) {
+            Some((text, json)) => values.push((name_of, text, json)),
+            None => return Err(no_value(name, var)),
+        }
+    }
+    if ctx.format == Format::Plain {
+        return Ok(Answer::text(
+            values
+                .iter()
+                .map(|(n, text, _)| format!("{n}: {text}\n"))
+                .collect::<String>(),
+        ));
+    }
+    let mut json = crate::obj! { "pool" => name, "pool_id" => id };
+    for (name_of, _, value) in values {
+        json = json.with(name_of, value);
+    }
+    Ok(ctx.json(&json))
+}
+
+fn no_value(pool: &str, var: &str) -> Refusal {
+    let (errno, text) = if TIER_ONLY.contains(&var) {
+        (
+            errno::EACCES,
+            format!("pool '{pool}' is not a tier pool: variable not applicable"),
+        )
+    } else if matches!(var, "erasure_code_profile" | "allow_ec_overwrites") {
+        (
+            errno::EACCES,
+            format!("pool '{pool}' is not a erasure pool: variable not applicable"),
+        )
+    } else if opts::kind(var).is_some() {
+        (
+            errno::ENOENT,
+            format!("option '{var}' is not set on pool '{pool}'"),
+        )
+    } else {
+        (
+            errno::EINVAL,
+            format!("pool '{pool}': invalid variable: '{var}'"),
+        )
+    };
+    Refusal {
+        errno,
+        text,
+        out: Default::default(),
+    }
+}
+
+fn rule_name(ctx: &Context<'_>, pool: &PgPool) -> String {
+    let names = &ctx.state.osd.map().crush.rule_names;
+    names
+        .get(&i32::from(pool.crush_rule))
+        .cloned()
+        .unwrap_or_else(|| pool.crush_rule.to_string())
+}
+
+/// A variable as text and JSON.
+fn value_of(pool: &PgPool, rule: &str, var: &str) -> Option<(String, Json)> {
+    let number = |n: u64| Some((n.to_string(), Json::from(n)));
+    if let Some((_, bit)) = FLAGS.iter().find(|(name, _)| *name == var) {
+        let on = pool.has_flag(*bit);
+        return Some((on.to_string(), on.into()));
+    }
+    match var {
+        "size" => number(pool.size.into()),
+        "min_size" => number(pool.min_size.into()),
+        "pg_num" => number(pool.pg_num.into()),
+        "pgp_num" => number(pool.pgp_num.into()),
+        "crush_rule" => Some((rule.to_owned(), rule.into())),
+        "use_gmt_hitset" => Some((
+            u32::from(pool.use_gmt_hitset).to_string(),
+            pool.use_gmt_hitset.into(),
+        )),
+        "fast_read" => number(pool.fast_read.into()),
+        "pg_autoscale_mode" => Some((autoscale_mode(pool).to_owned(), autoscale_mode(pool).into())),
+        _ => pool.opts.get(var).map(|v| (opt_text(v), opt_json(v))),
+    }
+}
+
+pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let (name, var) = (args.str("pool")?, args.str("var")?);
+    let val = args.show("val");
+    let (id, mut pool) = pool_named(ctx.state.osd.map(), name)?;
+    apply(ctx, id, name, &mut pool, var, &val)?;
+    put_pool(ctx, id, pool)?;
+    Ok(Answer::status(format!("set pool {id} {var} to {val}")))
+}
+
+fn apply(
+    ctx: &Context<'_>,
+    id: i64,
+    name: &str,
+    pool: &mut PgPool,
+    var: &str,
+    val: &str,
+) -> Result<(), Refusal> {
+    if let Some((_, bit)) = FLAGS.iter().find(|(flag, _)| *flag == var) {
+        let Some(on) = parse_bool(val) else {
+            return refuse(
+                errno::EINVAL,
+                "expecting value 'true', 'false', '0', or '1'",
+            );
+        };
+        pool.flags = if on {
+            pool.flags | bit
+        } else {
+            pool.flags & !bit
+        };
+        return Ok(());
+    }
+    match var {
+        "size" => set_size(ctx, id, pool, integer(val)?),
+        "min_size" => match integer(val)? {
+            n if (1..=i64::from(pool.size)).contains(&n) => {
+                pool.min_size = n as u8;
+                Ok(())
+            }
+            _ => refuse(
+                errno::EINVAL,
+                format!(
+                    "pool min_size must be between 1 and size, which is set to {}",
+                    pool.size
+                ),
+            ),
+        },
+        "pg_num" => set_pg_num(ctx, id, name, pool, integer(val)?),
+        "pgp_num" | "pgp_num_actual" => set_pgp_num(name, pool, integer(val)?),
+        "crush_rule" => match ctx
+            .state
+            .osd
+            .map()
+            .crush
+            .rule_by_name(val)
+            .and_then(|r| u8::try_from(r).ok())
+        {
+            Some(rule) => {
+                pool.crush_rule = rule;
+                Ok(())
+            }
+            None => refuse(errno::ENOENT, format!("crush rule {val} does not exist")),
+        },
+        "pg_autoscale_mode" => match autoscale_number(val) {
+            Some(mode) => {
+                pool.pg_autoscale_mode = mode;
+                Ok(())
+            }
+            None => refuse(errno::EINVAL, format!("specified invalid mode {val}")),
+        },
+        "use_gmt_hitset" | "fast_read" => match parse_bool(val) {
+            Some(true) if var == "fast_read" => refuse(
+                errno::EINVAL,
+                "fast read is not supported in replication pool",
+            ),
+            Some(on) => {
+                if var == "use_gmt_hitset" {
+                    pool.use_gmt_hitset = on;
+                }
+                Ok(())
+            }
+            None => refuse(
+                errno::EINVAL,
+                "expecting value 'true', 'false', '0', or '1'",
+            ),
+        },
+        _ => set_option(name, pool, var, val),
+    }
+}
+
+fn integer(val: &str) -> Result<i64, Refusal> {
+    val.parse().or_else(|_| {
+        let text = format!(
+            "error parsing integer value '{val}': Expected option value to be integer, got '{val}'"
+        );
+        refuse(errno::EINVAL, text)
+    })
+}
+
+fn set_size(ctx: &Context<'_>, id: i64, pool: &mut PgPool, size: i64) -> Result<(), Refusal> {
+    if pool.has_flag(pool_flags::NOSIZECHANGE) {
+        return refuse(
+            errno::EPERM,
+            "pool size change is disabled; you must unset nosizechange flag for the pool first",
+        );
+    }
+    check_size(ctx, size)?;
+    check_pg_load(ctx, Some(id), pool.pg_num_target.into(), size)?;
+    let old = pool.size;
+    pool.size = size as u8;
+    // As a new pool of that size would have it.
+    if pool.size < old {
+        pool.min_size = pool.min_size.min(pool.size);
+    } else if pool.size > old {
+        let default = ctx.settings.int("osd_pool_default_min_size");
+        let derived = pool.size - pool.size / 2;
+        pool.min_size = if default > 0 {
+            default.clamp(1, size) as u8
+        } else {
+            derived
+        };
+    }
+    Ok(())
+}
+
+/// PGs cannot be split or merged yet: that needs their objects to move with them.
+fn set_pg_num(
+    ctx: &Context<'_>,
+    id: i64,
+    name: &str,
+    pool: &mut PgPool,
+    n: i64,
+) -> Result<(), Refusal> {
+    if pool.has_flag(pool_flags::NOPGCHANGE) {
+        return refuse(
+            errno::EPERM,
+            "pool pg_num and pgp_num change is disabled; you must unset nopgchange flag for the pool first",
+        );
+    }
+    let max = ctx.settings.int("mon_max_pool_pg_num");
+    if n < 1 || n > max {
+        return refuse(
+            errno::ERANGE,
+            format!(
+                "'pg_num' must be greater than 0 and less than or equal to {max} (you may adjust 'mon max pool pg num' for higher values)"
+            ),
+        );
+    }
+    if n == i64::from(pool.pg_num) {
+        return Ok(());
+    }
+    check_pg_load(ctx, Some(id), n, pool.size.into())?;
+    refuse(
+        errno::EOPNOTSUPP,
+        format!(
+            "pg_num of pool '{name}' cannot change yet; create a pool with {n} PGs and copy to it"
+        ),
+    )
+}
+
+fn set_pgp_num(name: &str, pool: &mut PgPool, n: i64) -> Result<(), Refusal> {
+    if n < 1 {
+        return refuse(
+            errno::EINVAL,
+            format!("specified pgp_num must > 0, but you set to {n}"),
+        );
+    }
+    if n > i64::from(pool.pg_num) {
+        return refuse(
+            errno::EINVAL,
+            format!("specified pgp_num {n} > pg_num {}", pool.pg_num),
+        );
+    }
+    if n == i64::from(pool.pgp_num) {
+        return Ok(());
+    }
+    refuse(
+        errno::EOPNOTSUPP,
+        format!(
+            "pgp_num of pool '{name}' cannot change yet: its PGs would have to move between OSDs"
+        ),
+    )
+}
+
+/// An option of the pool; 0 (or `unset`) clears it.
+fn set_option(name: &str, pool: &mut PgPool, var: &str, val: &str) -> Result<(), Refusal> {
+    let Some(kind) = opts::kind(var) else {
+        return Err(no_value(name, var));
+    };
+    let value = match kind {
+        OptKind::Str => OptValue::Str(val.to_owned()),
+        OptKind::Int => match parse_size(val) {
+            Some(n) => OptValue::Int(n),
+            None => return integer(val).map(drop),
+        },
+        OptKind::Double => match val.parse::<f64>() {
+            Ok(n) if n.is_finite() => OptValue::double(n),
+            _ => {
+                return refuse(
+                    errno::EINVAL,
+                    format!("error parsing floating point value '{val}'"),
+                );
+            }
+        },
+    };
+    let cleared = match &value {
+        OptValue::Str(text) => text.is_empty() || text == "unset",
+        OptValue::Int(n) => *n == 0,
+        OptValue::Double(bits) => f64::from_bits(*bits) == 0.0,
+    };
+    check_choice(var, val)?;
+    pool.opts.set(var, (!cleared).then_some(value));
+    Ok(())
+}
+
+fn check_choice(var: &str, val: &str) -> Result<(), Refusal> {
+    let choices: &[&str] = match var {
+        "compression_mode" => &["none", "passive", "aggressive", "force", "unset", ""],
+        "compression_algorithm" => &["none", "snappy", "zlib", "zstd", "lz4", "unset", ""],
+        _ => return Ok(()),
+    };
+    if choices.contains(&val) {
+        Ok(())
+    } else {
+        refuse(errno::EINVAL, format!("unrecognized {var} '{val}'"))
+    }
+}

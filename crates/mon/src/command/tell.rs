@@ -1,0 +1,85 @@
+//! What one monitor answers about itself: `ceph tell mon.a ...` and the admin socket.
+
+use super::mon::mon_status_json;
+use super::{Args, Context, Outcome, TELL_COMMANDS, errno, refuse, shape, words_of};
+use crate::json::Json;
+use crate::obj;
+use crate::options;
+use crate::service::plain_addr;
+
+pub(super) fn version(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    let json = obj! { "version" => crate::CEPH_RELEASE, "release" => "pacific", "release_type" => "stable" };
+    Ok(ctx.json(&json))
+}
+
+pub(super) fn help(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    let lines = TELL_COMMANDS
+        .iter()
+        .map(|c| (words_of(c.signature), Json::from(c.help)));
+    let json = Json::obj(lines);
+    Ok(ctx.either(
+        || {
+            TELL_COMMANDS
+                .iter()
+                .map(|c| format!("{:<40}{}\n", shape(c.signature), c.help))
+                .collect()
+        },
+        || json,
+    ))
+}
+
+pub(super) fn mon_status(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    Ok(ctx.json(&mon_status_json(ctx)))
+}
+
+pub(super) fn sessions(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    let each = ctx.live.peers.iter().map(|(id, p)| {
+        obj! {
+            "id" => *id,
+            "name" => p.name.to_string(),
+            "global_id" => p.global_id,
+            "addr" => plain_addr(&p.addrs.front()),
+            "features" => format!("{:#x}", p.features),
+        }
+    });
+    Ok(ctx.json(&Json::Arr(each.collect())))
+}
+
+/// Commands are answered as they come, so none is ever in flight when this one is.
+pub(super) fn ops(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    Ok(ctx.json(&obj! { "ops" => Json::Arr(vec![]), "num_ops" => 0u32 }))
+}
+
+/// Options that are set, with where their value comes from.
+pub(super) fn config_show(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    let all = options::all()
+        .iter()
+        .map(|o| (o.name, Json::from(ctx.settings.str(o.name))));
+    Ok(ctx.json(&Json::obj(all)))
+}
+
+pub(super) fn config_diff(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    let changed = ctx.settings.set_names().map(|name| {
+        let default = options::find(name).map_or("", |o| o.default);
+        let source = ctx.settings.source(name).to_owned();
+        let value = Json::from(ctx.settings.str(name));
+        let members = vec![
+            ("default".to_owned(), Json::from(default)),
+            (source, value.clone()),
+            ("final".to_owned(), value),
+        ];
+        (name.to_owned(), Json::obj(members))
+    });
+    Ok(ctx.json(&obj! { "diff" => Json::obj(changed.collect::<Vec<_>>()) }))
+}
+
+pub(super) fn config_get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let name = args.str("var")?;
+    match options::find(name) {
+        Some(opt) => Ok(ctx.json(&obj! { opt.name => ctx.settings.str(opt.name) })),
+        None => refuse(
+            errno::ENOENT,
+            format!("error getting '{name}': (2) No such file or directory"),
+        ),
+    }
+}

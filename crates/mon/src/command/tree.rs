@@ -1,0 +1,362 @@
+//! `osd tree`, `osd crush tree`: the CRUSH hierarchy with its OSDs.
+
+use std::collections::BTreeSet;
+
+use spirula_maps::OsdMap;
+
+use super::osd_dump::map_of;
+use super::{Args, Context, Outcome, errno, refuse};
+use crate::json::{Json, float};
+use crate::obj;
+use crate::text::{Align, TextTable};
+
+/// An item as it is met going down, with its depth.
+struct Node {
+    id: i32,
+    depth: usize,
+    weight: f64,
+}
+
+pub(super) fn osd_tree(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let map = map_of(ctx, args)?;
+    show(ctx, &map, args, None)
+}
+
+pub(super) fn osd_tree_from(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let map = map_of(ctx, args)?;
+    let name = args.str("bucket")?;
+    match map.crush.item_by_name(name).filter(|id| *id < 0) {
+        Some(root) => show(ctx, &map, args, Some(root)),
+        None => refuse(errno::ENOENT, format!("bucket '{name}' does not exist")),
+    }
+}
+
+fn show(ctx: &Context<'_>, map: &OsdMap, args: &Args, root: Option<i32>) -> Outcome {
+    let states: Vec<&str> = args.strs("states")?;
+    let shown = |osd: i32| {
+        states.iter().all(|state| match *state {
+            "up" => map.is_up(osd),
+            "down" => map.exists(osd) && !map.is_up(osd),
+            "in" => map.is_in(osd),
+            "out" => map.exists(osd) && !map.is_in(osd),
+            "destroyed" => map.osd(osd).is_some_and(spirula_maps::Osd::is_destroyed),
+            _ => false,
+        })
+    };
+    let roots = root.map_or_else(|| roots(map, false), |r| vec![r]);
+    let keep = (!states.is_empty()).then(|| kept(map, shown));
+    let nodes = walk(map, &roots, keep.as_ref());
+    let placed: BTreeSet<i32> = walk(map, &roots_of_all(map), None)
+        .iter()
+        .map(|n| n.id)
+        .collect();
+    let stray = map
+        .existing_osds()
+        .map(|(id, _)| id)
+        .filter(|id| !placed.contains(id) && shown(*id));
+    let stray: Vec<i32> = if root.is_some() {
+        Vec::new()
+    } else {
+        stray.collect()
+    };
+    Ok(ctx.either_nl(
+        || {
+            let mut table = table(true);
+            for node in &nodes {
+                table.row(row(map, node, true));
+            }
+            for id in &stray {
+                table.row(row(
+                    map,
+                    &Node {
+                        id: *id,
+                        depth: 0,
+                        weight: 0.0,
+                    },
+                    true,
+                ));
+            }
+            table.render()
+        },
+        || {
+            let stray = stray.iter().map(|id| {
+                node_json(
+                    map,
+                    &Node {
+                        id: *id,
+                        depth: 0,
+                        weight: 0.0,
+                    },
+                    true,
+                )
+            });
+            obj! {
+                "nodes" => nodes.iter().map(|n| node_json(map, n, true)).collect::<Vec<_>>(),
+                "stray" => stray.collect::<Vec<_>>(),
+            }
+        },
+    ))
+}
+
+pub(super) fn crush_tree(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let map = ctx.state.osd.map();
+    let nodes = walk(map, &roots(map, args.has("shadow")), None);
+    Ok(ctx.either(
+        || {
+            let mut table = table(false);
+            for node in &nodes {
+                table.row(row(map, node, false));
+            }
+            table.render()
+        },
+        || {
+            obj! {
+                "nodes" => nodes.iter().map(|n| node_json(map, n, false)).collect::<Vec<_>>(),
+                "stray" => Json::Arr(vec![]),
+            }
+        },
+    ))
+}
+
+/// Shadow trees come first, as in Ceph, which shows the newest root first.
+fn roots(map: &OsdMap, shadow: bool) -> Vec<i32> {
+    let mut roots = map.crush.roots(shadow);
+    roots.sort_by_key(|id| (!map.crush.is_shadow(*id), std::cmp::Reverse(*id)));
+    roots
+}
+
+fn roots_of_all(map: &OsdMap) -> Vec<i32> {
+    map.crush.roots(false)
+}
+
+/// Items that are above an OSD for which `wanted` holds, and those OSDs.
+fn kept(map: &OsdMap, wanted: impl Fn(i32) -> bool) -> BTreeSet<i32> {
+    let mut keep = BTreeSet::new();
+    for (osd, _) in map.existing_osds().filter(|(id, _)| wanted(*id)) {
+        let mut at = osd;
+        while keep.insert(at) {
+            match map.crush.parent(at) {
+                Some(parent) => at = parent.id,
+                None => break,
+            }
+        }
+    }
+    keep
+}
+
+/// Depth first, siblings by class and name as Ceph sorts them.
+fn walk(map: &OsdMap, roots: &[i32], keep: Option<&BTreeSet<i32>>) -> Vec<Node> {
+    let crush = &map.crush;
+    let mut out = Vec::new();
+    let weight = |id: i32| {
+        crush
+            .bucket(id)
+            .map_or(0.0, |b| f64::from(b.weight) / 65_536.0)
+    };
+    let mut stack: Vec<Node> = roots
+        .iter()
+        .rev()
+        .map(|id| Node {
+            id: *id,
+            depth: 0,
+            weight: weight(*id),
+        })
+        .collect();
+    while let Some(node) = stack.pop() {
+        if keep.is_some_and(|k| !k.contains(&node.id)) {
+            continue;
+        }
+        if let Some(bucket) = crush.bucket(node.id) {
+            let mut children: Vec<(String, Node)> = bucket
+                .items
+                .iter()
+                .enumerate()
+                .map(|(i, &id)| {
+                    let weight = f64::from(bucket.item_weight(i)) / 65_536.0;
+                    (
+                        sort_key(map, id),
+                        Node {
+                            id,
+                            depth: node.depth + 1,
+                            weight,
+                        },
+                    )
+                })
+                .collect();
+            children.sort_by(|a, b| b.0.cmp(&a.0));
+            stack.extend(children.into_iter().map(|(_, child)| child));
+        }
+        out.push(node);
+    }
+    out
+}
+
+fn sort_key(map: &OsdMap, id: i32) -> String {
+    if id >= 0 {
+        format!(
+            "{}_osd.{id:08}",
+            map.crush.item_class(id).unwrap_or_default()
+        )
+    } else {
+        format!("_{}", map.crush.name(id).unwrap_or_default())
+    }
+}
+
+fn table(osds: bool) -> TextTable {
+    let mut table = TextTable::default();
+    table
+        .column("ID", Align::Left, Align::Right)
+        .column("CLASS", Align::Left, Align::Right)
+        .column("WEIGHT", Align::Left, Align::Right)
+        .column("TYPE NAME", Align::Left, Align::Left);
+    if osds {
+        for heading in ["STATUS", "REWEIGHT", "PRI-AFF"] {
+            table.column(heading, Align::Left, Align::Right);
+        }
+    }
+    table
+}
+
+/// CRUSH and affinity weights: five decimals, and a plain zero.
+fn weight_text(weight: f64) -> String {
+    if weight == 0.0 {
+        "0".into()
+    } else {
+        format!("{weight:.5}")
+    }
+}
+
+fn row(map: &OsdMap, node: &Node, osds: bool) -> Vec<String> {
+    let class = class_of(map, node.id);
+    let name = if node.id >= 0 {
+        format!("osd.{}", node.id)
+    } else {
+        format!(
+            "{} {}",
+            type_name(map, node.id),
+            map.crush.name(node.id).unwrap_or_default()
+        )
+    };
+    let mut cells = vec![
+        node.id.to_string(),
+        class.unwrap_or_default(),
+        weight_text(node.weight),
+        format!("{}{name}", "    ".repeat(node.depth)),
+    ];
+    if !osds {
+        return cells;
+    }
+    if node.id < 0 {
+        cells.extend([String::new(), String::new(), String::new()]);
+    } else if !map.exists(node.id) {
+        cells.extend(["DNE".to_owned(), "0".to_owned(), String::new()]);
+    } else {
+        let weight = map.osd(node.id).map_or(0, |o| o.weight);
+        cells.extend([
+            status(map, node.id).to_owned(),
+            weight_text(f64::from(weight) / 65_536.0),
+            weight_text(f64::from(map.affinity(node.id)) / 65_536.0),
+        ]);
+    }
+    cells
+}
+
+/// The class of an OSD, or of the shadow tree that a bucket is in.
+fn class_of(map: &OsdMap, id: i32) -> Option<String> {
+    let of_bucket = || {
+        map.crush
+            .name(id)?
+            .split_once('~')
+            .map(|(_, class)| class.to_owned())
+    };
+    if id >= 0 {
+        map.crush.item_class(id).map(str::to_owned)
+    } else {
+        of_bucket()
+    }
+}
+
+fn status(map: &OsdMap, osd: i32) -> &'static str {
+    match map.osd(osd) {
+        Some(o) if o.is_up() => "up",
+        Some(o) if o.is_destroyed() => "destroyed",
+        _ => "down",
+    }
+}
+
+fn type_name(map: &OsdMap, id: i32) -> &str {
+    let type_ = map.crush.bucket(id).map_or(0, |b| i32::from(b.type_));
+    map.crush.types.get(&type_).map_or("", String::as_str)
+}
+
+fn node_json(map: &OsdMap, node: &Node, osds: bool) -> Json {
+    let crush = &map.crush;
+    if let Some(bucket) = crush.bucket(node.id) {
+        let mut children: Vec<(String, i32)> = bucket
+            .items
+            .iter()
+            .map(|id| (sort_key(map, *id), *id))
+            .collect();
+        // Ceph lists them in the order in which it takes them from a stack.
+        children.sort_by(|a, b| b.0.cmp(&a.0));
+        let children: Vec<i32> = children.into_iter().map(|(_, id)| id).collect();
+        let mut json = obj! {
+            "id" => node.id,
+            "name" => crush.name(node.id).unwrap_or_default(),
+            "type" => type_name(map, node.id),
+            "type_id" => bucket.type_,
+        };
+        if node.depth > 0 {
+            json = json.with("pool_weights", Json::Obj(vec![]));
+        }
+        return json.with("children", children);
+    }
+    let mut json = obj! { "id" => node.id };
+    if let Some(class) = class_of(map, node.id) {
+        json = json.with("device_class", class);
+    }
+    json = json
+        .with("name", format!("osd.{}", node.id))
+        .with("type", crush.types.get(&0).map_or("osd", String::as_str))
+        .with("type_id", 0u32)
+        .with("crush_weight", node.weight)
+        .with("depth", node.depth);
+    if node.depth > 0 {
+        json = json.with("pool_weights", Json::Obj(vec![]));
+    }
+    if !osds {
+        return json;
+    }
+    let weight = map.osd(node.id).map_or(0, |o| o.weight);
+    json.with("exists", u32::from(map.exists(node.id)))
+        .with("status", status(map, node.id))
+        .with("reweight", f64::from(weight) / 65_536.0)
+        .with(
+            "primary_affinity",
+            f64::from(map.affinity(node.id)) / 65_536.0,
+        )
+}
+
+/// The names of what is directly below a bucket.
+pub(super) fn crush_ls(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let crush = &ctx.state.osd.map().crush;
+    let name = args.str("node")?;
+    let Some(id) = crush.item_by_name(name) else {
+        return refuse(errno::ENOENT, format!("node '{name}' does not exist"));
+    };
+    let below: Vec<String> = match crush.bucket(id) {
+        None => vec![name.to_owned()],
+        Some(bucket) => {
+            let names = bucket.items.iter().map(|i| {
+                crush
+                    .name(*i)
+                    .map_or_else(|| float(f64::from(*i), 6), str::to_owned)
+            });
+            names.collect()
+        }
+    };
+    Ok(ctx.either(
+        || below.iter().map(|n| format!("{n}\n")).collect(),
+        || Json::arr(below.iter()),
+    ))
+}

@@ -1,0 +1,71 @@
+//! What the monitor knows and does not keep: who is connected, who was heard of when, and the
+//! manager's latest statistics. It is gone after a restart and comes back by itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use spirula_maps::PgMapDigest;
+use spirula_wire::msg::mgr::{HealthChecks, ProgressEvent};
+use spirula_wire::types::{EntityAddrVec, EntityNameStr, EntityType};
+
+use crate::Now;
+
+#[derive(Debug, Default)]
+pub struct Live {
+    /// This monitor.
+    pub name: String,
+    pub addrs: EntityAddrVec,
+    /// What this monitor says about itself, as `mon metadata` shows it.
+    pub metadata: BTreeMap<String, String>,
+    /// When this monitor began to serve.
+    pub started: Now,
+    /// The manager's last report.
+    pub digest: PgMapDigest,
+    /// Reports so far.
+    pub digest_version: u64,
+    /// Since when the digest shows PGs that are not active.
+    pub inactive_since: Option<Duration>,
+    /// Health checks of the manager.
+    pub mgr_checks: HealthChecks,
+    /// Encoded service map of the manager.
+    pub service_map: Bytes,
+    pub progress: BTreeMap<String, ProgressEvent>,
+    /// All checks as of the last look, mutes not applied.
+    pub checks: HealthChecks,
+    /// OSD -> when it was heard of last.
+    pub osd_seen: BTreeMap<i32, Duration>,
+    /// OSD -> since when it has had no session.
+    pub osd_gone: BTreeMap<i32, Duration>,
+    /// Failed OSD -> reporting OSD -> since when and whether it is certain.
+    pub failures: BTreeMap<i32, BTreeMap<i32, FailureReport>>,
+    /// Manager's global id -> when it was heard of last.
+    pub mgr_seen: BTreeMap<u64, Duration>,
+    /// Open sessions, for `features` and `sessions`.
+    pub peers: BTreeMap<u64, PeerInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureReport {
+    pub since: Duration,
+    pub immediate: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerInfo {
+    pub name: EntityNameStr,
+    pub global_id: u64,
+    pub features: u64,
+    pub addrs: EntityAddrVec,
+}
+
+impl Live {
+    /// Connected peers of a type, counted by feature bits.
+    pub fn features_of(&self, type_: EntityType) -> BTreeMap<u64, u64> {
+        let mut counts = BTreeMap::new();
+        for peer in self.peers.values().filter(|p| p.name.type_ == type_) {
+            *counts.entry(peer.features).or_insert(0) += 1;
+        }
+        counts
+    }
+}

@@ -1,0 +1,384 @@
+//! The monitor as a process part: tokio around [`Service`], a thread for the store, the admin socket.
+//!
+//! Every input runs under one lock: handle it, then hand out what the service wants done. Sessions
+//! only get messages queued; the store has a thread of its own and comes back with its commits.
+//!
+//! Invariant: a store that fails stops the monitor; it never goes on with less than it promised.
+
+mod admin;
+mod host;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use spirula_auth::{EntityAuth, KeyServer, MonAcceptor, RotatingSecrets};
+use spirula_msgr::on_tokio::{self, Event, Session};
+use spirula_msgr::{Accepted, Config};
+use spirula_wire::types::{EntityName, EntityNameStr, EntityType, Uuid};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tracing::{error, info, warn};
+
+use crate::service::{Action, Peer, Service, ServiceConfig};
+use crate::storage::{Storage, StorageError};
+use crate::{MkfsError, Now, open};
+
+pub use host::metadata as host_metadata;
+
+/// How a monitor is started.
+pub struct MonServerConfig {
+    /// `a` of `mon.a`.
+    pub name: String,
+    /// Refuse a store of another cluster.
+    pub fsid: Option<Uuid>,
+    pub storage: Box<dyn Storage>,
+    /// Options from the configuration file.
+    pub options: BTreeMap<String, String>,
+    /// Where `ceph daemon mon.a` connects; none for no such socket.
+    pub admin_socket: Option<PathBuf>,
+}
+
+/// Why a monitor did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Open(#[from] MkfsError),
+    #[error("mon.{0} is not in the monitor map of this store")]
+    Stranger(String),
+    #[error("cannot listen on {addr}: {source}; stop what uses the port, or choose another one")]
+    Listen { addr: SocketAddr, source: io::Error },
+    #[error("admin socket {path}: {source}")]
+    AdminSocket { path: PathBuf, source: io::Error },
+    #[error("no randomness from the system: {0}")]
+    Random(getrandom::Error),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// A monitor that serves.
+pub struct MonServer {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    committer: Option<JoinHandle<()>>,
+    admin_socket: Option<PathBuf>,
+}
+
+impl MonServer {
+    /// Opens the store, listens, and serves on the current tokio runtime.
+    pub async fn start(mut config: MonServerConfig) -> Result<Self, StartError> {
+        let state = open(config.storage.as_mut(), config.fsid)?;
+        let addrs = state.monmap.addrs_of(&config.name);
+        let addr = addrs.msgr2().and_then(|a| a.addr);
+        let addr = addr.ok_or_else(|| StartError::Stranger(config.name.clone()))?;
+        let listen = |source| StartError::Listen { addr, source };
+        let listener = TcpListener::bind(addr).await.map_err(listen)?;
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(StartError::Random)?;
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let mut service_seed = [0; 32];
+        rng.fill_bytes(&mut service_seed);
+        let rank = state.monmap.rank_of(&config.name);
+        let service = Service::new(
+            ServiceConfig {
+                name: config.name.clone(),
+                metadata: host_metadata(&addrs),
+                options: config.options,
+                seed: service_seed,
+            },
+            state,
+            now(),
+        );
+        let (commits, work) = mpsc::channel();
+        let core = Core {
+            service,
+            sessions: HashMap::new(),
+            rng,
+            commits: Some(commits),
+        };
+        let shared = Arc::new(Shared {
+            core: Mutex::new(core),
+            failed: AtomicBool::new(false),
+            stopped: Notify::new(),
+        });
+        let committer = start_committer(shared.clone(), config.storage, work)?;
+        shared.with(|_, _| ());
+        let mut tasks = vec![
+            tokio::spawn(serve(
+                listener,
+                shared.clone(),
+                EntityName::mon(rank),
+                addrs,
+            )),
+            tokio::spawn(tick(shared.clone())),
+        ];
+        if let Some(path) = &config.admin_socket {
+            let socket = |source| StartError::AdminSocket {
+                path: path.clone(),
+                source,
+            };
+            tasks.push(admin::start(path, shared.clone()).map_err(socket)?);
+        }
+        info!(%addr, "mon.{} serves", config.name);
+        Ok(Self {
+            addr,
+            shared,
+            tasks,
+            committer: Some(committer),
+            admin_socket: config.admin_socket,
+        })
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Whether the store has failed; the monitor then serves nobody.
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Acquire)
+    }
+
+    /// Ends once the store has failed.
+    pub async fn failed(&self) {
+        while !self.has_failed() {
+            self.shared.stopped.notified().await;
+        }
+    }
+
+    /// Looks at the service, for tests and status lines.
+    pub fn inspect<T>(&self, look: impl FnOnce(&Service) -> T) -> T {
+        look(&self.shared.lock().service)
+    }
+
+    /// Closes every session and the store.
+    pub async fn stop(mut self) {
+        for task in self.tasks.drain(..) {
+            task.abort();
+        }
+        {
+            let mut core = self.shared.lock();
+            core.sessions.values().for_each(Session::close);
+            // The committer ends when nobody can send it work any more.
+            core.commits = None;
+        }
+        if let Some(committer) = self.committer.take() {
+            _ = tokio::task::spawn_blocking(move || committer.join()).await;
+        }
+        if let Some(path) = &self.admin_socket {
+            _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// What the tasks and the committer share.
+struct Shared {
+    core: Mutex<Core>,
+    failed: AtomicBool,
+    stopped: Notify,
+}
+
+struct Core {
+    service: Service,
+    sessions: HashMap<u64, Session>,
+    rng: ChaCha20Rng,
+    commits: Option<mpsc::Sender<Work>>,
+}
+
+/// Work for the store.
+enum Work {
+    Append(u64, Bytes),
+    Compact(u64, Bytes),
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        // A panic under the lock would leave the service in the middle of an input.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs an input and then does what the service wants.
+    fn with<T>(&self, input: impl FnOnce(&mut Core, Now) -> T) -> T {
+        let mut core = self.lock();
+        let value = input(&mut core, now());
+        while let Some(action) = core.service.poll_action() {
+            core.perform(action);
+        }
+        value
+    }
+
+    fn fail(&self, e: &StorageError) {
+        error!("the monitor stops: {e}");
+        self.failed.store(true, Ordering::Release);
+        let mut core = self.lock();
+        core.commits = None;
+        core.sessions.values().for_each(Session::close);
+        self.stopped.notify_waiters();
+    }
+}
+
+impl Core {
+    fn perform(&mut self, action: Action) {
+        let work = match action {
+            Action::Send(id, raw) => {
+                if let Some(session) = self.sessions.get(&id) {
+                    session.send(raw);
+                }
+                return;
+            }
+            Action::Close(id) => {
+                if let Some(session) = self.sessions.get(&id) {
+                    session.close();
+                }
+                return;
+            }
+            Action::Append(version, bytes) => Work::Append(version, bytes),
+            Action::Compact(version, bytes) => Work::Compact(version, bytes),
+        };
+        if let Some(commits) = &self.commits {
+            _ = commits.send(work);
+        }
+    }
+
+    fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        seed
+    }
+}
+
+/// The clocks, as the messenger sees them.
+fn now() -> Now {
+    let now = on_tokio::now();
+    Now {
+        mono: now.mono,
+        wall: now.wall,
+    }
+}
+
+/// A thread that makes proposals durable, one after the other.
+fn start_committer(
+    shared: Arc<Shared>,
+    mut storage: Box<dyn Storage>,
+    work: mpsc::Receiver<Work>,
+) -> Result<JoinHandle<()>, StartError> {
+    let run = move || {
+        for item in work {
+            let done = match item {
+                Work::Append(version, bytes) => {
+                    storage.append(version, &[bytes]).map(|()| Some(version))
+                }
+                Work::Compact(version, snapshot) => {
+                    storage.compact(version, &snapshot).map(|()| None)
+                }
+            };
+            match done {
+                Ok(Some(version)) => shared.with(|core, now| core.service.committed(now, version)),
+                Ok(None) => {}
+                Err(e) => return shared.fail(&e),
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("mon-store".into())
+        .spawn(run)
+        .map_err(StartError::Thread)
+}
+
+async fn tick(shared: Arc<Shared>) {
+    loop {
+        let due = shared.with(|core, now| core.service.poll_timeout().saturating_sub(now.mono));
+        tokio::time::sleep(due.max(Duration::from_millis(10))).await;
+        shared.with(|core, now| core.service.tick(now));
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    name: EntityName,
+    addrs: spirula_wire::types::EntityAddrVec,
+) {
+    let mut global_seq = 0;
+    let accept = |_: SocketAddr| {
+        if shared.failed.load(Ordering::Acquire) {
+            return None;
+        }
+        let (auth_config, seed) = {
+            let mut core = shared.lock();
+            (core.service.handshake_config(), core.seed())
+        };
+        global_seq += 1;
+        let config = Config {
+            global_seq,
+            ..Config::new(name, addrs.clone())
+        };
+        let auth = MonAcceptor::new(auth_config, Keys(shared.clone()), seed);
+        Some(Accepted {
+            config,
+            auth: Box::new(auth),
+            dispatch: dispatcher(shared.clone()),
+        })
+    };
+    on_tokio::serve(listener, accept).await;
+}
+
+fn dispatcher(shared: Arc<Shared>) -> impl FnMut(&Session, Event) + Send {
+    move |session, event| {
+        let id = session.id();
+        match event {
+            Event::Ready(peer) => {
+                let (addrs, features) = (peer.addrs, peer.features.0);
+                let Some(auth) = peer.auth else {
+                    warn!("a session without a proven peer; closed");
+                    return session.close();
+                };
+                shared.with(|core, now| {
+                    core.sessions.insert(id, session.clone());
+                    core.service.session_opened(
+                        now,
+                        id,
+                        Peer {
+                            auth,
+                            addrs,
+                            features,
+                        },
+                    );
+                });
+            }
+            Event::Message(incoming) => {
+                shared.with(|core, now| core.service.message(now, id, incoming.raw.clone()));
+            }
+            Event::Closed(_) => shared.with(|core, now| {
+                core.sessions.remove(&id);
+                core.service.session_closed(now, id);
+            }),
+        }
+    }
+}
+
+/// The auth database as handshakes see it.
+struct Keys(Arc<Shared>);
+
+impl KeyServer for Keys {
+    fn auth_of(&self, name: &EntityNameStr) -> Option<EntityAuth> {
+        self.0.lock().service.auth_of(name)
+    }
+
+    fn rotating(&self, service: EntityType) -> Option<RotatingSecrets> {
+        self.0.lock().service.rotating(service)
+    }
+
+    fn assign_global_id(&mut self) -> Option<u64> {
+        self.0.lock().service.assign_global_id()
+    }
+}

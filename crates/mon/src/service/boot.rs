@@ -1,0 +1,297 @@
+//! OSDs that come, go and say that they live.
+
+use spirula_maps::{Incremental, WEIGHT_IN, flags, osd_state};
+use spirula_wire::msg::osd::{OsdAlive, OsdBeacon, OsdBoot, OsdMarkMeDown, OsdPgCreated};
+use spirula_wire::types::EntityAddrVec;
+use spirula_wire::{DecodeError, Message, RawMessage};
+use tracing::{debug, warn};
+
+use super::{F, Handled, Service, SessionId};
+use crate::Now;
+use crate::state::Change;
+
+impl Service {
+    /// An OSD wants to be marked up at its addresses.
+    pub(super) fn osd_boot(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        raw: &RawMessage,
+    ) -> Result<Handled, DecodeError> {
+        let boot = OsdBoot::from_raw(raw)?;
+        let osd = boot.sb.whoami;
+        let Some(addrs) = self.addrs_of_osd(id, osd) else {
+            return Ok(Handled::Done);
+        };
+        if let Some(reason) = self.refuse_boot(osd, &boot) {
+            warn!(osd, reason, "boot refused");
+            return Ok(Handled::Done);
+        }
+        self.live.osd_seen.insert(osd, now.mono);
+        let map = self.osdmap();
+        if map.is_up(osd) {
+            let known = map
+                .osd(osd)
+                .is_some_and(|o| o.client_addrs == addrs && o.cluster_addrs == boot.cluster_addrs);
+            if known {
+                let from = boot.sb.current_epoch + 1;
+                self.send_osdmaps_unless_subscribed(id, from);
+                return Ok(Handled::Done);
+            }
+            // A new process: its predecessor goes down first, so that the interval ends.
+            let mut inc = self.state.osd.next(now);
+            self.mark_down(now, &mut inc, osd);
+            self.info(
+                now,
+                format!("osd.{osd} restarted at {addrs}; its former process is marked down"),
+            );
+            return Ok(self
+                .sealed(inc, Vec::new())
+                .map_or(Handled::Done, Handled::ProposeAndRetry));
+        }
+        let inc = self.boot_incremental(now, osd, &boot, &addrs);
+        self.info(now, format!("osd.{osd} {addrs} boot"));
+        let metadata = Change::Metadata {
+            daemon: format!("osd.{osd}"),
+            values: boot.metadata,
+        };
+        Ok(match self.sealed(inc, vec![metadata]) {
+            Some(changes) => Handled::Propose(changes, Vec::new()),
+            None => Handled::Done,
+        })
+    }
+
+    fn refuse_boot(&self, osd: i32, boot: &OsdBoot) -> Option<&'static str> {
+        let map = self.osdmap();
+        let known = map.osd(osd).filter(|o| o.exists());
+        let noup = known.is_some_and(|o| o.state & osd_state::NOUP != 0);
+        if boot.sb.cluster_fsid != self.state.fsid {
+            return Some("it belongs to another cluster");
+        }
+        if osd < 0 || i64::from(osd) >= self.settings.int("mon_max_osd") {
+            return Some("its id is not below mon_max_osd");
+        }
+        if known.is_some_and(|o| !o.uuid.is_zero() && o.uuid != boot.sb.osd_fsid) {
+            return Some("the map knows another uuid for this id");
+        }
+        if map.has_flag(flags::NOUP) || noup {
+            return Some("noup is set");
+        }
+        None
+    }
+
+    fn boot_incremental(
+        &self,
+        now: Now,
+        osd: i32,
+        boot: &OsdBoot,
+        addrs: &EntityAddrVec,
+    ) -> Incremental {
+        let map = self.osdmap();
+        let mut inc = self.state.osd.next(now);
+        if osd >= map.max_osd() {
+            inc.new_max_osd = u32::try_from(osd + 1).ok();
+        }
+        inc.new_up_client.insert(osd, addrs.clone());
+        inc.new_up_cluster.insert(osd, boot.cluster_addrs.clone());
+        inc.new_hb_back_up.insert(osd, boot.hb_back_addrs.clone());
+        inc.new_hb_front_up.insert(osd, boot.hb_front_addrs.clone());
+        let known = map
+            .osd(osd)
+            .filter(|o| o.exists())
+            .cloned()
+            .unwrap_or_default();
+        if known.uuid != boot.sb.osd_fsid {
+            inc.new_uuid.insert(osd, boot.sb.osd_fsid);
+        }
+        let last = (known.info.last_clean_begin, known.info.last_clean_end);
+        let clean = (boot.sb.mounted, boot.sb.clean_thru);
+        if clean > last {
+            inc.new_last_clean_interval.insert(osd, clean);
+        }
+        let mut xinfo = known.xinfo;
+        xinfo.features = boot.osd_features;
+        let new = !known.exists() || known.state & osd_state::NEW != 0;
+        let auto_out = known.state & osd_state::AUTOOUT != 0;
+        let mark_in = new && self.settings.bool("mon_osd_auto_mark_new_in")
+            || auto_out && self.settings.bool("mon_osd_auto_mark_auto_out_in")
+            || self.settings.bool("mon_osd_auto_mark_in");
+        if mark_in && !self.osdmap().has_flag(flags::NOIN) {
+            let weight = if xinfo.old_weight > 0 {
+                xinfo.old_weight
+            } else {
+                WEIGHT_IN
+            };
+            xinfo.old_weight = 0;
+            inc.new_weight.insert(osd, weight);
+        }
+        inc.new_xinfo.insert(osd, xinfo);
+        inc
+    }
+
+    /// Marks an OSD that is up as down in `inc`.
+    pub(super) fn mark_down(&self, now: Now, inc: &mut Incremental, osd: i32) {
+        *inc.new_state.entry(osd).or_insert(0) |= osd_state::UP;
+        if let Some(known) = self.osdmap().osd(osd) {
+            let mut xinfo = known.xinfo;
+            xinfo.down_stamp = now.wall.into();
+            inc.new_xinfo.insert(osd, xinfo);
+        }
+    }
+
+    /// `changes` with the finished incremental; `None` (and a log line) if it does not apply.
+    pub(super) fn sealed(&self, inc: Incremental, mut changes: Vec<Change>) -> Option<Vec<Change>> {
+        match self.state.osd.seal(inc) {
+            Ok(change) => {
+                changes.insert(0, change);
+                Some(changes)
+            }
+            Err(e) => {
+                warn!(error = %e, "an OSD map change does not apply");
+                None
+            }
+        }
+    }
+
+    /// An OSD asks for a later `up_thru` before it serves writes in a new interval.
+    pub(super) fn osd_alive(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        raw: &RawMessage,
+    ) -> Result<Handled, DecodeError> {
+        let request = OsdAlive::from_raw(raw)?;
+        let Some(osd) = self.osd_session(id) else {
+            return Ok(Handled::Done);
+        };
+        self.live.osd_seen.insert(osd, now.mono);
+        let Some(known) = self.osdmap().osd(osd).filter(|o| o.is_up()) else {
+            return Ok(Handled::Done);
+        };
+        if known.info.up_thru >= request.want {
+            self.send_osdmaps_unless_subscribed(
+                id,
+                u32::try_from(request.paxos.version + 1).unwrap_or(0),
+            );
+            return Ok(Handled::Done);
+        }
+        let mut inc = self.state.osd.next(now);
+        // Grant what the OSD could know of at most.
+        inc.new_up_thru
+            .insert(osd, request.want.min(self.osdmap().epoch));
+        Ok(self
+            .sealed(inc, Vec::new())
+            .map_or(Handled::Done, |c| Handled::Propose(c, Vec::new())))
+    }
+
+    pub(super) fn osd_beacon(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        raw: &RawMessage,
+    ) -> Result<(), DecodeError> {
+        OsdBeacon::from_raw(raw)?;
+        let Some(osd) = self.osd_session(id) else {
+            return Ok(());
+        };
+        self.live.osd_seen.insert(osd, now.mono);
+        if !self.osdmap().is_up(osd) {
+            // It does not know that it is down: the map tells it.
+            self.send_osdmaps_unless_subscribed(id, self.state.osd.epoch());
+        }
+        Ok(())
+    }
+
+    /// An OSD that stops says so, and waits for the answer.
+    pub(super) fn osd_mark_me_down(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        raw: &RawMessage,
+    ) -> Result<Handled, DecodeError> {
+        let request = OsdMarkMeDown::from_raw(raw)?;
+        let osd = request.target_osd;
+        let allowed = self.osd_session(id) == Some(osd) && request.fsid == self.state.fsid;
+        if !allowed {
+            debug!(osd, "mark-me-down refused");
+            return Ok(Handled::Done);
+        }
+        let ack = OsdMarkMeDown {
+            request_ack: false,
+            ..request.clone()
+        }
+        .to_raw(raw.header.tid, F);
+        let replies: Vec<_> = request
+            .request_ack
+            .then_some((id, ack))
+            .into_iter()
+            .collect();
+        let same = self
+            .osdmap()
+            .osd(osd)
+            .is_some_and(|o| o.is_up() && o.client_addrs == request.target_addrs);
+        let nodown = self.osdmap().has_flag(flags::NODOWN);
+        if !same || nodown {
+            for (id, raw) in replies {
+                self.send(id, raw);
+            }
+            return Ok(Handled::Done);
+        }
+        let mut inc = self.state.osd.next(now);
+        self.mark_down(now, &mut inc, osd);
+        self.info(now, format!("osd.{osd} marked itself down"));
+        Ok(self
+            .sealed(inc, Vec::new())
+            .map_or(Handled::Done, |c| Handled::Propose(c, replies)))
+    }
+
+    /// A PG is active for the first time: once all of a pool are, the pool is no longer "creating".
+    pub(super) fn pg_created(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        raw: &RawMessage,
+    ) -> Result<Handled, DecodeError> {
+        let pool_id = OsdPgCreated::from_raw(raw)?.pgid.pool;
+        let creating = |p: &&spirula_maps::PgPool| p.has_flag(spirula_maps::pool_flags::CREATING);
+        let Some(pool) = self.osdmap().pool(pool_id).filter(creating) else {
+            return Ok(Handled::Done);
+        };
+        if self.osd_session(id).is_none() {
+            return Ok(Handled::Done);
+        }
+        let mut pool = pool.clone();
+        pool.flags &= !spirula_maps::pool_flags::CREATING;
+        let mut inc = self.state.osd.next(now);
+        inc.new_pools.insert(pool_id, pool);
+        Ok(self
+            .sealed(inc, Vec::new())
+            .map_or(Handled::Done, |c| Handled::Propose(c, Vec::new())))
+    }
+
+    /// The OSD of a session that may act as one.
+    pub(super) fn osd_session(&self, id: SessionId) -> Option<i32> {
+        let session = self.sessions.get(&id)?;
+        session.osd().filter(|_| session.caps.may("osd", "x"))
+    }
+
+    fn addrs_of_osd(&self, id: SessionId, osd: i32) -> Option<EntityAddrVec> {
+        let session = self.sessions.get(&id)?;
+        if self.osd_session(id) != Some(osd) {
+            warn!(osd, from = %session.name(), "boot of an OSD by another entity refused");
+            return None;
+        }
+        Some(session.peer.addrs.clone())
+    }
+
+    /// Sends maps from `from` on to a session that does not get them anyway.
+    fn send_osdmaps_unless_subscribed(&mut self, id: SessionId, from: u32) {
+        let subscribed = self
+            .sessions
+            .get(&id)
+            .is_some_and(|s| s.subs.contains_key("osdmap"));
+        if !subscribed {
+            self.send_osdmaps(id, from.max(1));
+        }
+    }
+}

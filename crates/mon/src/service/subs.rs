@@ -1,0 +1,283 @@
+//! Subscriptions: what a session wants to hear of, and sending it when there is news.
+//!
+//! Invariant: a one-time subscription is answered once and forgotten; any other is answered for
+//! every version from its start on.
+
+use spirula_maps::OsdMap;
+use spirula_wire::msg::mgr::{MgrDigest, MgrMapMsg, ServiceMapMsg};
+use spirula_wire::msg::mon::{Config, Log, MonMapMsg, MonSubscribe};
+use spirula_wire::msg::osd::OsdMapMsg;
+use spirula_wire::types::{EntityNameStr, EntityType};
+use spirula_wire::{DecodeError, Message, RawMessage};
+use tracing::debug;
+
+use super::{F, Handled, Service, Session, SessionId};
+use crate::Now;
+use crate::command::level_of;
+use crate::limits::SUBSCRIPTIONS_MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Subscription {
+    /// The first version that was not sent yet.
+    next: u64,
+    onetime: bool,
+}
+
+impl Service {
+    pub(super) fn subscribe(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        raw: &RawMessage,
+    ) -> Result<Handled, DecodeError> {
+        let request = MonSubscribe::from_raw(raw)?;
+        for (what, item) in request.what {
+            let Some(session) = self.sessions.get_mut(&id) else {
+                break;
+            };
+            if session.subs.len() >= SUBSCRIPTIONS_MAX && !session.subs.contains_key(&what) {
+                debug!(what, "too many subscriptions");
+                continue;
+            }
+            if !session.may_subscribe(&what) {
+                debug!(what, name = %session.name(), "subscription not allowed");
+                continue;
+            }
+            let next = match what.as_str() {
+                // Whoever asks for the log wants what comes from now on.
+                w if w.starts_with("log-") && item.start == 0 => self.state.log.version + 1,
+                _ => item.start,
+            };
+            session.subs.insert(
+                what.clone(),
+                Subscription {
+                    next,
+                    onetime: item.onetime(),
+                },
+            );
+            self.serve(now, id, &what);
+        }
+        Ok(Handled::Done)
+    }
+
+    /// Sends what is new to every session.
+    pub(super) fn publish(&mut self, now: Now) {
+        let due: Vec<(SessionId, String)> = self
+            .sessions
+            .iter()
+            .flat_map(|(id, s)| s.subs.keys().map(|what| (*id, what.clone())))
+            .filter(|(_, what)| what != "mgrdigest")
+            .collect();
+        for (id, what) in due {
+            self.serve(now, id, &what);
+        }
+    }
+
+    /// Sends every manager that subscribed its digest.
+    pub(super) fn publish_digest(&mut self, now: Now) {
+        let wants = |s: &Session| s.subs.contains_key("mgrdigest");
+        let due: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| wants(s))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.serve(now, id, "mgrdigest");
+        }
+    }
+
+    /// Sends session `id` what it is owed of `what`.
+    fn serve(&mut self, now: Now, id: SessionId, what: &str) {
+        let Some(sub) = self
+            .sessions
+            .get(&id)
+            .and_then(|s| s.subs.get(what))
+            .copied()
+        else {
+            return;
+        };
+        let Some(next) = self.send_news(now, id, what, sub.next) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        if sub.onetime {
+            session.subs.remove(what);
+        } else {
+            session
+                .subs
+                .insert(what.to_owned(), Subscription { next, ..sub });
+        }
+    }
+
+    /// Sends versions from `from` on, if there are any; returns the version to go on with.
+    fn send_news(&mut self, now: Now, id: SessionId, what: &str, from: u64) -> Option<u64> {
+        match what {
+            "osdmap" => {
+                let epoch = u64::from(self.state.osd.epoch());
+                (from <= epoch).then(|| {
+                    self.send_osdmaps(id, u32::try_from(from).unwrap_or(u32::MAX));
+                    epoch + 1
+                })
+            }
+            "monmap" => {
+                let epoch = u64::from(self.state.monmap.epoch());
+                (from <= epoch).then(|| {
+                    let message = MonMapMsg {
+                        monmap: self.state.monmap.encoded(),
+                    };
+                    self.send(id, message.to_raw(0, F));
+                    epoch + 1
+                })
+            }
+            "mgrmap" => {
+                let epoch = u64::from(self.state.mgr.epoch());
+                (from <= epoch).then(|| {
+                    let message = MgrMapMsg {
+                        map: self.state.mgr.encoded(),
+                    };
+                    self.send(id, message.to_raw(0, F));
+                    epoch + 1
+                })
+            }
+            "config" => self.send_config(id, from),
+            "mgrdigest" => {
+                let message = MgrDigest {
+                    mon_status_json: self.mon_status(now).compact().into_bytes().into(),
+                    health_json: self.health_json(now).compact().into_bytes().into(),
+                };
+                self.send(id, message.to_raw(0, F));
+                Some(from)
+            }
+            "servicemap" => (from <= 1).then(|| {
+                let message = ServiceMapMsg {
+                    map: self.live.service_map.clone(),
+                };
+                self.send(id, message.to_raw(0, F));
+                2
+            }),
+            _ => self.send_log(id, what, from),
+        }
+    }
+
+    /// `log-info`, `log-debug`, ...: entries of at least that level, of the cluster channel.
+    fn send_log(&mut self, id: SessionId, what: &str, from: u64) -> Option<u64> {
+        let level = level_of(what.strip_prefix("log-")?)?;
+        let log = &self.state.log;
+        let next = log.version + 1;
+        if from >= next {
+            return None;
+        }
+        let entries: Vec<_> = log
+            .after(from.saturating_sub(1))
+            .filter(|e| e.prio >= level && e.channel == "cluster")
+            .cloned()
+            .collect();
+        if !entries.is_empty() {
+            let message = Log {
+                fsid: self.state.fsid,
+                entries,
+                ..Log::default()
+            };
+            self.send(id, message.to_raw(0, F));
+        }
+        Some(next)
+    }
+
+    /// The options for the session's entity; `from` counts changes of the whole configuration.
+    fn send_config(&mut self, id: SessionId, from: u64) -> Option<u64> {
+        let version = self.state.config.version;
+        if from > version {
+            return None;
+        }
+        let name = self.sessions.get(&id)?.name().clone();
+        let config = self.config_of(&name);
+        self.send(id, Config { config }.to_raw(0, F));
+        Some(version + 1)
+    }
+
+    pub(super) fn get_config(
+        &mut self,
+        id: SessionId,
+        raw: &RawMessage,
+    ) -> Result<(), DecodeError> {
+        let request = spirula_wire::msg::mon::GetConfig::from_raw(raw)?;
+        let config = self.config_of(&request.name);
+        self.reply(id, raw, &Config { config });
+        Ok(())
+    }
+
+    fn config_of(&self, name: &EntityNameStr) -> std::collections::BTreeMap<String, String> {
+        let class = self.state.device_class_of(name);
+        let location = self.state.location_of(name);
+        let location: Vec<(&str, &str)> = location
+            .iter()
+            .map(|(t, n)| (t.as_str(), n.as_str()))
+            .collect();
+        self.state
+            .config
+            .effective(name, class.as_deref(), &location)
+    }
+
+    /// The full current map for `from` 0, else the increments from there, as many messages as
+    /// it takes.
+    pub(super) fn send_osdmaps(&mut self, id: SessionId, from: u32) {
+        let per_message = self.settings.int("osd_map_message_max").clamp(1, 100) as u32;
+        let osd = &self.state.osd;
+        let (oldest, newest) = (osd.oldest(), osd.epoch());
+        let blank = || OsdMapMsg {
+            fsid: self.state.fsid,
+            oldest_map: oldest,
+            newest_map: newest,
+            ..OsdMapMsg::default()
+        };
+        let mut messages = Vec::new();
+        let mut next = from;
+        if from == 0 {
+            messages.push(OsdMapMsg {
+                maps: [(newest, osd.full_encoded())].into(),
+                ..blank()
+            });
+            next = newest + 1;
+        } else if from <= oldest {
+            let full = osd.full_at(oldest);
+            messages.push(OsdMapMsg {
+                maps: full.map(|m| (oldest, m)).into_iter().collect(),
+                ..blank()
+            });
+            next = oldest + 1;
+        }
+        while next <= newest {
+            let last = newest.min(next.saturating_add(per_message - 1));
+            let incs = (next..=last).filter_map(|e| Some((e, osd.incremental(e)?)));
+            messages.push(OsdMapMsg {
+                incremental_maps: incs.collect(),
+                ..blank()
+            });
+            next = last + 1;
+        }
+        for message in messages {
+            self.send(id, message.to_raw(0, F));
+        }
+    }
+
+    pub(super) fn osdmap(&self) -> &OsdMap {
+        self.state.osd.map()
+    }
+}
+
+impl Session {
+    /// Maps need read permission for their service; the monmap and the configuration do not.
+    fn may_subscribe(&self, what: &str) -> bool {
+        match what {
+            "monmap" | "config" => true,
+            "osdmap" => self.caps.may_read("osd"),
+            "mgrmap" | "mgrdigest" | "servicemap" => {
+                self.caps.may_read("mgr") || self.name().type_ == EntityType::MGR
+            }
+            _ => self.caps.may_read("log"),
+        }
+    }
+}
