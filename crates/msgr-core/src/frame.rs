@@ -95,7 +95,7 @@ impl Tag {
         Self::CompressionDone,
     ];
 
-    fn from_wire(value: u8) -> Result<Self, PeerMisbehaved> {
+    pub(crate) fn from_wire(value: u8) -> Result<Self, PeerMisbehaved> {
         let index = usize::from(value).wrapping_sub(1);
         Self::ALL
             .get(index)

@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use spirula_auth::{AcceptAuth, AcceptStep, WallTime};
-use spirula_wire::types::EntityName;
+use spirula_auth::{
+    AcceptAuth, AcceptDone, AcceptStep, AuthError, AuthRequest, AuthenticatedPeer, ConMode,
+    ConnectAuth, ConnectDone, CryptoKey, WallTime,
+};
+use spirula_wire::types::{EntityAddr, EntityName, EntityNameStr, EntityType};
+use spirula_wire::{Header, Payload, RawMessage};
 
 use crate::banner::{Banner, Revision};
-use crate::config::{Config, Limits, Now};
-use crate::connection::{Connection, Want};
-use crate::control::Control;
+use crate::config::{Config, Limits, Now, Target};
+use crate::connection::{Connection, Event, Want};
+use crate::control::{Control, Ident, SIGNATURE_LEN};
 use crate::crypto::{Side, secure_pair};
+use crate::frame::Tag;
 use crate::rx::{FrameReader, Step};
+use crate::tx::FrameWriter;
 
 /// Frames in the layout that the first byte chooses, in pieces of the size that the second chooses,
 /// and the control frames in them.
@@ -78,13 +84,179 @@ pub fn accept(data: &[u8]) {
     });
 }
 
-/// Never content.
+/// Well-formed frames, so that no checksum hides what is in them: the first byte chooses the side
+/// and the layout, then come units of a tag, a length and that many bytes.
+pub fn session(data: &[u8]) {
+    let Some((first, units)) = data.split_first() else {
+        return;
+    };
+    let now = Now::default();
+    let mut connection = if first & 1 == 0 {
+        let from = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let config = Config::new(EntityName::osd(0), Default::default());
+        Connection::accept(config, from, Box::new(Echo), now)
+    } else {
+        let config = Config::new(EntityName::client(-1), Default::default());
+        Connection::connect(config, server(), Box::new(Echo), now)
+    };
+    let mut input = BytesMut::from(&frames_of(units, first & 2 != 0)[..]);
+    // A message may be throttled until those before it are released.
+    for _ in 0..4 {
+        if connection.handle_input(now, &mut input).is_err() {
+            return;
+        }
+        while let Some(event) = connection.poll_event() {
+            match event {
+                Event::Ready(_) => connection.send(RawMessage::default()),
+                Event::Message(message) => connection.release(1, message.cost),
+            }
+        }
+        let _ = connection.keepalive(now);
+        let _ = connection.poll_transmit(&mut Vec::new());
+    }
+}
+
+/// Inputs of [`session`] that pass the whole handshake, one for each side.
+pub fn session_seeds() -> [Vec<u8>; 2] {
+    let ident = || Ident {
+        addrs: spirula_wire::types::EntityAddrVec::one(server().addr),
+        gid: 1,
+        global_seq: 1,
+        supported: u64::MAX,
+        required: 0,
+        flags: Ident::LOSSY,
+        cookie: 0,
+    };
+    let hello = |type_| Control::Hello {
+        type_,
+        addr: server().addr,
+    };
+    let signature = || Control::AuthSignature([0; SIGNATURE_LEN]);
+    let request = |method| Control::AuthRequest {
+        method,
+        modes: vec![1],
+        payload: Bytes::new(),
+    };
+    let bad = Control::AuthBadMethod {
+        method: 1,
+        result: -1,
+        allowed_methods: vec![1],
+        allowed_modes: vec![1],
+    };
+    let done = Control::AuthDone {
+        global_id: 7,
+        mode: 1,
+        payload: Bytes::new(),
+    };
+    let client = Control::ClientIdent {
+        ident: ident(),
+        target: server().addr,
+    };
+    [
+        seed(
+            0,
+            &[
+                hello(EntityType::CLIENT),
+                request(3),
+                request(1),
+                signature(),
+                client,
+            ],
+        ),
+        seed(
+            1,
+            &[
+                hello(EntityType::OSD),
+                bad,
+                done,
+                signature(),
+                Control::ServerIdent(ident()),
+            ],
+        ),
+    ]
+}
+
+fn seed(first: u8, handshake: &[Control]) -> Vec<u8> {
+    let mut out = vec![first];
+    let mut unit = |tag: Tag, payload: &[u8]| {
+        out.extend_from_slice(&[tag as u8, payload.len() as u8]);
+        out.extend_from_slice(payload);
+    };
+    for control in handshake {
+        unit(control.tag(), &control.encode());
+    }
+    let later = Control::Keepalive2(Duration::from_secs(1).into());
+    unit(later.tag(), &later.encode());
+    unit(Tag::Message, &[1, 2, 3]);
+    out
+}
+
+fn frames_of(mut units: &[u8], old: bool) -> Vec<u8> {
+    let mut writer = FrameWriter::new(true);
+    let mut bytes = Vec::new();
+    let banner = Banner {
+        supported: if old { 0 } else { Banner::default().supported },
+        ..Banner::default()
+    };
+    banner.encode(&mut bytes);
+    writer.revision = if old { Revision::R0 } else { Revision::R1 };
+    let mut seq = 0;
+    while let Some(([tag, len], tail)) = units.split_first_chunk() {
+        let (payload, tail) = tail.split_at(tail.len().min(usize::from(*len)));
+        units = tail;
+        let Ok(tag) = Tag::from_wire(*tag) else {
+            break;
+        };
+        let written = if tag == Tag::Message {
+            seq += u64::from(payload.first() != Some(&0));
+            writer.message(&message(seq, payload))
+        } else {
+            writer.control(tag, payload)
+        };
+        if written.is_err() {
+            break;
+        }
+    }
+    let mut out = Vec::new();
+    writer.gather.drain_into(&mut out);
+    bytes.extend(out.iter().flatten());
+    bytes
+}
+
+/// The bytes in three equal parts as front, middle and data.
+fn message(seq: u64, payload: &[u8]) -> RawMessage {
+    let header = Header {
+        seq,
+        ..Header::default()
+    };
+    let third = payload.len() / 3;
+    let (front, rest) = payload.split_at(third);
+    let (middle, data) = rest.split_at(third);
+    let payload = Payload {
+        front: Bytes::copy_from_slice(front),
+        middle: Bytes::copy_from_slice(middle),
+        data: vec![Bytes::copy_from_slice(data)],
+    };
+    RawMessage { header, payload }
+}
+
+fn server() -> Target {
+    Target {
+        type_: EntityType::OSD,
+        addr: EntityAddr::msgr2(([127, 0, 0, 1], 1).into(), 0),
+    }
+}
+
+/// Content with method 1, asks for more with even methods, refuses the others.
 struct Echo;
 
 impl AcceptAuth for Echo {
     fn request(&mut self, _: WallTime, method: u32, modes: &[u32], payload: &[u8]) -> AcceptStep {
         if method.is_multiple_of(2) {
             return AcceptStep::More(payload.to_vec());
+        }
+        if method == 1 {
+            return AcceptStep::Done(nobody());
         }
         AcceptStep::Bad {
             result: -13,
@@ -95,5 +267,89 @@ impl AcceptAuth for Echo {
 
     fn more(&mut self, _: WallTime, payload: &[u8]) -> AcceptStep {
         AcceptStep::More(payload.to_vec())
+    }
+}
+
+impl ConnectAuth for Echo {
+    fn request(&mut self) -> AuthRequest {
+        AuthRequest {
+            method: 1,
+            modes: vec![1],
+            payload: Vec::new(),
+        }
+    }
+
+    fn bad_method(
+        &mut self,
+        _: u32,
+        _: i32,
+        _: &[u32],
+        _: &[u32],
+    ) -> Result<AuthRequest, AuthError> {
+        Ok(ConnectAuth::request(self))
+    }
+
+    fn more(&mut self, payload: &[u8]) -> Result<Vec<u8>, AuthError> {
+        Ok(payload.to_vec())
+    }
+
+    fn done(
+        &mut self,
+        _: WallTime,
+        _: u64,
+        _: ConMode,
+        _: &[u8],
+    ) -> Result<ConnectDone, AuthError> {
+        Ok(ConnectDone::default())
+    }
+}
+
+/// No key and no secret, as with auth `none`: signatures are zero.
+fn nobody() -> AcceptDone {
+    AcceptDone {
+        global_id: 7,
+        mode: ConMode::Crc,
+        payload: Vec::new(),
+        session_key: CryptoKey::default(),
+        connection_secret: Vec::new(),
+        peer: AuthenticatedPeer {
+            name: EntityNameStr::new(EntityType::CLIENT, "a"),
+            global_id: 7,
+            caps: String::new(),
+            allow_all: false,
+            expires: Duration::MAX,
+            server_challenge: 0,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_pass_the_handshake() {
+        let [accept, connect] = session_seeds();
+        let from = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let now = Now::default();
+        let accepting = Connection::accept(
+            Config::new(EntityName::osd(0), Default::default()),
+            from,
+            Box::new(Echo),
+            now,
+        );
+        let connecting = Connection::connect(
+            Config::new(EntityName::client(-1), Default::default()),
+            server(),
+            Box::new(Echo),
+            now,
+        );
+        for (mut connection, seed) in [(accepting, accept), (connecting, connect)] {
+            let mut input = BytesMut::from(&frames_of(&seed[1..], false)[..]);
+            connection.handle_input(now, &mut input).unwrap();
+            assert!(matches!(connection.poll_event(), Some(Event::Ready(_))));
+            assert!(matches!(connection.poll_event(), Some(Event::Message(_))));
+            session(&seed);
+        }
     }
 }
