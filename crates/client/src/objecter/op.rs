@@ -1,0 +1,209 @@
+//! Requests: what was asked, how it looks on the wire, and what came back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use spirula_wire::msg::command::{Command, CommandReply};
+use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, OsdOpReply, OsdOpResult, flag};
+use spirula_wire::types::{
+    EVersion, ObjectLocator, PgId, SnapContext, SnapId, SpgId, UTime, Uuid,
+};
+use spirula_wire::{Features, Message, RawMessage};
+
+use super::Objecter;
+
+const EAGAIN: i32 = -11;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub(crate) enum Work {
+    Op(OpRequest),
+    /// `ceph tell`; `cmd` is one JSON object.
+    Command {
+        target: CommandTarget,
+        cmd: String,
+        inbl: Bytes,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CommandTarget {
+    Osd(i32),
+    /// Whichever OSD leads this PG.
+    Pg(PgId),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct OpRequest {
+    pub(crate) target: OpTarget,
+    pub(crate) ops: Vec<OsdOp>,
+    pub(crate) flags: u32,
+    pub(crate) snap: SnapId,
+    pub(crate) snapc: SnapContext,
+    pub(crate) mtime: UTime,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum OpTarget {
+    Object { locator: ObjectLocator, oid: Bytes },
+    /// A PG by itself; the seed may be a whole hash.
+    Pg { pg: PgId, nspace: Bytes },
+}
+
+/// What an OSD answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OpReply {
+    pub(crate) result: i32,
+    pub(crate) ops: Vec<OsdOpResult>,
+    pub(crate) user_version: u64,
+    pub(crate) replay_version: EVersion,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Op(OpReply),
+    Command(CommandReply),
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    NoPool,
+    NoOsd,
+    TimedOut,
+}
+
+/// Where an OSD said that the object really is.
+#[derive(Clone, Debug)]
+pub(crate) struct Redirected {
+    pub(crate) locator: ObjectLocator,
+    pub(crate) oid: Bytes,
+}
+
+/// A request and how far it is.
+#[derive(Debug)]
+pub(crate) struct Op {
+    pub(crate) work: Work,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) redirected: Option<Redirected>,
+    /// Whose session it belongs to.
+    pub(crate) osd: Option<i32>,
+    pub(crate) pg: SpgId,
+    pub(crate) hash: u32,
+    pub(crate) attempts: i32,
+    /// When it went out on the present session.
+    pub(crate) sent_at: Option<Duration>,
+}
+
+impl Op {
+    pub(crate) fn new(work: Work, deadline: Option<Duration>) -> Self {
+        Self {
+            work,
+            deadline,
+            redirected: None,
+            osd: None,
+            pg: SpgId::default(),
+            hash: 0,
+            attempts: 0,
+            sent_at: None,
+        }
+    }
+
+    /// The message for the next attempt.
+    pub(crate) fn encode(&self, tid: u64, epoch: u32, fsid: Uuid) -> RawMessage {
+        let features = Features::PACIFIC;
+        match &self.work {
+            Work::Command { cmd, inbl, .. } => Command {
+                fsid,
+                cmd: vec![cmd.clone()],
+                inbl: inbl.clone(),
+            }
+            .to_raw(tid, features),
+            Work::Op(request) => self.message(request, epoch, features).to_raw(tid, features),
+        }
+    }
+
+    /// The place in the PG's order that a backoff is compared with.
+    pub(crate) fn message(&self, request: &OpRequest, epoch: u32, features: Features) -> OsdOpMsg {
+        let (mut locator, mut oid) = match &request.target {
+            OpTarget::Object { locator, oid } => (locator.clone(), oid.clone()),
+            OpTarget::Pg { pg, nspace } => {
+                let locator = ObjectLocator {
+                    nspace: nspace.clone(),
+                    ..ObjectLocator::pool(pg.pool)
+                };
+                (locator, Bytes::new())
+            }
+        };
+        let mut flags = request.flags | flag::KNOWN_REDIR;
+        if let Some(redirected) = &self.redirected {
+            locator = redirected.locator.clone();
+            oid = redirected.oid.clone();
+            flags |= flag::REDIRECTED | flag::IGNORE_CACHE | flag::IGNORE_OVERLAY;
+        }
+        if self.attempts > 0 {
+            flags |= flag::RETRY;
+        }
+        OsdOpMsg {
+            spgid: self.pg,
+            hash: self.hash,
+            map_epoch: epoch,
+            flags,
+            mtime: request.mtime,
+            locator,
+            oid,
+            ops: request.ops.clone(),
+            snap: request.snap,
+            snapc: request.snapc.clone(),
+            retry_attempt: self.attempts,
+            features: features.0,
+            ..OsdOpMsg::default()
+        }
+    }
+}
+
+impl Objecter {
+    pub(super) fn handle_op_reply(&mut self, now: Duration, osd: i32, tid: u64, reply: OsdOpReply) {
+        let Some(op) = self.ops.get_mut(&tid).filter(|op| op.osd == Some(osd)) else {
+            return;
+        };
+        // An answer to an earlier attempt says nothing about the present one.
+        if reply.retry_attempt >= 0 && reply.retry_attempt != op.attempts - 1 {
+            return;
+        }
+        if let (Some(redirect), Work::Op(request)) = (&reply.redirect, &op.work) {
+            let oid = match &request.target {
+                OpTarget::Object { oid, .. } if redirect.object.is_empty() => oid.clone(),
+                _ => redirect.object.clone(),
+            };
+            op.redirected = Some(Redirected {
+                locator: redirect.locator.clone(),
+                oid,
+            });
+            return self.replace(now, tid);
+        }
+        if reply.result == EAGAIN {
+            return self.replace(now, tid);
+        }
+        let reply = OpReply {
+            result: reply.result,
+            ops: reply.ops,
+            user_version: reply.user_version,
+            replay_version: reply.replay_version,
+        };
+        self.finish(tid, Ok(Reply::Op(reply)));
+    }
+
+    pub(super) fn handle_command_reply(&mut self, osd: i32, tid: u64, reply: CommandReply) {
+        let is_ours = |op: &Op| op.osd == Some(osd) && matches!(op.work, Work::Command { .. });
+        if self.ops.get(&tid).is_some_and(is_ours) {
+            self.finish(tid, Ok(Reply::Command(reply)));
+        }
+    }
+
+    /// Finds a request's place anew and sends it there, even if it is the same.
+    fn replace(&mut self, now: Duration, tid: u64) {
+        self.unassign(tid);
+        self.place(now, tid);
+    }
+}
