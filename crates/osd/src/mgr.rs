@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use spirula_maps::MgrMap;
 use spirula_msgr::{Target as Peer, on_xstream};
+use spirula_wire::denc::encode_versioned;
 use spirula_wire::msg::Paxos;
 use spirula_wire::msg::mgr::{MgrConfigure, MgrOpen, MgrReport};
 use spirula_wire::msg::osd::PgStats;
 use spirula_wire::msg::types;
 use spirula_wire::types::{EntityAddr, EntityType, OsdStat, StoreStatfs, UTime};
-use spirula_wire::{Encode, Features, Message, RawMessage};
+use spirula_wire::{Features, Message, RawMessage};
 use spirula_xstream::{Class, sleep, timeout, wall_now};
 
 use crate::boot::{BEACON_INTERVAL_S, beacon_message, messenger_config};
@@ -167,9 +168,12 @@ pub async fn report(target: Target) -> Result<(), TargetError> {
 }
 
 fn send_report(target: &Target, session: &on_xstream::Session) {
+    // No counters are declared; the manager wants the envelope of their values all the same.
+    let mut packed = Vec::new();
+    encode_versioned(&mut packed, 1, 1, |_| {});
     let report = MgrReport {
         daemon_name: target.config().osd_id.to_string(),
-        config: Vec::<(String, String)>::new().to_bytes(F).into(),
+        packed: packed.into(),
         ..MgrReport::default()
     };
     session.send(report.to_raw(0, F));
