@@ -10,6 +10,8 @@ pub mod apply;
 pub mod boot;
 pub mod errno;
 pub mod front;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod history;
 pub mod life;
 pub mod list;
