@@ -5,7 +5,7 @@ use std::rc::Rc;
 use spirula_auth::caps::OsdAccess;
 use spirula_maps::{OsdMap, PgPool, pool_flags};
 use spirula_vos::ObjectKey;
-use spirula_wire::msg::ops::OpCode;
+use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::flag;
 use spirula_wire::types::{SnapId, UTime};
 
@@ -14,6 +14,29 @@ use crate::front::OpRequest;
 use crate::object::{object_key, pg_contains};
 use crate::pg::Pg;
 use crate::pg::locks::Mode;
+
+/// Classes that a Pacific OSD loads (`osd_class_load_list`).
+const CLASSES: &[&str] = &[
+    "2pc_queue",
+    "cas",
+    "cephfs",
+    "cmpomap",
+    "fifo",
+    "hello",
+    "journal",
+    "lock",
+    "log",
+    "numops",
+    "otp",
+    "queue",
+    "rbd",
+    "refcount",
+    "rgw",
+    "rgw_gc",
+    "timeindex",
+    "user",
+    "version",
+];
 
 /// Limits of a request (`osd_max_object_name_len` and others).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +101,8 @@ pub fn admit(
         return Admission::Refuse(request, -EINVAL);
     }
     if request.class.calls {
-        return Admission::Refuse(request, -EOPNOTSUPP);
+        let errno = call_refusal(&request);
+        return Admission::Refuse(request, -errno);
     }
     if !capable(&request, map, pool) {
         return Admission::Refuse(request, -EPERM);
@@ -127,6 +151,23 @@ pub fn admit(
         mode,
         pool_full,
     })
+}
+
+/// No class can be called yet. As in Ceph, one that no OSD would load is not permitted.
+fn call_refusal(request: &OpRequest) -> i32 {
+    let calls = request.msg.ops.iter().filter(|op| op.code == OpCode::CALL);
+    for op in calls {
+        let OpArgs::Cls { class_len, .. } = op.args else {
+            return EINVAL;
+        };
+        let Some(class) = op.indata.get(..class_len.into()) else {
+            return EINVAL;
+        };
+        if !CLASSES.iter().any(|known| known.as_bytes() == class) {
+            return EPERM;
+        }
+    }
+    EOPNOTSUPP
 }
 
 fn capable(request: &OpRequest, map: &OsdMap, pool: &PgPool) -> bool {

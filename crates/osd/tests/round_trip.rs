@@ -49,7 +49,16 @@ fn an_object_is_written_read_changed_and_removed() {
             [0; 5],
             "nothing of the old object is left"
         );
-        assert_eq!(c.op("o1", &[Op::plain(OpCode::CALL)]).await.result, -95);
+        for (class, result) in [("lock", -95), ("nonsense", -1)] {
+            let args = OpArgs::Cls {
+                class_len: class.len() as u8,
+                method_len: 1,
+                argc: 0,
+                indata_len: 0,
+            };
+            let call = Op::with(OpCode::CALL, args, &format!("{class}m"));
+            assert_eq!(c.op("o1", &[call]).await.result, result);
+        }
     });
 }
 
