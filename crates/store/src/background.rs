@@ -16,12 +16,17 @@ impl Store {
     /// there is no space: try again after this.
     pub async fn make_room(&self) -> Result<(), StoreError> {
         self.quiesce().await?;
-        while self.collect_step().await? {}
+        self.collect_all().await?;
         self.checkpoint().await?;
         if self.has_aging() {
             self.commit_marker().await?;
         }
         self.release_aged();
+        Ok(())
+    }
+
+    pub(crate) async fn collect_all(&self) -> Result<(), StoreError> {
+        while self.collect_step().await? {}
         Ok(())
     }
 

@@ -44,6 +44,9 @@ impl Store {
     /// Checks the whole store. Nothing may be submitted meanwhile.
     pub async fn check(&self) -> Result<CheckReport, CheckFailure> {
         self.quiesce().await?;
+        // Afterwards nothing changes by itself.
+        self.collect_all().await?;
+        self.checkpoint().await?;
         let mut report = CheckReport::default();
         let mut checker = Checker::new(&self.inner.vos.borrow());
         loop {

@@ -26,6 +26,7 @@ use std::rc::Rc;
 
 use spirula_bio::{Device, Layout};
 use spirula_vos::{BLOCK_SIZE, Config, PAGE_SIZE, Vos};
+use spirula_xstream::JoinHandle;
 use spirula_xstream::sync::Notify;
 
 pub use check::{CheckFailure, CheckReport, check};
@@ -119,6 +120,8 @@ pub(crate) struct Inner {
     pub(crate) progress: Notify,
     /// Garbage may have come about.
     pub(crate) garbage: Notify,
+    /// Everything that runs as long as the store is open.
+    pub(crate) tasks: RefCell<Vec<JoinHandle<()>>>,
 }
 
 impl Store {
@@ -149,6 +152,11 @@ impl Store {
         self.quiesce().await?;
         self.checkpoint().await?;
         self.stop(StoreError::Closed);
+        let tasks = self.inner.tasks.take();
+        for task in tasks {
+            // A task that was cancelled has ended, too.
+            let _ = task.await;
+        }
         Ok(())
     }
 

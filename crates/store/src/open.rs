@@ -114,12 +114,15 @@ impl Store {
         store.load_containers().await.map_err(failed)?;
         store.replay(wal, checkpointed).await?;
         store.make_checkpoint().await.map_err(failed)?;
-        spawn(Class::Client, store.clone().run_commits());
-        spawn(Class::Background, store.clone().run_checkpoints());
-        spawn(Class::Background, store.clone().run_collection());
+        let mut tasks = vec![
+            spawn(Class::Client, store.clone().run_commits()),
+            spawn(Class::Background, store.clone().run_checkpoints()),
+            spawn(Class::Background, store.clone().run_collection()),
+        ];
         if options.zero_ahead {
-            spawn(Class::Background, store.clone().run_zeroing());
+            tasks.push(spawn(Class::Background, store.clone().run_zeroing()));
         }
+        store.inner.tasks.replace(tasks);
         Ok(store)
     }
 
@@ -144,6 +147,7 @@ impl Store {
             checkpoint_wanted: Notify::new(),
             progress: Notify::new(),
             garbage: Notify::new(),
+            tasks: RefCell::default(),
         };
         Store {
             inner: Rc::new(inner),

@@ -178,8 +178,10 @@ impl Checker {
             }
         }
         let placed = (0..vos.pool.id_limit()).filter(|&id| vos.pool.location(PageId(id)).is_some());
-        let pages = placed.count() as u64 + vos.map.placed() as u64;
-        let accounted = self.blocks.len() as u64 + vos.space.aging_blocks() + pages * PAGE_BLOCKS;
+        let pages = placed.count() + vos.map.placed() + vos.pool.retired_count();
+        let pages = pages as u64;
+        let waiting = vos.space.aging_blocks() + vos.space.held_blocks();
+        let accounted = self.blocks.len() as u64 + waiting + pages * PAGE_BLOCKS;
         let used = vos.space.used_blocks();
         if used != accounted {
             return Err(CheckError::Space { used, accounted });

@@ -9,6 +9,8 @@ mod array;
 mod check;
 mod checkpoint;
 mod codec;
+#[doc(hidden)]
+pub mod fuzzing;
 mod garbage;
 mod log;
 mod page;
@@ -29,33 +31,3 @@ pub use stage::{DataWrite, ReplayError, Staged};
 pub use tx::Tx;
 pub use types::*;
 pub use vos::{Config, ContainerStats, Stats, Vos};
-
-/// Fuzz targets.
-#[doc(hidden)]
-pub mod fuzzing {
-    use bytes::Bytes;
-
-    /// WAL record decoding.
-    pub fn wal_record(data: &[u8]) {
-        let _ = crate::Record::decode(Bytes::copy_from_slice(data));
-    }
-
-    /// Page decoding, as if the checksum and id were right, and a walk over what is in it.
-    pub fn page(data: &[u8]) {
-        crate::page::fuzz(data);
-    }
-
-    /// Root record decoding, as if the checksum were right.
-    pub fn root(data: &[u8]) {
-        let mut block = data.to_vec();
-        block.resize(crate::ROOT_LEN - 4, 0);
-        let crc = crc32c::crc32c(&block);
-        block.extend_from_slice(&crc.to_le_bytes());
-        let _ = crate::Root::decode(&block);
-    }
-
-    /// Entries of the tree.
-    pub fn entry(data: &[u8]) {
-        crate::record::fuzz(data);
-    }
-}

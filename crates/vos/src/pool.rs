@@ -332,6 +332,11 @@ impl Pool {
         std::mem::take(&mut self.retired)
     }
 
+    /// How many locations wait for the next checkpoint.
+    pub(crate) fn retired_count(&self) -> usize {
+        self.retired.len()
+    }
+
     /// The image of the page has reached the device.
     pub(crate) fn written(&mut self, id: PageId) {
         if let Some(frame) = self.frame_mut(id) {

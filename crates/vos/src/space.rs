@@ -57,6 +57,8 @@ pub(crate) struct Space {
     aging: u64,
     /// Blocks from here on were never written: the first write to them is slow on files.
     written_upto: u64,
+    /// Blocks held by [`Space::take_unwritten`].
+    held: u64,
     undo: Vec<Run>,
     freed: Vec<Run>,
 }
@@ -89,6 +91,7 @@ impl Space {
             data_blocks: 0,
             aging: 0,
             written_upto: end,
+            held: 0,
             undo: Vec::new(),
             freed: Vec::new(),
         };
@@ -126,6 +129,11 @@ impl Space {
         set - outside
     }
 
+    /// Blocks held for a moment by whoever writes zeros.
+    pub(crate) fn held_blocks(&self) -> u64 {
+        self.held
+    }
+
     /// Up to where the device was written before.
     pub(crate) fn written_upto(&self) -> u64 {
         self.written_upto
@@ -145,6 +153,7 @@ impl Space {
                 && self.chunks[chunk].kind == Kind::Data;
             if untouched && start < upto {
                 self.set_used(start, upto - start);
+                self.held += upto - start;
                 return Some((BlockAddr(start), upto - start));
             }
             self.written_upto = upto;
@@ -155,6 +164,7 @@ impl Space {
     /// Ends what [`Space::take_unwritten`] began.
     pub(crate) fn return_unwritten(&mut self, (addr, len): Run) {
         self.clear_used(addr.0, len);
+        self.held -= len;
         self.written_upto = self.written_upto.max(addr.0 + len);
     }
 

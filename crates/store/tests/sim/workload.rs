@@ -1,0 +1,325 @@
+//! Random transactions against a simulated store, and what must hold after it lost power.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use spirula_bio::Device;
+use spirula_store::{Expect, Faults, FormatOptions, Options, Store, StoreError};
+use spirula_vos::{ContainerId, Extent, ObjectKey, StageError, Tx};
+use spirula_xstream::sim::{SimHost, SimWorld};
+use spirula_xstream::{Class, sleep, spawn};
+
+use crate::ops::{self, DKEYS, Items, Objects, State, Value, random_op};
+
+pub(crate) const PATH: &str = "/disk";
+pub(crate) const DEVICE_BYTES: u64 = 24 << 20;
+const CONTAINERS: u8 = 3;
+
+/// What a container went through since it was last read back.
+#[derive(Default)]
+struct History {
+    /// States after each transaction; the first is the starting point.
+    states: Vec<(u64, State)>,
+    /// Number of the last acknowledged transaction.
+    acknowledged: u64,
+}
+
+/// What the submitter knows.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    histories: BTreeMap<ContainerId, History>,
+    /// Transactions over two containers.
+    pairs: Vec<(u64, ContainerId, ContainerId)>,
+    next: u64,
+    pub(crate) submitted: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) refused: u64,
+}
+
+pub(crate) type Shared = Rc<RefCell<Ledger>>;
+
+/// One simulated machine with one store.
+pub(crate) struct Machine {
+    pub(crate) world: SimWorld,
+    pub(crate) host: SimHost,
+    pub(crate) rng: ChaCha8Rng,
+    pub(crate) ledger: Shared,
+    pub(crate) faults: Faults,
+    pub(crate) options: Options,
+}
+
+impl Machine {
+    pub(crate) fn new(seed: u64, faults: Faults) -> Machine {
+        let world = SimWorld::new(seed);
+        let host = world.host("osd");
+        host.disk(PATH, DEVICE_BYTES);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let options = Options {
+            pool_bytes: if rng.random_bool(0.5) {
+                256 << 10
+            } else {
+                16 << 20
+            },
+            zero_ahead: rng.random_bool(0.2),
+            ..Options::default()
+        };
+        host.block_on(async {
+            let device = Device::open(PATH).unwrap();
+            let format = FormatOptions {
+                wal_bytes: Some(1 << 20),
+                ..FormatOptions::default()
+            };
+            Store::format(&device, &format).await.unwrap();
+        })
+        .unwrap();
+        let ledger = Shared::default();
+        for i in 0..CONTAINERS {
+            let history = History {
+                states: vec![(0, None)],
+                acknowledged: 0,
+            };
+            ledger
+                .borrow_mut()
+                .histories
+                .insert(ContainerId([i; 16]), history);
+        }
+        Machine {
+            world,
+            host,
+            rng,
+            ledger,
+            faults,
+            options,
+        }
+    }
+
+    /// Random transactions until the power goes.
+    pub(crate) fn run_and_lose_power(&mut self) {
+        let (ledger, faults, options) = (self.ledger.clone(), self.faults, self.options);
+        let rng = ChaCha8Rng::seed_from_u64(self.rng.random());
+        let task = self
+            .host
+            .spawn(Class::Client, submit_forever(ledger, faults, options, rng));
+        let millis = if self.rng.random_bool(0.2) { 5 } else { 200 };
+        self.world.run_for(Duration::from_micros(
+            self.rng.random_range(100..millis * 1000),
+        ));
+        self.host.power_loss();
+        drop(task);
+    }
+
+    /// Opens the store again and compares; the text says what is wrong.
+    pub(crate) fn verify(&mut self) -> Result<(), String> {
+        // Recovery may be interrupted, too.
+        while self.rng.random_bool(0.3) {
+            let options = self.options;
+            let task = self.host.spawn(Class::Client, async move {
+                let device = Device::open(PATH).unwrap();
+                let _ = Store::open(&device, Expect::default(), options).await;
+                sleep(Duration::from_secs(1)).await;
+            });
+            self.world
+                .run_for(Duration::from_micros(self.rng.random_range(50..20_000)));
+            self.host.power_loss();
+            drop(task);
+        }
+        let (ledger, options) = (self.ledger.clone(), self.options);
+        let verified = self
+            .host
+            .block_on(async move { verify(&ledger, options).await });
+        verified.map_err(|e| e.to_string())?
+    }
+}
+
+async fn verify(ledger: &Shared, options: Options) -> Result<(), String> {
+    let device = Device::open(PATH).map_err(|e| e.to_string())?;
+    let options = Options {
+        zero_ahead: false,
+        ..options
+    };
+    let store = Store::open(&device, Expect::default(), options).await;
+    let store = store.map_err(|e| e.to_string())?;
+    store.check().await.map_err(|e| format!("check: {e}"))?;
+    let mut reached = BTreeMap::new();
+    let cids: Vec<ContainerId> = ledger.borrow().histories.keys().copied().collect();
+    for cid in cids {
+        let found = observe(&store, cid, &DKEYS)
+            .await
+            .map_err(|e| e.to_string())?;
+        let mut ledger = ledger.borrow_mut();
+        let history = ledger.histories.get_mut(&cid).unwrap();
+        let acknowledged = history.acknowledged;
+        let candidates = history
+            .states
+            .iter()
+            .rev()
+            .take_while(|(n, _)| *n >= acknowledged);
+        let Some(n) = candidates
+            .clone()
+            .find(|(_, s)| *s == found)
+            .map(|(n, _)| *n)
+        else {
+            let newest = candidates.map(|(n, s)| format!("{n}: {}", ops::difference(s, &found)));
+            let all: Vec<String> = newest.collect();
+            return Err(format!(
+                "{cid:?} is no state since {acknowledged}: {}",
+                all.join("; ")
+            ));
+        };
+        // Equal states have several numbers: this container may be at any of them.
+        let alike = history
+            .states
+            .iter()
+            .filter(|(_, s)| *s == found)
+            .map(|(n, _)| *n);
+        reached.insert(cid, (alike.min().unwrap_or(n).max(acknowledged), n));
+        history.states = vec![(n, found)];
+        history.acknowledged = n;
+    }
+    let pairs = std::mem::take(&mut ledger.borrow_mut().pairs);
+    for (n, a, b) in pairs {
+        let (a, b) = (reached[&a], reached[&b]);
+        if (a.0 >= n && b.1 < n) || (b.0 >= n && a.1 < n) {
+            return Err(format!("transaction {n} is in one of its containers only"));
+        }
+    }
+    store.close().await.map_err(|e| e.to_string())
+}
+
+async fn submit_forever(ledger: Shared, faults: Faults, options: Options, mut rng: ChaCha8Rng) {
+    let device = Device::open(PATH).unwrap();
+    let store = Store::open(&device, Expect::default(), options)
+        .await
+        .unwrap();
+    store.set_faults(faults);
+    loop {
+        store.admit().await;
+        submit_one(&store, &ledger, &mut rng).await;
+        if rng.random_bool(0.3) {
+            sleep(Duration::from_micros(rng.random_range(0..400))).await;
+        }
+        if rng.random_bool(0.02) {
+            store.drop_caches();
+        }
+    }
+}
+
+async fn submit_one(store: &Store, ledger: &Shared, rng: &mut ChaCha8Rng) {
+    let first = ContainerId([rng.random_range(0..CONTAINERS); 16]);
+    let second = ContainerId([rng.random_range(0..CONTAINERS); 16]);
+    let cids = if rng.random_bool(0.1) && first != second {
+        vec![first, second]
+    } else {
+        vec![first]
+    };
+    let (number, mut states) = {
+        let mut ledger = ledger.borrow_mut();
+        ledger.next += 1;
+        let newest = |cid| ledger.histories[cid].states.last().unwrap().1.clone();
+        let states: Vec<State> = cids.iter().map(newest).collect();
+        (ledger.next, states)
+    };
+    let mut tx = Tx::new(number);
+    for (cid, state) in cids.iter().zip(&mut states) {
+        for _ in 0..rng.random_range(1..5) {
+            let op = random_op(state, rng);
+            ops::add(&mut tx, *cid, &op);
+            ops::apply(state, &op);
+        }
+    }
+    let commit = loop {
+        match store.submit(&tx) {
+            Ok(commit) => break commit,
+            Err(StageError::Missing(pages)) => store.load(pages).await.unwrap(),
+            Err(StageError::NoSpace) => {
+                ledger.borrow_mut().refused += 1;
+                return;
+            }
+            Err(e) => panic!("stage: {e}"),
+        }
+    };
+    {
+        let mut ledger = ledger.borrow_mut();
+        ledger.submitted += 1;
+        for (cid, state) in cids.iter().zip(states) {
+            ledger
+                .histories
+                .get_mut(cid)
+                .unwrap()
+                .states
+                .push((number, state));
+        }
+        if let [a, b] = cids[..] {
+            ledger.pairs.push((number, a, b));
+        }
+    }
+    let ledger = ledger.clone();
+    spawn(Class::Client, async move {
+        commit.await.unwrap();
+        let mut ledger = ledger.borrow_mut();
+        ledger.acknowledged += 1;
+        for cid in cids {
+            let history = ledger.histories.get_mut(&cid).unwrap();
+            history.acknowledged = history.acknowledged.max(number);
+        }
+    });
+}
+
+/// Reads a container back from the store.
+pub(crate) async fn observe(
+    store: &Store,
+    cid: ContainerId,
+    dkeys: &[&[u8]],
+) -> Result<State, StoreError> {
+    if !store.read(|vos| Ok(vos.container_exists(cid))).await? {
+        return Ok(None);
+    }
+    let all = std::ops::Bound::Unbounded;
+    let mut objects = Objects::new();
+    for oid in store
+        .read(|vos| vos.list_objects(cid, all, None, usize::MAX))
+        .await?
+    {
+        let mut items = Items::new();
+        for dkey in dkeys {
+            let list = store
+                .read(|vos| vos.list_akeys(cid, &oid, dkey, all, usize::MAX))
+                .await?;
+            for (akey, value) in list {
+                let size = store
+                    .read(|vos| vos.array_size(cid, &oid, dkey, &akey))
+                    .await?;
+                let value = match size {
+                    None => Value::Single(value),
+                    Some(size) => {
+                        let bytes = read_array(store, cid, &oid, dkey, &akey, size).await?;
+                        Value::Array(Rc::new(bytes))
+                    }
+                };
+                items.insert((dkey.to_vec(), akey.to_vec()), value);
+            }
+        }
+        objects.insert(oid.0.to_vec(), items);
+    }
+    Ok(Some(objects))
+}
+
+async fn read_array(
+    store: &Store,
+    cid: ContainerId,
+    oid: &ObjectKey,
+    dkey: &[u8],
+    akey: &[u8],
+    size: u64,
+) -> Result<Vec<u8>, StoreError> {
+    let extents = store
+        .read(|vos| vos.extents(cid, oid, dkey, akey, 0, u64::MAX))
+        .await?;
+    let total: u64 = extents.iter().map(Extent::byte_len).sum();
+    assert_eq!(total, size, "extents cover the array");
+    Ok(store.read_data(&extents).await?.concat())
+}

@@ -1,0 +1,136 @@
+//! Entry points of the fuzz targets; each must return for any input.
+
+use bytes::Bytes;
+
+use crate::types::{ContainerId, ObjectKey};
+use crate::{Config, PAGE_SIZE, ROOT_LEN, Record, Root, Tx, Vos};
+
+/// WAL record decoding, and replay of what decodes on a store that holds a little.
+pub fn wal_record(data: &[u8]) {
+    let Ok(record) = Record::decode(Bytes::copy_from_slice(data)) else {
+        return;
+    };
+    let mut vos = Vos::format(Config::default(), 16, BLOCKS);
+    if vos.stage(&first()).is_err() {
+        return;
+    }
+    let _ = vos.replay(&record);
+    let _ = vos.list_objects(
+        CONTAINER,
+        std::ops::Bound::Unbounded,
+        std::ops::Bound::Unbounded,
+        10,
+    );
+    let _ = vos.begin_checkpoint();
+}
+
+/// Page decoding, as if the checksum and id were right, and a walk over what is in it.
+pub fn page(data: &[u8]) {
+    crate::page::fuzz(data);
+}
+
+/// Root record decoding, as if the checksum were right, and the loading that follows.
+pub fn root(data: &[u8]) {
+    let mut block = data.to_vec();
+    block.resize(ROOT_LEN - 4, 0);
+    let crc = crc32c::crc32c(&block);
+    block.extend_from_slice(&crc.to_le_bytes());
+    let Some(root) = Root::decode(&block) else {
+        return;
+    };
+    let Ok(mut loader) = crate::Loader::new(Config::default(), root, (16, BLOCKS)) else {
+        return;
+    };
+    for index in 0..loader.directories().len().min(4) {
+        let _ = loader.directory(index, &block);
+    }
+    if loader.maps().len() <= 64 {
+        let _ = loader.space();
+    }
+}
+
+/// Entries of the tree.
+pub fn entry(data: &[u8]) {
+    crate::record::fuzz(data);
+}
+
+const BLOCKS: u64 = 4096;
+const CONTAINER: ContainerId = ContainerId([1; 16]);
+
+fn object() -> ObjectKey {
+    ObjectKey(Bytes::from_static(b"object"))
+}
+
+fn first() -> Tx {
+    let mut tx = Tx::new(1);
+    tx.create_container(CONTAINER);
+    tx.update(CONTAINER, &object(), b"d", b"a", Bytes::from_static(b"v"));
+    tx.write(
+        CONTAINER,
+        &object(),
+        b"d",
+        b"w",
+        0,
+        vec![7; 9000].into(),
+        None,
+    );
+    tx
+}
+
+/// One transaction with every other operation.
+fn second() -> Tx {
+    let (cid, oid) = (CONTAINER, object());
+    let other = ObjectKey(Bytes::from_static(b"other"));
+    let mut tx = Tx::new(2);
+    tx.create_object(cid, &other);
+    tx.write(cid, &oid, b"d", b"w", 4096, vec![8; 5000].into(), None);
+    tx.write(cid, &oid, b"d", b"w", 20_000, vec![9; 100].into(), None);
+    tx.truncate(cid, &oid, b"d", b"w", 15_000);
+    tx.punch_range(cid, &oid, b"d", b"w", 100, 5000);
+    tx.punch_akey(cid, &oid, b"d", b"a");
+    tx.update(cid, &oid, b"e", b"a", Bytes::from_static(b"v"));
+    tx.punch_akeys(cid, &oid, b"e", b"a", Some(b"b"));
+    tx.punch_dkey(cid, &oid, b"e");
+    tx.punch_object(cid, &other);
+    tx.create_container(ContainerId([2; 16]));
+    tx.destroy_container(ContainerId([2; 16]));
+    tx
+}
+
+/// Inputs of the targets as a store writes them, by target.
+pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let mut vos = Vos::format(Config::default(), 16, BLOCKS);
+    let mut out = Vec::new();
+    for tx in [first(), second()] {
+        if let Ok(staged) = vos.stage(&tx) {
+            out.push(("wal_record", staged.record));
+        }
+    }
+    if let Ok(checkpoint) = vos.begin_checkpoint() {
+        for write in &checkpoint.writes {
+            let mut page = vec![0; PAGE_SIZE];
+            write.seal(&mut page);
+            out.push(("page", page));
+        }
+        out.push(("root", checkpoint.root.encode()));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_run() {
+        let seeds = seeds();
+        assert!(seeds.len() >= 5, "two records, pages, a root");
+        for (target, seed) in seeds {
+            match target {
+                "wal_record" => wal_record(&seed),
+                "page" => page(&seed),
+                _ => root(&seed),
+            }
+        }
+    }
+}
