@@ -248,12 +248,13 @@ pub async fn remove_stale_containers(target: &Target) -> Result<(), TargetError>
     Ok(())
 }
 
-/// Starts what a new map asks for: loads new PGs, removes old ones.
-pub fn follow(target: &Target, changes: Changes) {
+/// Starts what a new map asks for: loads new PGs, removes old ones. With the `first` map also those
+/// that were removed while we were away.
+pub fn follow(target: &Target, changes: Changes, first: bool) {
     for pg in &changes.left {
         pg.active.set(false);
     }
-    if changes.left.iter().any(|pg| pg.removed.get()) {
+    if first || changes.left.iter().any(|pg| pg.removed.get()) {
         target.spawn(Class::Background, |target| async move {
             remove_stale_containers(&target).await
         });

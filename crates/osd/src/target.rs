@@ -288,7 +288,7 @@ impl Target {
             .pgs
             .update(me, &old, &new, inner.log_limits, wall_now());
         let news = !changes.added.is_empty() || !changes.left.is_empty();
-        follow(self, changes);
+        follow(self, changes, old.epoch == 0);
         inner.changed.notify_all();
         if news || !inner.reported_up.get() && self.is_up() {
             inner.reported_up.set(self.is_up());

@@ -136,6 +136,10 @@ impl Loaded {
     }
 
     fn plan(&self, target: &Target) -> Result<Planned, Need> {
+        if !self.pg().active.get() {
+            // A new map took the PG from us: the client asks its new primary.
+            return Ok(Planned::Answer(None));
+        }
         let executed = self.execute(target)?;
         let request = self.request();
         if executed.change.is_some() && executed.delta.grows() && self.admitted.pool_full != 0 {
