@@ -244,29 +244,22 @@ pub(crate) fn parse(text: &str, table: &'static [Command]) -> Result<Request, Re
     let format = Format::parse(args.str_opt("format")?)?;
     let mut rows = table
         .iter()
-        .filter(|c| signature::words(c.signature) == prefix)
-        .peekable();
-    if rows.peek().is_none() {
+        .filter(|c| signature::words(c.signature) == prefix);
+    let Some(first) = rows.next() else {
         return refuse(errno::EINVAL, unknown(prefix, table));
-    }
-    let mut last = None;
-    for command in rows {
-        match signature::check(command.signature, &args) {
-            Ok(()) => {
-                return Ok(Request {
-                    command,
-                    args,
-                    format,
-                });
-            }
-            Err(refusal) => last = Some(refusal),
-        }
-    }
-    Err(last.unwrap_or(Refusal {
-        errno: errno::EINVAL,
-        text: String::new(),
-        out: Bytes::new(),
-    }))
+    };
+    // Where two commands share their words, the arguments tell which one is meant.
+    let fits = |c: &&Command| signature::check(c.signature, &args).is_ok();
+    let command = if fits(&first) {
+        first
+    } else {
+        rows.find(fits).unwrap_or(first)
+    };
+    Ok(Request {
+        command,
+        args,
+        format,
+    })
 }
 
 /// The text for a prefix that no row has: the ten commands nearest to it.

@@ -187,11 +187,8 @@ fn osd_down(view: &View<'_>) -> Option<HealthCheck> {
         .filter(|id| is_down_in(view.map, *id))
         .collect();
     // OSDs that never came up yet belong to a cluster that is starting.
-    let starting = down.iter().all(|id| {
-        view.map
-            .osd(*id)
-            .is_some_and(|o| o.state & osd_state::NEW != 0 && o.info.up_from == 0)
-    });
+    let never_up = |id: &i32| view.map.osd(*id).is_some_and(|o| o.info.up_from == 0);
+    let starting = down.iter().all(never_up);
     let age = view.now.wall.saturating_sub(view.map.created.into());
     if down.is_empty() || starting && age < INACTIVE_GRACE {
         return None;

@@ -10,6 +10,8 @@
 
 mod caps;
 mod command;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 pub mod json;
 pub mod limits;
@@ -47,34 +49,4 @@ pub struct Now {
     pub mono: Duration,
     /// Since the Unix epoch.
     pub wall: Duration,
-}
-
-#[doc(hidden)]
-pub mod fuzzing {
-    //! Entry points of the fuzz crate, one per target.
-
-    use spirula_wire::{Decode, Encode, Features};
-
-    use crate::{Proposal, State};
-
-    /// A proposal; what decodes must encode and decode again to the same.
-    pub fn proposal(data: &[u8]) {
-        let Ok(proposal) = Proposal::from_bytes(data) else {
-            return;
-        };
-        let again = Proposal::from_bytes(&proposal.to_bytes(Features::PACIFIC));
-        assert_eq!(again.as_ref(), Ok(&proposal));
-    }
-
-    /// A snapshot of the state.
-    pub fn snapshot(data: &[u8]) {
-        _ = State::from_bytes(data);
-    }
-
-    /// A command as it arrives.
-    pub fn command(data: &[u8]) {
-        if let Ok(text) = std::str::from_utf8(data) {
-            _ = crate::command::parse(text, crate::command::COMMANDS);
-        }
-    }
 }

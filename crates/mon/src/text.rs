@@ -88,7 +88,7 @@ fn scaled(n: u64, base: u64, units: &[&str], gap: &str) -> String {
         index += 1;
     }
     let unit = units[index];
-    if n % divisor == 0 {
+    if n.is_multiple_of(divisor) {
         return format!("{}{gap}{unit}", n / divisor);
     }
     // As many decimals as fit in seven characters with the unit.

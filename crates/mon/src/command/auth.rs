@@ -28,7 +28,10 @@ pub(super) fn ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
         },
         || obj! { "auth_dump" => entities.iter().map(|(n, a)| entity_json(n, a)).collect::<Vec<_>>() },
     );
-    Ok(answer.with_status("installed auth entries:\n"))
+    Ok(match ctx.format {
+        Format::Plain => answer.with_status("installed auth entries:\n"),
+        _ => answer,
+    })
 }
 
 pub(super) fn get(ctx: &mut Context<'_>, args: &Args) -> Outcome {

@@ -39,13 +39,12 @@ pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 
 pub(super) fn rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let key = args.str("key")?;
-    if !ctx.state.keys.contains_key(key) {
-        return Ok(Answer::status(format!("no such key '{key}'")));
+    if ctx.state.keys.contains_key(key) {
+        ctx.change(Change::Key {
+            key: key.to_owned(),
+            value: None,
+        });
     }
-    ctx.change(Change::Key {
-        key: key.to_owned(),
-        value: None,
-    });
     Ok(Answer::status("key deleted"))
 }
 

@@ -137,7 +137,14 @@ pub(super) fn metadata(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let json = |name: &str| metadata_json(&ctx.live.metadata, "name", name.into());
     match args.str_opt("id")? {
         None => Ok(ctx.json_nl(&Json::Arr(vec![json(&ctx.live.name)]))),
-        Some(id) if id == ctx.live.name => Ok(ctx.json_nl(&json(id))),
+        Some(id) if id == ctx.live.name => {
+            let values = ctx
+                .live
+                .metadata
+                .iter()
+                .map(|(k, v)| (k.clone(), Json::from(v)));
+            Ok(ctx.json_nl(&Json::obj(values)))
+        }
         Some(_) => refuse(errno::ENOENT, "requested mon not found"),
     }
 }

@@ -256,7 +256,11 @@ pub(super) fn last_stat_seq(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         .and_then(|i| seqs.get(i))
         .copied()
         .unwrap_or(0);
-    Ok(ctx.either(|| format!("{seq}\n"), || seq.into()))
+    // Ceph has no other form of this.
+    Ok(match ctx.format {
+        super::Format::Plain => Answer::text(format!("{seq}\n")),
+        _ => Answer::default(),
+    })
 }
 
 pub(super) fn min_compat_client(ctx: &mut Context<'_>, _: &Args) -> Outcome {

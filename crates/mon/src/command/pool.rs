@@ -330,7 +330,7 @@ pub(super) fn get_quota(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let stat = i32::try_from(id)
         .ok()
         .and_then(|id| ctx.live.digest.pg_pool_sum.get(&id));
-    let sum = stat.map(|s| s.stats.sum.clone()).unwrap_or_default();
+    let sum = stat.map(|s| s.stats.sum).unwrap_or_default();
     let (objects, bytes) = (sum.num_objects, sum.num_bytes);
     let answer = ctx.either(
         || {

@@ -300,12 +300,14 @@ fn node_json(map: &OsdMap, node: &Node, osds: bool) -> Json {
         // Ceph lists them in the order in which it takes them from a stack.
         children.sort_by(|a, b| b.0.cmp(&a.0));
         let children: Vec<i32> = children.into_iter().map(|(_, id)| id).collect();
-        let mut json = obj! {
-            "id" => node.id,
-            "name" => crush.name(node.id).unwrap_or_default(),
-            "type" => type_name(map, node.id),
-            "type_id" => bucket.type_,
-        };
+        let mut json = obj! { "id" => node.id };
+        if let Some(class) = class_of(map, node.id) {
+            json = json.with("device_class", class);
+        }
+        json = json
+            .with("name", crush.name(node.id).unwrap_or_default())
+            .with("type", type_name(map, node.id))
+            .with("type_id", bucket.type_);
         if node.depth > 0 {
             json = json.with("pool_weights", Json::Obj(vec![]));
         }
