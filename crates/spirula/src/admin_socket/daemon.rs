@@ -1,0 +1,139 @@
+//! The daemons behind admin sockets: OSDs on their xstreams, the others by a function, and what the
+//! log does for each of them.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use spirula_osd::Target;
+use spirula_osd::admin::run_json;
+use spirula_xstream::{Receiver, Sender, mailbox_bounded};
+use tokio::sync::oneshot;
+
+use super::reply::ESHUTDOWN;
+use super::{AdminReply, CONNECTIONS_MAX, DaemonAdmin, ReplyFuture};
+use crate::logging::LogHandle;
+
+/// A command on its way to an xstream.
+type Asked = (String, oneshot::Sender<AdminReply>);
+
+/// The two ends of an OSD's admin socket: one for [`super::AdminSocket::bind`], one to be served on
+/// the OSD's xstream.
+pub(crate) fn osd() -> (OsdAdmin, OsdInbox) {
+    let (sender, receiver) = mailbox_bounded(CONNECTIONS_MAX);
+    (OsdAdmin(sender), OsdInbox(receiver))
+}
+
+pub(crate) struct OsdAdmin(Sender<Asked>);
+
+impl DaemonAdmin for OsdAdmin {
+    fn command(&self, json: String) -> ReplyFuture<'_> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.0.send((json, answer));
+        Box::pin(async move {
+            let gone = || AdminReply::refusal(ESHUTDOWN, "the OSD is stopping");
+            if sent.is_err() {
+                return gone();
+            }
+            answered.await.unwrap_or_else(|_| gone())
+        })
+    }
+}
+
+pub(crate) struct OsdInbox(Receiver<Asked>);
+
+impl OsdInbox {
+    /// Answers with the target's own table until the socket is closed. Spawn it on the target's
+    /// xstream, in class `Background`.
+    pub(crate) async fn serve(mut self, target: Target) {
+        while let Some((json, answer)) = self.0.recv().await {
+            let result = run_json(&target, &json);
+            // The client may have left.
+            let _ = answer.send(AdminReply {
+                code: result.r,
+                status: result.rs,
+                out: result.out,
+            });
+        }
+    }
+}
+
+/// A daemon on tokio, whose table answers at once.
+pub(crate) struct FnAdmin<F>(pub(crate) F);
+
+impl<F> DaemonAdmin for FnAdmin<F>
+where
+    F: Fn(&str) -> AdminReply + Send + Sync + 'static,
+{
+    fn command(&self, json: String) -> ReplyFuture<'_> {
+        let reply = (self.0)(&json);
+        Box::pin(std::future::ready(reply))
+    }
+}
+
+/// A daemon whose log commands act on its log file, and whose debug levels are those of its
+/// options.
+pub(crate) struct WithLog {
+    pub(crate) name: String,
+    pub(crate) log: LogHandle,
+    pub(crate) daemon: Arc<dyn DaemonAdmin>,
+}
+
+impl DaemonAdmin for WithLog {
+    fn command(&self, json: String) -> ReplyFuture<'_> {
+        Box::pin(async move {
+            let prefix = prefix(&json);
+            match prefix.as_str() {
+                "log flush" | "log reopen" | "log dump" => {
+                    self.with_log(prefix).await;
+                    AdminReply::ok("{}\n")
+                }
+                "config set" | "config unset" | "injectargs" => {
+                    let reply = self.daemon.command(json).await;
+                    self.follow_options().await;
+                    reply
+                }
+                _ => self.daemon.command(json).await,
+            }
+        })
+    }
+}
+
+impl WithLog {
+    /// Sets the log's levels to those that the daemon's options say.
+    pub(crate) async fn follow_options(&self) {
+        let shown = self
+            .daemon
+            .command(r#"{"prefix":"config show","format":"json"}"#.into())
+            .await;
+        let Ok(options) = serde_json::from_slice::<Map<String, Value>>(&shown.out) else {
+            return;
+        };
+        let text = |(name, value)| Some((name, Value::as_str(value)?));
+        let levels = options
+            .iter()
+            .map(|(n, v)| (n.as_str(), v))
+            .filter_map(text);
+        self.log.apply_options(&self.name, levels);
+    }
+
+    /// The log's thread may have to wait for the disk, this one must not.
+    async fn with_log(&self, what: String) {
+        let (log, name) = (self.log.clone(), self.name.clone());
+        let act = move || match what.as_str() {
+            "log reopen" => log.reopen(),
+            "log dump" => log.dump(&name),
+            _ => log.flush(),
+        };
+        // It fails only while the runtime ends.
+        let _ = tokio::task::spawn_blocking(act).await;
+    }
+}
+
+fn prefix(json: &str) -> String {
+    let command = serde_json::from_str::<Map<String, Value>>(json).unwrap_or_default();
+    command
+        .get("prefix")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
+}

@@ -1,0 +1,355 @@
+//! Log files as Ceph's daemons keep them: one per daemon, levels per subsystem that change at run
+//! time, opened anew on SIGHUP.
+//!
+//! Several daemons may share this process. Each event goes to the file of the daemon whose thread
+//! ([`daemon`]), task ([`scope`]) or span (a field `daemon`) it comes from; what belongs to none
+//! goes to the fallback's file.
+//!
+//! Invariants: whoever logs never waits for a disk; a level that is off costs nothing on the data
+//! path.
+
+mod layer;
+mod levels;
+mod line;
+mod writer;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, mpsc};
+use std::task::Poll;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use time::UtcOffset;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use layer::LogLayer;
+use levels::{Levels, is_own_name, parse_level, subsystem_of_option};
+use writer::{FileName, Job, Queue};
+
+/// How long [`LogHandle::flush`] waits for the disk.
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
+/// A daemon's name longer than this, or with other characters than Ceph's, gets no file of its own.
+const NAME_LEN_MAX: usize = 128;
+
+static GLOBAL: OnceLock<LogHandle> = OnceLock::new();
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Daemon>>> = const { RefCell::new(None) };
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct LogConfig {
+    /// Where the files are; it is made if need be.
+    pub(crate) dir: PathBuf,
+    /// Whose file takes what belongs to no daemon: `vstart`, or the name of the only daemon.
+    pub(crate) fallback: String,
+    /// Errors go to standard error too.
+    pub(crate) errors_to_stderr: bool,
+}
+
+/// Why logging cannot start, or a level cannot be set.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    #[error("log directory {}: {source}", path.display())]
+    Dir { path: PathBuf, source: io::Error },
+    #[error("no thread for log files: {0}")]
+    Thread(io::Error),
+    #[error("logging was started before")]
+    Twice,
+    #[error("'{0}' is no debug level of a subsystem there is")]
+    UnknownOption(String),
+    #[error("'{0}' is no debug level: it must be N or N/M, both 0 to 99")]
+    BadLevel(String),
+}
+
+/// Starts logging for this process. Later calls of [`daemon`] and [`scope`] refer to it.
+pub(crate) fn init(config: LogConfig) -> Result<LogHandle, LogError> {
+    let handle = LogHandle::new(config)?;
+    let subscriber = handle.subscriber();
+    GLOBAL.set(handle.clone()).map_err(|_| LogError::Twice)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)?;
+    log_panics(handle.clone());
+    Ok(handle)
+}
+
+/// What this thread logs from now on is this daemon's, until the guard goes.
+#[must_use = "the thread is the daemon's only while the guard lives"]
+pub(crate) fn daemon(name: &str) -> DaemonGuard {
+    enter(GLOBAL.get().map(|log| log.shared.daemon(name)))
+}
+
+/// Runs a task of this daemon: what it logs goes to the daemon's file, wherever it is polled.
+pub(crate) async fn scope<F: Future>(name: &str, task: F) -> F::Output {
+    let owner = GLOBAL.get().map(|log| log.shared.daemon(name));
+    let mut task = pin!(task);
+    std::future::poll_fn(move |cx| -> Poll<F::Output> {
+        let _guard = enter(owner.clone());
+        task.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// The logging that [`init`] started.
+pub(crate) fn handle() -> Option<&'static LogHandle> {
+    GLOBAL.get()
+}
+
+/// The daemon that this thread or task works for.
+pub(crate) struct DaemonGuard {
+    before: Option<Arc<Daemon>>,
+    /// Belongs to its thread.
+    _not_send: std::marker::PhantomData<*const ()>,
+}
+
+impl Drop for DaemonGuard {
+    fn drop(&mut self) {
+        let before = self.before.take();
+        // At the end of a thread there may be nothing to put back.
+        let _ = CURRENT.try_with(|current| current.replace(before));
+    }
+}
+
+fn enter(daemon: Option<Arc<Daemon>>) -> DaemonGuard {
+    let before = CURRENT.with(|current| current.replace(daemon));
+    DaemonGuard {
+        before,
+        _not_send: std::marker::PhantomData,
+    }
+}
+
+fn current() -> Option<Arc<Daemon>> {
+    CURRENT
+        .try_with(|current| current.borrow().clone())
+        .ok()
+        .flatten()
+}
+
+/// Logging that runs; clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct LogHandle {
+    shared: Arc<Shared>,
+}
+
+/// A daemon as the log knows it.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    name: FileName,
+    levels: Levels,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    daemons: RwLock<Vec<Arc<Daemon>>>,
+    fallback: Arc<Daemon>,
+    queue: Queue,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    offset: UtcOffset,
+    errors_to_stderr: bool,
+}
+
+impl LogHandle {
+    fn new(config: LogConfig) -> Result<Self, LogError> {
+        let failed = |source| LogError::Dir {
+            path: config.dir.clone(),
+            source,
+        };
+        std::fs::create_dir_all(&config.dir).map_err(failed)?;
+        let fallback = Arc::new(Daemon {
+            name: file_name(&config.fallback),
+            levels: Levels::default(),
+        });
+        // Not known once there are threads; Ceph's files are in UTC on most machines anyway.
+        let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
+        let (queue, thread) =
+            writer::start(config.dir, offset, fallback.name.clone()).map_err(LogError::Thread)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                daemons: RwLock::new(vec![fallback.clone()]),
+                fallback,
+                queue,
+                thread: Mutex::new(Some(thread)),
+                offset,
+                errors_to_stderr: config.errors_to_stderr,
+            }),
+        })
+    }
+
+    fn subscriber(&self) -> impl tracing::Subscriber + Send + Sync + use<> {
+        tracing_subscriber::registry().with(LogLayer::new(self.shared.clone()))
+    }
+
+    /// Sets a level of a daemon: `debug_osd`, `20` or `1/5`.
+    pub(crate) fn set_level(
+        &self,
+        daemon: &str,
+        option: &str,
+        level: &str,
+    ) -> Result<(), LogError> {
+        self.store_level(daemon, option, level)?;
+        rebuild_call_sites();
+        Ok(())
+    }
+
+    /// Takes the debug levels out of a daemon's options; others, and those of subsystems that only
+    /// Ceph has, are passed over.
+    pub(crate) fn apply_options<'a>(
+        &self,
+        daemon: &str,
+        options: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) {
+        let mut seen = BTreeSet::new();
+        for (option, value) in options {
+            let Some(subsystem) = subsystem_of_option(option) else {
+                continue;
+            };
+            // `debug_store` goes before `debug_bluestore`, whatever their order.
+            if (is_own_name(option, subsystem) || !seen.contains(&subsystem))
+                && self.store_level(daemon, option, value).is_ok()
+            {
+                seen.insert(subsystem);
+            }
+        }
+        rebuild_call_sites();
+    }
+
+    fn store_level(&self, daemon: &str, option: &str, level: &str) -> Result<(), LogError> {
+        let subsystem = subsystem_of_option(option)
+            .ok_or_else(|| LogError::UnknownOption(option.to_owned()))?;
+        let level = parse_level(level).ok_or_else(|| LogError::BadLevel(level.to_owned()))?;
+        self.shared.daemon(daemon).levels.set(subsystem, level);
+        Ok(())
+    }
+
+    /// Later lines go to files opened by their names, as after `logrotate` moved the old ones.
+    pub(crate) fn reopen(&self) {
+        self.shared.queue.send(Job::Reopen);
+    }
+
+    /// Waits, for a bounded time, until all lines so far are in their files.
+    pub(crate) fn flush(&self) {
+        let (done, wait) = mpsc::channel();
+        self.shared.queue.send(Job::Flush(done));
+        let _ = wait.recv_timeout(FLUSH_TIME_MAX);
+    }
+
+    /// Writes the recent lines of a daemon once more into its file.
+    pub(crate) fn dump(&self, daemon: &str) {
+        self.shared
+            .queue
+            .send(Job::Dump(self.shared.daemon(daemon).name.clone()));
+    }
+
+    /// Reopens the files on every SIGHUP, as long as the returned task runs. Call it in a runtime.
+    pub(crate) fn reopen_on_sighup(&self) -> io::Result<tokio::task::JoinHandle<()>> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let log = self.clone();
+        Ok(tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                tracing::info!("received SIGHUP: reopening the log files");
+                let log = log.clone();
+                let _ = tokio::task::spawn_blocking(move || log.reopen()).await;
+            }
+        }))
+    }
+}
+
+impl Shared {
+    fn daemons(&self) -> RwLockReadGuard<'_, Vec<Arc<Daemon>>> {
+        self.daemons.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The daemon of this name, which is noted at first sight.
+    fn daemon(&self, name: &str) -> Arc<Daemon> {
+        let name = file_name(name);
+        if let Some(known) = self.daemons().iter().find(|d| d.name == name) {
+            return known.clone();
+        }
+        let mut daemons = self.daemons.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = daemons.iter().find(|d| d.name == name) {
+            return known.clone();
+        }
+        let daemon = Arc::new(Daemon {
+            name,
+            levels: Levels::default(),
+        });
+        daemons.push(daemon.clone());
+        drop(daemons);
+        // What was on for every daemon may be off for this one.
+        rebuild_call_sites();
+        daemon
+    }
+
+    /// What every daemon, and what any daemon lets through of a subsystem.
+    fn filters(&self, subsystem: usize) -> (LevelFilter, LevelFilter) {
+        let daemons = self.daemons();
+        let filters = || daemons.iter().map(|d| d.levels.filter(subsystem));
+        let off = LevelFilter::OFF;
+        (
+            filters().min().unwrap_or(off),
+            filters().max().unwrap_or(off),
+        )
+    }
+
+    fn filter_max(&self) -> LevelFilter {
+        self.daemons()
+            .iter()
+            .map(|d| d.levels.filter_max())
+            .max()
+            .unwrap_or(LevelFilter::OFF)
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.queue.send(Job::Stop);
+        if let Some(thread) = self.thread().take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Lets every call site ask again whether it is on. One at a time: the slower of two would put back
+/// what it found before the other began.
+fn rebuild_call_sites() {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    tracing::callsite::rebuild_interest_cache();
+}
+
+/// A name that is safe as a part of a path.
+fn file_name(name: &str) -> FileName {
+    let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let safe = !name.is_empty() && !name.starts_with('.') && name.chars().all(ok);
+    if safe && name.len() <= NAME_LEN_MAX {
+        name.into()
+    } else {
+        "other".into()
+    }
+}
+
+/// A panic's text goes to the log before the process ends or the thread unwinds.
+fn log_panics(log: LogHandle) {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        // The writer itself cannot be asked to write.
+        if std::thread::current().name() != Some(writer::THREAD_NAME) {
+            tracing::error!("{info}");
+            log.flush();
+        }
+        before(info);
+    }));
+}
+
+#[cfg(test)]
+mod tests;
