@@ -15,12 +15,7 @@ pub fn wal_record(data: &[u8]) {
         return;
     }
     let _ = vos.replay(&record);
-    let _ = vos.list_objects(
-        CONTAINER,
-        std::ops::Bound::Unbounded,
-        std::ops::Bound::Unbounded,
-        10,
-    );
+    let _ = vos.list_objects(CONTAINER, std::ops::Bound::Unbounded, None, 10);
     let _ = vos.begin_checkpoint();
 }
 
