@@ -10,7 +10,6 @@ use spirula_mon::{
     Action, MemoryStorage, MkfsConfig, NewOsd, NewPoolSpec, Now, Peer, Service, ServiceConfig,
     State, Storage, mkfs, open,
 };
-use spirula_wire::msg::Paxos;
 use spirula_wire::msg::command::{Command, CommandReply, Ping};
 use spirula_wire::msg::mgr::{MgrBeacon, MgrMapMsg, MonMgrReport};
 use spirula_wire::msg::mon::{
@@ -711,6 +710,7 @@ fn the_log_is_followed() {
     mon.ok(admin, r#"{"prefix":"log","logtext":["hello","world"]}"#);
     let log: Log = mon.take_one(watcher);
     assert_eq!(log.entries.last().unwrap().msg, "hello world");
+    assert_eq!(log.paxos.version, mon.service.state().log.version);
     let (_, _, out) = mon.command(admin, r#"{"prefix":"log last","num":1}"#);
     assert!(
         out.ends_with(" client.admin (client.?) 0 : cluster [INF] hello world\n"),
@@ -893,5 +893,4 @@ fn tell_and_ping() {
     );
     mon.send(id, &Ping::default());
     assert!(!mon.take_one::<Ping>(id).payload.is_empty());
-    _ = Paxos::default();
 }

@@ -4,6 +4,7 @@
 //! every version from its start on.
 
 use spirula_maps::OsdMap;
+use spirula_wire::msg::Paxos;
 use spirula_wire::msg::mgr::{MgrDigest, MgrMapMsg, ServiceMapMsg};
 use spirula_wire::msg::mon::{Config, Log, MonMapMsg, MonSubscribe};
 use spirula_wire::msg::osd::OsdMapMsg;
@@ -176,10 +177,12 @@ impl Service {
             .cloned()
             .collect();
         if !entries.is_empty() {
+            // A client takes only what is newer than the last version it saw.
+            let paxos = Paxos::at(log.version);
             let message = Log {
+                paxos,
                 fsid: self.state.fsid,
                 entries,
-                ..Log::default()
             };
             self.send(id, message.to_raw(0, F));
         }
