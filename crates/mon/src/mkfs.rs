@@ -168,6 +168,7 @@ fn first_osdmap(config: &MkfsConfig, settings: &Settings, now: UTime) -> Result<
         ..NewCluster::new(config.fsid, now)
     };
     let mut map = cluster.osdmap()?;
+    map.last_in_change = now;
     map.full_ratio = settings.float("mon_osd_full_ratio") as f32;
     map.backfillfull_ratio = settings.float("mon_osd_backfillfull_ratio") as f32;
     map.nearfull_ratio = settings.float("mon_osd_nearfull_ratio") as f32;

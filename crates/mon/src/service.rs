@@ -125,6 +125,7 @@ pub struct Service {
     actions: VecDeque<Action>,
     next_global_id: u64,
     next_tick: Duration,
+    next_digest: Duration,
     log_seq: u64,
     /// Entries for the cluster log, proposed with the next tick or change.
     pending_log: Vec<LogEntry>,
@@ -166,6 +167,7 @@ impl Service {
             queue: VecDeque::new(),
             actions: VecDeque::new(),
             next_tick: now.mono,
+            next_digest: now.mono,
             log_seq: 0,
             pending_log: Vec::new(),
         };

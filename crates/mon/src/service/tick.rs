@@ -17,8 +17,8 @@ impl Service {
     /// Does what is due at `now`. To be called at [`poll_timeout`](Self::poll_timeout).
     pub fn tick(&mut self, now: Now) {
         self.next_tick = now.mono + TICK;
-        let period = self.settings.secs("mon_mgr_digest_period").max(TICK);
-        if now.mono.as_secs().is_multiple_of(period.as_secs().max(1)) {
+        if now.mono >= self.next_digest {
+            self.next_digest = now.mono + self.settings.secs("mon_mgr_digest_period").max(TICK);
             self.publish_digest(now);
         }
         self.refresh_health(now);
