@@ -20,7 +20,10 @@ pub enum ConfError {
     #[error("{path} cannot be read: {error}")]
     Unreadable { path: PathBuf, error: String },
     #[error("{path}: {error}")]
-    In { path: PathBuf, error: Box<ConfError> },
+    In {
+        path: PathBuf,
+        error: Box<ConfError>,
+    },
 }
 
 /// A parsed configuration file.
@@ -286,10 +289,7 @@ two
     #[test]
     fn quotations_continuations_and_variables() {
         assert_eq!(get("osd.1", "quoted").unwrap(), "a # b");
-        assert_eq!(
-            get("osd.1", "long").unwrap(),
-            "one two"
-        );
+        assert_eq!(get("osd.1", "long").unwrap(), "one two");
         assert_eq!(
             get("client.admin", "log file").unwrap(),
             "/var/log/ceph-client.admin.log"

@@ -201,10 +201,7 @@ fn auth_methods(options: Options<'_>) -> Result<Vec<u32>, SetupError> {
         .collect()
 }
 
-fn modes(
-    options: Options<'_>,
-    option: &'static str,
-) -> Result<Option<Vec<ConMode>>, SetupError> {
+fn modes(options: Options<'_>, option: &'static str) -> Result<Option<Vec<ConMode>>, SetupError> {
     let Some(value) = options.get(option) else {
         return Ok(None);
     };

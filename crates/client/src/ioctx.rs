@@ -66,7 +66,9 @@ impl IoCtx {
 
     /// Up to `length` bytes from `offset`; fewer at the end of the object. `length` 0 means all.
     pub async fn read(&self, oid: &str, offset: u64, length: u64) -> Result<Bytes, Error> {
-        let result = self.execute(oid, ReadOp::new().read(offset, length)).await?;
+        let result = self
+            .execute(oid, ReadOp::new().read(offset, length))
+            .await?;
         Ok(result.output(0)?.data.clone())
     }
 

@@ -305,7 +305,12 @@ impl Shared {
             Action::Connect { conn, addr } => match core.monc.authorizer_for(EntityType::MGR) {
                 Ok(auth) => {
                     let type_ = EntityType::MGR;
-                    self.connect(core, Peer::Mgr(conn), Target { type_, addr }, Box::new(auth));
+                    self.connect(
+                        core,
+                        Peer::Mgr(conn),
+                        Target { type_, addr },
+                        Box::new(auth),
+                    );
                 }
                 Err(error) => {
                     tracing::debug!("cannot connect to the manager yet: {error}");

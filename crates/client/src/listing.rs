@@ -7,9 +7,7 @@ use futures_util::Stream;
 use futures_util::stream::try_unfold;
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::{OsdOp, flag};
-use spirula_wire::types::{
-    HObject, ListedObject, PgId, PgNlsResponse, SnapContext, SnapId, UTime,
-};
+use spirula_wire::types::{HObject, ListedObject, PgId, PgNlsResponse, SnapContext, SnapId, UTime};
 use spirula_wire::{Decode as _, Encode as _, Features};
 
 use crate::error::Error;
@@ -97,7 +95,8 @@ impl ObjectList {
             true => answer.handle,
             false => HObject::max(),
         };
-        self.page.extend(answer.entries.into_iter().map(Listed::from));
+        self.page
+            .extend(answer.entries.into_iter().map(Listed::from));
         Ok(())
     }
 }

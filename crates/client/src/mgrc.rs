@@ -20,10 +20,23 @@ pub(crate) type MgrConnId = u64;
 
 #[derive(Debug)]
 pub(crate) enum Action {
-    Connect { conn: MgrConnId, addr: EntityAddr },
-    Send { conn: MgrConnId, message: RawMessage },
-    Close { conn: MgrConnId },
-    Done { tid: u64, r: i32, rs: String, outbl: Bytes },
+    Connect {
+        conn: MgrConnId,
+        addr: EntityAddr,
+    },
+    Send {
+        conn: MgrConnId,
+        message: RawMessage,
+    },
+    Close {
+        conn: MgrConnId,
+    },
+    Done {
+        tid: u64,
+        r: i32,
+        rs: String,
+        outbl: Bytes,
+    },
 }
 
 /// Which of the two doors of a manager a command goes through.

@@ -64,7 +64,11 @@ pub(crate) enum Action {
 /// Where a request has to go by the present map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    At { osd: i32, pg: SpgId, hash: u32 },
+    At {
+        osd: i32,
+        pg: SpgId,
+        hash: u32,
+    },
     /// No primary, or the cluster is paused or full: wait for another map.
     Nowhere,
     NoPool,
@@ -126,7 +130,11 @@ impl Objecter {
     pub(crate) fn poll_timeout(&self) -> Option<Duration> {
         let deadline = self.deadlines.first().map(|(at, _)| *at);
         let tick = (!self.ops.is_empty()).then_some(self.tick_at);
-        let retry = self.sessions.values().filter_map(OsdSession::retry_at).min();
+        let retry = self
+            .sessions
+            .values()
+            .filter_map(OsdSession::retry_at)
+            .min();
         [deadline, tick, retry].into_iter().flatten().min()
     }
 
@@ -278,11 +286,7 @@ impl Objecter {
     }
 }
 
-fn place_of(
-    map: &OsdMap,
-    primaries: &mut HashMap<PgId, Option<(i32, ShardId)>>,
-    op: &Op,
-) -> Place {
+fn place_of(map: &OsdMap, primaries: &mut HashMap<PgId, Option<(i32, ShardId)>>, op: &Op) -> Place {
     let raw = match &op.work {
         Work::Command { target, .. } => match *target {
             CommandTarget::Osd(osd) if !map.exists(osd) => return Place::NoOsd,

@@ -108,8 +108,7 @@ impl WriteOp {
     }
 
     pub fn set_xattr(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.ops
-            .push(xattr(OpCode::SETXATTR, name, value.as_ref()));
+        self.ops.push(xattr(OpCode::SETXATTR, name, value.as_ref()));
         self
     }
 

@@ -5,9 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use spirula_wire::msg::command::{Command, CommandReply};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, OsdOpReply, OsdOpResult, flag};
-use spirula_wire::types::{
-    EVersion, ObjectLocator, PgId, SnapContext, SnapId, SpgId, UTime, Uuid,
-};
+use spirula_wire::types::{EVersion, ObjectLocator, PgId, SnapContext, SnapId, SpgId, UTime, Uuid};
 use spirula_wire::{Features, Message, RawMessage};
 
 use super::Objecter;
@@ -45,9 +43,15 @@ pub(crate) struct OpRequest {
 
 #[derive(Clone, Debug)]
 pub(crate) enum OpTarget {
-    Object { locator: ObjectLocator, oid: Bytes },
+    Object {
+        locator: ObjectLocator,
+        oid: Bytes,
+    },
     /// A PG by itself; the seed may be a whole hash.
-    Pg { pg: PgId, nspace: Bytes },
+    Pg {
+        pg: PgId,
+        nspace: Bytes,
+    },
 }
 
 /// What an OSD answered.

@@ -26,7 +26,9 @@ enum State {
     Connecting,
     Open,
     /// Lost; to be opened again.
-    Waiting { until: Duration },
+    Waiting {
+        until: Duration,
+    },
 }
 
 struct Backoff {
