@@ -1,11 +1,9 @@
 //! A target and a client in a simulated world: requests over the messenger, onto a simulated disk,
 //! through restarts and power loss. The map is put in by hand instead of by a monitor.
 
-mod support;
-
+use crate::support::{Cluster, Op, text};
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::types::EVersion;
-use support::{Cluster, Op, text};
 
 const ENOENT: i32 = -2;
 

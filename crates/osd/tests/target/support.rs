@@ -62,6 +62,7 @@ impl Cluster {
 
     pub(crate) fn power_loss(&self) {
         self.osd.power_loss();
+        self.clients.kill();
         self.run(false);
     }
 
@@ -99,6 +100,16 @@ impl Cluster {
             .world
             .run_until(Duration::from_secs(60), || self.map.borrow().is_some());
         assert!(started, "the target did not start");
+    }
+
+    /// Runs a client beside everything else, until the target loses power.
+    pub(crate) fn spawn_client(&self, body: impl AsyncFnOnce(&mut Client) + 'static) {
+        let addr = SocketAddr::new(self.osd.ip(), PORT);
+        let map = self.map.borrow().clone().unwrap();
+        self.clients.spawn(Class::Client, async move {
+            let mut client = Client::connect(addr, map).await;
+            body(&mut client).await;
+        });
     }
 
     /// Runs a client to its end.
@@ -188,7 +199,8 @@ impl Client {
             session,
             replies,
             map,
-            last_tid: 1000,
+            // Another session must not seem to repeat the requests of an earlier one.
+            last_tid: spirula_xstream::random_u64() >> 1,
         }
     }
 
@@ -205,9 +217,11 @@ impl Client {
         reply
     }
 
-    pub(crate) fn send(&mut self, name: &str, ops: &[OsdOp]) {
+    /// Sends without waiting; the request's tid.
+    pub(crate) fn send(&mut self, name: &str, ops: &[OsdOp]) -> u64 {
         self.last_tid += 1;
         self.send_as(self.last_tid, name, ops);
+        self.last_tid
     }
 
     pub(crate) async fn replies(&mut self, count: usize) -> Vec<(u64, OsdOpReply)> {
