@@ -84,6 +84,8 @@ pub(crate) struct Context<'a> {
     pub(crate) input: Bytes,
     pub(crate) format: Format,
     pub(crate) changes: Vec<Change>,
+    /// Options of this monitor alone to set (`None`: to leave to the cluster again), until it stops.
+    pub(crate) overrides: Vec<(&'static str, Option<String>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

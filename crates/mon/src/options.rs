@@ -185,10 +185,12 @@ fn debug_levels(text: &str) -> Result<String, String> {
     }
 }
 
-/// The values in force for the monitor: its configuration file, then the cluster's configuration
-/// for `mon.NAME` over the defaults. As in Ceph, the file wins.
+/// The values in force for the monitor: what was set by hand, else its configuration file, else the
+/// cluster's configuration for `mon.NAME`, else the default.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
+    /// Set by hand in this process.
+    here: BTreeMap<String, String>,
     file: BTreeMap<String, String>,
     cluster: BTreeMap<String, String>,
 }
@@ -202,7 +204,7 @@ impl Settings {
         };
         Self {
             file: file.iter().filter_map(normal).collect(),
-            cluster: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -212,15 +214,25 @@ impl Settings {
         self.cluster = config.effective(&entity, None, &[]);
     }
 
+    /// Sets an option in this process alone, or with `None` ends that.
+    pub fn set_here(&mut self, name: &str, value: Option<String>) {
+        match value {
+            Some(value) => _ = self.here.insert(name.to_owned(), value),
+            None => _ = self.here.remove(name),
+        }
+    }
+
     /// The value of `name`; empty if there is no such option.
     pub fn str(&self, name: &str) -> &str {
-        let set = self.file.get(name).or_else(|| self.cluster.get(name));
+        let set = self.here.get(name).or_else(|| self.file.get(name));
+        let set = set.or_else(|| self.cluster.get(name));
         set.map_or_else(|| default_of(name), String::as_str)
     }
 
     /// Where a value comes from: `file`, `mon` or `default`.
     pub fn source(&self, name: &str) -> &'static str {
         match () {
+            () if self.here.contains_key(name) => "override",
             () if self.file.contains_key(name) => "file",
             () if self.cluster.contains_key(name) => "mon",
             () => "default",
@@ -233,6 +245,7 @@ impl Settings {
             .file
             .keys()
             .chain(self.cluster.keys())
+            .chain(self.here.keys())
             .map(String::as_str)
             .collect();
         names.into_iter()

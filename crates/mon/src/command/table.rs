@@ -383,4 +383,10 @@ pub(crate) const TELL_COMMANDS: &[Command] = &[
         "show options that differ from their default", "mon", "r", FLAG_TELL, tell::config_diff),
     row("config get name=var,type=CephString",
         "show the value of an option", "mon", "r", FLAG_TELL, tell::config_get),
+    row("config set name=var,type=CephString name=val,type=CephString,n=N",
+        "set an option of this daemon until it stops", "mon", "rw", FLAG_TELL, tell::config_set),
+    row("config unset name=var,type=CephString",
+        "take back an option that was set for this daemon", "mon", "rw", FLAG_TELL, tell::config_unset),
+    row("injectargs name=injected_args,type=CephString,n=N",
+        "set options of this daemon until it stops", "mon", "rw", FLAG_TELL, tell::injectargs),
 ];

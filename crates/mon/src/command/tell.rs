@@ -83,3 +83,55 @@ pub(super) fn config_get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         ),
     }
 }
+
+/// Takes effect at once and ends with the process.
+pub(super) fn config_set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let value = args.strs("val")?.join(" ");
+    override_option(ctx, args.str("var")?, &value)?;
+    Ok(ctx.json(&obj! { "success" => "" }))
+}
+
+pub(super) fn config_unset(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let name = args.str("var")?;
+    let Some(opt) = options::find(name) else {
+        return refuse(
+            errno::ENOENT,
+            format!("unrecognized config option '{name}'"),
+        );
+    };
+    ctx.overrides.push((opt.name, None));
+    Ok(ctx.json(&obj! { "success" => "" }))
+}
+
+/// `--debug-mon=20 --debug_ms 1`: options as on a command line.
+pub(super) fn injectargs(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let given = args.strs("injected_args")?.join(" ");
+    let mut words = given.split_whitespace();
+    while let Some(word) = words.next() {
+        let Some(option) = word.strip_prefix("--") else {
+            return refuse(errno::EINVAL, format!("failed to parse arguments: {word}"));
+        };
+        let (name, value) = match option.split_once('=') {
+            Some(pair) => pair,
+            None => (option, words.next().unwrap_or_default()),
+        };
+        override_option(ctx, name, value)?;
+    }
+    Ok(super::Answer::default())
+}
+
+fn override_option(ctx: &mut Context<'_>, name: &str, value: &str) -> Result<(), super::Refusal> {
+    let Some(opt) = options::find(name) else {
+        return refuse(
+            errno::ENOENT,
+            format!("unrecognized config option '{name}'"),
+        );
+    };
+    match opt.normalize(value) {
+        Ok(value) => {
+            ctx.overrides.push((opt.name, Some(value)));
+            Ok(())
+        }
+        Err(e) => refuse(errno::EINVAL, format!("error parsing value: {e}")),
+    }
+}

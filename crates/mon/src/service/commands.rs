@@ -154,9 +154,14 @@ impl Service {
             input,
             format: request.format,
             changes: Vec::new(),
+            overrides: Vec::new(),
         };
         let outcome = (request.command.run)(&mut ctx, &request.args);
-        (outcome, ctx.changes)
+        let (changes, overrides) = (ctx.changes, ctx.overrides);
+        for (name, value) in overrides {
+            self.settings.set_here(name, value);
+        }
+        (outcome, changes)
     }
 
     /// The answer to `get_command_descriptions`, which is always allowed.
@@ -269,6 +274,7 @@ impl Service {
             input: Bytes::new(),
             format: Format::Json,
             changes: Vec::new(),
+            overrides: Vec::new(),
         })
     }
 }
