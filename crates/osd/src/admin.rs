@@ -1,6 +1,7 @@
 //! `ceph tell osd.N` and the admin socket: one table of commands, which also yields the
 //! descriptions that the `ceph` tool asks for.
 
+mod config;
 mod dump;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,6 @@ use spirula_wire::{Features, Message};
 
 use crate::boot::{CEPH_VERSION, beacon_message};
 use crate::errno::*;
-use crate::options;
 use crate::session::Session;
 use crate::target::Target;
 
@@ -35,7 +35,8 @@ type Handler = fn(&Target, &Args) -> Result<Value, Failure>;
 struct Failure(i32, String);
 
 struct Row {
-    /// Words and, in angle brackets, arguments as `<name:type>`; `?` before the type: optional.
+    /// Words and, in angle brackets, arguments as `<name:type>`; `?` before the type: optional,
+    /// `...` behind it: one or more.
     sig: &'static str,
     help: &'static str,
     handler: Handler,
@@ -50,13 +51,15 @@ macro_rules! commands {
 commands! {
     "cache drop", "Drop all OSD caches" => |_, _| Ok(json!({}));
     "cache status", "Get OSD caches statistics" => |_, _| Ok(json!({ "object_ctx": 0, "bytes": 0 }));
-    "config diff", "dump diff of current config and default config" => config_diff;
-    "config get <var:CephString>", "config get <field>: get the config value" => config_get;
-    "config help <var:?CephString>", "get config setting schema and descriptions" => config_help;
-    "config set <var:CephString> <val:CephString>",
-        "config set <field> <val> [<val> ...]: set a config variable" => config_set;
-    "config show", "dump current config settings" => config_show;
-    "config unset <var:CephString>", "config unset <field>: unset a config variable" => config_unset;
+    "config diff", "dump diff of current config and default config" => config::diff;
+    "config diff get <var:CephString>",
+        "dump diff get <field>: dump diff of current and default config setting <field>" => config::diff_get;
+    "config get <var:CephString>", "config get <field>: get the config value" => config::get;
+    "config help <var:?CephString>", "get config setting schema and descriptions" => config::help;
+    "config set <var:CephString> <val:CephString...>",
+        "config set <field> <val> [<val> ...]: set a config variable" => config::set;
+    "config show", "dump current config settings" => config::show;
+    "config unset <var:CephString>", "config unset <field>: unset a config variable" => config::unset;
     "dump_blocked_ops", "show the blocked ops currently in flight" => dump::ops_blocked;
     "dump_blocklist", "dump blocklisted clients and times" => dump::blocklist;
     "dump_historic_ops", "show recent ops" => dump::ops_historic;
@@ -72,8 +75,11 @@ commands! {
     "get_mapped_pools", "dump pools whose PG(s) are mapped to this OSD." => dump::mapped_pools;
     "git_version", "get git sha1" => |_, _| Ok(json!({ "git_version": "" }));
     "help", "list available commands" => |_, _| Ok(help());
-    "log flush", "flush log entries to log file" => |_, _| Ok(Value::Null);
-    "log reopen", "reopen log file" => |_, _| Ok(Value::Null);
+    "injectargs <injected_args:CephString...>", "inject configuration arguments into running daemon"
+        => config::inject;
+    "log dump", "dump recent log entries to log file" => |_, _| Ok(json!({}));
+    "log flush", "flush log entries to log file" => |_, _| Ok(json!({}));
+    "log reopen", "reopen log file" => |_, _| Ok(json!({}));
     "ops", "show the ops currently in flight" => dump::ops_in_flight;
     "perf dump", "dump perfcounters value" => dump::perf;
     "perf schema", "dump perfcounters schema" => dump::perf_schema;
@@ -177,7 +183,11 @@ impl Row {
             );
             let mut out = Map::new();
             out.insert("name".into(), json!(name));
-            out.insert("type".into(), json!(kind.trim_start_matches('?')));
+            let kind_name = kind.trim_start_matches('?').trim_end_matches("...");
+            out.insert("type".into(), json!(kind_name));
+            if kind.ends_with("...") {
+                out.insert("n".into(), json!("N"));
+            }
             if let Some(choices) = fields.next() {
                 out.insert("strings".into(), json!(choices));
             }
@@ -262,71 +272,4 @@ fn flush_pg_stats(target: &Target, _: &Args) -> Result<Value, Failure> {
         "{}\n",
         crate::mgr::report_seq(target) + 1
     )))
-}
-
-fn known(var: &str) -> Result<(), Failure> {
-    match options::info(var) {
-        Some(_) => Ok(()),
-        None => Err(Failure(
-            ENOENT,
-            format!("unrecognized config option '{var}'"),
-        )),
-    }
-}
-
-fn config_get(target: &Target, args: &Args) -> Result<Value, Failure> {
-    let var = text_arg(args, "var");
-    match target.with_options(|o| o.get(&var).map(str::to_owned)) {
-        Some(value) => Ok(json!({ var: value })),
-        None => Err(Failure(
-            ENOENT,
-            format!("error getting '{var}': (2) No such file or directory"),
-        )),
-    }
-}
-
-fn config_set(target: &Target, args: &Args) -> Result<Value, Failure> {
-    let (var, val) = (text_arg(args, "var"), text_arg(args, "val"));
-    known(&var)?;
-    let done = json!({ "success": format!("{var} = '{val}' ") });
-    target.change_options(|o| drop(o.overrides.insert(var, val)));
-    Ok(done)
-}
-
-fn config_unset(target: &Target, args: &Args) -> Result<Value, Failure> {
-    let var = text_arg(args, "var");
-    known(&var)?;
-    target.change_options(|o| drop(o.overrides.remove(&var)));
-    Ok(json!({ "success": format!("{var} = '' ") }))
-}
-
-fn config_show(target: &Target, _: &Args) -> Result<Value, Failure> {
-    Ok(target.with_options(|o| json!(o.all())))
-}
-
-fn config_diff(target: &Target, _: &Args) -> Result<Value, Failure> {
-    let sources = |o: &options::Options| {
-        let row = |(name, value): (&&str, &&str)| {
-            let default = options::info(name).map_or("", |i| i.default);
-            (*value != default).then(|| {
-                (
-                    (*name).to_owned(),
-                    json!({ "default": default, "final": value }),
-                )
-            })
-        };
-        Value::Object(o.all().iter().filter_map(row).collect())
-    };
-    Ok(json!({ "diff": target.with_options(sources) }))
-}
-
-fn config_help(_: &Target, args: &Args) -> Result<Value, Failure> {
-    let row =
-        |o: &options::OptionInfo| json!({ "name": o.name, "desc": o.help, "default": o.default });
-    let var = text_arg(args, "var");
-    if var.is_empty() {
-        return Ok(options::OPTIONS.iter().map(row).collect());
-    }
-    known(&var)?;
-    Ok(options::info(&var).map(row).unwrap_or_default())
 }

@@ -23,8 +23,12 @@ macro_rules! options {
 }
 
 options! {
+    "debug_auth" = "1/5", "debug level of authentication";
+    "debug_bluestore" = "1/5", "debug level of the store";
+    "debug_monc" = "0/10", "debug level of the monitor client";
     "debug_ms" = "0/5", "debug level of the messenger";
     "debug_osd" = "1/5", "debug level of the OSD";
+    "debug_tp" = "1/5", "debug level of the xstream";
     "osd_beacon_report_interval" = "300", "seconds between beacons to the monitor";
     "osd_client_message_cap" = "256", "requests of one client taken in at a time";
     "osd_client_message_size_cap" = "524288000", "bytes of requests taken in at a time";
@@ -39,6 +43,19 @@ options! {
     "osd_max_write_size" = "90", "largest write request in MiB";
     "osd_op_history_duration" = "600", "seconds that finished requests are kept for";
     "osd_op_history_size" = "20", "finished requests kept for dump_historic_ops";
+}
+
+impl OptionInfo {
+    /// A value in the form it is stored in; `None` if it is not one. All options are numbers, but
+    /// for debug levels, which are `N` or `N/M`.
+    pub fn normalize(&self, text: &str) -> Option<String> {
+        if !self.name.starts_with("debug_") {
+            return parse_size(text).map(|n| n.to_string());
+        }
+        let (log, gather) = text.split_once('/').unwrap_or((text, text));
+        let level = |t: &str| t.trim().parse().ok().filter(|n: &u8| *n <= 99);
+        Some(format!("{}/{}", level(log)?, level(gather)?))
+    }
 }
 
 /// Values by source; later sources win.
@@ -130,6 +147,29 @@ mod tests {
         let options = Options::default();
         assert_eq!(options.limits(), Limits::default());
         assert_eq!(options.admit_limits(), AdmitLimits::default());
+    }
+
+    #[test]
+    fn values_are_checked() {
+        let check = |name: &str, text: &str, want: Option<&str>| {
+            assert_eq!(
+                info(name).unwrap().normalize(text).as_deref(),
+                want,
+                "{name} = {text}"
+            );
+        };
+        check("debug_osd", "7", Some("7/7"));
+        check("debug_osd", "1/5", Some("1/5"));
+        check("debug_osd", "100", None);
+        check("debug_osd", "abc", None);
+        check("osd_max_object_size", "5M", Some("5242880"));
+        check("osd_max_object_size", "zzz", None);
+        for option in OPTIONS {
+            assert_eq!(
+                option.normalize(option.default).as_deref(),
+                Some(option.default)
+            );
+        }
     }
 
     #[test]
