@@ -88,6 +88,8 @@ struct Session {
     peer: Peer,
     caps: SessionCaps,
     subs: BTreeMap<String, Subscription>,
+    /// The options it was sent last.
+    config: Option<BTreeMap<String, String>>,
 }
 
 impl Session {
@@ -212,6 +214,7 @@ impl Service {
             peer,
             caps,
             subs: BTreeMap::new(),
+            config: None,
         };
         if let Some(osd) = session.osd() {
             self.live.osd_gone.remove(&osd);

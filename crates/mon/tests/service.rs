@@ -891,10 +891,19 @@ fn tell_and_ping() {
             .outbl
             .starts_with(b"{\"cmd000\"")
     );
-    mon.send(id, &tell(r#"{"prefix":"config set","var":"debug_mon","val":["20"]}"#));
+    mon.send(
+        id,
+        &tell(r#"{"prefix":"config set","var":"debug_mon","val":["20"]}"#),
+    );
     mon.take(id);
-    mon.send(id, &tell(r#"{"prefix":"config get","var":"debug_mon","format":"json"}"#));
-    assert_eq!(mon.take_one::<CommandReply>(id).outbl, r#"{"debug_mon":"20/20"}"#);
+    mon.send(
+        id,
+        &tell(r#"{"prefix":"config get","var":"debug_mon","format":"json"}"#),
+    );
+    assert_eq!(
+        mon.take_one::<CommandReply>(id).outbl,
+        r#"{"debug_mon":"20/20"}"#
+    );
     mon.send(id, &Ping::default());
     assert!(!mon.take_one::<Ping>(id).payload.is_empty());
 }

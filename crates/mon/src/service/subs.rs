@@ -197,7 +197,12 @@ impl Service {
         }
         let name = self.sessions.get(&id)?.name().clone();
         let config = self.config_of(&name);
-        self.send(id, Config { config }.to_raw(0, F));
+        let session = self.sessions.get_mut(&id)?;
+        // A change that does not concern this entity is no news to it.
+        if from == 0 || session.config.as_ref() != Some(&config) {
+            session.config = Some(config.clone());
+            self.send(id, Config { config }.to_raw(0, F));
+        }
         Some(version + 1)
     }
 
@@ -272,14 +277,12 @@ impl Service {
 }
 
 impl Session {
-    /// Maps need read permission for their service; the monmap and the configuration do not.
+    /// Who may hear of what, as in Ceph.
     fn may_subscribe(&self, what: &str) -> bool {
         match what {
-            "monmap" | "config" => true,
+            "monmap" | "config" | "mgrmap" | "servicemap" => true,
             "osdmap" => self.caps.may_read("osd"),
-            "mgrmap" | "mgrdigest" | "servicemap" => {
-                self.caps.may_read("mgr") || self.name().type_ == EntityType::MGR
-            }
+            "mgrdigest" => self.name().type_ == EntityType::MGR,
             _ => self.caps.may_read("log"),
         }
     }
