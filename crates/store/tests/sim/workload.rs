@@ -104,10 +104,13 @@ impl Machine {
         let task = self
             .host
             .spawn(Class::Client, submit_forever(ledger, faults, options, rng));
-        let millis = if self.rng.random_bool(0.2) { 5 } else { 200 };
-        self.world.run_for(Duration::from_micros(
-            self.rng.random_range(100..millis * 1000),
-        ));
+        let micros = match self.rng.random_range(0..10) {
+            0..4 => 5_000,
+            4..9 => 25_000,
+            _ => 150_000,
+        };
+        self.world
+            .run_for(Duration::from_micros(self.rng.random_range(100..micros)));
         self.host.power_loss();
         drop(task);
     }
