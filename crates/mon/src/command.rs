@@ -22,6 +22,7 @@ mod mon;
 mod osd;
 mod osd_dump;
 mod osd_edit;
+mod perf;
 mod pool;
 mod pool_app;
 mod pool_var;

@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
-use crate::service::{Action, Peer, Service, ServiceConfig};
+use crate::service::{Action, CommandResult, Peer, Service, ServiceConfig};
 use crate::storage::{Storage, StorageError};
 use crate::{MkfsError, Now, open};
 
@@ -158,6 +158,12 @@ impl MonServer {
     /// Looks at the service, for tests and status lines.
     pub fn inspect<T>(&self, look: impl FnOnce(&Service) -> T) -> T {
         look(&self.shared.lock().service)
+    }
+
+    /// What answers the commands of the admin socket, from any thread.
+    pub fn admin(&self) -> impl Fn(&str) -> CommandResult + Send + Sync + use<> {
+        let shared = self.shared.clone();
+        move |text| shared.with(|core, now| core.service.admin_command(now, text))
     }
 
     /// Closes every session and the store.

@@ -49,6 +49,7 @@ use subs::Subscription;
 
 pub(crate) use auth::rotation;
 pub(crate) use beacon::{drop_active, promote_standby};
+pub use commands::CommandResult;
 
 pub type SessionId = u64;
 

@@ -113,7 +113,7 @@ pub(super) fn osd_summary_json(map: &OsdMap) -> Json {
     }
 }
 
-fn osd_counts(map: &OsdMap) -> (usize, usize, usize) {
+pub(super) fn osd_counts(map: &OsdMap) -> (usize, usize, usize) {
     let count = |wanted: fn(&spirula_maps::Osd) -> bool| {
         map.existing_osds().filter(|(_, o)| wanted(o)).count()
     };

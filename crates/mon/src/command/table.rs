@@ -6,7 +6,7 @@
 use super::signature::FLAG_TELL;
 use super::{
     Command, Handler, auth, config, config_key, crush, crush_edit, df, fs, health, log, mgr, mon,
-    osd, osd_dump, osd_edit, pool, pool_app, pool_var, profile, status, tell, tree,
+    osd, osd_dump, osd_edit, perf, pool, pool_app, pool_var, profile, status, tell, tree,
 };
 
 const fn row(
@@ -387,6 +387,18 @@ pub(crate) const TELL_COMMANDS: &[Command] = &[
         "set an option of this daemon until it stops", "mon", "rw", FLAG_TELL, tell::config_set),
     row("config unset name=var,type=CephString",
         "take back an option that was set for this daemon", "mon", "rw", FLAG_TELL, tell::config_unset),
+    row("git_version",
+        "get git sha1", "mon", "r", FLAG_TELL, tell::git_version),
+    row("log dump",
+        "dump recent log entries to log file", "mon", "rw", FLAG_TELL, tell::log_file),
+    row("log flush",
+        "flush log entries to log file", "mon", "rw", FLAG_TELL, tell::log_file),
+    row("log reopen",
+        "reopen log file", "mon", "rw", FLAG_TELL, tell::log_file),
+    row("perf dump name=logger,type=CephString,req=false name=counter,type=CephString,req=false",
+        "dump perfcounters value", "mon", "r", FLAG_TELL, perf::dump),
+    row("perf schema name=logger,type=CephString,req=false name=counter,type=CephString,req=false",
+        "dump perfcounters schema", "mon", "r", FLAG_TELL, perf::schema),
     row("injectargs name=injected_args,type=CephString,n=N",
         "set options of this daemon until it stops", "mon", "rw", FLAG_TELL, tell::injectargs),
 ];

@@ -12,6 +12,15 @@ pub(super) fn version(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     Ok(ctx.json(&json))
 }
 
+pub(super) fn git_version(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    Ok(ctx.json(&obj! { "git_version" => "" }))
+}
+
+/// The log's file is the process's, which acts on it before it asks here.
+pub(super) fn log_file(ctx: &mut Context<'_>, _: &Args) -> Outcome {
+    Ok(ctx.json(&Json::obj(Vec::<(String, Json)>::new())))
+}
+
 pub(super) fn help(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     let lines = TELL_COMMANDS
         .iter()
