@@ -1,9 +1,11 @@
 //! `osd dump`, `osd pool ls detail`, `osd info`: the OSD map in text and JSON.
 
+use std::collections::BTreeMap;
+
 use spirula_maps::pool::opts::OptValue;
 use spirula_maps::pool::{AUTOSCALE_OFF, AUTOSCALE_ON};
 use spirula_maps::{Osd, OsdMap, PgPool, SnapIntervals, flags, osd_state, pool_flags};
-use spirula_wire::types::EntityAddrVec;
+use spirula_wire::types::{EntityAddrVec, PgId};
 
 use super::{Answer, Args, Context, Outcome, Refusal, errno, refuse};
 use crate::json::{Json, float};
@@ -325,86 +327,77 @@ fn dump_json(map: &OsdMap) -> Json {
 
 /// The members of `osd dump` behind the OSDs.
 fn exceptions_json(map: &OsdMap, json: Json) -> Json {
-    let upmap = map
-        .pg_upmap
-        .iter()
-        .map(|(pg, osds)| obj! { "pgid" => pg.to_string(), "osds" => osds.clone() });
+    let json = mappings_json(map, json);
+    let banned = map.blocklist.iter();
+    let banned = banned.map(|(a, until)| (plain_addr(a), Json::from(stamp((*until).into()))));
+    let profiles = map.erasure_code_profiles.iter().map(|(name, profile)| {
+        let pairs = profile.iter().map(|(k, v)| (k.clone(), Json::from(v)));
+        (name.clone(), Json::obj(pairs))
+    });
+    let class_name = |class: &i32| {
+        map.crush
+            .class_names
+            .get(class)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let classes = map.device_class_flags.iter();
+    let classes = classes.map(|(class, bits)| (class_name(class), flags_json(*bits)));
+    let node_name = |item: &i32| map.crush.name(*item).unwrap_or_default().to_owned();
+    let nodes = map.crush_node_flags.iter();
+    let nodes = nodes.map(|(item, bits)| (node_name(item), flags_json(*bits)));
+    let mode = &map.stretch_mode;
+    let stretch = obj! {
+        "stretch_mode_enabled" => mode.enabled,
+        "stretch_bucket_count" => mode.bucket_count,
+        "degraded_stretch_mode" => mode.degraded,
+        "recovering_stretch_mode" => mode.recovering,
+        "stretch_mode_bucket" => mode.bucket,
+    };
+    json.with("blocklist", Json::obj(banned))
+        .with("range_blocklist", Json::Obj(vec![]))
+        .with("erasure_code_profiles", Json::obj(profiles))
+        .with("removed_snaps_queue", snaps_json(&map.removed_snaps_queue))
+        .with("new_removed_snaps", snaps_json(&map.new_removed_snaps))
+        .with("new_purged_snaps", snaps_json(&map.new_purged_snaps))
+        .with("crush_node_flags", Json::obj(nodes))
+        .with("device_class_flags", Json::obj(classes))
+        .with("stretch_mode", stretch)
+}
+
+/// Exceptions from what CRUSH says.
+fn mappings_json(map: &OsdMap, json: Json) -> Json {
+    let osds = |(pg, osds): (&PgId, &Vec<i32>)| {
+        obj! { "pgid" => pg.to_string(), "osds" => osds.clone() }
+    };
     let items = map.pg_upmap_items.iter().map(|(pg, pairs)| {
         let mappings = pairs
             .iter()
             .map(|(from, to)| obj! { "from" => *from, "to" => *to });
         obj! { "pgid" => pg.to_string(), "mappings" => mappings.collect::<Vec<_>>() }
     });
-    let temp = map
-        .pg_temp
-        .iter()
-        .map(|(pg, osds)| obj! { "pgid" => pg.to_string(), "osds" => osds.clone() });
-    let primary = map
-        .primary_temp
-        .iter()
-        .map(|(pg, osd)| obj! { "pgid" => pg.to_string(), "osd" => *osd });
-    let banned = map
-        .blocklist
-        .iter()
-        .map(|(a, until)| (plain_addr(a), Json::from(stamp((*until).into()))));
-    let profiles = map.erasure_code_profiles.iter().map(|(name, profile)| {
-        let pairs = profile.iter().map(|(k, v)| (k.clone(), Json::from(v)));
-        (name.clone(), Json::obj(pairs))
-    });
-    let snaps = |m: &std::collections::BTreeMap<i64, SnapIntervals>| {
-        let one = |(pool, set): (&i64, &SnapIntervals)| {
-            let intervals = set
-                .iter()
-                .map(|(begin, length)| obj! { "begin" => begin, "length" => length });
-            obj! { "pool" => *pool, "snaps" => intervals.collect::<Vec<_>>() }
-        };
-        m.iter().map(one).collect::<Vec<_>>()
-    };
-    let node_flags =
-        |bits: u32| Json::arr(osd_state::names(bits).split(',').filter(|f| !f.is_empty()));
-    let mode = &map.stretch_mode;
-    json.with("pg_upmap", upmap.collect::<Vec<_>>())
-        .with("pg_upmap_items", items.collect::<Vec<_>>())
-        .with("pg_temp", temp.collect::<Vec<_>>())
-        .with("primary_temp", primary.collect::<Vec<_>>())
-        .with("blocklist", Json::obj(banned))
-        .with("range_blocklist", Json::Obj(vec![]))
-        .with("erasure_code_profiles", Json::obj(profiles))
-        .with("removed_snaps_queue", snaps(&map.removed_snaps_queue))
-        .with("new_removed_snaps", snaps(&map.new_removed_snaps))
-        .with("new_purged_snaps", snaps(&map.new_purged_snaps))
-        .with(
-            "crush_node_flags",
-            Json::obj(map.crush_node_flags.iter().map(|(item, bits)| {
-                (
-                    map.crush.name(*item).unwrap_or_default().to_owned(),
-                    node_flags(*bits),
-                )
-            })),
-        )
-        .with(
-            "device_class_flags",
-            Json::obj(map.device_class_flags.iter().map(|(class, bits)| {
-                (
-                    map.crush
-                        .class_names
-                        .get(class)
-                        .cloned()
-                        .unwrap_or_default(),
-                    node_flags(*bits),
-                )
-            })),
-        )
-        .with(
-            "stretch_mode",
-            obj! {
-                "stretch_mode_enabled" => mode.enabled,
-                "stretch_bucket_count" => mode.bucket_count,
-                "degraded_stretch_mode" => mode.degraded,
-                "recovering_stretch_mode" => mode.recovering,
-                "stretch_mode_bucket" => mode.bucket,
-            },
-        )
+    let primary = map.primary_temp.iter();
+    let primary = primary.map(|(pg, osd)| obj! { "pgid" => pg.to_string(), "osd" => *osd });
+    json.with(
+        "pg_upmap",
+        map.pg_upmap.iter().map(osds).collect::<Vec<_>>(),
+    )
+    .with("pg_upmap_items", items.collect::<Vec<_>>())
+    .with("pg_temp", map.pg_temp.iter().map(osds).collect::<Vec<_>>())
+    .with("primary_temp", primary.collect::<Vec<_>>())
+}
+
+fn flags_json(bits: u32) -> Json {
+    Json::arr(osd_state::names(bits).split(',').filter(|f| !f.is_empty()))
+}
+
+fn snaps_json(snaps: &BTreeMap<i64, SnapIntervals>) -> Json {
+    Json::arr(snaps.iter().map(|(pool, set)| {
+        let intervals = set.iter();
+        let intervals =
+            intervals.map(|(begin, length)| obj! { "begin" => begin, "length" => length });
+        obj! { "pool" => *pool, "snaps" => intervals.collect::<Vec<_>>() }
+    }))
 }
 
 fn osd_json(map: &OsdMap, id: i32, osd: &Osd) -> Json {

@@ -245,24 +245,27 @@ fn apply(
             }
             None => refuse(errno::EINVAL, format!("specified invalid mode {val}")),
         },
-        "use_gmt_hitset" | "fast_read" => match parse_bool(val) {
-            Some(true) if var == "fast_read" => refuse(
-                errno::EINVAL,
-                "fast read is not supported in replication pool",
-            ),
-            Some(on) => {
-                if var == "use_gmt_hitset" {
-                    pool.use_gmt_hitset = on;
-                }
-                Ok(())
-            }
-            None => refuse(
-                errno::EINVAL,
-                "expecting value 'true', 'false', '0', or '1'",
-            ),
-        },
+        "use_gmt_hitset" | "fast_read" => set_switch(pool, var, val),
         _ => set_option(name, pool, var, val),
     }
+}
+
+fn set_switch(pool: &mut PgPool, var: &str, val: &str) -> Result<(), Refusal> {
+    let Some(on) = parse_bool(val) else {
+        return refuse(
+            errno::EINVAL,
+            "expecting value 'true', 'false', '0', or '1'",
+        );
+    };
+    if var == "use_gmt_hitset" {
+        pool.use_gmt_hitset = on;
+    } else if on {
+        return refuse(
+            errno::EINVAL,
+            "fast read is not supported in replication pool",
+        );
+    }
+    Ok(())
 }
 
 fn integer(val: &str) -> Result<i64, Refusal> {
