@@ -1,1 +1,11 @@
-//! Placeholder.
+//! The manager: gathers what daemons report, answers the commands about it, and tells the monitor.
+//!
+//! Invariants: never on the data path; what it knows is rebuilt from reports after a restart, so
+//! nothing is stored; the clock comes in as an argument.
+#![forbid(unsafe_code)]
+
+pub mod command;
+mod digest;
+pub mod manager;
+pub mod pgmap;
+pub mod server;

@@ -1,6 +1,65 @@
 //! `spirula`: one binary; roles and tools are subcommands.
+//!
+//! Invariant: only this crate parses command lines, wires daemons together and prints to the user.
 #![forbid(unsafe_code)]
 
+mod admin_socket;
 mod cluster_dir;
+mod daemons;
+mod logging;
+mod mkfs;
+mod procs;
+mod vstart;
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(version, about = "Spirula: a distributed object store for Ceph clients")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a whole cluster on this host for development and tests.
+    Vstart(vstart::Args),
+    /// Run the monitor of a cluster directory (what `vstart --procs` starts).
+    Mon(DaemonArgs),
+    /// Run the manager of a cluster directory.
+    Mgr(DaemonArgs),
+    /// Run one OSD of a cluster directory.
+    Engine {
+        #[command(flatten)]
+        daemon: DaemonArgs,
+        /// Which OSD.
+        #[arg(long)]
+        osd: u32,
+    },
+}
+
+#[derive(clap::Args)]
+struct DaemonArgs {
+    /// Cluster directory that `spirula vstart` made.
+    #[arg(long)]
+    dir: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Vstart(args) => vstart::run(args),
+        Command::Mon(args) => procs::daemon(&args.dir, procs::Role::Mon),
+        Command::Mgr(args) => procs::daemon(&args.dir, procs::Role::Mgr),
+        Command::Engine { daemon, osd } => procs::daemon(&daemon.dir, procs::Role::Osd(osd)),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("spirula: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

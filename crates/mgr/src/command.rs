@@ -1,0 +1,216 @@
+//! Commands the manager answers: the table, its descriptions for the monitor, and dispatch.
+//!
+//! To add a command: a handler in the file of its family and one row in [`COMMANDS`].
+
+mod osd;
+mod pg;
+mod pg_dump;
+mod pool;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::Value;
+use spirula_auth::caps::Perm;
+use spirula_maps::OsdMap;
+use spirula_mon::json::Json;
+use spirula_wire::msg::mgr::{CommandDescription, MgrCommandReply};
+use spirula_wire::types::PgId;
+
+use crate::pgmap::PgMap;
+
+const EINVAL: i32 = 22;
+const ENOENT: i32 = 2;
+const EACCES: i32 = 13;
+const NO_CAPS: &str = "access denied: does your client key have mgr caps? See http://docs.ceph.com/en/latest/mgr/administrator/#client-authentication";
+
+/// A command whose caller's capabilities have to be checked.
+pub struct Asked<'a> {
+    pub module: &'a str,
+    pub prefix: &'a str,
+    pub args: &'a BTreeMap<String, String>,
+    pub need: Perm,
+}
+
+/// What a handler may look at.
+pub(crate) struct Context<'a> {
+    pub(crate) pgmap: &'a PgMap,
+    pub(crate) osdmap: &'a OsdMap,
+    /// The parsed command.
+    args: &'a Value,
+}
+
+/// Plain text and JSON of one answer; the caller's format chooses.
+pub(crate) struct Shown {
+    pub(crate) plain: String,
+    pub(crate) json: Json,
+    /// Printed to stderr by the tool.
+    pub(crate) status: String,
+}
+
+pub(crate) type Outcome = Result<Shown, (i32, String)>;
+
+pub(crate) struct Row {
+    prefix: &'static str,
+    /// Parameters in Ceph's descriptor language.
+    params: &'static str,
+    help: &'static str,
+    module: &'static str,
+    need: Perm,
+    run: fn(&Context<'_>) -> Outcome,
+}
+
+pub(crate) const COMMANDS: &[Row] = &[
+    row("pg stat", "", "show placement group status.", pg::stat),
+    row(
+        "pg dump",
+        "name=dumpcontents,type=CephChoices,strings=all|summary|sum|delta|pools|osds|pgs|pgs_brief,n=N,req=false",
+        "show human-readable versions of pg map (only 'all' valid with plain)",
+        pg_dump::dump,
+    ),
+    row("pg ls", "name=pool,type=CephInt,req=false name=states,type=CephString,n=N,req=false",
+        "list pg with specific pool, osd, state", pg::ls),
+    row("pg ls-by-pool", "name=poolstr,type=CephString name=states,type=CephString,n=N,req=false",
+        "list pg with pool = [poolname]", pg::ls_by_pool),
+    row("pg ls-by-osd", "name=osd,type=CephOsdName name=pool,type=CephInt,req=false name=states,type=CephString,n=N,req=false",
+        "list pg on osd [osd]", pg::ls_by_osd),
+    row("pg ls-by-primary", "name=osd,type=CephOsdName name=pool,type=CephInt,req=false name=states,type=CephString,n=N,req=false",
+        "list pg with primary = [osd]", pg::ls_by_primary),
+    row("osd df", "name=output_method,type=CephChoices,strings=plain|tree,req=false name=filter_by,type=CephChoices,strings=class|name,req=false name=filter,type=CephString,req=false",
+        "show OSD utilization", osd::df),
+    row("osd perf", "", "print dump of OSD perf summary stats", osd::perf),
+    row("osd pool stats", "name=pool_name,type=CephPoolname,req=false",
+        "obtain stats from all pools, or from specified pool", pool::stats),
+];
+
+const fn row(
+    prefix: &'static str,
+    params: &'static str,
+    help: &'static str,
+    run: fn(&Context<'_>) -> Outcome,
+) -> Row {
+    let module = if prefix.as_bytes()[0] == b'p' { "pg" } else { "osd" };
+    Row { prefix, params, help, module, need: Perm::R, run }
+}
+
+/// The table as the monitor passes it on to clients.
+pub fn descriptions() -> Vec<CommandDescription> {
+    let each = COMMANDS.iter().map(|r| CommandDescription {
+        cmdstring: format!("{} {}", r.prefix, r.params).trim_end().to_owned(),
+        helpstring: r.help.to_owned(),
+        module: r.module.to_owned(),
+        req_perms: "r".to_owned(),
+        availability: "cli,rest".to_owned(),
+        flags: 0,
+    });
+    each.collect()
+}
+
+/// Answers one command; `allowed` decides by prefix and permission whether the caller may.
+pub fn answer(
+    cmd: &[String],
+    pgmap: &PgMap,
+    osdmap: &OsdMap,
+    allowed: impl FnOnce(&Asked<'_>) -> bool,
+) -> MgrCommandReply {
+    let failed = |errno: i32, text: String| MgrCommandReply { r: -errno, rs: text, outbl: Bytes::new() };
+    let Ok(args) = serde_json::from_str::<Value>(&cmd.concat()) else {
+        return failed(EINVAL, "command is not valid JSON".into());
+    };
+    let prefix = args["prefix"].as_str().unwrap_or_default().to_owned();
+    let Some(row) = COMMANDS.iter().find(|r| r.prefix == prefix) else {
+        return failed(EINVAL, unknown(&prefix));
+    };
+    let texts = string_args(&args);
+    let asked = Asked { module: row.module, prefix: row.prefix, args: &texts, need: row.need };
+    if !allowed(&asked) {
+        return failed(EACCES, NO_CAPS.into());
+    }
+    match (row.run)(&Context { pgmap, osdmap, args: &args }) {
+        Err((errno, text)) => failed(errno, text),
+        Ok(shown) => {
+            let out = match args["format"].as_str() {
+                Some("json-pretty") => format!("\n{}", shown.json.pretty()),
+                Some(f) if f.starts_with("json") => format!("{}\n", shown.json.compact()),
+                _ => shown.plain,
+            };
+            MgrCommandReply { r: 0, rs: shown.status, outbl: out.into() }
+        }
+    }
+}
+
+/// The arguments as text, for capabilities that constrain them.
+fn string_args(args: &Value) -> BTreeMap<String, String> {
+    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    args.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), text(v))).collect()
+}
+
+/// Names the commands that begin alike.
+fn unknown(prefix: &str) -> String {
+    let word = prefix.split(' ').next().unwrap_or_default();
+    let near: Vec<_> = COMMANDS.iter().map(|r| r.prefix).filter(|p| p.starts_with(word)).collect();
+    if near.is_empty() {
+        return format!("command not supported: {prefix}");
+    }
+    format!("command not supported: {prefix}; near matches: {}", near.join(", "))
+}
+
+impl Context<'_> {
+    pub(crate) fn str(&self, name: &str) -> Option<&str> {
+        self.args[name].as_str()
+    }
+
+    /// A repeated string; one value may come as a plain string.
+    pub(crate) fn list(&self, name: &str) -> Vec<&str> {
+        match &self.args[name] {
+            Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
+            Value::String(one) => vec![one],
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn int(&self, name: &str) -> Option<i64> {
+        let value = &self.args[name];
+        value.as_i64().or_else(|| value.as_str()?.parse().ok())
+    }
+
+    /// `osd.3`, `3` or the number 3.
+    pub(crate) fn osd(&self, name: &str) -> Result<i32, (i32, String)> {
+        let text = self.str(name).map(|s| s.trim_start_matches("osd."));
+        let id = self.int(name).or_else(|| text?.parse().ok());
+        let id = id.and_then(|id| i32::try_from(id).ok()).filter(|id| self.osdmap.exists(*id));
+        id.ok_or_else(|| (ENOENT, format!("osd '{}' does not exist", text.unwrap_or_default())))
+    }
+
+    pub(crate) fn pool(&self, name: &str) -> Result<i64, (i32, String)> {
+        let pool = self.str(name).unwrap_or_default();
+        self.osdmap.pool_by_name(pool).ok_or_else(|| (ENOENT, format!("pool '{pool}' does not exist")))
+    }
+}
+
+pub(crate) fn pgid(pg: PgId) -> String {
+    format!("{}.{:x}", pg.pool, pg.seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_commands_and_missing_rights_are_refused() {
+        let (pgmap, osdmap) = (PgMap::default(), OsdMap::default());
+        let run = |json: &str, may| answer(&[json.to_owned()], &pgmap, &osdmap, |_| may);
+        assert_eq!(run("{\"prefix\":\"pg stat\"}", true).r, 0);
+        assert_eq!(run("{\"prefix\":\"pg stat\"}", false).r, -EACCES);
+        let unknown = run("{\"prefix\":\"pg nonsense\"}", true);
+        assert_eq!(unknown.r, -EINVAL);
+        assert!(unknown.rs.contains("pg stat"), "{}", unknown.rs);
+        assert_eq!(run("not json", true).r, -EINVAL);
+        assert_eq!(run("{\"prefix\":\"osd pool stats\",\"pool_name\":\"x\"}", true).r, -ENOENT);
+    }
+
+    #[test]
+    fn every_row_is_described() {
+        assert_eq!(descriptions().len(), COMMANDS.len());
+    }
+}

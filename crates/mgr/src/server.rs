@@ -1,0 +1,376 @@
+//! The manager on tokio: one task owns the core and everything it talks to.
+//!
+//! Invariant: only this task touches the core; sockets and timers send it events.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use spirula_auth::{AuthError, CryptoKey, Principal, ServiceAcceptor, ServiceAuthConfig, ServiceSecrets};
+use spirula_maps::OsdMap;
+use spirula_maps::osdmap::Incremental;
+use spirula_monc::{Action, ConnId, Event as MonEvent, MonClient};
+use spirula_msgr::on_tokio::{self, Event, Session};
+use spirula_msgr::{Accepted, CloseReason, Config as MsgrConfig, ProtocolError, Target};
+use spirula_wire::msg::osd::OsdMapMsg;
+use spirula_wire::types::{AddrType, EntityAddr, EntityAddrVec, EntityName, EntityNameStr, EntityType, Uuid};
+use spirula_wire::Decode as _;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::manager::{Identity, Manager, Output, TICK_PERIOD};
+
+/// What a manager is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `x` of `mgr.x`.
+    pub name: String,
+    pub fsid: Uuid,
+    pub key: CryptoKey,
+    pub mons: Vec<SocketAddr>,
+    /// Port 0: any that is free.
+    pub bind: SocketAddr,
+    pub metadata: BTreeMap<String, String>,
+    /// From which all of its randomness comes.
+    pub seed: [u8; 32],
+}
+
+/// Why a manager did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("mgr.{name} cannot listen on {addr}: {source}; choose another port")]
+    Bind { name: String, addr: SocketAddr, source: io::Error },
+}
+
+/// A running manager. Dropping it ends the manager.
+#[derive(Debug)]
+pub struct Handle {
+    pub addr: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Ends the manager and waits for it.
+    pub async fn stop(mut self) {
+        if let Some(stop) = self.stop.take() {
+            // It may have ended by itself.
+            let _ = stop.send(());
+        }
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Binds and starts; the first beacon goes out once the monitor has let us in.
+pub async fn start(config: Config) -> Result<Handle, StartError> {
+    let failed = |source| StartError::Bind { name: config.name.clone(), addr: config.bind, source };
+    let listener = TcpListener::bind(config.bind).await.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    let (stop, stopped) = oneshot::channel();
+    let server = Server::new(config, addr);
+    let task = tokio::spawn(server.run(listener, stopped));
+    Ok(Handle { addr, stop: Some(stop), task })
+}
+
+/// What the task waits for.
+enum Input {
+    Client(Session, Event),
+    Mon(ConnId, Session, Event),
+    /// A connection attempt to the monitor failed before there was a session.
+    MonFailed(ConnId),
+}
+
+/// What accepting a socket needs, shared with the accepting task.
+struct Door {
+    secrets: Arc<ServiceSecrets>,
+    rng: ChaCha20Rng,
+    config: MsgrConfig,
+}
+
+struct Server {
+    monc: MonClient,
+    mon_config: MsgrConfig,
+    mon_session: Option<(ConnId, Session)>,
+    manager: Manager,
+    osdmap: Option<OsdMap>,
+    clients: HashMap<u64, Session>,
+    door: Arc<Mutex<Door>>,
+    inputs: mpsc::UnboundedSender<Input>,
+    receiver: mpsc::UnboundedReceiver<Input>,
+}
+
+impl Server {
+    fn new(config: Config, addr: SocketAddr) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(config.seed);
+        let nonce = rng.next_u32();
+        let addrs = EntityAddrVec(vec![EntityAddr { type_: AddrType::MSGR2, nonce, addr: Some(addr) }]);
+        let name = EntityNameStr { type_: EntityType::MGR, id: config.name.clone() };
+        let principal = Principal { name, key: config.key.clone() };
+        let mut mon_seed = [0; 32];
+        rng.fill_bytes(&mut mon_seed);
+        let entity = EntityName { type_: EntityType::MGR, num: -1 };
+        let door = Door {
+            secrets: Arc::default(),
+            rng,
+            config: MsgrConfig::new(entity, addrs.clone()),
+        };
+        let identity = Identity {
+            name: config.name,
+            fsid: config.fsid,
+            gid: 0,
+            addrs: addrs.clone(),
+            metadata: config.metadata,
+        };
+        let (inputs, receiver) = mpsc::unbounded_channel();
+        Self {
+            monc: MonClient::new(spirula_monc::Config::new(principal, config.mons), mon_seed),
+            mon_config: MsgrConfig::new(entity, addrs),
+            mon_session: None,
+            manager: Manager::new(identity),
+            osdmap: None,
+            clients: HashMap::new(),
+            door: Arc::new(Mutex::new(door)),
+            inputs,
+            receiver,
+        }
+    }
+
+    async fn run(mut self, listener: TcpListener, mut stopped: oneshot::Receiver<()>) {
+        let accepting = tokio::spawn(accept_clients(listener, self.door.clone(), self.inputs.clone()));
+        let now = on_tokio::now();
+        self.monc.subscribe(now, "osdmap", 1, false);
+        self.monc.subscribe(now, "mgrmap", 0, false);
+        self.monc.handle_timeout(now);
+        let mut tick = tokio::time::interval(TICK_PERIOD);
+        loop {
+            self.act();
+            let due = self.monc.poll_timeout(on_tokio::now());
+            tokio::select! {
+                Some(input) = self.receiver.recv() => self.handle_input(input),
+                () = until(due) => self.monc.handle_timeout(on_tokio::now()),
+                _ = tick.tick() => self.manager.tick(wall()),
+                _ = &mut stopped => break,
+            }
+        }
+        accepting.abort();
+        self.clients.values().for_each(Session::close);
+        if let Some((_, session)) = &self.mon_session {
+            session.close();
+        }
+    }
+
+    fn handle_input(&mut self, input: Input) {
+        match input {
+            Input::Client(session, event) => self.handle_client(session, event),
+            Input::Mon(conn, session, event) => self.handle_mon(conn, session, event),
+            Input::MonFailed(conn) => self.monc.handle_closed(on_tokio::now(), conn, None),
+        }
+    }
+
+    fn handle_client(&mut self, session: Session, event: Event) {
+        let id = session.id();
+        match event {
+            Event::Ready(peer) => {
+                self.clients.insert(id, session);
+                self.manager.handle_ready(id, peer.auth, peer.features);
+            }
+            Event::Message(incoming) => {
+                if let Err(error) = self.manager.handle_message(id, &incoming.raw, wall()) {
+                    warn!(session = id, "message does not decode: {error}; closing");
+                    session.close();
+                }
+            }
+            Event::Closed(_) => {
+                self.clients.remove(&id);
+                self.manager.handle_closed(id);
+            }
+        }
+    }
+
+    fn handle_mon(&mut self, conn: ConnId, session: Session, event: Event) {
+        let now = on_tokio::now();
+        match event {
+            Event::Ready(peer) => {
+                self.mon_session = Some((conn, session));
+                self.monc.handle_connected(now, conn, peer.grant);
+            }
+            Event::Message(incoming) => self.monc.handle_message(now, conn, incoming.raw.clone()),
+            Event::Closed(reason) => self.monc.handle_closed(now, conn, refusal(reason)),
+        }
+    }
+
+    /// Does what the cores ask for.
+    fn act(&mut self) {
+        loop {
+            while let Some(output) = self.manager.poll_output() {
+                self.perform(output);
+            }
+            let Some(action) = self.monc.poll_action() else { return };
+            match action {
+                Action::Connect { conn, addr, auth } => self.connect(conn, addr, auth),
+                Action::Send { conn, message } => {
+                    if let Some(session) = self.mon_session_of(conn) {
+                        session.send(message);
+                    }
+                }
+                Action::Keepalive { conn } => {
+                    if let Some(session) = self.mon_session_of(conn) {
+                        session.keepalive();
+                    }
+                }
+                Action::Close { conn } => {
+                    if let Some(session) = self.mon_session_of(conn) {
+                        session.close();
+                    }
+                }
+                Action::Event(event) => self.handle_mon_event(event),
+            }
+        }
+    }
+
+    fn mon_session_of(&self, conn: ConnId) -> Option<&Session> {
+        self.mon_session.as_ref().filter(|(c, _)| *c == conn).map(|(_, s)| s)
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Send(id, message) => {
+                if let Some(session) = self.clients.get(&id) {
+                    session.send(message);
+                }
+            }
+            Output::Close(id) => {
+                if let Some(session) = self.clients.get(&id) {
+                    session.close();
+                }
+            }
+            Output::ToMon(message) => self.monc.send(message),
+        }
+    }
+
+    fn connect(&mut self, conn: ConnId, addr: SocketAddr, auth: Box<dyn spirula_auth::ConnectAuth>) {
+        let inputs = self.inputs.clone();
+        self.mon_config.global_seq += 1;
+        let config = self.mon_config.clone();
+        let target = Target {
+            type_: EntityType::MON,
+            addr: EntityAddr { type_: AddrType::MSGR2, nonce: 0, addr: Some(addr) },
+        };
+        tokio::spawn(async move {
+            let events = inputs.clone();
+            let dispatch = move |session: &Session, event: Event| {
+                // The receiver is gone only when the manager ends.
+                let _ = events.send(Input::Mon(conn, session.clone(), event));
+            };
+            if on_tokio::connect(config, target, auth, dispatch).await.is_err() {
+                let _ = inputs.send(Input::MonFailed(conn));
+            }
+        });
+    }
+
+    fn handle_mon_event(&mut self, event: MonEvent) {
+        match event {
+            MonEvent::Connected { global_id } => {
+                self.manager.set_gid(global_id);
+                self.lock_door().config.name.num = global_id as i64;
+            }
+            MonEvent::RotatingKeys(secrets) => self.lock_door().secrets = secrets,
+            MonEvent::OsdMap(message) => self.handle_osdmap(&message),
+            MonEvent::AuthFailed(error) => warn!("the monitor refuses this manager: {error}"),
+            MonEvent::Disconnected => info!("monitor session lost; looking for another"),
+            _ => {}
+        }
+    }
+
+    fn lock_door(&self) -> std::sync::MutexGuard<'_, Door> {
+        // Nothing panics while it is held.
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handle_osdmap(&mut self, message: &OsdMapMsg) {
+        let before = self.osdmap.as_ref().map_or(0, |m| m.epoch);
+        if let Err(error) = follow(&mut self.osdmap, message) {
+            warn!("OSDMap from the monitor: {error}");
+        }
+        let Some(map) = self.osdmap.as_ref().filter(|m| m.epoch > before) else { return };
+        self.monc.got("osdmap", u64::from(map.epoch));
+        self.manager.handle_osdmap(Arc::new(map.clone()), wall());
+    }
+}
+
+/// Moves `map` on by what the message holds.
+fn follow(map: &mut Option<OsdMap>, message: &OsdMapMsg) -> Result<(), Box<dyn std::error::Error>> {
+    for epoch in message.maps.keys().chain(message.incremental_maps.keys()).copied().collect::<std::collections::BTreeSet<_>>() {
+        let have = map.as_ref().map_or(0, |m| m.epoch);
+        if epoch <= have {
+            continue;
+        }
+        if let (Some(m), Some(bytes)) = (map.as_mut(), message.incremental_maps.get(&epoch)) {
+            if epoch == have + 1 {
+                m.apply(&Incremental::from_bytes(bytes)?)?;
+                continue;
+            }
+        }
+        if let Some(bytes) = message.maps.get(&epoch) {
+            *map = Some(OsdMap::from_bytes(bytes)?);
+        }
+    }
+    Ok(())
+}
+
+async fn accept_clients(
+    listener: TcpListener,
+    door: Arc<Mutex<Door>>,
+    inputs: mpsc::UnboundedSender<Input>,
+) {
+    on_tokio::serve(listener, move |_| {
+        let mut door = door.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seed = [0; 32];
+        door.rng.fill_bytes(&mut seed);
+        let auth = ServiceAcceptor::new(
+            ServiceAuthConfig::cephx(EntityType::MGR),
+            door.secrets.clone(),
+            seed,
+        );
+        let inputs = inputs.clone();
+        Some(Accepted {
+            config: door.config.clone(),
+            auth: Box::new(auth),
+            dispatch: move |session: &Session, event: Event| {
+                let _ = inputs.send(Input::Client(session.clone(), event));
+            },
+        })
+    })
+    .await;
+}
+
+/// The refusal of a monitor, if that is why the session ended.
+fn refusal(reason: CloseReason) -> Option<AuthError> {
+    match reason {
+        CloseReason::Protocol(ProtocolError::Auth(spirula_msgr_core::AuthFailure::Connector(e))) => Some(e),
+        _ => None,
+    }
+}
+
+async fn until(due: Option<Duration>) {
+    match due {
+        Some(due) => tokio::time::sleep(due.saturating_sub(on_tokio::now().mono)).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn wall() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}

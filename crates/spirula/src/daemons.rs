@@ -1,0 +1,319 @@
+//! Starting and stopping daemons inside this process, from a cluster's identity.
+//!
+//! Invariants: each OSD is one thread with its own xstream; OSDs stop before the manager and the
+//! monitor, so that they can say goodbye; a daemon that fails is reported by name.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc as std_mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+use spirula_auth::CryptoKey;
+use spirula_mon::{MkfsConfig, MonServer, MonServerConfig, NewOsd, NewPoolSpec, RedbStorage};
+use spirula_osd::TargetConfig;
+use spirula_wire::types::{EntityAddr, Uuid};
+use tokio::sync::mpsc;
+
+use crate::cluster_dir::{DeviceClass, Identity, OsdIdentity};
+use crate::mkfs::entropy;
+use crate::procs::Role;
+
+/// The pool that every new cluster has.
+const FIRST_POOL: &str = "rbd";
+const FIRST_POOL_PGS: u32 = 32;
+/// How long OSDs may take to format and to listen.
+const OSD_START_MAX: Duration = Duration::from_secs(30);
+
+/// Daemons that run in this process.
+pub(crate) struct Daemons {
+    mon: Option<MonServer>,
+    mgr: Option<spirula_mgr::server::Handle>,
+    osds: Vec<Osd>,
+    /// Names and errors of OSDs that ended.
+    ended: mpsc::UnboundedReceiver<(String, Option<String>)>,
+    ended_sender: mpsc::UnboundedSender<(String, Option<String>)>,
+}
+
+struct Osd {
+    handle: spirula_xstream::Handle,
+    thread: JoinHandle<()>,
+}
+
+/// Makes the stores of a new cluster: the monitor's, and one for each OSD.
+pub(crate) async fn mkfs(dir: &Path, identity: &Identity) -> Result<()> {
+    let config = MkfsConfig {
+        fsid: fsid(identity)?,
+        mon_name: "a".into(),
+        mon_addrs: EntityAddr::msgr2(mon_addr(identity), 0).into(),
+        hostname: hostname(),
+        admin_key: key(&identity.admin_key)?,
+        mgrs: vec![("x".into(), key(&identity.mgr_key)?)],
+        osds: identity.osds.iter().map(|o| new_osd(o, identity)).collect::<Result<_>>()?,
+        device_class: "ssd".into(),
+        pools: vec![NewPoolSpec {
+            name: FIRST_POOL.into(),
+            pg_num: FIRST_POOL_PGS,
+            application: "rbd".into(),
+        }],
+        options: options(),
+        seed: entropy()?,
+    };
+    let path = dir.join("mon.a");
+    let mut storage = RedbStorage::create(&path)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("clock before 1970")?;
+    let now = spirula_mon::Now { mono: Duration::ZERO, wall: now };
+    spirula_mon::mkfs(&config, now, &mut storage)?;
+    Ok(())
+}
+
+fn new_osd(osd: &OsdIdentity, identity: &Identity) -> Result<NewOsd> {
+    Ok(NewOsd { uuid: uuid(&osd.uuid)?, key: key(&osd.key)?, bytes: identity.device_bytes })
+}
+
+/// Starts one daemon in this process.
+pub(crate) async fn start_one(dir: &Path, identity: &Identity, role: Role) -> Result<Daemons> {
+    let mut daemons = Daemons::new();
+    match role {
+        Role::Mon => daemons.start_mon(dir, identity).await?,
+        Role::Mgr => daemons.start_mgr(identity).await?,
+        Role::Osd(id) => {
+            let osd = identity.osds.iter().find(|o| o.id == id);
+            let osd = osd.with_context(|| format!("this cluster has no osd.{id}"))?;
+            daemons.start_osds(dir, identity, &[osd])?;
+        }
+    }
+    Ok(daemons)
+}
+
+impl Daemons {
+    fn new() -> Self {
+        let (ended_sender, ended) = mpsc::unbounded_channel();
+        Self { mon: None, mgr: None, osds: Vec::new(), ended, ended_sender }
+    }
+
+    /// Starts all daemons and waits until every PG is active and clean.
+    pub(crate) async fn start(dir: &Path, identity: &Identity, is_new: bool) -> Result<Self> {
+        if is_new {
+            mkfs(dir, identity).await?;
+        }
+        let mut this = Self::new();
+        this.start_mon(dir, identity).await?;
+        this.start_mgr(identity).await?;
+        let osds: Vec<_> = identity.osds.iter().collect();
+        this.start_osds(dir, identity, &osds)?;
+        Ok(this)
+    }
+
+    async fn start_mon(&mut self, dir: &Path, identity: &Identity) -> Result<()> {
+        let storage = RedbStorage::open(&dir.join("mon.a"))?;
+        let config = MonServerConfig {
+            name: "a".into(),
+            fsid: Some(fsid(identity)?),
+            storage: Box::new(storage),
+            options: options(),
+            admin_socket: Some(admin_socket(dir, "mon.a")),
+        };
+        self.mon = Some(MonServer::start(config).await.context("mon.a")?);
+        Ok(())
+    }
+
+    async fn start_mgr(&mut self, identity: &Identity) -> Result<()> {
+        let config = spirula_mgr::server::Config {
+            name: "x".into(),
+            fsid: fsid(identity)?,
+            key: key(&identity.mgr_key)?,
+            mons: vec![mon_addr(identity)],
+            bind: bind_addr(identity, 1),
+            metadata: metadata(),
+            seed: entropy()?,
+        };
+        self.mgr = Some(spirula_mgr::server::start(config).await?);
+        Ok(())
+    }
+
+    /// Starts the OSDs side by side and waits until all of them listen.
+    fn start_osds(&mut self, dir: &Path, identity: &Identity, osds: &[&OsdIdentity]) -> Result<()> {
+        let (started, starting) = std_mpsc::channel();
+        for osd in osds {
+            let job = OsdJob::new(dir, identity, osd)?;
+            let (started, ended) = (started.clone(), self.ended_sender.clone());
+            let name = format!("osd.{}", osd.id);
+            let thread = std::thread::Builder::new().name(name.clone());
+            let thread = thread.spawn(move || {
+                let result = job.run(&started);
+                let error = result.err().map(|e| format!("{e:#}"));
+                // Nobody listens any more when the process is ending.
+                let _ = started.send(Err(format!("{name}: {}", error.as_deref().unwrap_or("ended"))));
+                let _ = ended.send((name, error));
+            })?;
+            match starting.recv_timeout(OSD_START_MAX) {
+                Ok(Ok(handle)) => self.osds.push(Osd { handle, thread }),
+                Ok(Err(error)) => bail!(error),
+                Err(_) => bail!("osd.{} did not start in {OSD_START_MAX:?}", osd.id),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when a daemon ends by itself.
+    pub(crate) async fn failed(&mut self) -> Error {
+        let mon = async {
+            match &mut self.mon {
+                Some(mon) => mon.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = mon => anyhow!("mon.a stopped: its store failed"),
+            Some((name, error)) = self.ended.recv() => {
+                anyhow!("{name} stopped: {}", error.unwrap_or_else(|| "no reason given".into()))
+            }
+        }
+    }
+
+    /// Stops OSDs, manager and monitor, in this order.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        self.osds.iter().for_each(|osd| osd.handle.stop());
+        let threads: Vec<_> = self.osds.drain(..).map(|osd| osd.thread).collect();
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count()
+        });
+        let panicked = joined.await?;
+        if let Some(mgr) = self.mgr.take() {
+            mgr.stop().await;
+        }
+        if let Some(mon) = self.mon.take() {
+            mon.stop().await;
+        }
+        let mut errors = Vec::new();
+        while let Ok((name, error)) = self.ended.try_recv() {
+            errors.extend(error.map(|e| format!("{name}: {e}")));
+        }
+        if panicked > 0 || !errors.is_empty() {
+            bail!("{panicked} OSD thread(s) panicked; {}", errors.join("; "));
+        }
+        Ok(())
+    }
+}
+
+/// What one OSD thread does.
+struct OsdJob {
+    config: TargetConfig,
+    device: PathBuf,
+    device_bytes: u64,
+}
+
+impl OsdJob {
+    fn new(dir: &Path, identity: &Identity, osd: &OsdIdentity) -> Result<Self> {
+        let config = TargetConfig {
+            osd_id: osd.id as i32,
+            fsid: fsid(identity)?,
+            osd_uuid: uuid(&osd.uuid)?,
+            key: key(&osd.key)?,
+            mons: vec![mon_addr(identity)],
+            bind: bind_addr(identity, 2 + osd.id as u16),
+            hostname: hostname(),
+            metadata: metadata(),
+            options: options(),
+            auth_methods: vec![spirula_auth::METHOD_CEPHX],
+        };
+        Ok(Self { config, device: device(dir, identity, osd)?, device_bytes: identity.device_bytes })
+    }
+
+    /// Formats the device if it is new, then serves until told to stop.
+    fn run(self, started: &std_mpsc::Sender<Result<spirula_xstream::Handle, String>>) -> Result<()> {
+        let name = format!("osd.{}", self.config.osd_id);
+        let started = started.clone();
+        let done = spirula_xstream::run(spirula_xstream::Config::new(name), async move {
+            if !self.device.exists() {
+                // Under another name until complete: a crash leaves no half-made store behind.
+                let fresh = self.device.with_extension("new");
+                let _ = std::fs::remove_file(&fresh);
+                spirula_osd::format(&fresh, Some(self.device_bytes), &self.config).await?;
+                std::fs::rename(&fresh, &self.device)?;
+            }
+            spirula_osd::start(self.config, &self.device, Default::default(), move |_, _| {
+                let _ = started.send(Ok(spirula_xstream::handle()));
+            })
+            .await?;
+            Ok::<(), Error>(())
+        });
+        done.context("xstream")?
+    }
+}
+
+/// The OSD's device: a file in its directory, or one in memory for class `ram`.
+fn device(dir: &Path, identity: &Identity, osd: &OsdIdentity) -> Result<PathBuf> {
+    let parent = match identity.class {
+        DeviceClass::File => dir.join(format!("osd.{}", osd.id)),
+        DeviceClass::Ram => PathBuf::from(format!("/dev/shm/spirula.{}.osd.{}", identity.fsid, osd.id)),
+    };
+    std::fs::create_dir_all(&parent).with_context(|| parent.display().to_string())?;
+    Ok(parent.join("block"))
+}
+
+/// Removes what class `ram` left in memory.
+pub(crate) fn forget_ram(identity: &Identity) {
+    if identity.class == DeviceClass::Ram {
+        for osd in &identity.osds {
+            let path = format!("/dev/shm/spirula.{}.osd.{}", identity.fsid, osd.id);
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+pub(crate) fn admin_socket(dir: &Path, name: &str) -> PathBuf {
+    dir.join("run").join(format!("ceph-{name}.asok"))
+}
+
+fn mon_addr(identity: &Identity) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, identity.mon_port).into()
+}
+
+/// The base plus `offset`, or any free port.
+fn bind_addr(identity: &Identity, offset: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, identity.port_base.map_or(0, |base| base + offset)).into()
+}
+
+/// Options of the generated ceph.conf that daemons honour.
+fn options() -> BTreeMap<String, String> {
+    [
+        ("osd_pool_default_size", "1"),
+        ("osd_pool_default_min_size", "1"),
+        ("osd_pool_default_pg_num", "32"),
+        ("osd_pool_default_pgp_num", "32"),
+        ("osd_pool_default_pg_autoscale_mode", "off"),
+        ("osd_crush_chooseleaf_type", "0"),
+        ("mon_allow_pool_size_one", "true"),
+        ("mon_allow_pool_delete", "true"),
+        ("mon_warn_on_pool_no_redundancy", "false"),
+        ("mon_osd_reporter_subtree_level", "osd"),
+    ]
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .into()
+}
+
+fn metadata() -> BTreeMap<String, String> {
+    spirula_mon::server::host_metadata(&Default::default())
+}
+
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    // CRUSH names hosts by their short name.
+    name.trim().split('.').next().filter(|n| !n.is_empty()).unwrap_or("localhost").to_owned()
+}
+
+fn fsid(identity: &Identity) -> Result<Uuid> {
+    uuid(&identity.fsid)
+}
+
+fn uuid(text: &str) -> Result<Uuid> {
+    text.parse().map_err(|_| anyhow!("spirula.json: `{text}` is not a UUID"))
+}
+
+fn key(text: &str) -> Result<CryptoKey> {
+    CryptoKey::from_base64(text).context("spirula.json: a key does not decode")
+}

@@ -1,0 +1,170 @@
+//! `vstart --procs`: each daemon as its own process, so that one can be killed.
+//!
+//! Invariants: `DIR/run/NAME.pid` names a running daemon; children are ended through their handles
+//! or with their parent's process group, never by name.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cluster_dir::{ClusterDir, Identity, read_identity};
+use crate::daemons;
+
+const START_TIME_MAX: Duration = Duration::from_secs(30);
+const STOP_TIME_MAX: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Mon,
+    Mgr,
+    Osd(u32),
+}
+
+impl Role {
+    /// The daemon's name as in `ceph daemon NAME`.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Mon => "mon.a".into(),
+            Self::Mgr => "mgr.x".into(),
+            Self::Osd(id) => format!("osd.{id}"),
+        }
+    }
+
+    fn args(self) -> Vec<String> {
+        match self {
+            Self::Mon => vec!["mon".into()],
+            Self::Mgr => vec!["mgr".into()],
+            Self::Osd(id) => vec!["engine".into(), "--osd".into(), id.to_string()],
+        }
+    }
+}
+
+/// The running daemons, in start order.
+pub(crate) struct Procs {
+    dir: PathBuf,
+    children: Vec<(Role, Child)>,
+}
+
+impl Procs {
+    pub(crate) async fn start(dir: &ClusterDir, identity: &Identity, is_new: bool) -> Result<Self> {
+        if is_new {
+            daemons::mkfs(dir.path(), identity).await?;
+            // The daemons read the identity themselves.
+            dir.publish(identity)?;
+        }
+        let mut this = Self { dir: dir.path().into(), children: Vec::new() };
+        let osds = identity.osds.iter().map(|o| Role::Osd(o.id));
+        for role in [Role::Mon, Role::Mgr].into_iter().chain(osds) {
+            this.spawn(role)?;
+        }
+        this.wait_ready().await?;
+        Ok(this)
+    }
+
+    fn spawn(&mut self, role: Role) -> Result<()> {
+        let name = role.name();
+        let log = self.dir.join("log").join(format!("{name}.out"));
+        let log = std::fs::File::create(&log).with_context(|| log.display().to_string())?;
+        // A ready file of an earlier run must not speak for this one.
+        let _ = std::fs::remove_file(ready_file(&self.dir, role));
+        let child = Command::new(std::env::current_exe().context("path of this program")?)
+            .args(role.args())
+            .arg("--dir")
+            .arg(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("could not start {name}"))?;
+        let pid = child.id().context("the daemon ended at once")?;
+        std::fs::write(self.dir.join("run").join(format!("{name}.pid")), format!("{pid}\n"))?;
+        self.children.push((role, child));
+        Ok(())
+    }
+
+    async fn wait_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START_TIME_MAX;
+        loop {
+            for (role, child) in &mut self.children {
+                if let Some(status) = child.try_wait()? {
+                    bail!("{} ended at start ({status}); see {}", role.name(), self.dir.join("log").display());
+                }
+            }
+            if self.children.iter().all(|(role, _)| ready_file(&self.dir, *role).exists()) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("not all daemons were ready in {START_TIME_MAX:?}; see {}", self.dir.join("log").display());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Returns when the monitor ends by itself; a killed OSD or mgr is what --procs is for.
+    pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        let mut gone = vec![false; self.children.len()];
+        loop {
+            for (i, (role, child)) in self.children.iter_mut().enumerate() {
+                let Ok(Some(status)) = child.try_wait() else { continue };
+                if *role == Role::Mon {
+                    return anyhow::anyhow!("mon.a ended: {status}");
+                }
+                if !std::mem::replace(&mut gone[i], true) {
+                    println!("{} ended: {status}", role.name());
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        // OSDs first, so that they can still say goodbye to the monitor.
+        for (role, child) in self.children.iter_mut().rev() {
+            terminate(child).await?;
+            if tokio::time::timeout(STOP_TIME_MAX, child.wait()).await.is_err() {
+                println!("{} did not stop in {STOP_TIME_MAX:?}; killing it", role.name());
+                child.kill().await?;
+            }
+            let _ = std::fs::remove_file(self.dir.join("run").join(format!("{}.pid", role.name())));
+        }
+        Ok(())
+    }
+}
+
+/// SIGTERM by pid, through `kill`: this crate has no unsafe code.
+async fn terminate(child: &Child) -> Result<()> {
+    if let Some(pid) = child.id() {
+        Command::new("kill").arg(pid.to_string()).status().await.context("kill")?;
+    }
+    Ok(())
+}
+
+fn ready_file(dir: &Path, role: Role) -> PathBuf {
+    dir.join("run").join(format!("{}.ready", role.name()))
+}
+
+/// Runs one daemon of a cluster directory in the foreground until SIGINT or SIGTERM.
+pub(crate) fn daemon(dir: &Path, role: Role) -> Result<ExitCode> {
+    let identity = read_identity(dir)?
+        .with_context(|| format!("{}: no cluster here; make one with spirula vstart --dir", dir.display()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let mut running = daemons::start_one(dir, &identity, role).await?;
+        std::fs::write(ready_file(dir, role), "")?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            error = running.failed() => return Err(error),
+        }
+        running.stop().await?;
+        let _ = std::fs::remove_file(ready_file(dir, role));
+        Ok(ExitCode::SUCCESS)
+    })
+}

@@ -1,0 +1,204 @@
+//! `spirula vstart`: a whole cluster on this host, in this process or as one process per daemon.
+//!
+//! Invariants: a temporary cluster leaves nothing; the exit status is the command's when there is
+//! one; SIGINT and SIGTERM stop the daemons in order (OSDs, mgr, mon) before the process ends.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cluster_dir::{ClusterDir, DeviceClass, DirError, Identity};
+use crate::daemons::Daemons;
+use crate::mkfs::{self, Shape};
+use crate::procs::Procs;
+
+const DEVICE_BYTES_DEFAULT: u64 = 10 << 30;
+const OSDS_MAX: u32 = 1000;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Keep the cluster here and start it again from here (default: temporary).
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Number of OSDs of a new cluster [default: 1].
+    #[arg(long)]
+    osds: Option<u32>,
+    /// Number of monitors; only 1 is there yet.
+    #[arg(long, default_value_t = 1)]
+    mons: u32,
+    /// Copies of each object in new pools; only 1 is there yet.
+    #[arg(long, default_value_t = 1)]
+    size: u32,
+    /// First port: the monitor takes it, mgr and OSDs the next ones (default: free ports).
+    #[arg(long)]
+    port: Option<u16>,
+    /// Bytes of each OSD's device, with an optional suffix K, M, G or T [default: 10G].
+    #[arg(long, value_parser = parse_bytes)]
+    device_size: Option<u64>,
+    /// What OSDs store on [default: file].
+    #[arg(long, value_enum)]
+    class: Option<DeviceClass>,
+    /// Erase what --dir holds and make a new cluster.
+    #[arg(long)]
+    fresh: bool,
+    /// One process per daemon, with pid files in DIR/run.
+    #[arg(long)]
+    procs: bool,
+    /// Run this with CEPH_CONF set, then stop the cluster and exit with its status.
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    if args.mons != 1 {
+        bail!("--mons {}: a monitor quorum is not there yet; use --mons 1", args.mons);
+    }
+    if args.size != 1 {
+        bail!("--size {}: replication is not there yet; use --size 1", args.size);
+    }
+    if args.osds.is_some_and(|n| n == 0 || n > OSDS_MAX) {
+        bail!("--osds must be 1 to {OSDS_MAX}");
+    }
+    let temporary = match args.dir {
+        Some(_) => None,
+        None => Some(tempfile::Builder::new().prefix("spirula.").tempdir().context("temporary directory")?),
+    };
+    let path = args.dir.clone().unwrap_or_else(|| temporary.as_ref().map(|t| t.path().into()).unwrap_or_default());
+    let dir = ClusterDir::open(&path, args.fresh)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("control-plane runtime")?;
+    runtime.block_on(serve(&args, &dir))
+}
+
+async fn serve(args: &Args, dir: &ClusterDir) -> Result<ExitCode> {
+    let begin = Instant::now();
+    let (identity, is_new) = match dir.identity()? {
+        Some(identity) => (check_shape(args, dir, identity)?, false),
+        None => (mkfs::new_identity(&shape(args))?, true),
+    };
+    let mut cluster = if args.procs {
+        Cluster::Procs(Procs::start(dir, &identity, is_new).await?)
+    } else {
+        Cluster::InProcess(Daemons::start(dir.path(), &identity, is_new).await?)
+    };
+    if is_new {
+        dir.publish(&identity)?;
+    }
+    let conf = dir.path().join("ceph.conf");
+    println!("cluster {} ready in {:.2} s", identity.fsid, begin.elapsed().as_secs_f64());
+    println!("mon.a listens on [v2:127.0.0.1:{}]", identity.mon_port);
+    let code = if args.command.is_empty() {
+        println!("export CEPH_CONF={}", conf.display());
+        cluster.until_signal().await?;
+        println!("stopping");
+        ExitCode::SUCCESS
+    } else {
+        run_command(&args.command, &conf).await?
+    };
+    cluster.stop().await?;
+    Ok(code)
+}
+
+enum Cluster {
+    InProcess(Daemons),
+    Procs(Procs),
+}
+
+impl Cluster {
+    /// Returns on SIGINT or SIGTERM; fails when a daemon ends by itself.
+    async fn until_signal(&mut self) -> Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let failed = async {
+            match self {
+                Self::InProcess(d) => d.failed().await,
+                Self::Procs(p) => p.failed().await,
+            }
+        };
+        tokio::select! {
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+            error = failed => Err(error),
+        }
+    }
+
+    async fn stop(self) -> Result<()> {
+        match self {
+            Self::InProcess(d) => d.stop().await,
+            Self::Procs(p) => p.stop().await,
+        }
+    }
+}
+
+fn shape(args: &Args) -> Shape {
+    Shape {
+        osds: args.osds.unwrap_or(1),
+        port_base: args.port,
+        device_bytes: args.device_size.unwrap_or(DEVICE_BYTES_DEFAULT),
+        class: args.class.unwrap_or(DeviceClass::File),
+    }
+}
+
+/// An existing cluster keeps its shape; options that contradict it are an error, not a surprise.
+fn check_shape(args: &Args, dir: &ClusterDir, found: Identity) -> Result<Identity> {
+    let differs = |what, found: String, asked: Option<String>| match asked {
+        Some(asked) if asked != found => {
+            Err(DirError::OtherShape { path: dir.path().into(), what, found, asked })
+        }
+        _ => Ok(()),
+    };
+    differs("OSD count", found.osds.len().to_string(), args.osds.map(|n| n.to_string()))?;
+    differs("device size", found.device_bytes.to_string(), args.device_size.map(|n| n.to_string()))?;
+    differs("mon port", found.mon_port.to_string(), args.port.map(|n| n.to_string()))?;
+    differs("class", format!("{:?}", found.class), args.class.map(|c| format!("{c:?}")))?;
+    Ok(found)
+}
+
+async fn run_command(command: &[String], conf: &std::path::Path) -> Result<ExitCode> {
+    let (program, args) = command.split_first().context("empty command")?;
+    let status = tokio::process::Command::new(program)
+        .args(args)
+        .env("CEPH_CONF", conf)
+        .kill_on_drop(true)
+        .status()
+        .await
+        .with_context(|| format!("could not start {program}"))?;
+    // A command ended by signal N exits like a shell's: 128 + N.
+    use std::os::unix::process::ExitStatusExt as _;
+    let code = status.code().or(status.signal().map(|s| 128 + s)).unwrap_or(1);
+    Ok(ExitCode::from(code as u8))
+}
+
+/// `512`, `64K`, `10G`...
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.trim_end_matches(['B', 'i', 'b']).char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        Some((at, 'T' | 't')) => (&text[..at], 40),
+        _ => (text, 0),
+    };
+    let n: u64 = digits.parse().map_err(|_| format!("`{text}` is not a size like 512M or 10G"))?;
+    n.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_bytes("4096"), Ok(4096));
+        assert_eq!(parse_bytes("64K"), Ok(64 << 10));
+        assert_eq!(parse_bytes("10GiB"), Ok(10 << 30));
+        assert!(parse_bytes("ten").is_err());
+        assert!(parse_bytes("99999999999T").is_err());
+    }
+}
