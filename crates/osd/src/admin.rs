@@ -81,8 +81,9 @@ commands! {
     "log flush", "flush log entries to log file" => |_, _| Ok(json!({}));
     "log reopen", "reopen log file" => |_, _| Ok(json!({}));
     "ops", "show the ops currently in flight" => dump::ops_in_flight;
-    "perf dump", "dump perfcounters value" => dump::perf;
-    "perf schema", "dump perfcounters schema" => dump::perf_schema;
+    "perf dump <logger:?CephString> <counter:?CephString>", "dump perfcounters value" => dump::perf;
+    "perf schema <logger:?CephString> <counter:?CephString>", "dump perfcounters schema"
+        => dump::perf_schema;
     "pg <pgid:CephPgid> <cmd:CephChoices:query>", "show details of a specific pg" => dump::pg_query;
     "query <pgid:?CephPgid>", "show details of a specific pg" => dump::pg_query;
     "send_beacon", "send OSD beacon to mon immediately" => send_beacon;

@@ -178,7 +178,7 @@ fn op_json(op: &Tracked) -> Value {
     })
 }
 
-pub(super) fn perf(target: &Target, _: &Args) -> Shown {
+pub(super) fn perf(target: &Target, args: &Args) -> Shown {
     let perf = target.tracker().perf();
     let time = |t: &crate::track::Timing| {
         let sum = t.sum.as_secs_f64();
@@ -190,7 +190,7 @@ pub(super) fn perf(target: &Target, _: &Args) -> Shown {
         json!({ "avgcount": t.count, "sum": sum, "avgtime": avg })
     };
     let space = target.store().statfs();
-    Ok(json!({
+    let all = json!({
         "osd": {
             "op_wip": target.tracker().in_flight().len(),
             "op": perf.all.count,
@@ -208,24 +208,116 @@ pub(super) fn perf(target: &Target, _: &Args) -> Shown {
             "stat_bytes_used": space.used,
             "stat_bytes_avail": space.available,
         },
-    }))
+    });
+    Ok(only_asked(all, args))
 }
 
-pub(super) fn perf_schema(_: &Target, _: &Args) -> Shown {
-    let counter = |help: &str| json!({ "type": 10, "metric_type": "counter", "description": help });
-    let time = |help: &str| json!({ "type": 5, "metric_type": "gauge", "description": help });
-    Ok(json!({
-        "osd": {
-            "op": counter("Client operations"),
-            "op_in_bytes": counter("Client operations total write size"),
-            "op_out_bytes": counter("Client operations total read size"),
-            "op_latency": time("Latency of client operations (including queue time)"),
-            "op_r": counter("Client read operations"),
-            "op_r_latency": time("Latency of read operation (including queue time)"),
-            "op_w": counter("Client write operations"),
-            "op_w_latency": time("Latency of write operation (including queue time)"),
-        },
-    }))
+/// Ceph's numbers for kinds of counters.
+const GAUGE: u32 = 2;
+const TIME_AVERAGE: u32 = 5;
+const COUNTER: u32 = 10;
+/// Shown by `ceph daemonperf` unless it is asked for more important ones only.
+const PRIORITY_USEFUL: u32 = 5;
+
+/// Counter, kind, short name, unit, meaning.
+const SCHEMA: &[(&str, u32, &str, &str, &str)] = &[
+    (
+        "op_wip",
+        GAUGE,
+        "wip",
+        "none",
+        "Client operations currently being processed",
+    ),
+    ("op", COUNTER, "ops", "none", "Client operations"),
+    (
+        "op_in_bytes",
+        COUNTER,
+        "wr",
+        "bytes",
+        "Client operations total write size",
+    ),
+    (
+        "op_out_bytes",
+        COUNTER,
+        "rd",
+        "bytes",
+        "Client operations total read size",
+    ),
+    (
+        "op_latency",
+        TIME_AVERAGE,
+        "lat",
+        "none",
+        "Latency of client operations (including queue time)",
+    ),
+    ("op_r", COUNTER, "rops", "none", "Client read operations"),
+    (
+        "op_r_latency",
+        TIME_AVERAGE,
+        "rlat",
+        "none",
+        "Latency of read operation (including queue time)",
+    ),
+    ("op_w", COUNTER, "wops", "none", "Client write operations"),
+    (
+        "op_w_latency",
+        TIME_AVERAGE,
+        "wlat",
+        "none",
+        "Latency of write operation (including queue time)",
+    ),
+    ("numpg", GAUGE, "pgs", "none", "Placement groups"),
+    (
+        "numpg_primary",
+        GAUGE,
+        "ppgs",
+        "none",
+        "Placement groups for which this osd is primary",
+    ),
+    (
+        "map_message_epochs",
+        GAUGE,
+        "mape",
+        "none",
+        "OSD map epochs",
+    ),
+    ("stat_bytes", GAUGE, "size", "bytes", "OSD size"),
+    ("stat_bytes_used", GAUGE, "used", "bytes", "Used space"),
+    (
+        "stat_bytes_avail",
+        GAUGE,
+        "free",
+        "bytes",
+        "Available space",
+    ),
+];
+
+pub(super) fn perf_schema(_: &Target, args: &Args) -> Shown {
+    let describe = |&(name, kind, nick, unit, what): &(&str, u32, &str, &str, &str)| {
+        let counter = json!({
+            "type": kind,
+            "metric_type": if kind == COUNTER { "counter" } else { "gauge" },
+            "value_type": if kind == TIME_AVERAGE { "real-integer-pair" } else { "integer" },
+            "description": what,
+            "nick": nick,
+            "priority": PRIORITY_USEFUL,
+            "units": unit,
+        });
+        (name.to_owned(), counter)
+    };
+    let counters: serde_json::Map<String, Value> = SCHEMA.iter().map(describe).collect();
+    Ok(only_asked(json!({ "osd": counters }), args))
+}
+
+/// Of `{ logger: { counter: ... } }` what the arguments `logger` and `counter` name.
+fn only_asked(mut all: Value, args: &Args) -> Value {
+    let (logger, counter) = (text_arg(args, "logger"), text_arg(args, "counter"));
+    if let Value::Object(loggers) = &mut all {
+        loggers.retain(|name, _| logger.is_empty() || *name == logger);
+        let counters = loggers.values_mut().filter_map(Value::as_object_mut);
+        counters.for_each(|c| c.retain(|name, _| counter.is_empty() || *name == counter));
+    }
+    all
 }
 
 /// A time as Ceph's JSON has it, in UTC.
