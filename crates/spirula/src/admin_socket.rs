@@ -8,6 +8,7 @@
 //! stops the server; the socket's file is there exactly while it is listened on.
 
 mod daemon;
+mod mgr;
 mod reply;
 
 use std::fs;
@@ -26,7 +27,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
-pub(crate) use daemon::{FnAdmin, OsdInbox, WithLog, osd};
+use crate::logging::LogHandle;
+
+pub(crate) use daemon::{FnAdmin, OsdInbox, osd};
+use daemon::WithLog;
+pub(crate) use mgr::MgrAdmin;
 pub(crate) use reply::AdminReply;
 
 /// Longest request. (Ceph's own limit is 1024.)
@@ -69,10 +74,24 @@ pub(crate) struct AdminSocket {
     path: PathBuf,
     /// Device and inode of the file: another daemon's file of that name is not ours to remove.
     file: (u64, u64),
-    task: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl AdminSocket {
+    /// As [`bind`](Self::bind), for a daemon whose log commands act on its log file and whose debug
+    /// levels are those of its options.
+    pub(crate) fn bind_with_log(
+        path: &Path,
+        name: &str,
+        daemon: Arc<dyn DaemonAdmin>,
+        log: &LogHandle,
+    ) -> Result<Self, AdminSocketError> {
+        let daemon = Arc::new(WithLog { name: name.to_owned(), log: log.clone(), daemon });
+        let mut socket = Self::bind(path, name, daemon.clone())?;
+        socket.tasks.push(tokio::spawn(daemon.follow()));
+        Ok(socket)
+    }
+
     /// Listens on `path` for daemon `name` and serves. The socket that a dead daemon left is
     /// replaced. Call it in a runtime.
     pub(crate) fn bind(
@@ -102,14 +121,14 @@ impl AdminSocket {
         Ok(Self {
             path: path.to_owned(),
             file,
-            task,
+            tasks: vec![task],
         })
     }
 }
 
 impl Drop for AdminSocket {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
         if identity(&self.path).is_ok_and(|found| found == self.file) {
             // At worst a stale socket stays, which the next daemon replaces.
             let _ = fs::remove_file(&self.path);

@@ -14,7 +14,7 @@ mod line;
 mod writer;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use layer::LogLayer;
-use levels::{Levels, is_own_name, parse_level, subsystem_of_option};
+use levels::{Levels, parse_level, subsystem_of_option};
 use writer::{FileName, Job, Queue};
 
 /// How long [`LogHandle::flush`] waits for the disk.
@@ -192,8 +192,12 @@ impl LogHandle {
         option: &str,
         level: &str,
     ) -> Result<(), LogError> {
-        self.store_level(daemon, option, level)?;
-        rebuild_call_sites();
+        let subsystem =
+            subsystem_of_option(option).ok_or_else(|| LogError::UnknownOption(option.to_owned()))?;
+        let level = parse_level(level).ok_or_else(|| LogError::BadLevel(level.to_owned()))?;
+        if self.shared.daemon(daemon).levels.set(subsystem, level) {
+            rebuild_call_sites();
+        }
         Ok(())
     }
 
@@ -204,27 +208,19 @@ impl LogHandle {
         daemon: &str,
         options: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) {
-        let mut seen = BTreeSet::new();
+        let levels = &self.shared.daemon(daemon).levels;
+        let mut wanted = BTreeMap::new();
         for (option, value) in options {
-            let Some(subsystem) = subsystem_of_option(option) else {
-                continue;
-            };
-            // `debug_store` goes before `debug_bluestore`, whatever their order.
-            if (is_own_name(option, subsystem) || !seen.contains(&subsystem))
-                && self.store_level(daemon, option, value).is_ok()
-            {
-                seen.insert(subsystem);
-            }
+            let Some(subsystem) = subsystem_of_option(option) else { continue };
+            let Some(level) = parse_level(value) else { continue };
+            // Several of Ceph's subsystems may be one of ours: the most talkative decides.
+            let most: &mut u8 = wanted.entry(subsystem).or_default();
+            *most = level.max(*most);
         }
-        rebuild_call_sites();
-    }
-
-    fn store_level(&self, daemon: &str, option: &str, level: &str) -> Result<(), LogError> {
-        let subsystem = subsystem_of_option(option)
-            .ok_or_else(|| LogError::UnknownOption(option.to_owned()))?;
-        let level = parse_level(level).ok_or_else(|| LogError::BadLevel(level.to_owned()))?;
-        self.shared.daemon(daemon).levels.set(subsystem, level);
-        Ok(())
+        let changed = wanted.into_iter().filter(|(subsystem, level)| levels.set(*subsystem, *level));
+        if changed.count() > 0 {
+            rebuild_call_sites();
+        }
     }
 
     /// Later lines go to files opened by their names, as after `logrotate` moved the old ones.

@@ -2,16 +2,22 @@
 //! log does for each of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use spirula_osd::Target;
 use spirula_osd::admin::run_json;
 use spirula_xstream::{Receiver, Sender, mailbox_bounded};
 use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
 
 use super::reply::ESHUTDOWN;
 use super::{AdminReply, CONNECTIONS_MAX, DaemonAdmin, ReplyFuture};
 use crate::logging::LogHandle;
+
+/// How often the log looks at a daemon's options, which others may change as well: `ceph config
+/// set`, `ceph tell`.
+const FOLLOW_EVERY: Duration = Duration::from_secs(3);
 
 /// A command on its way to an xstream.
 type Asked = (String, oneshot::Sender<AdminReply>);
@@ -72,16 +78,16 @@ where
 
 /// A daemon whose log commands act on its log file, and whose debug levels are those of its
 /// options.
-pub(crate) struct WithLog {
-    pub(crate) name: String,
-    pub(crate) log: LogHandle,
-    pub(crate) daemon: Arc<dyn DaemonAdmin>,
+pub(super) struct WithLog {
+    pub(super) name: String,
+    pub(super) log: LogHandle,
+    pub(super) daemon: Arc<dyn DaemonAdmin>,
 }
 
 impl DaemonAdmin for WithLog {
     fn command(&self, json: String) -> ReplyFuture<'_> {
         Box::pin(async move {
-            let prefix = prefix(&json);
+            let (prefix, json) = with_format(json);
             match prefix.as_str() {
                 "log flush" | "log reopen" | "log dump" => {
                     self.with_log(prefix).await;
@@ -99,8 +105,17 @@ impl DaemonAdmin for WithLog {
 }
 
 impl WithLog {
-    /// Sets the log's levels to those that the daemon's options say.
-    pub(crate) async fn follow_options(&self) {
+    /// Keeps the log's levels those of the daemon's options, for ever.
+    pub(super) async fn follow(self: Arc<Self>) {
+        let mut turns = tokio::time::interval(FOLLOW_EVERY);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            self.follow_options().await;
+        }
+    }
+
+    async fn follow_options(&self) {
         let shown = self
             .daemon
             .command(r#"{"prefix":"config show","format":"json"}"#.into())
@@ -129,11 +144,19 @@ impl WithLog {
     }
 }
 
-fn prefix(json: &str) -> String {
-    let command = serde_json::from_str::<Map<String, Value>>(json).unwrap_or_default();
-    command
+/// The prefix of a command, and the command with the format that admin sockets have if none is
+/// asked for.
+fn with_format(json: String) -> (String, String) {
+    let Ok(mut command) = serde_json::from_str::<Map<String, Value>>(&json) else {
+        return (String::new(), json);
+    };
+    let prefix = command
         .get("prefix")
         .and_then(Value::as_str)
         .unwrap_or_default()
-        .to_owned()
+        .to_owned();
+    command
+        .entry("format")
+        .or_insert_with(|| "json-pretty".into());
+    (prefix, Value::Object(command).to_string())
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+pub(crate) const ENOENT: i32 = 2;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ESHUTDOWN: i32 = 108;
 
@@ -45,7 +46,7 @@ impl AdminReply {
 }
 
 /// `(22) Invalid argument`
-fn describe(code: i32) -> String {
+pub(crate) fn describe(code: i32) -> String {
     let errno = code.saturating_neg();
     let text = io::Error::from_raw_os_error(errno).to_string();
     // Rust adds the number at the end.

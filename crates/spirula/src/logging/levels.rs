@@ -70,19 +70,12 @@ pub(crate) fn subsystem_of(target: &str) -> usize {
 
 /// Index into [`SUBSYSTEMS`] of an option such as `debug_osd` or `debug osd`.
 pub(crate) fn subsystem_of_option(option: &str) -> Option<usize> {
-    let name = name_in(option)?;
+    let name = option
+        .strip_prefix("debug")?
+        .strip_prefix(['_', ' ', '-'])?;
     SUBSYSTEMS
         .iter()
         .position(|s| s.name == name || s.aliases.contains(&name))
-}
-
-/// Whether an option has our own name of the subsystem, not one of Ceph's others.
-pub(crate) fn is_own_name(option: &str, subsystem: usize) -> bool {
-    name_in(option) == Some(SUBSYSTEMS[subsystem].name)
-}
-
-fn name_in(option: &str) -> Option<&str> {
-    option.strip_prefix("debug")?.strip_prefix(['_', ' ', '-'])
 }
 
 /// The first number of `N` or `N/M`: what is logged. (M, what Ceph gathers in memory beyond that,
@@ -120,8 +113,9 @@ pub(crate) fn filter_of(level: u8) -> LevelFilter {
 pub(crate) struct Levels([AtomicU8; SUBSYSTEMS.len()]);
 
 impl Levels {
-    pub(crate) fn set(&self, subsystem: usize, level: u8) {
-        self.0[subsystem].store(level, Ordering::Relaxed);
+    /// Whether that is a change.
+    pub(crate) fn set(&self, subsystem: usize, level: u8) -> bool {
+        self.0[subsystem].swap(level, Ordering::Relaxed) != level
     }
 
     pub(crate) fn filter(&self, subsystem: usize) -> LevelFilter {

@@ -116,7 +116,7 @@ fn levels_are_per_daemon_and_subsystem_and_change_at_run_time() {
 }
 
 #[test]
-fn our_name_of_a_subsystem_goes_before_ceph_s() {
+fn the_most_talkative_of_ceph_s_names_decides() {
     let log = Log::new();
     log.handle
         .apply_options("osd.0", [("debug_bluestore", "1/5"), ("debug_store", "20")]);
