@@ -26,7 +26,8 @@ impl Service {
             .sessions
             .get(&id)
             .is_some_and(|s| s.name().type_ == EntityType::MGR && s.caps.may("mgr", "x"));
-        if !allowed || beacon.fsid != self.state.fsid {
+        // A manager that has no global id yet cannot be told from none.
+        if !allowed || beacon.fsid != self.state.fsid || beacon.gid == 0 {
             debug!(name = beacon.name, "beacon refused");
             return Ok(Handled::Done);
         }
