@@ -1,5 +1,6 @@
 //! The store on the simulated disk: power loss, corruption, a full device.
 
+mod faults;
 #[path = "../../../vos/tests/model/ops.rs"]
 mod ops;
 mod workload;
