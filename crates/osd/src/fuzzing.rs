@@ -7,7 +7,7 @@ use spirula_wire::msg::osd_op::OsdOpMsg;
 use spirula_wire::types::HObject;
 use spirula_wire::{Decode, Encode, Features, Header, Message, Payload, RawMessage};
 
-use crate::object::{ObjectInfo, cursor_key, object_of_key};
+use crate::object::{ObjectInfo, cursor_key, object_key, object_of_key};
 use crate::pg::log::{DupRecord, LogEntry};
 use crate::plan::{Effect, Limits, Request, execute};
 use crate::stats::StatDelta;
@@ -19,9 +19,10 @@ pub fn stored(data: &[u8]) {
     round_trip::<StatDelta>(data);
     round_trip::<DupRecord>(data);
     round_trip::<LogEntry>(data);
-    if let Some(object) = object_of_key(1, data) {
-        let again = object_of_key(1, &cursor_key(&object));
-        assert_eq!(again.as_ref(), Some(&object));
+    if let Some(o) = object_of_key(1, data) {
+        let key = object_key(o.hash, &o.nspace, &o.key, &o.oid);
+        let again = object_of_key(1, &key).map(|o| object_key(o.hash, &o.nspace, &o.key, &o.oid));
+        assert_eq!(again, Some(key));
     }
     if let Ok(cursor) = HObject::from_bytes(data) {
         let _ = cursor_key(&cursor);

@@ -138,6 +138,10 @@ impl<V: ObjectView> Run<'_, V> {
             data.truncate(self.info.size.saturating_sub(e.offset) as usize);
         }
         if e.truncate_seq > seq {
+            // Ceph takes any size here; an object of that size could not be read back.
+            if e.truncate_size > self.limits.max_object_size {
+                return Err(Fault::Errno(-EFBIG));
+            }
             if self.exists {
                 self.effect(Effect::Truncate(e.truncate_size));
                 self.resize(e.truncate_size);

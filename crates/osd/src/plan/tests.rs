@@ -529,4 +529,6 @@ fn truncation_sequences_order_writes() {
     m.run(&[seq(ranged(OpCode::TRIMTRUNC, 0, 0, ""), 3, 1)]);
     assert_eq!(m.data, b"Je");
     assert_eq!(text(&m.run(&[seq(read(0, 9), 4, 1)]).outputs[0]), "J");
+    let done = m.run(&[seq(write(0, ""), 5, 1 << 46)]);
+    assert_eq!((done.result, done.change), (-EFBIG, None));
 }
