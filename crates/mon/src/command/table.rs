@@ -387,6 +387,9 @@ pub(crate) const TELL_COMMANDS: &[Command] = &[
         "set an option of this daemon until it stops", "mon", "rw", FLAG_TELL, tell::config_set),
     row("config unset name=var,type=CephString",
         "take back an option that was set for this daemon", "mon", "rw", FLAG_TELL, tell::config_unset),
+    // Answered before the table is looked at; the row is for `help` and for the tool's own check.
+    row("get_command_descriptions",
+        "list available commands", "mon", "r", FLAG_TELL, tell::help),
     row("git_version",
         "get git sha1", "mon", "r", FLAG_TELL, tell::git_version),
     row("log dump",
