@@ -17,7 +17,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, mpsc};
 use std::task::Poll;
@@ -54,7 +54,7 @@ pub(crate) struct LogConfig {
     pub(crate) errors_to_stderr: bool,
 }
 
-/// Why logging cannot start, or a level cannot be set.
+/// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
     #[error("log directory {}: {source}", path.display())]
@@ -63,10 +63,6 @@ pub(crate) enum LogError {
     Thread(io::Error),
     #[error("logging was started before")]
     Twice,
-    #[error("'{0}' is no debug level of a subsystem there is")]
-    UnknownOption(String),
-    #[error("'{0}' is no debug level: it must be N or N/M, both 0 to 99")]
-    BadLevel(String),
 }
 
 /// Starts logging for this process. Later calls of [`daemon`] and [`scope`] refer to it.
@@ -183,22 +179,6 @@ impl LogHandle {
 
     fn subscriber(&self) -> impl tracing::Subscriber + Send + Sync + use<> {
         tracing_subscriber::registry().with(LogLayer::new(self.shared.clone()))
-    }
-
-    /// Sets a level of a daemon: `debug_osd`, `20` or `1/5`.
-    pub(crate) fn set_level(
-        &self,
-        daemon: &str,
-        option: &str,
-        level: &str,
-    ) -> Result<(), LogError> {
-        let subsystem =
-            subsystem_of_option(option).ok_or_else(|| LogError::UnknownOption(option.to_owned()))?;
-        let level = parse_level(level).ok_or_else(|| LogError::BadLevel(level.to_owned()))?;
-        if self.shared.daemon(daemon).levels.set(subsystem, level) {
-            rebuild_call_sites();
-        }
-        Ok(())
     }
 
     /// Takes the debug levels out of a daemon's options; others, and those of subsystems that only
