@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod admin_socket;
+mod cli;
 mod cluster_dir;
 mod daemons;
 mod logging;
@@ -39,6 +40,12 @@ enum Command {
         #[arg(long)]
         osd: u32,
     },
+    /// Objects, as Ceph's `rados` does it.
+    Rados(cli::RadosArgs),
+    /// Commands to the cluster, as Ceph's `ceph` takes them.
+    Ceph(cli::CephArgs),
+    /// Send as many requests as the cluster takes, and measure.
+    Load(cli::LoadArgs),
 }
 
 #[derive(clap::Args)]
@@ -50,6 +57,9 @@ struct DaemonArgs {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Rados(args) => cli::rados(args),
+        Command::Ceph(args) => cli::ceph(args),
+        Command::Load(args) => cli::load(args),
         Command::Vstart(args) => vstart::run(args),
         Command::Mon(args) => procs::daemon(&args.dir, procs::Role::Mon),
         Command::Mgr(args) => procs::daemon(&args.dir, procs::Role::Mgr),
