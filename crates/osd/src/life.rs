@@ -70,6 +70,7 @@ pub async fn run(
         }),
     ];
     target.spawn(Class::Background, mgr::report);
+    tracing::info!(%addr, "osd.{} serves", target.config().osd_id);
     started(&target, addr);
     let failure = match select(pin!(target.failed()), pin!(spirula_xstream::stopping())).await {
         Either::Left((error, _)) => Some(error),

@@ -24,7 +24,7 @@ pub(super) fn schema(ctx: &mut Context<'_>, args: &Args) -> Outcome {
             "value_type" => "integer",
             "description" => what,
             "nick" => name,
-            "priority" => 5u32,
+            "priority" => 8u32,
             "units" => if name.contains("bytes") { "bytes" } else { "none" },
         }
     };

@@ -217,7 +217,7 @@ const GAUGE: u32 = 2;
 const TIME_AVERAGE: u32 = 5;
 const COUNTER: u32 = 10;
 /// Shown by `ceph daemonperf` unless it is asked for more important ones only.
-const PRIORITY_USEFUL: u32 = 5;
+const PRIORITY_INTERESTING: u32 = 8;
 
 /// Counter, kind, short name, unit, meaning.
 const SCHEMA: &[(&str, u32, &str, &str, &str)] = &[
@@ -300,7 +300,7 @@ pub(super) fn perf_schema(_: &Target, args: &Args) -> Shown {
             "value_type": if kind == TIME_AVERAGE { "real-integer-pair" } else { "integer" },
             "description": what,
             "nick": nick,
-            "priority": PRIORITY_USEFUL,
+            "priority": PRIORITY_INTERESTING,
             "units": unit,
         });
         (name.to_owned(), counter)
