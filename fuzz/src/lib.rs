@@ -37,3 +37,33 @@ pub fn corpus_dir(target: &str) -> PathBuf {
         .join("corpus")
         .join(target)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_counted() {
+        let block = vec![1u8; 10 << 20];
+        assert!(most_held() >= block.len());
+    }
+
+    #[test]
+    fn every_target_keeps_a_small_corpus() {
+        let folders = std::fs::read_dir(corpus_dir("")).unwrap();
+        let mut kept: Vec<_> = folders.map(|f| f.unwrap().file_name()).collect();
+        let mut named: Vec<_> = targets::TARGETS.iter().map(|t| t.name).collect();
+        kept.sort();
+        named.sort_unstable();
+        assert_eq!(kept, named);
+        for name in named {
+            let files = std::fs::read_dir(corpus_dir(name)).unwrap();
+            let sizes: Vec<_> = files
+                .map(|f| f.unwrap().metadata().unwrap().len())
+                .collect();
+            assert!((1..=60).contains(&sizes.len()), "{name}: {}", sizes.len());
+            let bytes: u64 = sizes.iter().sum();
+            assert!(bytes <= 150_000, "{name}: {bytes} bytes");
+        }
+    }
+}

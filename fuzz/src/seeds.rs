@@ -4,14 +4,42 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use spirula_wire::{Header, Payload, RawMessage};
+use spirula_bio::{Superblock, wal};
+use spirula_wire::msg::mon::MonCommand;
+use spirula_wire::msg::osd_op::OsdOpMsg;
+use spirula_wire::{Header, Message, Payload, RawMessage};
 
 use crate::mutate;
 
 /// Writes all seeds to `dir/<target>`, each named by its digest.
 pub fn write(dir: &Path) -> Result<()> {
     messages(dir)?;
-    maps(dir)
+    maps(dir)?;
+    for seed in spirula_msgr_core::fuzzing::session_seeds() {
+        put(dir, "msgr_session", &seed)?;
+    }
+    for (target, seed) in spirula_vos::fuzzing::seeds() {
+        put(dir, &format!("vos_{target}"), &seed)?;
+    }
+    for (target, seed) in spirula_mon::fuzzing::seeds() {
+        put(dir, &format!("mon_{target}"), &seed)?;
+    }
+    own_blocks(dir)
+}
+
+/// Blocks of a device, as `bio` writes them.
+fn own_blocks(dir: &Path) -> Result<()> {
+    let superblock = Superblock {
+        fsid: [1; 16],
+        osd_uuid: [2; 16],
+        osd_id: 0,
+        compatible: 0,
+        device_bytes: 1 << 30,
+        wal_bytes: 1 << 20,
+    };
+    put(dir, "bio_superblock", &superblock.encode()[..128])?;
+    let batch = wal::encode_batch(1, 2, [&b"one"[..], b"two"].into_iter());
+    put(dir, "bio_wal_batch", &batch[..128])
 }
 
 fn put(dir: &Path, target: &str, seed: &[u8]) -> Result<()> {
@@ -36,6 +64,12 @@ fn messages(dir: &Path) -> Result<()> {
             let raw = message(line).with_context(|| format!("{family}: {line}"))?;
             if let Some(seed) = spirula_wire::fuzzing::input_of(&raw) {
                 put(dir, &format!("wire_{family}"), &seed)?;
+                if raw.header.type_ == OsdOpMsg::TYPE {
+                    put(dir, "osd_plan", &seed)?;
+                }
+            }
+            if let Ok(command) = MonCommand::from_raw(&raw) {
+                put(dir, "mon_command", command.cmd.concat().as_bytes())?;
             }
         }
     }

@@ -36,7 +36,19 @@ pub const TARGETS: &[Target] = targets! {
     auth_connect = spirula_auth::fuzzing::auth_connect,
     msgr_frames = spirula_msgr_core::fuzzing::frames,
     msgr_accept = spirula_msgr_core::fuzzing::accept,
+    msgr_session = spirula_msgr_core::fuzzing::session,
     monc_messages = spirula_monc::fuzzing::monc_messages,
+    bio_superblock = spirula_bio::fuzzing::superblock,
+    bio_wal_batch = spirula_bio::fuzzing::wal_batch,
+    vos_wal_record = spirula_vos::fuzzing::wal_record,
+    vos_page = spirula_vos::fuzzing::page,
+    vos_root = spirula_vos::fuzzing::root,
+    vos_entry = spirula_vos::fuzzing::entry,
+    osd_stored = spirula_osd::fuzzing::stored,
+    osd_plan = spirula_osd::fuzzing::plan,
+    mon_proposal = spirula_mon::fuzzing::proposal,
+    mon_snapshot = spirula_mon::fuzzing::snapshot,
+    mon_command = spirula_mon::fuzzing::command,
 };
 
 /// The target of that name.

@@ -141,7 +141,7 @@ fn fuzz() -> Result<()> {
             "spirula-fuzz",
             "--",
             "--seconds",
-            "3",
+            "2",
         ],
     )
 }
