@@ -189,10 +189,15 @@ impl Store {
             };
             let mut records = Vec::with_capacity(found.records.len());
             for bytes in found.records {
-                match Record::decode(bytes) {
-                    Ok(record) if record.seq <= checkpointed => {}
-                    Ok(record) => records.push(record),
-                    Err(_) => break,
+                // Its checksum is right, so a crash did not do this.
+                let record = Record::decode(bytes).map_err(|_| OpenError::Replay {
+                    path: path.into(),
+                    source: ReplayError::Contradiction {
+                        seq: self.inner.vos.borrow().seq() + 1,
+                    },
+                })?;
+                if record.seq > checkpointed {
+                    records.push(record);
                 }
             }
             if batch.is_none() {

@@ -13,6 +13,7 @@ mod codec;
 pub mod fuzzing;
 mod garbage;
 mod log;
+mod object;
 mod page;
 mod pool;
 mod record;

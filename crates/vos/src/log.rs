@@ -152,11 +152,12 @@ fn record_len_hint(tx: &Tx) -> usize {
         + inline
 }
 
+fn head(out: &mut Vec<u8>, code: u8, object: u32) {
+    out.push(code);
+    put_varint(out, u64::from(object));
+}
+
 fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
-    let head = |out: &mut Vec<u8>, code: u8, object: u32| {
-        out.push(code);
-        put_varint(out, u64::from(object));
-    };
     match op {
         TxOp::CreateContainer(cid) => {
             out.push(1);
@@ -178,6 +179,35 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
                 .into_iter()
                 .for_each(|b| put_bytes(out, b));
         }
+        TxOp::Write { .. } | TxOp::Truncate { .. } | TxOp::PunchRange { .. } => {
+            encode_array_op(out, op, decision);
+        }
+        TxOp::PunchAkey { object, dkey, akey } => {
+            head(out, 8, *object);
+            put_bytes(out, dkey);
+            put_bytes(out, akey);
+        }
+        TxOp::PunchAkeys {
+            object,
+            dkey,
+            from,
+            to,
+        } => {
+            head(out, if to.is_some() { 9 } else { 10 }, *object);
+            put_bytes(out, dkey);
+            put_bytes(out, from);
+            to.iter().for_each(|to| put_bytes(out, to));
+        }
+        TxOp::PunchDkey { object, dkey } => {
+            head(out, 11, *object);
+            put_bytes(out, dkey);
+        }
+        TxOp::PunchObject { object } => head(out, 12, *object),
+    }
+}
+
+fn encode_array_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
+    match op {
         TxOp::Write {
             object,
             dkey,
@@ -221,33 +251,13 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
             put_varint(out, *offset);
             put_varint(out, *len);
         }
-        TxOp::PunchAkey { object, dkey, akey } => {
-            head(out, 8, *object);
-            put_bytes(out, dkey);
-            put_bytes(out, akey);
-        }
-        TxOp::PunchAkeys {
-            object,
-            dkey,
-            from,
-            to,
-        } => {
-            head(out, if to.is_some() { 9 } else { 10 }, *object);
-            put_bytes(out, dkey);
-            put_bytes(out, from);
-            to.iter().for_each(|to| put_bytes(out, to));
-        }
-        TxOp::PunchDkey { object, dkey } => {
-            head(out, 11, *object);
-            put_bytes(out, dkey);
-        }
-        TxOp::PunchObject { object } => head(out, 12, *object),
+        _ => {}
     }
 }
 
 fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malformed> {
     let code = r.u8()?;
-    let mut decision = Decision::default();
+    let decision = Decision::default();
     match code {
         1 => return Ok((TxOp::CreateContainer(ContainerId(r.array()?)), decision)),
         2 => return Ok((TxOp::DestroyContainer(ContainerId(r.array()?)), decision)),
@@ -265,25 +275,7 @@ fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malform
             akey: r.bytes()?,
             value: r.bytes()?,
         },
-        5 => {
-            let flags = r.u8()?;
-            decision = Decision {
-                device: flags & 1 != 0,
-                gathered: flags & 2 != 0,
-            };
-            let (dkey, akey, offset, len) = (r.bytes()?, r.bytes()?, r.varint()?, r.varint()?);
-            let inline_len = if decision.device { 0 } else { len };
-            let data = r.take(usize::try_from(inline_len).map_err(|_| Malformed)?)?;
-            TxOp::Write {
-                object,
-                dkey,
-                akey,
-                offset,
-                len,
-                data,
-                crcs: None,
-            }
-        }
+        5 => return decode_write(r, object),
         6 => TxOp::Truncate {
             object,
             dkey: r.bytes()?,
@@ -320,6 +312,28 @@ fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malform
         },
         12 => TxOp::PunchObject { object },
         _ => return Err(Malformed),
+    };
+    Ok((op, decision))
+}
+
+fn decode_write(r: &mut Reader, object: u32) -> Result<(TxOp, Decision), Malformed> {
+    let flags = r.u8()?;
+    let decision = Decision {
+        device: flags & 1 != 0,
+        gathered: flags & 2 != 0,
+    };
+    let (dkey, akey, offset, len) = (r.bytes()?, r.bytes()?, r.varint()?, r.varint()?);
+    // Of bytes on the device only the length is known; staging does not look at them.
+    let inline_len = if decision.device { 0 } else { len };
+    let data = r.take(usize::try_from(inline_len).map_err(|_| Malformed)?)?;
+    let op = TxOp::Write {
+        object,
+        dkey,
+        akey,
+        offset,
+        len,
+        data,
+        crcs: None,
     };
     Ok((op, decision))
 }

@@ -286,7 +286,7 @@ impl Space {
     /// Marks the place of an existing page, at open; false if it overlaps something.
     pub(crate) fn mark_page(&mut self, addr: BlockAddr) -> bool {
         let inside = addr.0 >= self.first && addr.0 + PAGE_BLOCKS <= self.end;
-        if !inside || addr.0 % PAGE_BLOCKS != 0 || !self.is_clear(addr.0, PAGE_BLOCKS) {
+        if !inside || !addr.0.is_multiple_of(PAGE_BLOCKS) || !self.is_clear(addr.0, PAGE_BLOCKS) {
             return false;
         }
         let chunk = (addr.0 / CHUNK_BLOCKS) as usize;

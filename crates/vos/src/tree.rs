@@ -470,7 +470,7 @@ mod tests {
     /// The same number always gives a key of the same length.
     fn key(k: u16) -> Vec<u8> {
         let mut out = k.to_be_bytes().to_vec();
-        let pad = if k % 17 == 0 {
+        let pad = if k.is_multiple_of(17) {
             2400
         } else {
             usize::from(k) % 60
