@@ -211,11 +211,8 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> io::Result<Opened> {
     if let Some(size) = options.size
         && file_len(file.as_raw_fd())? < size
     {
-        match allocate(file.as_raw_fd(), 0, size, Allocate::Reserve) {
-            // Some file systems reserve nothing; the file then grows without its space.
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => file.set_len(size)?,
-            other => other?,
-        }
+        // Sparse: space is taken as it is written, so that a large device costs nothing when new.
+        file.set_len(size)?;
     }
     Ok(Opened {
         raw: file.into_raw_fd(),
