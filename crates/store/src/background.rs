@@ -61,15 +61,15 @@ impl Store {
             Err(StageError::Damaged(damage)) => return Err(damage.into()),
             Err(_) => return Ok(false),
         }
-        if self.inner.vos.borrow().wants_checkpoint() || self.is_short() {
+        if self.wants_checkpoint() {
             self.inner.checkpoint_wanted.notify_one();
         }
         Ok(true)
     }
 
-    fn is_short(&self) -> bool {
-        let stats = self.inner.vos.borrow().stats();
-        stats.available_blocks < stats.total_blocks / 8
+    fn wants_checkpoint(&self) -> bool {
+        let vos = self.inner.vos.borrow();
+        vos.wants_checkpoint() || vos.is_short_of_space()
     }
 
     /// The zeroing task: the WAL once, then the data region ahead of the allocator.

@@ -461,10 +461,11 @@ impl Store {
 
     /// When space is short and nothing else is going on, an empty batch lets freed blocks age.
     fn want_marker(&self) {
-        let stats = self.inner.vos.borrow().stats();
         let mut state = self.inner.commit.borrow_mut();
-        let short = stats.available_blocks < stats.total_blocks / 8;
-        if short && !state.aging.is_empty() && state.ready.is_empty() {
+        let next = state.next_batch;
+        let waiting =
+            state.ready.is_empty() && state.aging.back().is_some_and(|a| a.batch + 2 > next);
+        if waiting && self.inner.vos.borrow().is_short_of_space() {
             state.marker_wanted = true;
             self.inner.work.notify_one();
         }

@@ -371,6 +371,11 @@ impl Vos {
                 && self.space.page_slots() < self.pages_needed() + self.headroom() * 3 / 2)
     }
 
+    /// Whether less than an eighth of the space is left: freed blocks should not be kept waiting.
+    pub fn is_short_of_space(&self) -> bool {
+        self.space.available(self.data_reserve()) < self.space.total() / 8
+    }
+
     /// Whether dirty pages exceed the whole bound of the pool: new work should wait.
     pub fn is_over_bound(&self) -> bool {
         self.pool.dirty_pages() > self.pool.capacity_pages()
