@@ -204,7 +204,13 @@ impl Cluster {
         names.map(|(id, name)| (*id, name.clone())).collect()
     }
 
+    /// EEXIST if there is one of this name.
     pub async fn create_pool(&self, name: &str) -> Result<(), Error> {
+        // The monitors call making it again a success.
+        self.wait_for_latest_map().await?;
+        if self.map().pool_by_name(name).is_some() {
+            return Err(Error::Server(Errno::EEXIST));
+        }
         self.pool_op(PoolRequest {
             op: pool_op::CREATE,
             name: name.to_owned(),
@@ -219,7 +225,9 @@ impl Cluster {
         self.pool_op(PoolRequest {
             pool: u32::try_from(pool).unwrap_or(u32::MAX),
             op: pool_op::DELETE,
-            name: name.to_owned(),
+            // The id says which pool. Monitors do nothing, and call it a success, when this is
+            // the name of any pool.
+            name: "delete".to_owned(),
             ..PoolRequest::default()
         })
         .await

@@ -198,13 +198,11 @@ impl MgrClient {
     fn go_on(&mut self, now: Duration) {
         let fsid = self.fsid;
         match (self.state, self.active) {
-            (State::Idle, Some((addr, _))) => {
-                if !self.pending.is_empty() && now >= self.retry_at {
-                    self.last_conn += 1;
-                    let conn = self.last_conn;
-                    self.state = State::Connecting(conn);
-                    self.actions.push_back(Action::Connect { conn, addr });
-                }
+            (State::Idle, Some((addr, _))) if !self.pending.is_empty() && now >= self.retry_at => {
+                self.last_conn += 1;
+                let conn = self.last_conn;
+                self.state = State::Connecting(conn);
+                self.actions.push_back(Action::Connect { conn, addr });
             }
             (State::Open(conn), _) => {
                 for (&tid, pending) in self.pending.iter_mut().filter(|(_, p)| !p.sent) {

@@ -45,9 +45,9 @@ pub(crate) struct Args {
     /// Objects that each client works on; each is written whole.
     #[arg(long, default_value_t = 1000)]
     objects: u64,
-    /// Threads that the clients share.
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
+    /// Threads that the clients share [default: one per core, at most one per client].
+    #[arg(long)]
+    threads: Option<usize>,
     /// Leave the objects.
     #[arg(long)]
     no_cleanup: bool,
@@ -79,11 +79,12 @@ struct Measured {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    if [args.connections, args.depth, args.threads].contains(&0) || args.objects == 0 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = args.threads.unwrap_or(cores).min(args.connections);
+    if [threads, args.depth].contains(&0) || args.objects == 0 {
         bail!("--connections, --depth, --threads and --objects must be at least 1");
     }
     let config = args.connect.config()?;
-    let threads = args.threads.min(args.connections);
     let start = std::sync::Arc::new(std::sync::Barrier::new(threads));
     let spawned = (0..threads).map(|thread| {
         let (args, config) = (args.clone(), config.clone());
