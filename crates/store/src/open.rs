@@ -64,14 +64,20 @@ impl Store {
                 * BLOCK_SIZE,
         };
         let layout = sb.layout();
-        let mut vos = Vos::format(Config::default(), layout.first_block, layout.end_block);
-        vos.set_written_upto(layout.first_block);
-        let generation = old_generation(device).await + 1;
-        let store = Store::bare(device, layout, Options::default(), vos, generation, 1);
         let failed = |source| OpenError::Store {
             path: device.path().into(),
             source,
         };
+        // Numbers go on from whatever store was here: nothing of it can then pass for ours.
+        let old = newest_root(device)
+            .await
+            .map_err(failed)?
+            .unwrap_or_default();
+        let (first, end) = (layout.first_block, layout.end_block);
+        let mut vos = Vos::format(Config::default(), first, end, old.number);
+        vos.set_written_upto(layout.first_block);
+        let generation = old.wal.generation + 1;
+        let store = Store::bare(device, layout, Options::default(), vos, generation, 1);
         // The root first: with a superblock the device counts as formatted.
         store.make_checkpoint().await.map_err(failed)?;
         device.write_superblock(&sb).await?;
@@ -307,15 +313,6 @@ async fn newest_root(device: &Device) -> Result<Option<Root>, StoreError> {
         }
     }
     Ok(newest)
-}
-
-/// The WAL generation of whatever was on the device: its batches must not count in the new store.
-async fn old_generation(device: &Device) -> u64 {
-    newest_root(device)
-        .await
-        .ok()
-        .flatten()
-        .map_or(0, |root| root.wal.generation)
 }
 
 pub(crate) async fn load(

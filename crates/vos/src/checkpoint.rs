@@ -189,9 +189,11 @@ pub struct Checkpoint {
 }
 
 impl Vos {
-    /// An empty store on blocks `first..end`; nothing is durable before its first checkpoint.
-    pub fn format(config: Config, first: u64, end: u64) -> Vos {
+    /// An empty store on blocks `first..end`; nothing is durable before its first checkpoint, whose
+    /// number comes after `last`, that of the newest root on the device.
+    pub fn format(config: Config, first: u64, end: u64, last: u64) -> Vos {
         let mut vos = Vos::bare(config, first, end);
+        vos.map.number = last;
         vos.pool.begin();
         vos.root = tree::create(&mut vos.pool);
         vos.pool.commit();

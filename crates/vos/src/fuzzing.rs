@@ -10,7 +10,7 @@ pub fn wal_record(data: &[u8]) {
     let Ok(record) = Record::decode(Bytes::copy_from_slice(data)) else {
         return;
     };
-    let mut vos = Vos::format(Config::default(), 16, BLOCKS);
+    let mut vos = Vos::format(Config::default(), 16, BLOCKS, 0);
     if vos.stage(&first()).is_err() {
         return;
     }
@@ -94,7 +94,7 @@ fn second() -> Tx {
 
 /// Inputs of the targets as a store writes them, by target.
 pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
-    let mut vos = Vos::format(Config::default(), 16, BLOCKS);
+    let mut vos = Vos::format(Config::default(), 16, BLOCKS, 0);
     let mut out = Vec::new();
     for tx in [first(), second()] {
         if let Ok(staged) = vos.stage(&tx) {

@@ -332,6 +332,35 @@ fn devices_of_others_are_refused() {
 }
 
 #[test]
+fn formatting_again_leaves_nothing_behind() {
+    let host = host(8);
+    for round in 0..6 {
+        host.block_on(async move {
+            let store = open().await;
+            assert_eq!(store.statfs().objects, 0);
+            container(&store).await;
+            for i in 0..=round * 20 {
+                write(&store, i, Bytes::from(vec![1; 5000])).await.unwrap();
+            }
+        })
+        .unwrap();
+        // Not closed: its WAL is full of records.
+        host.kill();
+        host.block_on(async {
+            let device = Device::open(PATH).unwrap();
+            let wal_bytes = Some(1 << 20);
+            let options = FormatOptions {
+                wal_bytes,
+                ..FormatOptions::default()
+            };
+            Store::format(&device, &options).await.unwrap();
+        })
+        .unwrap();
+        host.kill();
+    }
+}
+
+#[test]
 fn a_failing_disk_stops_the_store() {
     let host = host(6);
     let disk = host.disk(PATH, BYTES);

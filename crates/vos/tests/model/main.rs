@@ -34,7 +34,7 @@ struct Rig {
 
 impl Rig {
     fn new(config: Config) -> Rig {
-        let vos = Vos::format(config, FIRST, END);
+        let vos = Vos::format(config, FIRST, END, 0);
         let mut rig = Rig {
             vos,
             disk: HashMap::new(),
