@@ -41,7 +41,7 @@ pub(crate) fn general(x: f64) -> String {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         false => text.to_owned(),
     };
-    if (-5..6).contains(&magnitude) {
+    if (-4..6).contains(&magnitude) {
         let places = usize::try_from(5 - magnitude).unwrap_or(0);
         return trim(&format!("{x:.places$}"));
     }
