@@ -240,7 +240,8 @@ fn osd_stat(target: &Target, seq: u64, num_pgs: usize) -> OsdStat {
         statfs: StoreStatfs {
             total: space.total,
             available: space.available,
-            allocated: space.used as i64,
+            allocated: space.stored as i64,
+            internal_metadata: space.metadata as i64,
             data_stored: space.stored as i64,
             ..StoreStatfs::default()
         },

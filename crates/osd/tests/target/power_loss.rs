@@ -89,8 +89,7 @@ fn run(seed: u64) -> u64 {
             }
         });
     }
-    let requests = ledger.borrow().requests;
-    requests
+    ledger.take().requests
 }
 
 #[test]
