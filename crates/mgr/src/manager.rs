@@ -215,6 +215,9 @@ impl Manager {
 
     /// Says to the monitor that we live.
     fn beacon(&mut self) {
+        if self.identity.gid == 0 {
+            return;
+        }
         let beacon = MgrBeacon {
             server_addrs: self.identity.addrs.clone(),
             gid: self.identity.gid,

@@ -6,18 +6,21 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use spirula_auth::CryptoKey;
 use spirula_mon::{MkfsConfig, MonServer, MonServerConfig, NewOsd, NewPoolSpec, RedbStorage};
 use spirula_osd::TargetConfig;
-use spirula_wire::types::{EntityAddr, Uuid};
+use spirula_wire::types::{EntityAddr, Uuid, pg_state};
 use tokio::sync::mpsc;
 
+use crate::admin_socket::{self, AdminReply, AdminSocket, DaemonAdmin, FnAdmin, MgrAdmin, OsdInbox};
 use crate::cluster_dir::{DeviceClass, Identity, OsdIdentity};
+use crate::logging;
 use crate::mkfs::entropy;
 use crate::procs::Role;
 
@@ -27,11 +30,16 @@ const FIRST_POOL_PGS: u32 = 32;
 /// How long OSDs may take to format and to listen.
 const OSD_START_MAX: Duration = Duration::from_secs(30);
 
+/// How long PGs may take to become active and clean, and how often to look.
+const CLEAN_MAX: Duration = Duration::from_secs(30);
+const CLEAN_POLL: Duration = Duration::from_millis(5);
+
 /// Daemons that run in this process.
 pub(crate) struct Daemons {
     mon: Option<MonServer>,
     mgr: Option<spirula_mgr::server::Handle>,
     osds: Vec<Osd>,
+    sockets: Vec<AdminSocket>,
     /// Names and errors of OSDs that ended.
     ended: mpsc::UnboundedReceiver<(String, Option<String>)>,
     ended_sender: mpsc::UnboundedSender<(String, Option<String>)>,
@@ -78,7 +86,7 @@ pub(crate) async fn start_one(dir: &Path, identity: &Identity, role: Role) -> Re
     let mut daemons = Daemons::new();
     match role {
         Role::Mon => daemons.start_mon(dir, identity).await?,
-        Role::Mgr => daemons.start_mgr(identity).await?,
+        Role::Mgr => daemons.start_mgr(dir, identity).await?,
         Role::Osd(id) => {
             let osd = identity.osds.iter().find(|o| o.id == id);
             let osd = osd.with_context(|| format!("this cluster has no osd.{id}"))?;
@@ -91,7 +99,7 @@ pub(crate) async fn start_one(dir: &Path, identity: &Identity, role: Role) -> Re
 impl Daemons {
     fn new() -> Self {
         let (ended_sender, ended) = mpsc::unbounded_channel();
-        Self { mon: None, mgr: None, osds: Vec::new(), ended, ended_sender }
+        Self { mon: None, mgr: None, osds: Vec::new(), sockets: Vec::new(), ended, ended_sender }
     }
 
     /// Starts all daemons and waits until every PG is active and clean.
@@ -101,10 +109,26 @@ impl Daemons {
         }
         let mut this = Self::new();
         this.start_mon(dir, identity).await?;
-        this.start_mgr(identity).await?;
+        this.start_mgr(dir, identity).await?;
         let osds: Vec<_> = identity.osds.iter().collect();
         this.start_osds(dir, identity, &osds)?;
+        this.wait_clean().await?;
         Ok(this)
+    }
+
+    /// Waits until the manager has told the monitor that every PG is active and clean.
+    async fn wait_clean(&mut self) -> Result<()> {
+        let deadline = Instant::now() + CLEAN_MAX;
+        while !self.mon.as_ref().is_some_and(|mon| mon.inspect(is_clean)) {
+            if Instant::now() > deadline {
+                bail!("not all placement groups were active+clean after {CLEAN_MAX:?}; see the logs");
+            }
+            tokio::select! {
+                error = self.failed() => return Err(error),
+                () = tokio::time::sleep(CLEAN_POLL) => {}
+            }
+        }
+        Ok(())
     }
 
     async fn start_mon(&mut self, dir: &Path, identity: &Identity) -> Result<()> {
@@ -114,13 +138,19 @@ impl Daemons {
             fsid: Some(fsid(identity)?),
             storage: Box::new(storage),
             options: options(),
-            admin_socket: Some(admin_socket(dir, "mon.a")),
+            admin_socket: None,
         };
-        self.mon = Some(MonServer::start(config).await.context("mon.a")?);
-        Ok(())
+        let mon = logging::scope("mon.a", MonServer::start(config)).await.context("mon.a")?;
+        let admin = mon.admin();
+        let answer = move |json: &str| {
+            let result = admin(json);
+            AdminReply { code: result.code, status: result.status, out: result.out.to_vec() }
+        };
+        self.mon = Some(mon);
+        self.listen(dir, "mon.a", Arc::new(FnAdmin(answer)))
     }
 
-    async fn start_mgr(&mut self, identity: &Identity) -> Result<()> {
+    async fn start_mgr(&mut self, dir: &Path, identity: &Identity) -> Result<()> {
         let config = spirula_mgr::server::Config {
             name: "x".into(),
             fsid: fsid(identity)?,
@@ -130,7 +160,17 @@ impl Daemons {
             metadata: metadata(),
             seed: entropy()?,
         };
-        self.mgr = Some(spirula_mgr::server::start(config).await?);
+        let mgr = logging::scope("mgr.x", spirula_mgr::server::start(config)).await?;
+        let status = [("name", "x".into()), ("addr", mgr.addr.to_string().into())];
+        let status = status.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
+        self.mgr = Some(mgr);
+        self.listen(dir, "mgr.x", Arc::new(MgrAdmin::new(spirula_mon::CEPH_RELEASE, status)))
+    }
+
+    /// Opens the admin socket of a daemon.
+    fn listen(&mut self, dir: &Path, name: &str, daemon: Arc<dyn DaemonAdmin>) -> Result<()> {
+        let log = logging::handle().context("logging was not started")?;
+        self.sockets.push(AdminSocket::bind_with_log(&admin_socket(dir, name), name, daemon, log)?);
         Ok(())
     }
 
@@ -138,11 +178,15 @@ impl Daemons {
     fn start_osds(&mut self, dir: &Path, identity: &Identity, osds: &[&OsdIdentity]) -> Result<()> {
         let (started, starting) = std_mpsc::channel();
         for osd in osds {
-            let job = OsdJob::new(dir, identity, osd)?;
+            let (admin, inbox) = admin_socket::osd();
+            let job = OsdJob::new(dir, identity, osd, inbox)?;
             let (started, ended) = (started.clone(), self.ended_sender.clone());
             let name = format!("osd.{}", osd.id);
             let thread = std::thread::Builder::new().name(name.clone());
+            let for_thread = name.clone();
             let thread = thread.spawn(move || {
+                let name = for_thread;
+                let _log = logging::daemon(&name);
                 let result = job.run(&started);
                 let error = result.err().map(|e| format!("{e:#}"));
                 // Nobody listens any more when the process is ending.
@@ -154,6 +198,7 @@ impl Daemons {
                 Ok(Err(error)) => bail!(error),
                 Err(_) => bail!("osd.{} did not start in {OSD_START_MAX:?}", osd.id),
             }
+            self.listen(dir, &name, Arc::new(admin))?;
         }
         Ok(())
     }
@@ -176,6 +221,7 @@ impl Daemons {
 
     /// Stops OSDs, manager and monitor, in this order.
     pub(crate) async fn stop(mut self) -> Result<()> {
+        self.sockets.clear();
         self.osds.iter().for_each(|osd| osd.handle.stop());
         let threads: Vec<_> = self.osds.drain(..).map(|osd| osd.thread).collect();
         let joined = tokio::task::spawn_blocking(move || {
@@ -199,15 +245,23 @@ impl Daemons {
     }
 }
 
+fn is_clean(service: &spirula_mon::Service) -> bool {
+    let pgs: i64 = service.state().osd.map().pools.values().map(|p| i64::from(p.pg_num)).sum();
+    let digest = &service.live().digest;
+    let clean = pg_state::ACTIVE | pg_state::CLEAN;
+    digest.num_pg == pgs && digest.num_pg_by_state.keys().all(|state| state & clean == clean)
+}
+
 /// What one OSD thread does.
 struct OsdJob {
     config: TargetConfig,
     device: PathBuf,
     device_bytes: u64,
+    inbox: OsdInbox,
 }
 
 impl OsdJob {
-    fn new(dir: &Path, identity: &Identity, osd: &OsdIdentity) -> Result<Self> {
+    fn new(dir: &Path, identity: &Identity, osd: &OsdIdentity, inbox: OsdInbox) -> Result<Self> {
         let config = TargetConfig {
             osd_id: osd.id as i32,
             fsid: fsid(identity)?,
@@ -220,7 +274,7 @@ impl OsdJob {
             options: options(),
             auth_methods: vec![spirula_auth::METHOD_CEPHX],
         };
-        Ok(Self { config, device: device(dir, identity, osd)?, device_bytes: identity.device_bytes })
+        Ok(Self { config, device: device(dir, identity, osd)?, device_bytes: identity.device_bytes, inbox })
     }
 
     /// Formats the device if it is new, then serves until told to stop.
@@ -235,7 +289,10 @@ impl OsdJob {
                 spirula_osd::format(&fresh, Some(self.device_bytes), &self.config).await?;
                 std::fs::rename(&fresh, &self.device)?;
             }
-            spirula_osd::start(self.config, &self.device, Default::default(), move |_, _| {
+            let inbox = self.inbox;
+            spirula_osd::start(self.config, &self.device, Default::default(), move |target, _| {
+                let serve = inbox.serve(target.clone());
+                drop(spirula_xstream::spawn(spirula_xstream::Class::Background, serve));
                 let _ = started.send(Ok(spirula_xstream::handle()));
             })
             .await?;

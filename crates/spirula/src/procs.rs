@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster_dir::{ClusterDir, Identity, read_identity};
 use crate::daemons;
+use crate::logging::{self, LogConfig};
 
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
@@ -153,7 +154,13 @@ pub(crate) fn daemon(dir: &Path, role: Role) -> Result<ExitCode> {
     let identity = read_identity(dir)?
         .with_context(|| format!("{}: no cluster here; make one with spirula vstart --dir", dir.display()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(async {
+    let log = logging::init(LogConfig {
+        dir: dir.join("log"),
+        fallback: role.name(),
+        errors_to_stderr: true,
+    })?;
+    let code = runtime.block_on(async {
+        let _reopening = log.reopen_on_sighup()?;
         let mut running = daemons::start_one(dir, &identity, role).await?;
         std::fs::write(ready_file(dir, role), "")?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -166,5 +173,7 @@ pub(crate) fn daemon(dir: &Path, role: Role) -> Result<ExitCode> {
         running.stop().await?;
         let _ = std::fs::remove_file(ready_file(dir, role));
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    log.flush();
+    code
 }

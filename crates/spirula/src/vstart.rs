@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster_dir::{ClusterDir, DeviceClass, DirError, Identity};
-use crate::daemons::Daemons;
+use crate::daemons::{self, Daemons};
+use crate::logging::{self, LogConfig};
 use crate::mkfs::{self, Shape};
 use crate::procs::Procs;
 
@@ -74,7 +75,17 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("control-plane runtime")?;
-    runtime.block_on(serve(&args, &dir))
+    let log = logging::init(LogConfig {
+        dir: dir.path().join("log"),
+        fallback: "vstart".into(),
+        errors_to_stderr: true,
+    })?;
+    let code = runtime.block_on(async {
+        let _reopening = log.reopen_on_sighup()?;
+        serve(&args, &dir).await
+    });
+    log.flush();
+    code
 }
 
 async fn serve(args: &Args, dir: &ClusterDir) -> Result<ExitCode> {
@@ -103,6 +114,7 @@ async fn serve(args: &Args, dir: &ClusterDir) -> Result<ExitCode> {
         run_command(&args.command, &conf).await?
     };
     cluster.stop().await?;
+    daemons::forget_ram(&identity);
     Ok(code)
 }
 
