@@ -33,9 +33,7 @@ pub fn most_held() -> usize {
 
 /// The folder of the kept corpus of `target`.
 pub fn corpus_dir(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("corpus")
-        .join(target)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
 }
 
 #[cfg(test)]
@@ -58,9 +56,7 @@ mod tests {
         assert_eq!(kept, named);
         for name in named {
             let files = std::fs::read_dir(corpus_dir(name)).unwrap();
-            let sizes: Vec<_> = files
-                .map(|f| f.unwrap().metadata().unwrap().len())
-                .collect();
+            let sizes: Vec<_> = files.map(|f| f.unwrap().metadata().unwrap().len()).collect();
             assert!((1..=60).contains(&sizes.len()), "{name}: {}", sizes.len());
             let bytes: u64 = sizes.iter().sum();
             assert!(bytes <= 150_000, "{name}: {bytes} bytes");

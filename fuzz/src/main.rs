@@ -48,10 +48,8 @@ fn main() -> Result<()> {
     if let Some(dir) = &args.write_seeds {
         return seeds::write(dir);
     }
-    let chosen: Vec<_> = TARGETS
-        .iter()
-        .filter(|t| args.only.as_ref().is_none_or(|o| t.name.contains(o)))
-        .collect();
+    let chosen: Vec<_> =
+        TARGETS.iter().filter(|t| args.only.as_ref().is_none_or(|o| t.name.contains(o))).collect();
     if args.list || chosen.is_empty() {
         TARGETS.iter().for_each(|t| println!("{}", t.name));
         return Ok(());
@@ -91,11 +89,7 @@ fn smoke(target: &Target, seed: u64, time: Duration) -> Result<()> {
         attempt(target, &input)?;
         runs += 1;
     }
-    println!(
-        "{:<24} {:>4} corpus, {runs:>9} runs",
-        target.name,
-        corpus.len()
-    );
+    println!("{:<24} {:>4} corpus, {runs:>9} runs", target.name, corpus.len());
     Ok(())
 }
 
@@ -113,12 +107,7 @@ fn attempt(target: &Target, input: &[u8]) -> Result<()> {
         bail!("{} took {took:?}; {}", target.name, keep("slow"));
     }
     if most_held() > held.max(HELD_BYTES_MAX) {
-        bail!(
-            "{} held {} bytes; {}",
-            target.name,
-            most_held(),
-            keep("large")
-        );
+        bail!("{} held {} bytes; {}", target.name, most_held(), keep("large"));
     }
     Ok(())
 }
@@ -135,9 +124,7 @@ fn keep_input_of_a_panic() {
 fn keep(kind: &str) -> String {
     let current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
     let (name, input) = &*current;
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("artifacts")
-        .join(name);
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("artifacts").join(name);
     let path = dir.join(format!("{kind}-{}", mutate::name(input)));
     match std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(&path, input)) {
         Ok(()) => format!("input kept in {}", path.display()),
@@ -155,8 +142,5 @@ fn load_corpus(target: &Target) -> Result<Vec<Vec<u8>>> {
     if paths.is_empty() {
         bail!("{}: empty corpus", dir.display());
     }
-    paths
-        .iter()
-        .map(|p| std::fs::read(p).with_context(|| p.display().to_string()))
-        .collect()
+    paths.iter().map(|p| std::fs::read(p).with_context(|| p.display().to_string())).collect()
 }

@@ -2,18 +2,8 @@
 //! (lengths and counts are where decoders break).
 
 const INPUT_BYTES_MAX: usize = 1 << 16;
-const INTERESTING: &[u64] = &[
-    0,
-    1,
-    2,
-    0x7f,
-    0x80,
-    0xff,
-    0xffff,
-    0x7fff_ffff,
-    0xffff_ffff,
-    u64::MAX,
-];
+const INTERESTING: &[u64] =
+    &[0, 1, 2, 0x7f, 0x80, 0xff, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX];
 
 /// SplitMix64: tiny, seedable, good enough to pick mutations.
 pub struct Rng(u64);
@@ -32,11 +22,7 @@ impl Rng {
     }
 
     fn below(&mut self, n: usize) -> usize {
-        if n == 0 {
-            0
-        } else {
-            (self.next() % n as u64) as usize
-        }
+        if n == 0 { 0 } else { (self.next() % n as u64) as usize }
     }
 }
 
@@ -86,7 +72,7 @@ pub fn name(bytes: &[u8]) -> String {
 
 /// FNV-1a.
 fn digest(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
-        (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
-    })
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
 }

@@ -50,9 +50,7 @@ fn put(dir: &Path, target: &str, seed: &[u8]) -> Result<()> {
 }
 
 fn fixture(name: &str) -> Result<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../crates")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates").join(name);
     std::fs::read(&path).with_context(|| path.display().to_string())
 }
 
@@ -112,20 +110,14 @@ fn maps(dir: &Path) -> Result<()> {
         ("maps_mgrmap", "active.mgrmap"),
         ("maps_digest", "three-osds.digest"),
     ] {
-        put(
-            dir,
-            target,
-            &fixture(&format!("maps/tests/fixtures/{file}"))?,
-        )?;
+        put(dir, target, &fixture(&format!("maps/tests/fixtures/{file}"))?)?;
     }
     for cluster in ["new-cluster", "busy-cluster"] {
         let all = fixture(&format!("maps/tests/fixtures/{cluster}.incrementals"))?;
         let mut rest = &all[..];
         while let Some((len, tail)) = rest.split_first_chunk() {
             let len = u32::from_le_bytes(*len) as usize;
-            let (one, tail) = tail
-                .split_at_checked(len)
-                .context("incrementals cut short")?;
+            let (one, tail) = tail.split_at_checked(len).context("incrementals cut short")?;
             put(dir, "maps_incremental", one)?;
             rest = tail;
         }

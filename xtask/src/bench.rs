@@ -23,51 +23,15 @@ struct Load {
 }
 
 const LOADS: &[Load] = &[
-    Load {
-        name: "4 KiB write",
-        size: 4096,
-        mode: "write",
-    },
-    Load {
-        name: "4 KiB seq",
-        size: 4096,
-        mode: "seq",
-    },
-    Load {
-        name: "4 KiB rand",
-        size: 4096,
-        mode: "rand",
-    },
-    Load {
-        name: "64 KiB write",
-        size: 65536,
-        mode: "write",
-    },
-    Load {
-        name: "64 KiB seq",
-        size: 65536,
-        mode: "seq",
-    },
-    Load {
-        name: "64 KiB rand",
-        size: 65536,
-        mode: "rand",
-    },
-    Load {
-        name: "4 MiB write",
-        size: 4 << 20,
-        mode: "write",
-    },
-    Load {
-        name: "4 MiB seq",
-        size: 4 << 20,
-        mode: "seq",
-    },
-    Load {
-        name: "4 MiB rand",
-        size: 4 << 20,
-        mode: "rand",
-    },
+    Load { name: "4 KiB write", size: 4096, mode: "write" },
+    Load { name: "4 KiB seq", size: 4096, mode: "seq" },
+    Load { name: "4 KiB rand", size: 4096, mode: "rand" },
+    Load { name: "64 KiB write", size: 65536, mode: "write" },
+    Load { name: "64 KiB seq", size: 65536, mode: "seq" },
+    Load { name: "64 KiB rand", size: 65536, mode: "rand" },
+    Load { name: "4 MiB write", size: 4 << 20, mode: "write" },
+    Load { name: "4 MiB seq", size: 4 << 20, mode: "seq" },
+    Load { name: "4 MiB rand", size: 4 << 20, mode: "rand" },
 ];
 
 /// Length of the idle measurement.
@@ -135,10 +99,7 @@ struct Sample {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     packages::ensure(packages::GATE)?;
-    run::run(
-        "cargo",
-        &["build", "--quiet", "--release", "--bin", "spirula"],
-    )?;
+    run::run("cargo", &["build", "--quiet", "--release", "--bin", "spirula"])?;
     let dir = match &args.dir {
         Some(dir) => dir.clone(),
         None => std::env::temp_dir().join(format!("spirula-bench-{}", std::process::id())),
@@ -162,16 +123,9 @@ fn measure(args: &Args, dir: &Path) -> Result<Value> {
     let idle: Vec<f64> = sides.iter().map(idle_cpu_percent).collect::<Result<_>>()?;
     let rss_start: Vec<f64> = sides.iter().map(rss_mib).collect();
     let mut rows = Vec::new();
-    println!(
-        "{:<14} {:>9} {:>10} {:>9} {:>9}",
-        "load", "side", "IOPS", "MB/s", "CPU us/op"
-    );
+    println!("{:<14} {:>9} {:>10} {:>9} {:>9}", "load", "side", "IOPS", "MB/s", "CPU us/op");
     for load in LOADS {
-        if args
-            .only
-            .as_ref()
-            .is_some_and(|o| !load.name.contains(o.as_str()))
-        {
+        if args.only.as_ref().is_some_and(|o| !load.name.contains(o.as_str())) {
             continue;
         }
         rows.push(compare(load, &sides, args)?);
@@ -216,10 +170,7 @@ fn compare(load: &Load, sides: &[Side], args: &Args) -> Result<Value> {
     }
     if let [ours, ceph] = medians.as_slice() {
         let (speed, cpu) = (ours.iops / ceph.iops, ceph.cpu_us / ours.cpu_us);
-        println!(
-            "{:<14} {:>9} {speed:>9.2}x {speed:>8.2}x {cpu:>8.2}x",
-            load.name, "ratio"
-        );
+        println!("{:<14} {:>9} {speed:>9.2}x {speed:>8.2}x {cpu:>8.2}x", load.name, "ratio");
         row["iops_ratio"] = json!(speed);
         row["cpu_ratio"] = json!(cpu);
     }
@@ -260,16 +211,9 @@ fn rados_bench(side: &Side, size: u32, mode: &str, seconds: u32, keep: bool) -> 
 }
 
 fn rados(side: &Side, args: &[&str]) -> Result<String> {
-    let out = Command::new("rados")
-        .args(args)
-        .env("CEPH_CONF", &side.conf)
-        .output()?;
+    let out = Command::new("rados").args(args).env("CEPH_CONF", &side.conf).output()?;
     if !out.status.success() {
-        bail!(
-            "{}: rados {args:?}: {}",
-            side.name,
-            String::from_utf8_lossy(&out.stderr)
-        );
+        bail!("{}: rados {args:?}: {}", side.name, String::from_utf8_lossy(&out.stderr));
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
@@ -288,11 +232,7 @@ fn median(samples: &[Sample]) -> Sample {
         v.sort_by(f64::total_cmp);
         v[v.len() / 2]
     };
-    Sample {
-        iops: pick(|s| s.iops),
-        mb_s: pick(|s| s.mb_s),
-        cpu_us: pick(|s| s.cpu_us),
-    }
+    Sample { iops: pick(|s| s.iops), mb_s: pick(|s| s.mb_s), cpu_us: pick(|s| s.cpu_us) }
 }
 
 fn start_ceph(dir: &Path) -> Result<Side> {
@@ -302,11 +242,7 @@ fn start_ceph(dir: &Path) -> Result<Side> {
     Ok(Side {
         name: "ceph",
         conf: ceph.conf(),
-        data_pids: pids
-            .iter()
-            .filter(|(n, _)| n.starts_with("osd."))
-            .map(|(_, p)| *p)
-            .collect(),
+        data_pids: pids.iter().filter(|(n, _)| n.starts_with("osd.")).map(|(_, p)| *p).collect(),
         all_pids: pids.iter().map(|(_, p)| *p).collect(),
         start_up: ceph.start_up,
         _daemons: Daemons::Ceph(ceph),
@@ -343,23 +279,16 @@ fn start_spirula(dir: &Path) -> Result<Side> {
         std::thread::sleep(Duration::from_millis(5));
     }
     rados(&side, &["-p", "rbd", "put", "first", "/etc/hostname"])?;
-    Ok(Side {
-        start_up: begin.elapsed(),
-        ..side
-    })
+    Ok(Side { start_up: begin.elapsed(), ..side })
 }
 
 fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port())
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// User and system time of `pids`, from /proc.
 fn cpu_seconds(pids: &[u32]) -> f64 {
-    pids.iter()
-        .map(|pid| cpu_ticks(*pid).unwrap_or(0) as f64 / 100.0)
-        .sum()
+    pids.iter().map(|pid| cpu_ticks(*pid).unwrap_or(0) as f64 / 100.0).sum()
 }
 
 fn cpu_ticks(pid: u32) -> Option<u64> {

@@ -15,10 +15,7 @@ const SCRIPT_SECONDS_MAX: &str = "240";
 /// Runs every script whose name contains `filter`.
 pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     packages::ensure(packages::GATE)?;
-    run::run(
-        "cargo",
-        &["build", "--quiet", "--release", "--bin", "spirula"],
-    )?;
+    run::run("cargo", &["build", "--quiet", "--release", "--bin", "spirula"])?;
     let mut ran = 0;
     for script in scripts()? {
         if filter.is_some_and(|f| !script.contains(f)) {
@@ -39,10 +36,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
 /// `rounds` of `kill -9` of the whole cluster under load; every acknowledged object must survive.
 pub(crate) fn ledger(rounds: u32) -> Result<()> {
     packages::ensure(packages::GATE)?;
-    run::run(
-        "cargo",
-        &["build", "--quiet", "--release", "--bin", "spirula"],
-    )?;
+    run::run("cargo", &["build", "--quiet", "--release", "--bin", "spirula"])?;
     let spirula = run::binary("release", "spirula");
     run::status(
         Command::new("/usr/bin/python3")

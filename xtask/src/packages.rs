@@ -30,11 +30,8 @@ pub(crate) const REAL_CEPH: &[Package] = &[
 
 /// Installs what is missing of `packages`.
 pub(crate) fn ensure(packages: &[Package]) -> Result<()> {
-    let missing: Vec<_> = packages
-        .iter()
-        .filter(|(_, proof)| !Path::new(proof).exists())
-        .map(|(p, _)| *p)
-        .collect();
+    let missing: Vec<_> =
+        packages.iter().filter(|(_, proof)| !Path::new(proof).exists()).map(|(p, _)| *p).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -47,8 +44,6 @@ pub(crate) fn ensure(packages: &[Package]) -> Result<()> {
     let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
     args.extend(missing);
     run::status(
-        std::process::Command::new("apt-get")
-            .args(args)
-            .env("DEBIAN_FRONTEND", "noninteractive"),
+        std::process::Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive"),
     )
 }

@@ -30,11 +30,7 @@ impl RealCeph {
         for sub in ["mon", "mgr", "run", "out"] {
             std::fs::create_dir_all(dir.join(sub))?;
         }
-        let mut this = Self {
-            dir: dir.into(),
-            daemons: Vec::new(),
-            start_up: Duration::ZERO,
-        };
+        let mut this = Self { dir: dir.into(), daemons: Vec::new(), start_up: Duration::ZERO };
         this.write_conf(port)?;
         this.mkfs_mon(port)?;
         let begin = Instant::now();
@@ -57,10 +53,7 @@ impl RealCeph {
 
     /// `(name, pid)` of every daemon.
     pub(crate) fn pids(&self) -> Vec<(String, u32)> {
-        self.daemons
-            .iter()
-            .map(|(name, child)| (name.clone(), child.id()))
-            .collect()
+        self.daemons.iter().map(|(name, child)| (name.clone(), child.id())).collect()
     }
 
     fn write_conf(&self, port: u16) -> Result<()> {
@@ -87,75 +80,33 @@ impl RealCeph {
         let (keyring, monmap) = (path("keyring"), path("monmap"));
         let fsid = self.conf_value("fsid")?;
         let addr = format!("[v2:127.0.0.1:{port}]");
-        let all = [
-            "--cap", "mon", "allow *", "--cap", "osd", "allow *", "--cap", "mgr", "allow *",
-        ];
+        let all = ["--cap", "mon", "allow *", "--cap", "osd", "allow *", "--cap", "mgr", "allow *"];
         self.tool(
             "ceph-authtool",
-            &[
-                "--create-keyring",
-                &keyring,
-                "--gen-key",
-                "-n",
-                "mon.",
-                "--cap",
-                "mon",
-                "allow *",
-            ],
+            &["--create-keyring", &keyring, "--gen-key", "-n", "mon.", "--cap", "mon", "allow *"],
         )?;
         self.tool(
             "ceph-authtool",
             &[&[&keyring, "--gen-key", "-n", "client.admin"][..], &all].concat(),
         )?;
-        self.tool(
-            "ceph-authtool",
-            &[&[&keyring, "--gen-key", "-n", "mgr.x"][..], &all].concat(),
-        )?;
+        self.tool("ceph-authtool", &[&[&keyring, "--gen-key", "-n", "mgr.x"][..], &all].concat())?;
         self.tool(
             "monmaptool",
-            &[
-                "--create",
-                "--clobber",
-                "--fsid",
-                &fsid,
-                "--addv",
-                "a",
-                &addr,
-                &monmap,
-            ],
+            &["--create", "--clobber", "--fsid", &fsid, "--addv", "a", &addr, &monmap],
         )?;
         std::fs::create_dir_all(self.dir.join("mgr/x"))?;
-        self.tool(
-            "ceph-mon",
-            &[
-                "-i",
-                "a",
-                "--mkfs",
-                "--monmap",
-                &monmap,
-                "--keyring",
-                &keyring,
-            ],
-        )
+        self.tool("ceph-mon", &["-i", "a", "--mkfs", "--monmap", &monmap, "--keyring", &keyring])
     }
 
     fn add_osd(&mut self, id: u32) -> Result<()> {
         let name = id.to_string();
         std::fs::create_dir_all(self.dir.join("osd").join(&name))?;
-        let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?
-            .trim()
-            .to_owned();
-        let key = self
-            .read("ceph-authtool", &["--gen-print-key"])?
-            .trim()
-            .to_owned();
+        let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned();
+        let key = self.read("ceph-authtool", &["--gen-print-key"])?.trim().to_owned();
         let secret = self.dir.join(format!("osd.{id}.json"));
         std::fs::write(&secret, format!("{{\"cephx_secret\": \"{key}\"}}"))?;
         self.ceph(&["osd", "new", &uuid, "-i", &secret.display().to_string()])?;
-        self.tool(
-            "ceph-osd",
-            &["-i", &name, "--mkfs", "--key", &key, "--osd-uuid", &uuid],
-        )?;
+        self.tool("ceph-osd", &["-i", &name, "--mkfs", "--key", &key, "--osd-uuid", &uuid])?;
         let keyring = self.dir.join("keyring");
         let text = std::fs::read_to_string(&keyring)?;
         std::fs::write(&keyring, format!("{text}[osd.{id}]\n\tkey = {key}\n"))?;
@@ -172,10 +123,7 @@ impl RealCeph {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        bail!(
-            "the real cluster was not up after {START_SECONDS_MAX} s; see {}",
-            self.dir.display()
-        )
+        bail!("the real cluster was not up after {START_SECONDS_MAX} s; see {}", self.dir.display())
     }
 
     fn spawn(&mut self, name: &str, program: &str, id: &str) -> Result<()> {
@@ -208,15 +156,9 @@ impl RealCeph {
     }
 
     fn read(&self, program: &str, args: &[&str]) -> Result<String> {
-        let out = Command::new(program)
-            .args(args)
-            .env("CEPH_CONF", self.conf())
-            .output()?;
+        let out = Command::new(program).args(args).env("CEPH_CONF", self.conf()).output()?;
         if !out.status.success() {
-            bail!(
-                "{program} {args:?}: {}",
-                String::from_utf8_lossy(&out.stderr)
-            );
+            bail!("{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
         }
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }

@@ -7,10 +7,7 @@ use anyhow::{Context, Result, bail};
 
 /// The workspace root.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lives in the workspace")
-        .into()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lives in the workspace").into()
 }
 
 /// Runs `program` in the workspace root and fails unless it exits with 0.
@@ -22,9 +19,7 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Result<()> {
 pub(crate) fn status(command: &mut Command) -> Result<()> {
     let shown = show(command);
     eprintln!("+ {shown}");
-    let status = command
-        .status()
-        .with_context(|| format!("could not start `{shown}`"))?;
+    let status = command.status().with_context(|| format!("could not start `{shown}`"))?;
     if !status.success() {
         bail!("`{shown}` failed: {status}");
     }

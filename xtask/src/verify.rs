@@ -29,40 +29,17 @@ struct Row {
 }
 
 const SUITES: &[Row] = &[
-    Row {
-        suite: Suite::Build,
-        budget_minutes: 15,
-        run: build,
-    },
-    Row {
-        suite: Suite::Unit,
-        budget_minutes: 5,
-        run: unit,
-    },
-    Row {
-        suite: Suite::Crash,
-        budget_minutes: 5,
-        run: crash,
-    },
-    Row {
-        suite: Suite::Fuzz,
-        budget_minutes: 3,
-        run: fuzz,
-    },
-    Row {
-        suite: Suite::Clients,
-        budget_minutes: 15,
-        run: all_clients,
-    },
+    Row { suite: Suite::Build, budget_minutes: 15, run: build },
+    Row { suite: Suite::Unit, budget_minutes: 5, run: unit },
+    Row { suite: Suite::Crash, budget_minutes: 5, run: crash },
+    Row { suite: Suite::Fuzz, budget_minutes: 3, run: fuzz },
+    Row { suite: Suite::Clients, budget_minutes: 15, run: all_clients },
 ];
 
 pub(crate) fn run(only: &[Suite]) -> Result<()> {
     packages::ensure(packages::GATE)?;
     let mut times = Vec::new();
-    for row in SUITES
-        .iter()
-        .filter(|r| only.is_empty() || only.contains(&r.suite))
-    {
+    for row in SUITES.iter().filter(|r| only.is_empty() || only.contains(&r.suite)) {
         let start = Instant::now();
         let result = (row.run)().with_context(|| format!("suite {:?} failed", row.suite));
         times.push((row, start.elapsed()));
@@ -79,11 +56,7 @@ fn report(times: &[(&Row, Duration)]) {
     println!("\n{:<10} {:>8} {:>8}", "suite", "minutes", "budget");
     for (row, took) in times {
         let minutes = took.as_secs_f64() / 60.0;
-        println!(
-            "{:<10} {minutes:>8.1} {:>8}",
-            format!("{:?}", row.suite),
-            row.budget_minutes
-        );
+        println!("{:<10} {minutes:>8.1} {:>8}", format!("{:?}", row.suite), row.budget_minutes);
     }
 }
 
@@ -92,20 +65,9 @@ fn build() -> Result<()> {
     tidy::run()?;
     run::run(
         "cargo",
-        &[
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ],
+        &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
     )?;
-    run::run(
-        "cargo",
-        &["build", "--quiet", "--release", "--bin", "spirula"],
-    )
+    run::run("cargo", &["build", "--quiet", "--release", "--bin", "spirula"])
 }
 
 fn unit() -> Result<()> {
@@ -133,16 +95,7 @@ fn crash() -> Result<()> {
 fn fuzz() -> Result<()> {
     run::run(
         "cargo",
-        &[
-            "run",
-            "--quiet",
-            "--release",
-            "-p",
-            "spirula-fuzz",
-            "--",
-            "--seconds",
-            "2",
-        ],
+        &["run", "--quiet", "--release", "-p", "spirula-fuzz", "--", "--seconds", "2"],
     )
 }
 

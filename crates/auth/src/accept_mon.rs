@@ -99,20 +99,12 @@ struct Session {
 
 impl<K: KeyServer> MonAcceptor<K> {
     pub fn new(config: MonAuthConfig, keys: K, seed: [u8; 32]) -> Self {
-        Self {
-            config,
-            keys,
-            rng: ChaCha20Rng::from_seed(seed),
-            state: State::Fresh,
-        }
+        Self { config, keys, rng: ChaCha20Rng::from_seed(seed), state: State::Fresh }
     }
 
     fn bad(&self, result: i32, daemon: bool) -> AcceptStep {
-        let methods = if daemon {
-            &self.config.cluster_methods
-        } else {
-            &self.config.service_methods
-        };
+        let methods =
+            if daemon { &self.config.cluster_methods } else { &self.config.service_methods };
         AcceptStep::Bad {
             result,
             allowed_methods: methods.clone(),
@@ -121,30 +113,17 @@ impl<K: KeyServer> MonAcceptor<K> {
     }
 
     fn start(&mut self, method: u32, modes: &[u32], payload: &[u8]) -> Result<AcceptStep, Refusal> {
-        let client = |errno| Refusal {
-            errno,
-            daemon: false,
-        };
-        let allowed = if method == METHOD_NONE {
-            &[ConMode::Crc]
-        } else {
-            &*self.config.modes
-        };
+        let client = |errno| Refusal { errno, daemon: false };
+        let allowed = if method == METHOD_NONE { &[ConMode::Crc] } else { &*self.config.modes };
         let mode = ConMode::pick(modes, allowed).ok_or(client(EOPNOTSUPP))?;
-        if !payload
-            .first()
-            .is_some_and(|m| (MODE_MON..=MODE_MON_MAX).contains(m))
-        {
+        if !payload.first().is_some_and(|m| (MODE_MON..=MODE_MON_MAX).contains(m)) {
             return Err(client(EACCES));
         }
         let hello = MonHello::from_payload(payload).map_err(|_| client(EACCES))?;
         let daemon = is_daemon(hello.name.type_);
         let refuse = |errno| Refusal { errno, daemon };
-        let methods = if daemon {
-            &self.config.cluster_methods
-        } else {
-            &self.config.service_methods
-        };
+        let methods =
+            if daemon { &self.config.cluster_methods } else { &self.config.service_methods };
         if !methods.contains(&method) {
             return Err(refuse(EOPNOTSUPP));
         }
@@ -160,19 +139,9 @@ impl<K: KeyServer> MonAcceptor<K> {
             return Err(refuse(EOPNOTSUPP));
         }
         let server_challenge = self.rng.next_u64().max(1);
-        let principal = Session {
-            name: hello.name,
-            global_id,
-            server_challenge,
-        };
-        self.state = State::Challenged(Challenged {
-            principal,
-            new_id,
-            mode,
-        });
-        Ok(AcceptStep::More(
-            ServerChallenge(server_challenge).to_bytes(F),
-        ))
+        let principal = Session { name: hello.name, global_id, server_challenge };
+        self.state = State::Challenged(Challenged { principal, new_id, mode });
+        Ok(AcceptStep::More(ServerChallenge(server_challenge).to_bytes(F)))
     }
 
     fn prove(
@@ -185,12 +154,7 @@ impl<K: KeyServer> MonAcceptor<K> {
         if r.u16().map_err(|_| EACCES)? != GET_AUTH_SESSION_KEY {
             return Err(EINVAL);
         }
-        let mut issuer = Issuer {
-            config: &self.config,
-            keys: &self.keys,
-            now,
-            rng: &mut self.rng,
-        };
+        let mut issuer = Issuer { config: &self.config, keys: &self.keys, now, rng: &mut self.rng };
         let secret_len = Some(ctx.mode.secret_len());
         let granted = issuer.authenticate(&ctx.principal, ctx.new_id, &mut r, secret_len)?;
         Ok(AcceptDone {
@@ -258,12 +222,7 @@ pub fn handle_auth_message<K: KeyServer>(
     payload: &[u8],
 ) -> (i32, Vec<u8>) {
     let mut r = Reader::new(payload);
-    let mut issuer = Issuer {
-        config,
-        keys,
-        now,
-        rng,
-    };
+    let mut issuer = Issuer { config, keys, now, rng };
     let answer = match r.u16() {
         Ok(GET_AUTH_SESSION_KEY) if peer.server_challenge != 0 => {
             let session = Session {
@@ -271,9 +230,7 @@ pub fn handle_auth_message<K: KeyServer>(
                 global_id: peer.global_id,
                 server_challenge: peer.server_challenge,
             };
-            issuer
-                .authenticate(&session, false, &mut r, None)
-                .map(|g| (0, g.reply))
+            issuer.authenticate(&session, false, &mut r, None).map(|g| (0, g.reply))
         }
         Ok(GET_PRINCIPAL_SESSION_KEY) => issuer.renew(&mut r),
         Ok(GET_ROTATING_KEY) => issuer.rotating(&peer.name).map(|reply| (0, reply)),
@@ -289,13 +246,7 @@ struct Refusal {
 }
 
 fn is_daemon(type_: EntityType) -> bool {
-    [
-        EntityType::MON,
-        EntityType::OSD,
-        EntityType::MDS,
-        EntityType::MGR,
-    ]
-    .contains(&type_)
+    [EntityType::MON, EntityType::OSD, EntityType::MDS, EntityType::MGR].contains(&type_)
 }
 
 pub(crate) fn none_done(name: EntityNameStr, global_id: u64) -> AcceptDone {
@@ -351,12 +302,8 @@ impl<K: KeyServer> Issuer<'_, K> {
     ) -> Result<Granted, i32> {
         let request = Authenticate::decode(r).map_err(|_| EACCES)?;
         let auth = self.keys.auth_of(&session.name).ok_or(EACCES)?;
-        let proof = challenge_proof(
-            &auth.key,
-            session.server_challenge,
-            request.client_challenge,
-        )
-        .map_err(|_| EACCES)?;
+        let proof = challenge_proof(&auth.key, session.server_challenge, request.client_challenge)
+            .map_err(|_| EACCES)?;
         if request.proof != proof {
             return Err(EACCES);
         }
@@ -369,10 +316,7 @@ impl<K: KeyServer> Issuer<'_, K> {
         let auth_issue = self.auth_ticket(session)?;
         let ticket = auth_issue.info.ticket.clone();
         let session_key = auth_issue.info.session_key.clone();
-        let header = ResponseHeader {
-            request_type: GET_AUTH_SESSION_KEY,
-            status: 0,
-        };
+        let header = ResponseHeader { request_type: GET_AUTH_SESSION_KEY, status: 0 };
         let mut reply = header.to_bytes(F);
         seal_tickets(&mut reply, &auth.key, &[auth_issue], old_key.as_ref()).map_err(|_| EIO)?;
         let mut connection_secret = Vec::new();
@@ -415,9 +359,7 @@ impl<K: KeyServer> Issuer<'_, K> {
         if new_id {
             return if presented { Err(EINVAL) } else { Ok(None) };
         }
-        let old = presented
-            .then(|| self.open_auth_ticket(&request.old_ticket))
-            .flatten();
+        let old = presented.then(|| self.open_auth_ticket(&request.old_ticket)).flatten();
         match old {
             Some(old) if old.ticket.global_id == global_id => Ok(Some(old.session_key)),
             _ if self.config.allow_insecure_global_id_reclaim && request.may_omit_old_ticket => {
@@ -435,9 +377,7 @@ impl<K: KeyServer> Issuer<'_, K> {
 
     fn auth_ticket(&mut self, session: &Session) -> Result<Issue, i32> {
         let secrets = self.keys.rotating(EntityType::AUTH).ok_or(EIO)?;
-        let sealing = secrets
-            .sealing_key(self.now, self.config.mon_ticket_ttl)
-            .ok_or(EIO)?;
+        let sealing = secrets.sealing_key(self.now, self.config.mon_ticket_ttl).ok_or(EIO)?;
         let ticket = AuthTicket {
             name: session.name.clone(),
             global_id: session.global_id,
@@ -447,22 +387,14 @@ impl<K: KeyServer> Issuer<'_, K> {
             flags: 0,
         };
         let session_key = CryptoKey::generate(self.now, self.rng);
-        Ok(Issue {
-            service: AUTH,
-            sealing,
-            info: ServiceTicketInfo {
-                ticket,
-                session_key,
-            },
-        })
+        Ok(Issue { service: AUTH, sealing, info: ServiceTicketInfo { ticket, session_key } })
     }
 
     fn service_ticket(&mut self, service: u32, parent: &AuthTicket) -> Result<Issue, i32> {
         let type_ = EntityType(u8::try_from(service).map_err(|_| EACCES)?);
         let secrets = self.keys.rotating(type_).ok_or(EACCES)?;
-        let sealing = secrets
-            .sealing_key(self.now, self.config.service_ticket_ttl)
-            .ok_or(EACCES)?;
+        let sealing =
+            secrets.sealing_key(self.now, self.config.service_ticket_ttl).ok_or(EACCES)?;
         let mut caps = AuthCapsInfo::default();
         // A monitor looks capabilities up itself.
         if type_ != EntityType::MON {
@@ -476,14 +408,7 @@ impl<K: KeyServer> Issuer<'_, K> {
             ..parent.clone()
         };
         let session_key = CryptoKey::generate(self.now, self.rng);
-        Ok(Issue {
-            service,
-            sealing,
-            info: ServiceTicketInfo {
-                ticket,
-                session_key,
-            },
-        })
+        Ok(Issue { service, sealing, info: ServiceTicketInfo { ticket, session_key } })
     }
 
     /// CEPHX_GET_PRINCIPAL_SESSION_KEY: an authorizer made from the AUTH ticket, then the services.
@@ -494,9 +419,7 @@ impl<K: KeyServer> Issuer<'_, K> {
             return Err(EACCES);
         }
         // Opening it proves the session key; there is no challenge on an authenticated session.
-        auth.session_key
-            .open_from::<Authorize>(r)
-            .map_err(|_| EACCES)?;
+        auth.session_key.open_from::<Authorize>(r).map_err(|_| EACCES)?;
         r.u8().map_err(|_| EACCES)?;
         let wanted = r.u32().map_err(|_| EACCES)?;
         let mut issues = Vec::new();
@@ -510,10 +433,7 @@ impl<K: KeyServer> Issuer<'_, K> {
         if !issues.is_empty() {
             status = 0;
         }
-        let header = ResponseHeader {
-            request_type: GET_PRINCIPAL_SESSION_KEY,
-            status,
-        };
+        let header = ResponseHeader { request_type: GET_PRINCIPAL_SESSION_KEY, status };
         let mut reply = header.to_bytes(F);
         seal_tickets(&mut reply, &auth.session_key, &issues, None).map_err(|_| EIO)?;
         Ok((status, reply))
@@ -522,10 +442,7 @@ impl<K: KeyServer> Issuer<'_, K> {
     fn rotating(&self, name: &EntityNameStr) -> Result<Vec<u8>, i32> {
         let auth = self.keys.auth_of(name).ok_or(EACCES)?;
         let secrets = self.keys.rotating(name.type_).ok_or(EACCES)?;
-        let header = ResponseHeader {
-            request_type: GET_ROTATING_KEY,
-            status: 0,
-        };
+        let header = ResponseHeader { request_type: GET_ROTATING_KEY, status: 0 };
         let mut reply = header.to_bytes(F);
         auth.key.seal_into(&secrets, &mut reply).map_err(|_| EIO)?;
         Ok(reply)
@@ -565,7 +482,5 @@ fn seal_tickets(
 }
 
 fn services(mask: u32) -> impl Iterator<Item = u32> {
-    (0..u32::BITS)
-        .map(|bit| 1 << bit)
-        .filter(move |s| mask & s != 0)
+    (0..u32::BITS).map(|bit| 1 << bit).filter(move |s| mask & s != 0)
 }

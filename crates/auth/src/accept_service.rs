@@ -38,11 +38,7 @@ pub struct ServiceAuthConfig {
 impl ServiceAuthConfig {
     /// Cephx, both modes.
     pub fn cephx(service: EntityType) -> Self {
-        Self {
-            service,
-            methods: vec![METHOD_CEPHX],
-            modes: vec![ConMode::Crc, ConMode::Secure],
-        }
+        Self { service, methods: vec![METHOD_CEPHX], modes: vec![ConMode::Crc, ConMode::Secure] }
     }
 }
 
@@ -77,13 +73,7 @@ pub struct ServiceAcceptor {
 impl ServiceAcceptor {
     pub fn new(config: ServiceAuthConfig, secrets: Arc<ServiceSecrets>, seed: [u8; 32]) -> Self {
         let rng = ChaCha20Rng::from_seed(seed);
-        Self {
-            config,
-            secrets,
-            rng,
-            pending: None,
-            finished: false,
-        }
+        Self { config, secrets, rng, pending: None, finished: false }
     }
 
     fn bad(&self, result: i32) -> AcceptStep {
@@ -104,23 +94,14 @@ impl ServiceAcceptor {
         if !self.config.methods.contains(&method) {
             return Err(EOPNOTSUPP);
         }
-        let allowed = if method == METHOD_NONE {
-            &[ConMode::Crc]
-        } else {
-            &*self.config.modes
-        };
+        let allowed = if method == METHOD_NONE { &[ConMode::Crc] } else { &*self.config.modes };
         let mode = ConMode::pick(modes, allowed).ok_or(EOPNOTSUPP)?;
         if method == METHOD_NONE {
-            return accept_none(payload)
-                .map(AcceptStep::Done)
-                .map_err(|_| EACCES);
+            return accept_none(payload).map(AcceptStep::Done).map_err(|_| EACCES);
         }
         let (info, _) = self.open_authorizer(now, payload)?;
         let challenge = self.rng.next_u64();
-        let sealed = info
-            .session_key
-            .seal(&ServerChallenge(challenge))
-            .map_err(|_| EACCES)?;
+        let sealed = info.session_key.seal(&ServerChallenge(challenge)).map_err(|_| EACCES)?;
         self.pending = Some((mode, challenge));
         Ok(AcceptStep::More(sealed))
     }
@@ -138,9 +119,7 @@ impl ServiceAcceptor {
             connection_secret: connection_secret.clone(),
         };
         let mut out = Vec::new();
-        info.session_key
-            .seal_into(&reply, &mut out)
-            .map_err(|_| EACCES)?;
+        info.session_key.seal_into(&reply, &mut out).map_err(|_| EACCES)?;
         let ticket = info.ticket;
         Ok(AcceptDone {
             global_id: ticket.global_id,

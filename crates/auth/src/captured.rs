@@ -21,10 +21,7 @@ const GLOBAL_ID: u64 = 0x165f;
 const NOW: WallTime = Duration::from_secs(1_795_000_000);
 
 fn hex(text: &str) -> Vec<u8> {
-    let digits = text
-        .as_bytes()
-        .chunks(2)
-        .map(|d| std::str::from_utf8(d).unwrap());
+    let digits = text.as_bytes().chunks(2).map(|d| std::str::from_utf8(d).unwrap());
     digits.map(|d| u8::from_str_radix(d, 16).unwrap()).collect()
 }
 
@@ -45,9 +42,7 @@ fn grant() -> MonGrant {
     let mut c = connector();
     c.request();
     c.more(&hex(MON_CHALLENGE)).unwrap();
-    let done = c
-        .done(NOW, GLOBAL_ID, ConMode::Secure, &hex(MON_DONE))
-        .unwrap();
+    let done = c.done(NOW, GLOBAL_ID, ConMode::Secure, &hex(MON_DONE)).unwrap();
     assert_eq!(done.connection_secret.len(), 64);
     assert_eq!(done.session_key.to_base64(), SESSION_KEYS[0].1);
     *done.grant.unwrap()
@@ -62,10 +57,7 @@ fn the_request_and_the_proof_are_the_captured_ones() {
     let sent = Authenticate::decode(&mut r).unwrap();
     let ServerChallenge(challenge) = Decode::from_bytes(&hex(MON_CHALLENGE)).unwrap();
     let key = CryptoKey::from_base64(KEY).unwrap();
-    assert_eq!(
-        challenge_proof(&key, challenge, sent.client_challenge),
-        Ok(sent.proof)
-    );
+    assert_eq!(challenge_proof(&key, challenge, sent.client_challenge), Ok(sent.proof));
     assert_eq!((sent.services, sent.may_omit_old_ticket), (53, false));
     let mut again = protocol::GET_AUTH_SESSION_KEY.to_bytes(Features::PACIFIC);
     sent.encode(&mut again, Features::PACIFIC);
@@ -80,65 +72,33 @@ fn the_grant_opens_to_the_logged_keys() {
         assert_eq!(grant.tickets[&service].session_key.to_base64(), key);
         assert_eq!(grant.tickets[&service].blob.secret_id, 2);
     }
-    assert_eq!(
-        grant.tickets[&32].expires,
-        NOW + Duration::from_secs(72 * 3600)
-    );
+    assert_eq!(grant.tickets[&32].expires, NOW + Duration::from_secs(72 * 3600));
     assert_eq!(grant.tickets[&4].expires, NOW + Duration::from_secs(3600));
 }
 
 #[test]
 fn the_authorizers_are_the_captured_ones() {
     for (service, request, challenge, proof, done, secret_len) in [
-        (
-            EntityType::MGR,
-            MGR_REQUEST,
-            MGR_CHALLENGE,
-            MGR_PROOF,
-            MGR_DONE,
-            64,
-        ),
-        (
-            EntityType::OSD,
-            OSD_REQUEST,
-            OSD_CHALLENGE,
-            OSD_PROOF,
-            OSD_DONE,
-            0,
-        ),
+        (EntityType::MGR, MGR_REQUEST, MGR_CHALLENGE, MGR_PROOF, MGR_DONE, 64),
+        (EntityType::OSD, OSD_REQUEST, OSD_CHALLENGE, OSD_PROOF, OSD_DONE, 0),
     ] {
         let grant = grant();
         let bit = u32::from(service.0);
         let ticket = &grant.tickets[&bit];
         let key = &ticket.session_key;
         let sealed_part = |payload: &[u8]| {
-            let head = ticket
-                .authorizer(GLOBAL_ID, bit, &Authorize::default())
-                .unwrap();
+            let head = ticket.authorizer(GLOBAL_ID, bit, &Authorize::default()).unwrap();
             let at = head.len() - 36;
             assert_eq!(payload[..at], head[..at]);
-            key.open_from::<Authorize>(&mut Reader::new(&payload[at..]))
-                .unwrap()
+            key.open_from::<Authorize>(&mut Reader::new(&payload[at..])).unwrap()
         };
         let first = sealed_part(&hex(request));
         let ServerChallenge(challenge) = key.open(&hex(challenge)).unwrap();
         let second = sealed_part(&hex(proof));
-        assert_eq!(
-            first,
-            Authorize {
-                nonce: first.nonce,
-                challenge_plus_one: None
-            }
-        );
-        let answer = Authorize {
-            challenge_plus_one: Some(challenge + 1),
-            ..first
-        };
+        assert_eq!(first, Authorize { nonce: first.nonce, challenge_plus_one: None });
+        let answer = Authorize { challenge_plus_one: Some(challenge + 1), ..first };
         assert_eq!(second, answer);
-        assert_eq!(
-            ticket.authorizer(GLOBAL_ID, bit, &answer).unwrap(),
-            hex(proof)
-        );
+        assert_eq!(ticket.authorizer(GLOBAL_ID, bit, &answer).unwrap(), hex(proof));
         let reply: AuthorizeReply = key.open_from(&mut Reader::new(&hex(done))).unwrap();
         assert_eq!(reply.nonce_plus_one, answer.nonce + 1);
         assert_eq!(reply.connection_secret.len(), secret_len);

@@ -50,26 +50,15 @@ impl MonConnector {
     ) -> Self {
         let method = config.methods.first().copied().unwrap_or(METHOD_CEPHX);
         let needed = previous.needed(now, config.want);
-        let grant = MonGrant {
-            server_challenge: 0,
-            ..previous.clone()
-        };
-        Self {
-            config,
-            grant,
-            rng: ChaCha20Rng::from_seed(seed),
-            method,
-            needed,
-        }
+        let grant = MonGrant { server_challenge: 0, ..previous.clone() };
+        Self { config, grant, rng: ChaCha20Rng::from_seed(seed), method, needed }
     }
 }
 
 impl ConnectAuth for MonConnector {
     fn request(&mut self) -> AuthRequest {
-        let hello = MonHello {
-            name: self.config.principal.name.clone(),
-            global_id: self.grant.global_id,
-        };
+        let hello =
+            MonHello { name: self.config.principal.name.clone(), global_id: self.grant.global_id };
         AuthRequest {
             method: self.method,
             modes: modes_for(self.method, &self.config.modes),
@@ -84,22 +73,13 @@ impl ConnectAuth for MonConnector {
         allowed_methods: &[u32],
         _allowed_modes: &[u32],
     ) -> Result<AuthRequest, AuthError> {
-        let mut later = self
-            .config
-            .methods
-            .iter()
-            .skip_while(|&&m| m != self.method)
-            .skip(1);
+        let mut later = self.config.methods.iter().skip_while(|&&m| m != self.method).skip(1);
         match later.find(|m| allowed_methods.contains(m)) {
             Some(&next) => {
                 self.method = next;
                 Ok(self.request())
             }
-            None => Err(AuthError::Refused {
-                method,
-                result,
-                allowed: allowed_methods.to_vec(),
-            }),
+            None => Err(AuthError::Refused { method, result, allowed: allowed_methods.to_vec() }),
         }
     }
 
@@ -109,8 +89,7 @@ impl ConnectAuth for MonConnector {
         }
         let key = &self.config.principal.key;
         let challenge = self.grant.server_challenge;
-        self.grant
-            .authenticate_request(challenge, self.needed, key, &mut self.rng)
+        self.grant.authenticate_request(challenge, self.needed, key, &mut self.rng)
     }
 
     fn done(
@@ -125,10 +104,7 @@ impl ConnectAuth for MonConnector {
         grant.global_id = global_id;
         grant.method = self.method;
         if self.method == METHOD_NONE {
-            return Ok(ConnectDone {
-                grant: Some(Box::new(grant)),
-                ..ConnectDone::default()
-            });
+            return Ok(ConnectDone { grant: Some(Box::new(grant)), ..ConnectDone::default() });
         }
         let mut r = Reader::new(payload);
         let header = ResponseHeader::decode(&mut r)?;
@@ -144,16 +120,9 @@ impl ConnectAuth for MonConnector {
         if connection_secret.len() < mode.secret_len() {
             return Err(AuthError::BadProof);
         }
-        let auth = grant
-            .tickets
-            .get(&AUTH)
-            .ok_or(AuthError::NoTicket { service: AUTH })?;
+        let auth = grant.tickets.get(&AUTH).ok_or(AuthError::NoTicket { service: AUTH })?;
         let session_key = auth.session_key.clone();
-        Ok(ConnectDone {
-            session_key,
-            connection_secret,
-            grant: Some(Box::new(grant)),
-        })
+        Ok(ConnectDone { session_key, connection_secret, grant: Some(Box::new(grant)) })
     }
 }
 
@@ -193,22 +162,12 @@ impl ServiceConnector {
         let credential = if grant.method == METHOD_NONE {
             Credential::None(name.clone())
         } else {
-            let ticket = grant
-                .tickets
-                .get(&service)
-                .ok_or(AuthError::NoTicket { service })?;
+            let ticket = grant.tickets.get(&service).ok_or(AuthError::NoTicket { service })?;
             Credential::Ticket(ticket.clone())
         };
         let nonce = ChaCha20Rng::from_seed(seed).next_u64();
         let global_id = grant.global_id;
-        Ok(Self {
-            service,
-            global_id,
-            credential,
-            modes,
-            nonce,
-            challenged: false,
-        })
+        Ok(Self { service, global_id, credential, modes, nonce, challenged: false })
     }
 
     fn method(&self) -> u32 {
@@ -221,10 +180,7 @@ impl ServiceConnector {
     fn authorizer(&self, challenge_plus_one: Option<u64>) -> Result<Vec<u8>, AuthError> {
         match &self.credential {
             Credential::Ticket(ticket) => {
-                let authorize = Authorize {
-                    nonce: self.nonce,
-                    challenge_plus_one,
-                };
+                let authorize = Authorize { nonce: self.nonce, challenge_plus_one };
                 ticket.authorizer(self.global_id, self.service, &authorize)
             }
             Credential::None(name) => {
@@ -241,11 +197,7 @@ impl ConnectAuth for ServiceConnector {
     fn request(&mut self) -> AuthRequest {
         // A session key from a decoded ticket always encrypts; an empty payload is refused.
         let payload = self.authorizer(None).unwrap_or_default();
-        AuthRequest {
-            method: self.method(),
-            modes: modes_for(self.method(), &self.modes),
-            payload,
-        }
+        AuthRequest { method: self.method(), modes: modes_for(self.method(), &self.modes), payload }
     }
 
     fn bad_method(
@@ -255,11 +207,7 @@ impl ConnectAuth for ServiceConnector {
         allowed_methods: &[u32],
         _allowed_modes: &[u32],
     ) -> Result<AuthRequest, AuthError> {
-        Err(AuthError::Refused {
-            method,
-            result,
-            allowed: allowed_methods.to_vec(),
-        })
+        Err(AuthError::Refused { method, result, allowed: allowed_methods.to_vec() })
     }
 
     fn more(&mut self, payload: &[u8]) -> Result<Vec<u8>, AuthError> {

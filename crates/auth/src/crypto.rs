@@ -68,18 +68,12 @@ impl CryptoKey {
     }
 
     pub fn from_secret(created: WallTime, secret: [u8; AES_KEY_LEN]) -> Self {
-        Self {
-            type_: CRYPTO_AES,
-            created,
-            secret: Bytes::copy_from_slice(&secret),
-        }
+        Self { type_: CRYPTO_AES, created, secret: Bytes::copy_from_slice(&secret) }
     }
 
     /// Parses the text form, as it stands in a keyring after `key = `.
     pub fn from_base64(text: &str) -> Result<Self, CryptoError> {
-        let raw = BASE64
-            .decode(text.trim())
-            .map_err(|_| CryptoError::BadKey)?;
+        let raw = BASE64.decode(text.trim()).map_err(|_| CryptoError::BadKey)?;
         let mut r = Reader::new(&raw);
         let key = Self::decode(&mut r).map_err(|_| CryptoError::BadKey)?;
         if key.is_empty() || !r.is_empty() {
@@ -108,9 +102,7 @@ impl CryptoKey {
 
     pub fn decrypt(&self, sealed: &[u8]) -> Result<Vec<u8>, CryptoError> {
         let cipher = cbc::Decryptor::<Aes128>::new(&self.aes_key()?.into(), &AES_IV.into());
-        cipher
-            .decrypt_padded_vec::<Pkcs7>(sealed)
-            .map_err(|_| CryptoError::Decrypt)
+        cipher.decrypt_padded_vec::<Pkcs7>(sealed).map_err(|_| CryptoError::Decrypt)
     }
 
     /// Encrypts `value` in the cephx envelope; the result carries no length
@@ -156,11 +148,7 @@ impl CryptoKey {
 
 impl fmt::Debug for CryptoKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_empty() {
-            "CryptoKey(none)"
-        } else {
-            "CryptoKey(..)"
-        })
+        f.write_str(if self.is_empty() { "CryptoKey(none)" } else { "CryptoKey(..)" })
     }
 }
 
@@ -184,23 +172,13 @@ impl Decode for CryptoKey {
             0 => len == 0,
             CRYPTO_AES => len >= AES_KEY_LEN,
             _ => {
-                return Err(DecodeError::Invalid {
-                    what: "key type",
-                    value: type_.into(),
-                });
+                return Err(DecodeError::Invalid { what: "key type", value: type_.into() });
             }
         };
         if !fits {
-            return Err(DecodeError::Invalid {
-                what: "key length",
-                value: len as u64,
-            });
+            return Err(DecodeError::Invalid { what: "key length", value: len as u64 });
         }
-        Ok(Self {
-            type_,
-            created,
-            secret,
-        })
+        Ok(Self { type_, created, secret })
     }
 }
 
@@ -231,18 +209,8 @@ mod tests {
         assert_eq!(format!("{key:?}"), "CryptoKey(..)");
         let odd = "AQBaaaaaaaaaaRAAaaaaaaaaaaaaaaaaaaaaaa==";
         assert!(CryptoKey::from_base64(odd).is_ok());
-        for bad in [
-            "",
-            "AQ==",
-            "AQDDaAJrKj6vFBAAHqOaMaRSzC//WW/gci49",
-            "!",
-            "AAA=",
-        ] {
-            assert_eq!(
-                CryptoKey::from_base64(bad),
-                Err(CryptoError::BadKey),
-                "{bad}"
-            );
+        for bad in ["", "AQ==", "AQDDaAJrKj6vFBAAHqOaMaRSzC//WW/gci49", "!", "AAA="] {
+            assert_eq!(CryptoKey::from_base64(bad), Err(CryptoError::BadKey), "{bad}");
         }
     }
 

@@ -81,10 +81,7 @@ pub fn auth_accept_mon(data: &[u8]) {
 
 /// A service's acceptor, with the payload as authorizer and as what a ticket holds.
 pub fn auth_accept_service(data: &[u8]) {
-    let secrets = ServiceSecrets {
-        rotating: rotating(),
-        own_key: Some(key()),
-    };
+    let secrets = ServiceSecrets { rotating: rotating(), own_key: Some(key()) };
     let config = ServiceAuthConfig::cephx(EntityType::OSD);
     let mut acceptor = ServiceAcceptor::new(config, Arc::new(secrets), [0; 32]);
     acceptor.request(NOW, METHOD_CEPHX, &[1, 2], data);
@@ -93,11 +90,7 @@ pub fn auth_accept_service(data: &[u8]) {
         let mut authorizer = vec![MODE_AUTHORIZER];
         7u64.encode(&mut authorizer, Features::PACIFIC);
         4u32.encode(&mut authorizer, Features::PACIFIC);
-        TicketBlob {
-            secret_id: SECRET_ID,
-            blob,
-        }
-        .encode(&mut authorizer, Features::PACIFIC);
+        TicketBlob { secret_id: SECRET_ID, blob }.encode(&mut authorizer, Features::PACIFIC);
         acceptor.request(NOW, METHOD_CEPHX, &[1, 2], &authorizer);
     }
 }
@@ -105,10 +98,7 @@ pub fn auth_accept_service(data: &[u8]) {
 /// A connecting client: the payload as AUTH_DONE, and as the reply to an `auth` message.
 pub fn auth_connect(data: &[u8]) {
     let config = MonConnectConfig {
-        principal: Principal {
-            name: EntityNameStr::new(EntityType::CLIENT, "a"),
-            key: key(),
-        },
+        principal: Principal { name: EntityNameStr::new(EntityType::CLIENT, "a"), key: key() },
         methods: vec![METHOD_CEPHX],
         modes: vec![ConMode::Crc],
         want: 53,
@@ -118,17 +108,10 @@ pub fn auth_connect(data: &[u8]) {
     let _ = connector.more(data);
     let _ = connector.more(&[1; 9]);
     let _ = connector.done(NOW, 1, ConMode::Crc, data);
-    let ticket = Ticket {
-        session_key: key(),
-        blob: TicketBlob::default(),
-        renew_after: NOW,
-        expires: NOW,
-    };
-    let mut grant = MonGrant {
-        method: METHOD_CEPHX,
-        tickets: [(32, ticket)].into(),
-        ..MonGrant::default()
-    };
+    let ticket =
+        Ticket { session_key: key(), blob: TicketBlob::default(), renew_after: NOW, expires: NOW };
+    let mut grant =
+        MonGrant { method: METHOD_CEPHX, tickets: [(32, ticket)].into(), ..MonGrant::default() };
     let _ = grant.handle_reply(NOW, &key(), data);
 }
 
@@ -162,14 +145,8 @@ fn key() -> CryptoKey {
 }
 
 fn rotating() -> RotatingSecrets {
-    let secret = ExpiringKey {
-        key: key(),
-        expires: NOW * 2,
-    };
-    RotatingSecrets {
-        secrets: [(SECRET_ID, secret)].into(),
-        max_ver: SECRET_ID,
-    }
+    let secret = ExpiringKey { key: key(), expires: NOW * 2 };
+    RotatingSecrets { secrets: [(SECRET_ID, secret)].into(), max_ver: SECRET_ID }
 }
 
 #[cfg(test)]

@@ -42,10 +42,7 @@ impl Decode for TicketBlob {
     const MIN_SIZE: usize = 13;
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.u8()?;
-        Ok(Self {
-            secret_id: r.u64()?,
-            blob: r.blob("ticket")?.to_vec(),
-        })
+        Ok(Self { secret_id: r.u64()?, blob: r.blob("ticket")?.to_vec() })
     }
 }
 
@@ -66,11 +63,7 @@ impl Ticket {
         service: u32,
         authorize: &Authorize,
     ) -> Result<Vec<u8>, AuthError> {
-        let head = AuthorizerHead {
-            global_id,
-            service,
-            ticket: self.blob.clone(),
-        };
+        let head = AuthorizerHead { global_id, service, ticket: self.blob.clone() };
         let mut out = head.to_bytes(F);
         self.session_key.seal_into(authorize, &mut out)?;
         Ok(out)
@@ -115,13 +108,7 @@ impl MonGrant {
 
     /// When [`needed`](Self::needed) can next turn non-empty.
     pub fn renew_at(&self, want: u32) -> Option<WallTime> {
-        services(want)
-            .map(|s| {
-                self.tickets
-                    .get(&s)
-                    .map_or(Duration::ZERO, |t| t.renew_after)
-            })
-            .min()
+        services(want).map(|s| self.tickets.get(&s).map_or(Duration::ZERO, |t| t.renew_after)).min()
     }
 
     /// Payload of an `auth` message on the open session that renews what is due.
@@ -136,15 +123,9 @@ impl MonGrant {
         if needed & AUTH != 0 {
             return self.authenticate_request(self.server_challenge, needed, key, rng);
         }
-        let auth = self
-            .tickets
-            .get(&AUTH)
-            .ok_or(AuthError::NoTicket { service: AUTH })?;
+        let auth = self.tickets.get(&AUTH).ok_or(AuthError::NoTicket { service: AUTH })?;
         let mut out = GET_PRINCIPAL_SESSION_KEY.to_bytes(F);
-        let authorize = Authorize {
-            nonce: rng.next_u64(),
-            challenge_plus_one: None,
-        };
+        let authorize = Authorize { nonce: rng.next_u64(), challenge_plus_one: None };
         out.extend(auth.authorizer(self.global_id, AUTH, &authorize)?);
         1u8.encode(&mut out, F);
         needed.encode(&mut out, F);
@@ -171,10 +152,7 @@ impl MonGrant {
         match header.request_type {
             GET_ROTATING_KEY => Ok(AuthReplyContent::Rotating(key.open_from(&mut r)?)),
             GET_PRINCIPAL_SESSION_KEY => {
-                let auth = self
-                    .tickets
-                    .get(&AUTH)
-                    .ok_or(AuthError::NoTicket { service: AUTH })?;
+                let auth = self.tickets.get(&AUTH).ok_or(AuthError::NoTicket { service: AUTH })?;
                 let session_key = auth.session_key.clone();
                 self.take_tickets(now, &session_key, &mut r)?;
                 Ok(AuthReplyContent::Tickets)
@@ -184,11 +162,9 @@ impl MonGrant {
                 self.take_extras(now, &mut r)?;
                 Ok(AuthReplyContent::Tickets)
             }
-            other => Err(DecodeError::Invalid {
-                what: "cephx reply type",
-                value: other.into(),
+            other => {
+                Err(DecodeError::Invalid { what: "cephx reply type", value: other.into() }.into())
             }
-            .into()),
         }
     }
 
@@ -204,11 +180,7 @@ impl MonGrant {
         let request = Authenticate {
             client_challenge,
             proof: challenge_proof(key, server_challenge, client_challenge)?,
-            old_ticket: self
-                .tickets
-                .get(&AUTH)
-                .map(|t| t.blob.clone())
-                .unwrap_or_default(),
+            old_ticket: self.tickets.get(&AUTH).map(|t| t.blob.clone()).unwrap_or_default(),
             services: needed | AUTH,
             may_omit_old_ticket: false,
         };
@@ -231,10 +203,7 @@ impl MonGrant {
             r.u8()?;
             let grant: ServiceTicket = key.open_from(r)?;
             let blob = if r.u8()? != 0 {
-                let old = self
-                    .tickets
-                    .get(&service)
-                    .ok_or(AuthError::NoTicket { service })?;
+                let old = self.tickets.get(&service).ok_or(AuthError::NoTicket { service })?;
                 old.session_key.open_from::<Blob>(r)?.0
             } else {
                 r.blob("ticket")?.to_vec()
@@ -261,17 +230,12 @@ impl MonGrant {
         if r.is_empty() {
             return Ok(Vec::new());
         }
-        let auth = self
-            .tickets
-            .get(&AUTH)
-            .ok_or(AuthError::NoTicket { service: AUTH })?;
+        let auth = self.tickets.get(&AUTH).ok_or(AuthError::NoTicket { service: AUTH })?;
         let session_key = auth.session_key.clone();
         let sealed_secret = r.blob("connection secret")?;
         let mut secret = Vec::new();
         if !sealed_secret.is_empty() {
-            secret = session_key
-                .open_from::<Blob>(&mut Reader::new(sealed_secret))?
-                .0;
+            secret = session_key.open_from::<Blob>(&mut Reader::new(sealed_secret))?.0;
         }
         let extra = r.blob("extra tickets")?;
         if !extra.is_empty() {
@@ -289,7 +253,5 @@ pub struct Principal {
 }
 
 fn services(mask: u32) -> impl Iterator<Item = u32> {
-    (0..u32::BITS)
-        .map(|bit| 1 << bit)
-        .filter(move |s| mask & s != 0)
+    (0..u32::BITS).map(|bit| 1 << bit).filter(move |s| mask & s != 0)
 }

@@ -44,10 +44,7 @@ impl ConMode {
 
     /// The first of the peer's preferences that is allowed here.
     pub fn pick(preferred: &[u32], allowed: &[Self]) -> Option<Self> {
-        preferred
-            .iter()
-            .filter_map(|&m| Self::from_wire(m))
-            .find(|m| allowed.contains(m))
+        preferred.iter().filter_map(|&m| Self::from_wire(m)).find(|m| allowed.contains(m))
     }
 
     /// Bytes of connection secret that the mode needs.
@@ -76,11 +73,7 @@ pub enum AcceptStep {
     /// AUTH_DONE; the session is authenticated.
     Done(AcceptDone),
     /// AUTH_BAD_METHOD. The peer may try again on the same connection.
-    Bad {
-        result: i32,
-        allowed_methods: Vec<u32>,
-        allowed_modes: Vec<u32>,
-    },
+    Bad { result: i32, allowed_methods: Vec<u32>, allowed_modes: Vec<u32> },
 }
 
 /// A finished handshake, accepting side.
@@ -162,11 +155,7 @@ pub struct ConnectDone {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     #[error("the server refused method {method} with {result}; it allows {allowed:?}")]
-    Refused {
-        method: u32,
-        result: i32,
-        allowed: Vec<u32>,
-    },
+    Refused { method: u32, result: i32, allowed: Vec<u32> },
     #[error("the server answered with error {0}")]
     Status(i32),
     #[error("the server's proof is wrong: it does not hold the shared key")]
@@ -194,8 +183,6 @@ impl fmt::Debug for AcceptDone {
 
 impl fmt::Debug for ConnectDone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectDone")
-            .field("grant", &self.grant)
-            .finish_non_exhaustive()
+        f.debug_struct("ConnectDone").field("grant", &self.grant).finish_non_exhaustive()
     }
 }

@@ -57,26 +57,15 @@ impl Keyring {
                 continue;
             }
             if let Some(name) = content.strip_prefix('[') {
-                let name = name
-                    .strip_suffix(']')
-                    .ok_or(KeyringError::Syntax { line })?
-                    .trim();
-                let name: EntityNameStr = name.parse().map_err(|_| KeyringError::Name {
-                    line,
-                    name: name.to_owned(),
-                })?;
+                let name = name.strip_suffix(']').ok_or(KeyringError::Syntax { line })?.trim();
+                let name: EntityNameStr =
+                    name.parse().map_err(|_| KeyringError::Name { line, name: name.to_owned() })?;
                 keyring.entities.entry(name.clone()).or_default();
                 current = Some(name);
                 continue;
             }
-            let (field, value) = content
-                .split_once('=')
-                .ok_or(KeyringError::Syntax { line })?;
-            let field = field
-                .split_whitespace()
-                .collect::<Vec<_>>()
-                .join(" ")
-                .replace('_', " ");
+            let (field, value) = content.split_once('=').ok_or(KeyringError::Syntax { line })?;
+            let field = field.split_whitespace().collect::<Vec<_>>().join(" ").replace('_', " ");
             let entity = current.as_ref().and_then(|n| keyring.entities.get_mut(n));
             let Some(entity) = entity else {
                 return Err(KeyringError::NoSection { line, field });
@@ -96,10 +85,7 @@ impl Keyring {
 
     /// The text form of all entities, in Ceph's order.
     pub fn format(&self) -> String {
-        self.entities
-            .iter()
-            .map(|(name, auth)| format_entity(name, auth))
-            .collect()
+        self.entities.iter().map(|(name, auth)| format_entity(name, auth)).collect()
     }
 }
 
@@ -147,10 +133,7 @@ fn strip_comment(line: &str) -> &str {
 
 /// Removes enclosing double quotes and the backslash before a quote, the only one that Ceph adds.
 fn unquote(value: &str) -> String {
-    let inner = value
-        .strip_prefix('"')
-        .and_then(|v| v.strip_suffix('"'))
-        .unwrap_or(value);
+    let inner = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
     inner.replace("\\\"", "\"")
 }
 
@@ -172,10 +155,7 @@ mod tests {
     fn the_text_of_a_real_monitor_survives() {
         let keyring = Keyring::parse(REAL).unwrap();
         let auth = keyring.get(&"client.auth-kat".parse().unwrap()).unwrap();
-        assert_eq!(
-            auth.caps_for("osd"),
-            "allow rwx pool=auth-kat namespace=\"a b\""
-        );
+        assert_eq!(auth.caps_for("osd"), "allow rwx pool=auth-kat namespace=\"a b\"");
         assert_eq!(auth.caps_for("mgr"), "");
         assert_eq!(keyring.format(), REAL);
         let key = CryptoKey::from_base64("AQDAaAJrOhw2IBAAejjImqctIRb/YEem9jxvpQ==").unwrap();
@@ -185,12 +165,8 @@ mod tests {
     #[test]
     fn sections_print_in_order_of_type() {
         let text = "[client.a]\n[mgr.x]\n[osd.10]\n[osd.2]\n[mon.]\n";
-        let names: Vec<_> = Keyring::parse(text)
-            .unwrap()
-            .entities
-            .keys()
-            .map(ToString::to_string)
-            .collect();
+        let names: Vec<_> =
+            Keyring::parse(text).unwrap().entities.keys().map(ToString::to_string).collect();
         assert_eq!(names, ["mon.", "osd.10", "osd.2", "client.a", "mgr.x"]);
     }
 
@@ -200,10 +176,7 @@ mod tests {
             caps_osd = allow rw ; hi\n  caps   mgr = \"allow r\" # foo\n\tauid = 0\n";
         let keyring = Keyring::parse(text).unwrap();
         let auth = keyring.get(&"client.k".parse().unwrap()).unwrap();
-        assert_eq!(
-            (auth.caps_for("osd"), auth.caps_for("mgr")),
-            ("allow rw", "allow r")
-        );
+        assert_eq!((auth.caps_for("osd"), auth.caps_for("mgr")), ("allow rw", "allow r"));
     }
 
     #[test]
@@ -214,10 +187,7 @@ mod tests {
         assert_eq!(error("[osd.1]\nkey = x"), "line 2: not a base64 cephx key");
         let field = "line 2: unknown field `keys`; expected `key` or `caps <service>`";
         assert_eq!(error("[osd.1]\nkeys = x"), field);
-        assert_eq!(
-            error("[osd.1"),
-            "line 1: expected `[entity]` or `name = value`"
-        );
+        assert_eq!(error("[osd.1"), "line 1: expected `[entity]` or `name = value`");
         assert_eq!(Keyring::parse_bytes(&[0xff]), Err(KeyringError::Utf8));
     }
 

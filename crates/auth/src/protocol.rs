@@ -52,15 +52,9 @@ impl MonHello {
         let mut r = Reader::new(payload);
         let mode = r.u8()?;
         if !(MODE_MON..=MODE_MON_MAX).contains(&mode) {
-            return Err(DecodeError::Invalid {
-                what: "auth mode",
-                value: mode.into(),
-            });
+            return Err(DecodeError::Invalid { what: "auth mode", value: mode.into() });
         }
-        Ok(Self {
-            name: Decode::decode(&mut r)?,
-            global_id: r.u64()?,
-        })
+        Ok(Self { name: Decode::decode(&mut r)?, global_id: r.u64()? })
     }
 }
 
@@ -96,10 +90,7 @@ impl Encode for ResponseHeader {
 
 impl Decode for ResponseHeader {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            request_type: r.u16()?,
-            status: r.i32()?,
-        })
+        Ok(Self { request_type: r.u16()?, status: r.i32()? })
     }
 }
 
@@ -170,10 +161,7 @@ impl Encode for ServiceTicket {
 impl Decode for ServiceTicket {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.u8()?;
-        Ok(Self {
-            session_key: Decode::decode(r)?,
-            validity: decode_time(r)?,
-        })
+        Ok(Self { session_key: Decode::decode(r)?, validity: decode_time(r)? })
     }
 }
 
@@ -232,11 +220,7 @@ impl Encode for AuthCapsInfo {
     fn encode(&self, out: &mut Vec<u8>, f: Features) {
         1u8.encode(out, f);
         self.allow_all.encode(out, f);
-        let inner = if self.text.is_empty() {
-            Vec::new()
-        } else {
-            self.text.to_bytes(f)
-        };
+        let inner = if self.text.is_empty() { Vec::new() } else { self.text.to_bytes(f) };
         inner.as_slice().encode(out, f);
     }
 }
@@ -246,11 +230,7 @@ impl Decode for AuthCapsInfo {
         r.u8()?;
         let allow_all = bool::decode(r)?;
         let inner = r.blob("caps")?;
-        let text = if inner.is_empty() {
-            String::new()
-        } else {
-            String::from_bytes(inner)?
-        };
+        let text = if inner.is_empty() { String::new() } else { String::from_bytes(inner)? };
         Ok(Self { allow_all, text })
     }
 }
@@ -273,10 +253,7 @@ impl Encode for ServiceTicketInfo {
 impl Decode for ServiceTicketInfo {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.u8()?;
-        Ok(Self {
-            ticket: Decode::decode(r)?,
-            session_key: Decode::decode(r)?,
-        })
+        Ok(Self { ticket: Decode::decode(r)?, session_key: Decode::decode(r)? })
     }
 }
 
@@ -300,11 +277,7 @@ impl Encode for AuthorizerHead {
 impl Decode for AuthorizerHead {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.u8()?;
-        Ok(Self {
-            global_id: r.u64()?,
-            service: r.u32()?,
-            ticket: Decode::decode(r)?,
-        })
+        Ok(Self { global_id: r.u64()?, service: r.u32()?, ticket: Decode::decode(r)? })
     }
 }
 
@@ -335,10 +308,7 @@ impl Decode for Authorize {
             let value = r.u64()?;
             challenge_plus_one = present.then_some(value);
         }
-        Ok(Self {
-            nonce,
-            challenge_plus_one,
-        })
+        Ok(Self { nonce, challenge_plus_one })
     }
 }
 
@@ -363,15 +333,8 @@ impl Decode for AuthorizeReply {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let version = r.u8()?;
         let nonce_plus_one = r.u64()?;
-        let secret = if version >= 2 {
-            r.blob("connection secret")?
-        } else {
-            &[]
-        };
-        Ok(Self {
-            nonce_plus_one,
-            connection_secret: secret.to_vec(),
-        })
+        let secret = if version >= 2 { r.blob("connection secret")? } else { &[] };
+        Ok(Self { nonce_plus_one, connection_secret: secret.to_vec() })
     }
 }
 

@@ -35,10 +35,7 @@ impl Decode for ExpiringKey {
     const MIN_SIZE: usize = 21;
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.u8()?;
-        Ok(Self {
-            key: Decode::decode(r)?,
-            expires: decode_time(r)?,
-        })
+        Ok(Self { key: Decode::decode(r)?, expires: decode_time(r)? })
     }
 }
 
@@ -101,10 +98,7 @@ impl RotatingSecrets {
                 None => now,
                 Some(newest) => newest.expires.max(now + ttl),
             };
-            let secret = ExpiringKey {
-                key: CryptoKey::generate(now, rng),
-                expires: from + ttl,
-            };
+            let secret = ExpiringKey { key: CryptoKey::generate(now, rng), expires: from + ttl };
             self.max_ver += 1;
             self.secrets.insert(self.max_ver, secret);
             while self.secrets.len() > KEEP {
@@ -127,10 +121,7 @@ impl Encode for RotatingSecrets {
 impl Decode for RotatingSecrets {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.u8()?;
-        Ok(Self {
-            secrets: Decode::decode(r)?,
-            max_ver: r.u64()?,
-        })
+        Ok(Self { secrets: Decode::decode(r)?, max_ver: r.u64()? })
     }
 }
 
@@ -160,9 +151,6 @@ mod tests {
         assert_eq!(s.sealing_key(start + 2 * HOUR, HOUR).unwrap().secret_id, 3);
         let late = s.sealing_key(start + 4 * HOUR - HOUR / 2, HOUR).unwrap();
         assert_eq!((late.secret_id, late.ttl), (4, HOUR / 2));
-        assert_eq!(
-            RotatingSecrets::from_bytes(&s.to_bytes(Features::PACIFIC)),
-            Ok(s)
-        );
+        assert_eq!(RotatingSecrets::from_bytes(&s.to_bytes(Features::PACIFIC)), Ok(s));
     }
 }

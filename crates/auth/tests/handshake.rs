@@ -42,45 +42,25 @@ struct World {
 impl World {
     fn new() -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(7);
-        let mut keys = Keys {
-            next_id: 4100,
-            ..Keys::default()
-        };
+        let mut keys = Keys { next_id: 4100, ..Keys::default() };
         let caps = |list: &[(&str, &str)]| {
-            list.iter()
-                .map(|(s, c)| (s.to_string(), c.to_string()))
-                .collect()
+            list.iter().map(|(s, c)| (s.to_string(), c.to_string())).collect()
         };
         for (name, list) in [
-            (
-                "client.admin",
-                &[("mon", "allow *"), ("osd", "allow *"), ("mgr", "allow *")][..],
-            ),
-            (
-                "client.ro",
-                &[("mon", "allow r"), ("osd", "allow r pool=p")],
-            ),
+            ("client.admin", &[("mon", "allow *"), ("osd", "allow *"), ("mgr", "allow *")][..]),
+            ("client.ro", &[("mon", "allow r"), ("osd", "allow r pool=p")]),
             ("client.nomon", &[("osd", "allow *")]),
             ("osd.0", &[("mon", "allow profile osd"), ("osd", "allow *")]),
         ] {
             let key = CryptoKey::generate(NOW, &mut rng);
-            keys.entities.insert(
-                name.parse().unwrap(),
-                EntityAuth {
-                    key,
-                    caps: caps(list),
-                },
-            );
+            keys.entities.insert(name.parse().unwrap(), EntityAuth { key, caps: caps(list) });
         }
         for service in [1, 2, 4, 16, 32] {
             let mut secrets = RotatingSecrets::default();
             secrets.rotate(NOW, if service == 32 { 72 * HOUR } else { HOUR }, &mut rng);
             keys.rotating.insert(EntityType(service), secrets);
         }
-        Self {
-            keys,
-            config: MonAuthConfig::default(),
-        }
+        Self { keys, config: MonAuthConfig::default() }
     }
 
     fn principal(&self, name: &str) -> Principal {
@@ -117,10 +97,7 @@ impl World {
 
     fn service(&self, type_: EntityType) -> ServiceAcceptor {
         let rotating = self.keys.rotating[&type_].clone();
-        let secrets = Arc::new(ServiceSecrets {
-            rotating,
-            own_key: None,
-        });
+        let secrets = Arc::new(ServiceSecrets { rotating, own_key: None });
         ServiceAcceptor::new(ServiceAuthConfig::cephx(type_), secrets, [5; 32])
     }
 }
@@ -148,17 +125,15 @@ fn run(
                 let end = c.done(now, d.global_id, d.mode, &d.payload);
                 return end.map(|e| (d, e)).map_err(Failed::Connector);
             }
-            AcceptStep::Bad {
-                result,
-                allowed_methods,
-                allowed_modes,
-            } => match c.bad_method(request.method, result, &allowed_methods, &allowed_modes) {
-                Ok(again) => {
-                    request = again;
-                    a.request(now, request.method, &request.modes, &request.payload)
+            AcceptStep::Bad { result, allowed_methods, allowed_modes } => {
+                match c.bad_method(request.method, result, &allowed_methods, &allowed_modes) {
+                    Ok(again) => {
+                        request = again;
+                        a.request(now, request.method, &request.modes, &request.payload)
+                    }
+                    Err(_) => return Err(Failed::Refused(result, allowed_methods)),
                 }
-                Err(_) => return Err(Failed::Refused(result, allowed_methods)),
-            },
+            }
         };
     }
 }
@@ -177,17 +152,11 @@ fn a_client_logs_in_and_gets_all_tickets() {
     let (server, client) = w.login("client.admin");
     assert_eq!(server.session_key, client.session_key);
     assert_eq!(server.connection_secret, client.connection_secret);
-    assert_eq!(
-        (server.connection_secret.len(), server.mode),
-        (64, ConMode::Secure)
-    );
+    assert_eq!((server.connection_secret.len(), server.mode), (64, ConMode::Secure));
     assert_eq!(server.peer.caps, "allow *");
     let grant = client.grant.unwrap();
     assert_eq!(grant.global_id, 4101);
-    assert_eq!(
-        grant.tickets.keys().copied().collect::<Vec<_>>(),
-        [1, 4, 16, 32]
-    );
+    assert_eq!(grant.tickets.keys().copied().collect::<Vec<_>>(), [1, 4, 16, 32]);
     assert_eq!(grant.tickets[&32].expires, NOW + 72 * HOUR);
     assert_eq!(grant.tickets[&4].renew_after, NOW + HOUR * 3 / 4);
     // The size that a real monitor sends for `client.admin`.
@@ -215,17 +184,11 @@ fn tickets_open_services_in_both_modes() {
 fn wrong_key_unknown_entity_and_missing_mon_caps_look_the_same() {
     let w = World::new();
     let mut stranger = w.connector("client.nobody", &MonGrant::default(), NOW);
-    assert_eq!(
-        refused(run(NOW, &mut stranger, &mut w.mon())),
-        (-13, vec![2])
-    );
+    assert_eq!(refused(run(NOW, &mut stranger, &mut w.mon())), (-13, vec![2]));
     let mut nomon = w.connector("client.nomon", &MonGrant::default(), NOW);
     assert_eq!(refused(run(NOW, &mut nomon, &mut w.mon())), (-13, vec![2]));
     let config = MonConnectConfig {
-        principal: Principal {
-            key: CryptoKey::from_secret(NOW, [1; 16]),
-            ..w.principal("osd.0")
-        },
+        principal: Principal { key: CryptoKey::from_secret(NOW, [1; 16]), ..w.principal("osd.0") },
         methods: vec![METHOD_CEPHX],
         modes: BOTH.to_vec(),
         want: WANT,
@@ -246,18 +209,9 @@ fn a_global_id_is_kept_with_its_ticket_only() {
     assert_ne!(renewed.tickets[&32], grant.tickets[&32]);
     assert_eq!(renewed.tickets[&4], grant.tickets[&4]);
 
-    let no_ticket = MonGrant {
-        global_id: grant.global_id,
-        ..MonGrant::default()
-    };
-    let stolen = MonGrant {
-        global_id: grant.global_id + 9,
-        ..grant.clone()
-    };
-    let unasked = MonGrant {
-        global_id: 0,
-        ..grant.clone()
-    };
+    let no_ticket = MonGrant { global_id: grant.global_id, ..MonGrant::default() };
+    let stolen = MonGrant { global_id: grant.global_id + 9, ..grant.clone() };
+    let unasked = MonGrant { global_id: 0, ..grant.clone() };
     for (previous, code) in [(no_ticket, -13), (stolen, -13), (unasked, -22)] {
         let mut c = w.connector("client.admin", &previous, NOW);
         assert_eq!(refused(run(NOW, &mut c, &mut w.mon())), (code, vec![2]));
@@ -276,11 +230,7 @@ fn expired_foreign_and_misdirected_tickets_are_refused() {
         ServiceConnector::new(service, grant, &name, BOTH.to_vec(), [6; 32]).unwrap()
     };
     let mut osd = w.service(EntityType::OSD);
-    let late = run(
-        NOW + HOUR,
-        &mut connector(EntityType::OSD, &grant),
-        &mut osd,
-    );
+    let late = run(NOW + HOUR, &mut connector(EntityType::OSD, &grant), &mut osd);
     assert_eq!(refused(late), (-13, vec![2]));
     let mut osd = w.service(EntityType::OSD);
     let misdirected = run(NOW, &mut connector(EntityType::MGR, &grant), &mut osd);
@@ -328,25 +278,13 @@ fn a_recorded_or_altered_authorizer_is_refused() {
     });
     let config = ServiceAuthConfig::cephx(EntityType::OSD);
     let mut other = ServiceAcceptor::new(config, secrets, [77; 32]);
-    assert!(matches!(
-        other.request(NOW, 2, &first.modes, &first.payload),
-        AcceptStep::More(_)
-    ));
-    assert!(matches!(
-        other.more(NOW, &proof),
-        AcceptStep::Bad { result: -13, .. }
-    ));
+    assert!(matches!(other.request(NOW, 2, &first.modes, &first.payload), AcceptStep::More(_)));
+    assert!(matches!(other.more(NOW, &proof), AcceptStep::Bad { result: -13, .. }));
 
     // The proof as the first frame only earns a challenge; a proof without a challenge nothing.
     let mut skip = w.service(EntityType::OSD);
-    assert!(matches!(
-        skip.more(NOW, &proof),
-        AcceptStep::Bad { result: -13, .. }
-    ));
-    assert!(matches!(
-        skip.request(NOW, 2, &[1], &proof),
-        AcceptStep::More(_)
-    ));
+    assert!(matches!(skip.more(NOW, &proof), AcceptStep::Bad { result: -13, .. }));
+    assert!(matches!(skip.request(NOW, 2, &[1], &proof), AcceptStep::More(_)));
 
     // Any flipped bit is refused, or at least never accepted as somebody else.
     for i in 0..proof.len() {
@@ -361,10 +299,7 @@ fn a_recorded_or_altered_authorizer_is_refused() {
         }
     }
     assert!(matches!(osd.more(NOW, &proof), AcceptStep::Done(_)));
-    assert!(matches!(
-        osd.more(NOW, &proof),
-        AcceptStep::Bad { result: -13, .. }
-    ));
+    assert!(matches!(osd.more(NOW, &proof), AcceptStep::Bad { result: -13, .. }));
 }
 
 #[test]
@@ -377,15 +312,11 @@ fn a_false_server_is_noticed() {
     c.request();
     assert!(c.more(&[0; 32]).is_err());
     assert!(c.done(NOW, 1, ConMode::Crc, &[]).is_err());
-    assert_eq!(
-        c.done(NOW, 1, ConMode::Secure, &[]).unwrap_err(),
-        AuthError::BadMode(2)
-    );
+    assert_eq!(c.done(NOW, 1, ConMode::Secure, &[]).unwrap_err(), AuthError::BadMode(2));
     let mut m = w.connector("client.admin", &MonGrant::default(), NOW);
     m.request();
     assert_eq!(
-        m.done(NOW, 1, ConMode::Crc, &[0, 1, 0, 0, 0, 0])
-            .unwrap_err(),
+        m.done(NOW, 1, ConMode::Crc, &[0, 1, 0, 0, 0, 0]).unwrap_err(),
         AuthError::OutOfOrder
     );
 }
@@ -406,10 +337,7 @@ fn tickets_are_renewed_on_the_open_session() {
     let (rc, reply) =
         handle_auth_message(&w.config, &w.keys, due, &mut rng, &server.peer, &request);
     assert_eq!(rc, 0);
-    assert_eq!(
-        grant.handle_reply(due, &key, &reply),
-        Ok(AuthReplyContent::Tickets)
-    );
+    assert_eq!(grant.handle_reply(due, &key, &reply), Ok(AuthReplyContent::Tickets));
     assert_eq!(grant.tickets[&4].expires, due + HOUR);
 
     let rotating = MonGrant::rotating_request();
@@ -417,10 +345,7 @@ fn tickets_are_renewed_on_the_open_session() {
         handle_auth_message(&w.config, &w.keys, due, &mut rng, &server.peer, &rotating);
     assert_eq!(rc, 0);
     let secrets = w.keys.rotating[&EntityType::OSD].clone();
-    assert_eq!(
-        grant.handle_reply(due, &key, &reply),
-        Ok(AuthReplyContent::Rotating(secrets))
-    );
+    assert_eq!(grant.handle_reply(due, &key, &reply), Ok(AuthReplyContent::Rotating(secrets)));
 
     // The AUTH ticket itself, hidden under its old session key.
     let due = NOW + 55 * HOUR;
@@ -433,10 +358,7 @@ fn tickets_are_renewed_on_the_open_session() {
     let (rc, reply) =
         handle_auth_message(&w.config, &w.keys, due, &mut rng, &server.peer, &request);
     assert_eq!(rc, 0);
-    assert_eq!(
-        grant.handle_reply(due, &key, &reply),
-        Ok(AuthReplyContent::Tickets)
-    );
+    assert_eq!(grant.handle_reply(due, &key, &reply), Ok(AuthReplyContent::Tickets));
     assert_ne!(grant.tickets[&32], old);
     assert_eq!(grant.needed(due, WANT), 0);
 
@@ -457,10 +379,7 @@ fn none_is_accepted_where_it_is_allowed() {
     assert_eq!(refused(run(NOW, &mut c, &mut w.mon())), (-95, vec![2]));
 
     w.config.service_methods = vec![METHOD_NONE];
-    let fallback = MonConnectConfig {
-        methods: vec![METHOD_CEPHX, METHOD_NONE],
-        ..config
-    };
+    let fallback = MonConnectConfig { methods: vec![METHOD_CEPHX, METHOD_NONE], ..config };
     let mut c = MonConnector::new(fallback, &MonGrant::default(), NOW, [1; 32]);
     let (server, client) = run(NOW, &mut c, &mut w.mon()).unwrap();
     assert!(server.peer.allow_all && server.session_key.is_empty());
@@ -479,30 +398,15 @@ fn none_is_accepted_where_it_is_allowed() {
     let mut c =
         ServiceConnector::new(EntityType::OSD, &grant, &name, BOTH.to_vec(), [6; 32]).unwrap();
     let (server, _) = run(NOW, &mut c, &mut osd).unwrap();
-    assert_eq!(
-        (server.global_id, server.peer.name),
-        (grant.global_id, name)
-    );
+    assert_eq!((server.global_id, server.peer.name), (grant.global_id, name));
 }
 
 #[test]
 fn a_mode_that_nobody_shares_is_refused() {
     let w = World::new();
     let mut mon = w.mon();
-    assert!(matches!(
-        mon.request(NOW, 2, &[7], &[10]),
-        AcceptStep::Bad { result: -95, .. }
-    ));
-    assert!(matches!(
-        mon.request(NOW, 2, &[1], &[]),
-        AcceptStep::Bad { result: -13, .. }
-    ));
-    assert!(matches!(
-        mon.request(NOW, 2, &[1], &[1, 2, 3]),
-        AcceptStep::Bad { result: -13, .. }
-    ));
-    assert!(matches!(
-        mon.more(NOW, &[]),
-        AcceptStep::Bad { result: -13, .. }
-    ));
+    assert!(matches!(mon.request(NOW, 2, &[7], &[10]), AcceptStep::Bad { result: -95, .. }));
+    assert!(matches!(mon.request(NOW, 2, &[1], &[]), AcceptStep::Bad { result: -13, .. }));
+    assert!(matches!(mon.request(NOW, 2, &[1], &[1, 2, 3]), AcceptStep::Bad { result: -13, .. }));
+    assert!(matches!(mon.more(NOW, &[]), AcceptStep::Bad { result: -13, .. }));
 }

@@ -86,41 +86,23 @@ impl Device {
 
     /// Opens and locks a device to be formatted; a file is made, and grown to `bytes`.
     pub fn create(path: impl AsRef<Path>, bytes: Option<u64>) -> Result<Device, DeviceError> {
-        let options = OpenOptions {
-            create: bytes.is_some(),
-            size: bytes,
-            ..Default::default()
-        };
+        let options = OpenOptions { create: bytes.is_some(), size: bytes, ..Default::default() };
         Device::open_with(path.as_ref(), options)
     }
 
     fn open_with(path: &Path, options: OpenOptions) -> Result<Device, DeviceError> {
-        let options = OpenOptions {
-            direct: true,
-            lock: true,
-            ..options
-        };
+        let options = OpenOptions { direct: true, lock: true, ..options };
         let file = File::open(path, &options).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => DeviceError::Locked { path: path.into() },
-            _ => DeviceError::Io {
-                path: path.into(),
-                source,
-            },
+            _ => DeviceError::Io { path: path.into(), source },
         })?;
-        let inner = Inner {
-            file,
-            path: path.into(),
-            faults: Cell::default(),
-            flush: RefCell::default(),
-        };
-        let device = Device {
-            inner: Rc::new(inner),
-        };
+        let inner =
+            Inner { file, path: path.into(), faults: Cell::default(), flush: RefCell::default() };
+        let device = Device { inner: Rc::new(inner) };
         match device.bytes()? {
-            bytes if bytes < DEVICE_BYTES_MIN => Err(DeviceError::TooSmall {
-                path: path.into(),
-                bytes,
-            }),
+            bytes if bytes < DEVICE_BYTES_MIN => {
+                Err(DeviceError::TooSmall { path: path.into(), bytes })
+            }
             _ => Ok(device),
         }
     }
@@ -144,20 +126,14 @@ impl Device {
     pub async fn superblock(&self) -> Result<Superblock, DeviceError> {
         let mut reason = SuperblockError::NotOurs;
         for offset in SUPERBLOCK_OFFSETS {
-            let block = self
-                .read(offset, SUPERBLOCK_LEN)
-                .await
-                .map_err(|e| self.error(e))?;
+            let block = self.read(offset, SUPERBLOCK_LEN).await.map_err(|e| self.error(e))?;
             match Superblock::decode(&block) {
                 Ok(sb) => return self.check_size(sb),
                 Err(SuperblockError::NotOurs) => {}
                 Err(e) => reason = e,
             }
         }
-        Err(DeviceError::Superblock {
-            path: self.inner.path.clone(),
-            reason,
-        })
+        Err(DeviceError::Superblock { path: self.inner.path.clone(), reason })
     }
 
     /// Writes both copies and makes them durable.
@@ -230,19 +206,15 @@ impl Device {
 
     fn check_size(&self, sb: Superblock) -> Result<Superblock, DeviceError> {
         match self.bytes()? {
-            bytes if bytes < sb.device_bytes => Err(DeviceError::TooSmall {
-                path: self.inner.path.clone(),
-                bytes,
-            }),
+            bytes if bytes < sb.device_bytes => {
+                Err(DeviceError::TooSmall { path: self.inner.path.clone(), bytes })
+            }
             _ => Ok(sb),
         }
     }
 
     fn error(&self, source: io::Error) -> DeviceError {
-        DeviceError::Io {
-            path: self.inner.path.clone(),
-            source,
-        }
+        DeviceError::Io { path: self.inner.path.clone(), source }
     }
 }
 

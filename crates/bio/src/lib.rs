@@ -30,9 +30,8 @@ pub mod fuzzing {
 
     /// WAL batch decoding, as if the header's checksum were right.
     pub fn wal_batch(data: &[u8]) {
-        let Some((mut header, body)) = data
-            .split_first_chunk::<{ crate::wal::HEADER_LEN }>()
-            .map(|(h, b)| (*h, b))
+        let Some((mut header, body)) =
+            data.split_first_chunk::<{ crate::wal::HEADER_LEN }>().map(|(h, b)| (*h, b))
         else {
             return;
         };

@@ -103,9 +103,7 @@ impl Superblock {
         if !bytes.starts_with(&MAGIC) {
             return Err(SuperblockError::NotOurs);
         }
-        let block = bytes
-            .get(..SUPERBLOCK_LEN)
-            .ok_or(SuperblockError::Damaged)?;
+        let block = bytes.get(..SUPERBLOCK_LEN).ok_or(SuperblockError::Damaged)?;
         let (body, crc) = block.split_at(SUPERBLOCK_LEN - 4);
         if crc != crc32c::crc32c(body).to_le_bytes() {
             return Err(SuperblockError::Damaged);
@@ -128,11 +126,7 @@ impl Superblock {
         let sound = sb.device_bytes >= DEVICE_BYTES_MIN
             && sb.wal_bytes.is_multiple_of(BLOCK)
             && (WAL_BYTES.0..=sb.device_bytes / 2).contains(&sb.wal_bytes);
-        if sound {
-            Ok(sb)
-        } else {
-            Err(SuperblockError::Damaged)
-        }
+        if sound { Ok(sb) } else { Err(SuperblockError::Damaged) }
     }
 
     /// Where the regions lie.
@@ -186,10 +180,7 @@ mod tests {
         };
         let bytes = sb.encode();
         assert_eq!(Superblock::decode(&bytes), Ok(sb));
-        assert_eq!(
-            Superblock::decode(&[0; 4096]),
-            Err(SuperblockError::NotOurs)
-        );
+        assert_eq!(Superblock::decode(&[0; 4096]), Err(SuperblockError::NotOurs));
         let mut other = bytes;
         other[40] ^= 1;
         assert_eq!(Superblock::decode(&other), Err(SuperblockError::Damaged));
@@ -197,10 +188,7 @@ mod tests {
         newer[8] = 9;
         let crc = crc32c::crc32c(&newer[..SUPERBLOCK_LEN - 4]).to_le_bytes();
         newer[SUPERBLOCK_LEN - 4..].copy_from_slice(&crc);
-        let refused = SuperblockError::Version {
-            found: 9,
-            features: 0,
-        };
+        let refused = SuperblockError::Version { found: 9, features: 0 };
         assert_eq!(Superblock::decode(&newer), Err(refused));
     }
 }

@@ -130,12 +130,7 @@ pub struct Ring {
 impl Ring {
     /// A ring of `bytes` with nothing in it, to be written from `offset` on.
     pub fn new(bytes: u64, offset: u64) -> Ring {
-        Ring {
-            bytes,
-            reached: offset,
-            head: offset,
-            used: 0,
-        }
+        Ring { bytes, reached: offset, head: offset, used: 0 }
     }
 
     /// Where the next batch goes if it fits, and the space it takes with what it skips.
@@ -220,10 +215,7 @@ mod tests {
         let (got, all) = header.records(&body);
         assert!(all && got.iter().zip(records).all(|(a, b)| a == b) && got.len() == 3);
         // The same records under another number are not accepted.
-        let other = BatchHeader {
-            number: 10,
-            ..header
-        };
+        let other = BatchHeader { number: 10, ..header };
         assert_eq!(other.records(&body), (vec![], false));
         // A damaged record ends the batch.
         let mut bad = body.to_vec();

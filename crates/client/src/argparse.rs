@@ -66,11 +66,7 @@ pub enum NoMatch {
     #[error("no valid command found; {} closest matches:\n{}", .closest.len(), .closest.join("\n"))]
     Unknown { closest: Vec<String> },
     #[error("Invalid command: {reason}\n{usage} :  {help}")]
-    Wrong {
-        reason: String,
-        usage: String,
-        help: String,
-    },
+    Wrong { reason: String, usage: String, help: String },
 }
 
 /// The daemon's answer is not a table of commands.
@@ -94,9 +90,7 @@ impl Descriptions {
         let table: Map<String, Value> =
             serde_json::from_slice(json).map_err(|_| BadDescriptions)?;
         let commands = table.values().map(Signature::parse);
-        Ok(Self {
-            commands: commands.collect::<Option<_>>().ok_or(BadDescriptions)?,
-        })
+        Ok(Self { commands: commands.collect::<Option<_>>().ok_or(BadDescriptions)? })
     }
 
     /// Finds the command that fits the words best.
@@ -121,11 +115,9 @@ impl Descriptions {
             }
         }
         Err(match failure {
-            Some((reason, signature)) => NoMatch::Wrong {
-                reason,
-                usage: signature.usage(),
-                help: signature.help.clone(),
-            },
+            Some((reason, signature)) => {
+                NoMatch::Wrong { reason, usage: signature.usage(), help: signature.help.clone() }
+            }
             None => NoMatch::Unknown {
                 closest: best
                     .iter()
@@ -433,14 +425,8 @@ mod tests {
         check("status", r#"{"prefix":"status"}"#);
         check("osd tree", r#"{"prefix":"osd tree"}"#);
         check("df detail", r#"{"prefix":"df","detail":"detail"}"#);
-        check(
-            "osd pool create p1 32",
-            r#"{"prefix":"osd pool create","pool":"p1","pg_num":32}"#,
-        );
-        check(
-            "osd pool get p1 all",
-            r#"{"prefix":"osd pool get","pool":"p1","var":"all"}"#,
-        );
+        check("osd pool create p1 32", r#"{"prefix":"osd pool create","pool":"p1","pg_num":32}"#);
+        check("osd pool get p1 all", r#"{"prefix":"osd pool get","pool":"p1","var":"all"}"#);
         check("osd set noout", r#"{"prefix":"osd set","key":"noout"}"#);
     }
 
@@ -460,10 +446,7 @@ mod tests {
     fn lists_and_typed_words() {
         check("osd out 1 2", r#"{"prefix":"osd out","ids":["1","2"]}"#);
         check("osd find osd.1", r#"{"prefix":"osd find","id":1}"#);
-        check(
-            "osd reweight 0 0.5",
-            r#"{"prefix":"osd reweight","id":0,"weight":0.5}"#,
-        );
+        check("osd reweight 0 0.5", r#"{"prefix":"osd reweight","id":0,"weight":0.5}"#);
         check(
             "auth get-or-create client.ro mon x osd y",
             r#"{"prefix":"auth get-or-create","entity":"client.ro","caps":["mon","x","osd","y"]}"#,
@@ -480,19 +463,13 @@ mod tests {
     fn errors_help() {
         let error = resolve("osd pool create").unwrap_err().to_string();
         assert!(error.starts_with("Invalid command: missing required parameter pool("));
-        assert!(
-            error.contains("\nosd pool create <pool> [<pg_num:int>]"),
-            "{error}"
-        );
+        assert!(error.contains("\nosd pool create <pool> [<pg_num:int>]"), "{error}");
         let error = resolve("osd reweight 0 heavy").unwrap_err();
         assert!(matches!(error, NoMatch::Wrong { .. }), "{error}");
         let NoMatch::Unknown { closest } = resolve("osd nonsense").unwrap_err() else {
             panic!("not unknown");
         };
-        assert!(
-            closest.iter().any(|c| c.starts_with("osd tree")),
-            "{closest:?}"
-        );
+        assert!(closest.iter().any(|c| c.starts_with("osd tree")), "{closest:?}");
         assert!(resolve("osd tree --nonsense").is_err());
         assert!(resolve("status now").is_err());
     }

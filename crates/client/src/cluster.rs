@@ -72,12 +72,8 @@ impl Cluster {
     pub async fn connect(config: ConnectConfig) -> Result<Self, Error> {
         let timeout = config.connect_timeout;
         let name = config.principal.name.clone();
-        let cluster = Self {
-            shared: Shared::start(config)?,
-        };
-        cluster
-            .shared
-            .with(|core, now| core.monc.subscribe(now, "osdmap", 0, true));
+        let cluster = Self { shared: Shared::start(config)? };
+        cluster.shared.with(|core, now| core.monc.subscribe(now, "osdmap", 0, true));
         let mut status = cluster.shared.status();
         let ready = status.wait_for(|s| s.refused.is_some() || s.connected && s.epoch > 0);
         let refused = match tokio::time::timeout(timeout, ready).await {
@@ -360,21 +356,13 @@ impl Cluster {
         let monmap = self.monmap().ok_or(Error::Closed)?;
         let info = monmap.mons.get(name).ok_or_else(no_such)?;
         let addr = info.public_addrs.msgr2().and_then(|a| a.addr);
-        let config = ConnectConfig {
-            mons: vec![addr.ok_or_else(no_such)?],
-            ..self.shared.config.clone()
-        };
-        let direct = Self {
-            shared: Shared::start(config)?,
-        };
+        let config =
+            ConnectConfig { mons: vec![addr.ok_or_else(no_such)?], ..self.shared.config.clone() };
+        let direct = Self { shared: Shared::start(config)? };
         let (sender, receiver) = oneshot::channel();
         direct.shared.with(|core, _| {
             let tid = 1;
-            let command = Command {
-                fsid: monmap.fsid,
-                cmd: vec![cmd],
-                inbl,
-            };
+            let command = Command { fsid: monmap.fsid, cmd: vec![cmd], inbl };
             core.tell_waiters.insert(tid, sender);
             core.monc.send(command.to_raw(tid, Features::PACIFIC));
         });
@@ -397,10 +385,7 @@ impl Cluster {
     }
 
     fn cancel_on_drop<F: FnOnce(&mut Core)>(&self, cancel: F) -> CancelOnDrop<'_, F> {
-        CancelOnDrop {
-            shared: &self.shared,
-            cancel: Some(cancel),
-        }
+        CancelOnDrop { shared: &self.shared, cancel: Some(cancel) }
     }
 }
 
@@ -409,9 +394,9 @@ async fn within<T>(
     future: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     match limit {
-        Some(limit) => tokio::time::timeout(limit, future)
-            .await
-            .unwrap_or(Err(Error::TimedOut(limit))),
+        Some(limit) => {
+            tokio::time::timeout(limit, future).await.unwrap_or(Err(Error::TimedOut(limit)))
+        }
         None => future.await,
     }
 }

@@ -20,10 +20,7 @@ pub enum ConfError {
     #[error("{path} cannot be read: {error}")]
     Unreadable { path: PathBuf, error: String },
     #[error("{path}: {error}")]
-    In {
-        path: PathBuf,
-        error: Box<ConfError>,
-    },
+    In { path: PathBuf, error: Box<ConfError> },
 }
 
 /// A parsed configuration file.
@@ -55,14 +52,10 @@ impl Conf {
     }
 
     pub fn load(path: &Path) -> Result<Self, ConfError> {
-        let text = std::fs::read_to_string(path).map_err(|e| ConfError::Unreadable {
-            path: path.to_owned(),
-            error: e.to_string(),
-        })?;
-        Self::parse(&text).map_err(|error| ConfError::In {
-            path: path.to_owned(),
-            error: Box::new(error),
-        })
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| ConfError::Unreadable { path: path.to_owned(), error: e.to_string() })?;
+        Self::parse(&text)
+            .map_err(|error| ConfError::In { path: path.to_owned(), error: Box::new(error) })
     }
 
     /// The file to read: the one asked for (`-c`, else `CEPH_CONF`), or the first that exists where
@@ -78,10 +71,7 @@ impl Conf {
         let etc = Path::new("/etc/ceph").join(&file);
         let home = std::env::var_os("HOME").map(|h| Path::new(&h).join(".ceph").join(&file));
         let here = PathBuf::from(&file);
-        [Some(etc), home, Some(here)]
-            .into_iter()
-            .flatten()
-            .find(|p| p.is_file())
+        [Some(etc), home, Some(here)].into_iter().flatten().find(|p| p.is_file())
     }
 
     /// Sets an option as if it were the last line of `[section]`: what command lines do.
@@ -92,11 +82,7 @@ impl Conf {
 
     /// The options as `name` sees them.
     pub fn of<'a>(&'a self, name: &'a EntityNameStr, cluster: &'a str) -> Options<'a> {
-        Options {
-            conf: self,
-            name,
-            cluster,
-        }
+        Options { conf: self, name, cluster }
     }
 
     /// Names of all sections.
@@ -174,10 +160,7 @@ pub fn hostname() -> String {
 /// `Mon-Host`, `mon host` and `mon_host` are one option.
 fn normal_key(key: &str) -> String {
     let words = key.split(|c: char| c.is_whitespace() || c == '_' || c == '-');
-    words
-        .filter(|w| !w.is_empty())
-        .collect::<Vec<_>>()
-        .join("_")
+    words.filter(|w| !w.is_empty()).collect::<Vec<_>>().join("_")
 }
 
 /// Lines with their numbers; one that ends in a backslash goes on in the next.
@@ -232,9 +215,7 @@ fn split_variable(text: &str) -> (&str, &str) {
     {
         return (name, rest);
     }
-    let end = text
-        .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -268,10 +249,7 @@ two
     #[test]
     fn the_most_special_section_wins() {
         assert_eq!(get("client.admin", "keyring").unwrap(), "/special/admin");
-        assert_eq!(
-            get("client.bob", "keyring").unwrap(),
-            "/k/ceph.client.bob.keyring"
-        );
+        assert_eq!(get("client.bob", "keyring").unwrap(), "/k/ceph.client.bob.keyring");
         assert_eq!(get("osd.1", "keyring"), None);
         assert_eq!(get("osd.1", "fsid").unwrap(), "1");
     }
@@ -279,10 +257,7 @@ two
     #[test]
     fn option_names_have_many_spellings() {
         for key in ["mon_host", "mon host", "mon-host", " mon  host "] {
-            assert_eq!(
-                get("client.admin", key).unwrap(),
-                "[v2:127.0.0.1:3300,v1:127.0.0.1:6789]"
-            );
+            assert_eq!(get("client.admin", key).unwrap(), "[v2:127.0.0.1:3300,v1:127.0.0.1:6789]");
         }
     }
 
@@ -290,14 +265,8 @@ two
     fn quotations_continuations_and_variables() {
         assert_eq!(get("osd.1", "quoted").unwrap(), "a # b");
         assert_eq!(get("osd.1", "long").unwrap(), "one two");
-        assert_eq!(
-            get("client.admin", "log file").unwrap(),
-            "/var/log/ceph-client.admin.log"
-        );
-        assert_eq!(
-            get("osd.1", "admin_socket").unwrap(),
-            "/run/osd/ceph-osd.1.asok"
-        );
+        assert_eq!(get("client.admin", "log file").unwrap(), "/var/log/ceph-client.admin.log");
+        assert_eq!(get("osd.1", "admin_socket").unwrap(), "/run/osd/ceph-osd.1.asok");
     }
 
     #[test]
@@ -311,14 +280,8 @@ two
 
     #[test]
     fn errors_name_the_line() {
-        assert_eq!(
-            Conf::parse("[global]\nnonsense"),
-            Err(ConfError::Syntax { line: 2 })
-        );
-        assert_eq!(
-            Conf::parse("a = \"x"),
-            Err(ConfError::Quotation { line: 1 })
-        );
+        assert_eq!(Conf::parse("[global]\nnonsense"), Err(ConfError::Syntax { line: 2 }));
+        assert_eq!(Conf::parse("a = \"x"), Err(ConfError::Quotation { line: 1 }));
         assert_eq!(Conf::parse("[x"), Err(ConfError::Syntax { line: 1 }));
     }
 }

@@ -162,9 +162,8 @@ fn resolve(host: &str) -> Result<Vec<SocketAddr>, SetupError> {
         Some((_, port)) if port.parse::<u16>().is_ok() => bare.to_owned(),
         _ => format!("{bare}:{MON_PORT}"),
     };
-    let found = with_port
-        .to_socket_addrs()
-        .map_err(|e| SetupError::MonHost(format!("{host}: {e}")))?;
+    let found =
+        with_port.to_socket_addrs().map_err(|e| SetupError::MonHost(format!("{host}: {e}")))?;
     Ok(found.collect())
 }
 
@@ -210,10 +209,7 @@ fn modes(options: Options<'_>, option: &'static str) -> Result<Option<Vec<ConMod
         .map(|word| match word {
             "crc" => Ok(ConMode::Crc),
             "secure" => Ok(ConMode::Secure),
-            other => Err(SetupError::Option {
-                option,
-                value: other.to_owned(),
-            }),
+            other => Err(SetupError::Option { option, value: other.to_owned() }),
         })
         .collect::<Result<_, _>>()?;
     Ok(Some(modes))
@@ -243,19 +239,11 @@ fn find_key(options: Options<'_>, name: &EntityNameStr) -> Result<CryptoKey, Set
     }
     let places = match std::env::var("CEPH_KEYRING") {
         Ok(keyring) if !keyring.is_empty() && options.get("keyring").is_none() => keyring,
-        _ => options
-            .get("keyring")
-            .unwrap_or_else(|| options.expand(KEYRINGS)),
+        _ => options.get("keyring").unwrap_or_else(|| options.expand(KEYRINGS)),
     };
-    let places: Vec<PathBuf> = places
-        .split([',', ';'])
-        .map(|p| PathBuf::from(p.trim()))
-        .collect();
+    let places: Vec<PathBuf> = places.split([',', ';']).map(|p| PathBuf::from(p.trim())).collect();
     let Some(path) = places.iter().find(|p| p.exists()).cloned() else {
-        return Err(SetupError::NoKeyring {
-            name: name.clone(),
-            looked_at: places,
-        });
+        return Err(SetupError::NoKeyring { name: name.clone(), looked_at: places });
     };
     let keyring = match Keyring::parse(&read(&path)?) {
         Ok(keyring) => keyring,
@@ -263,10 +251,7 @@ fn find_key(options: Options<'_>, name: &EntityNameStr) -> Result<CryptoKey, Set
     };
     match keyring.get(name) {
         Some(auth) if !auth.key.is_empty() => Ok(auth.key.clone()),
-        _ => Err(SetupError::NoKey {
-            path,
-            name: name.clone(),
-        }),
+        _ => Err(SetupError::NoKey { path, name: name.clone() }),
     }
 }
 
@@ -274,10 +259,8 @@ const KEYRINGS: &str = "/etc/ceph/$cluster.$name.keyring,/etc/ceph/$cluster.keyr
                         /etc/ceph/keyring,/etc/ceph/keyring.bin";
 
 fn read(path: &Path) -> Result<String, SetupError> {
-    std::fs::read_to_string(path).map_err(|e| SetupError::Unreadable {
-        path: path.to_owned(),
-        error: e.to_string(),
-    })
+    std::fs::read_to_string(path)
+        .map_err(|e| SetupError::Unreadable { path: path.to_owned(), error: e.to_string() })
 }
 
 /// How a client names itself to daemons: by its global id, or -1 before it has one.
@@ -300,10 +283,7 @@ mod tests {
 
     #[test]
     fn monitor_addresses() {
-        assert_eq!(
-            hosts("[v2:127.0.0.1:40000,v1:127.0.0.1:40001]"),
-            ["127.0.0.1:40000"]
-        );
+        assert_eq!(hosts("[v2:127.0.0.1:40000,v1:127.0.0.1:40001]"), ["127.0.0.1:40000"]);
         assert_eq!(
             hosts("10.0.0.1,10.0.0.2:3301 v2:[::1]:5"),
             ["10.0.0.1:3300", "10.0.0.2:3301", "[::1]:5"]
@@ -341,10 +321,7 @@ mod tests {
         assert_eq!(bob.service_modes, [ConMode::Secure]);
         assert_eq!(bob.osd_timeout, Some(Duration::from_millis(1500)));
         assert_eq!(bob.mon_timeout, None);
-        assert!(matches!(
-            config("client.eve"),
-            Err(Error::Setup(SetupError::NoKey { .. }))
-        ));
+        assert!(matches!(config("client.eve"), Err(Error::Setup(SetupError::NoKey { .. }))));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

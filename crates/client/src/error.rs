@@ -17,10 +17,7 @@ pub enum Error {
     Server(Errno),
     /// The cluster does not let us in.
     #[error("the cluster refused {name}: {error}")]
-    Auth {
-        name: EntityNameStr,
-        error: AuthError,
-    },
+    Auth { name: EntityNameStr, error: AuthError },
     /// A daemon sent what cannot be understood.
     #[error("a daemon misbehaved: {0}")]
     Peer(#[from] DecodeError),
@@ -49,10 +46,7 @@ pub enum SetupError {
     #[error("not a monitor address: {0}")]
     MonHost(String),
     #[error("no keyring for {name}; looked at {}", join(.looked_at))]
-    NoKeyring {
-        name: EntityNameStr,
-        looked_at: Vec<PathBuf>,
-    },
+    NoKeyring { name: EntityNameStr, looked_at: Vec<PathBuf> },
     #[error("keyring {path} has no key for {name}")]
     NoKey { path: PathBuf, name: EntityNameStr },
     #[error("keyring {path}: {error}")]

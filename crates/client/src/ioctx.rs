@@ -28,28 +28,17 @@ pub struct IoCtx {
 
 impl IoCtx {
     pub(crate) fn new(cluster: Cluster, pool: i64) -> Self {
-        Self {
-            cluster,
-            pool,
-            nspace: Bytes::new(),
-            key: Bytes::new(),
-        }
+        Self { cluster, pool, nspace: Bytes::new(), key: Bytes::new() }
     }
 
     /// The same pool, another namespace; `""` is the default one.
     pub fn with_namespace(&self, nspace: impl Into<Bytes>) -> Self {
-        Self {
-            nspace: nspace.into(),
-            ..self.clone()
-        }
+        Self { nspace: nspace.into(), ..self.clone() }
     }
 
     /// Objects are placed by `key` instead of by their names; `""` undoes it.
     pub fn with_locator(&self, key: impl Into<Bytes>) -> Self {
-        Self {
-            key: key.into(),
-            ..self.clone()
-        }
+        Self { key: key.into(), ..self.clone() }
     }
 
     pub fn cluster(&self) -> &Cluster {
@@ -66,9 +55,7 @@ impl IoCtx {
 
     /// Up to `length` bytes from `offset`; fewer at the end of the object. `length` 0 means all.
     pub async fn read(&self, oid: &str, offset: u64, length: u64) -> Result<Bytes, Error> {
-        let result = self
-            .execute(oid, ReadOp::new().read(offset, length))
-            .await?;
+        let result = self.execute(oid, ReadOp::new().read(offset, length)).await?;
         Ok(result.output(0)?.data.clone())
     }
 
@@ -121,8 +108,7 @@ impl IoCtx {
         name: &str,
         value: impl AsRef<[u8]>,
     ) -> Result<(), Error> {
-        self.change(oid, WriteOp::new().set_xattr(name, value))
-            .await
+        self.change(oid, WriteOp::new().set_xattr(name, value)).await
     }
 
     pub async fn rm_xattr(&self, oid: &str, name: &str) -> Result<(), Error> {
@@ -179,8 +165,7 @@ impl IoCtx {
     }
 
     pub async fn omap_set_header(&self, oid: &str, header: impl Into<Bytes>) -> Result<(), Error> {
-        self.change(oid, WriteOp::new().omap_set_header(header))
-            .await
+        self.change(oid, WriteOp::new().omap_set_header(header)).await
     }
 
     /// Carries out a compound write.
@@ -219,10 +204,7 @@ impl IoCtx {
             ..ObjectLocator::pool(self.pool)
         };
         OpRequest {
-            target: OpTarget::Object {
-                locator,
-                oid: Bytes::copy_from_slice(oid.as_bytes()),
-            },
+            target: OpTarget::Object { locator, oid: Bytes::copy_from_slice(oid.as_bytes()) },
             ops,
             flags,
             snap: SnapId::HEAD,

@@ -19,7 +19,8 @@ mod limits;
 mod link;
 mod listing;
 mod mgrc;
-mod objecter;
+#[doc(hidden)]
+pub mod objecter;
 mod ops;
 
 pub use cluster::{Cluster, CommandOutput, Daemon};

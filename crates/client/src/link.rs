@@ -143,10 +143,8 @@ impl Shared {
         let result = f(&mut core, now.mono);
         let mut others = false;
         while let Some(action) = core.objecter.poll_action() {
-            let plain = matches!(
-                action,
-                objecter::Action::Send { .. } | objecter::Action::Done { .. }
-            );
+            let plain =
+                matches!(action, objecter::Action::Send { .. } | objecter::Action::Done { .. });
             others |= !plain;
             self.do_objecter(&mut core, now, action);
         }
@@ -214,10 +212,7 @@ impl Shared {
     fn do_monc(self: &Arc<Self>, core: &mut Core, now: Now, action: monc::Action) {
         match action {
             monc::Action::Connect { conn, addr, auth } => {
-                let target = Target {
-                    type_: EntityType::MON,
-                    addr: EntityAddr::msgr2(addr, 0),
-                };
+                let target = Target { type_: EntityType::MON, addr: EntityAddr::msgr2(addr, 0) };
                 self.connect(core, Peer::Mon(conn), target, auth);
             }
             monc::Action::Send { conn, message } => core.send(Peer::Mon(conn), message),
@@ -305,12 +300,7 @@ impl Shared {
             Action::Connect { conn, addr } => match core.monc.authorizer_for(EntityType::MGR) {
                 Ok(auth) => {
                     let type_ = EntityType::MGR;
-                    self.connect(
-                        core,
-                        Peer::Mgr(conn),
-                        Target { type_, addr },
-                        Box::new(auth),
-                    );
+                    self.connect(core, Peer::Mgr(conn), Target { type_, addr }, Box::new(auth));
                 }
                 Err(error) => {
                     tracing::debug!("cannot connect to the manager yet: {error}");
@@ -469,14 +459,10 @@ impl Core {
     }
 
     fn next_timeout(&self, now: Now) -> Option<Duration> {
-        [
-            self.monc.poll_timeout(now),
-            self.objecter.poll_timeout(),
-            self.mgrc.poll_timeout(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [self.monc.poll_timeout(now), self.objecter.poll_timeout(), self.mgrc.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

@@ -30,11 +30,7 @@ pub struct Listed {
 
 impl From<ListedObject> for Listed {
     fn from(o: ListedObject) -> Self {
-        Self {
-            nspace: o.nspace,
-            oid: o.oid,
-            locator: o.locator,
-        }
+        Self { nspace: o.nspace, oid: o.oid, locator: o.locator }
     }
 }
 
@@ -49,11 +45,7 @@ pub struct ObjectList {
 
 impl ObjectList {
     pub(crate) fn new(io: IoCtx) -> Self {
-        Self {
-            io,
-            cursor: HObject::min(),
-            page: VecDeque::new(),
-        }
+        Self { io, cursor: HObject::min(), page: VecDeque::new() }
     }
 
     /// The next object; `None` at the end.
@@ -65,17 +57,15 @@ impl ObjectList {
     }
 
     pub fn into_stream(self) -> impl Stream<Item = Result<Listed, Error>> {
-        try_unfold(self, |mut list| async move {
-            Ok(list.next().await?.map(|object| (object, list)))
-        })
+        try_unfold(
+            self,
+            |mut list| async move { Ok(list.next().await?.map(|object| (object, list))) },
+        )
     }
 
     async fn next_page(&mut self) -> Result<(), Error> {
         let epoch = self.io.cluster().map().epoch;
-        let args = OpArgs::Pgls {
-            count: LIST_PAGE,
-            start_epoch: epoch,
-        };
+        let args = OpArgs::Pgls { count: LIST_PAGE, start_epoch: epoch };
         let cursor = self.cursor.to_bytes(Features::PACIFIC);
         let request = OpRequest {
             target: OpTarget::Pg {
@@ -95,8 +85,7 @@ impl ObjectList {
             true => answer.handle,
             false => HObject::max(),
         };
-        self.page
-            .extend(answer.entries.into_iter().map(Listed::from));
+        self.page.extend(answer.entries.into_iter().map(Listed::from));
         Ok(())
     }
 }

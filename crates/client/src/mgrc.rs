@@ -20,23 +20,10 @@ pub(crate) type MgrConnId = u64;
 
 #[derive(Debug)]
 pub(crate) enum Action {
-    Connect {
-        conn: MgrConnId,
-        addr: EntityAddr,
-    },
-    Send {
-        conn: MgrConnId,
-        message: RawMessage,
-    },
-    Close {
-        conn: MgrConnId,
-    },
-    Done {
-        tid: u64,
-        r: i32,
-        rs: String,
-        outbl: Bytes,
-    },
+    Connect { conn: MgrConnId, addr: EntityAddr },
+    Send { conn: MgrConnId, message: RawMessage },
+    Close { conn: MgrConnId },
+    Done { tid: u64, r: i32, rs: String, outbl: Bytes },
 }
 
 /// Which of the two doors of a manager a command goes through.
@@ -105,12 +92,7 @@ impl MgrClient {
 
     pub(crate) fn submit(&mut self, now: Duration, door: Door, cmd: String, inbl: Bytes) -> u64 {
         self.last_tid += 1;
-        let pending = Pending {
-            door,
-            cmd,
-            inbl,
-            sent: false,
-        };
+        let pending = Pending { door, cmd, inbl, sent: false };
         self.pending.insert(self.last_tid, pending);
         self.go_on(now);
         self.last_tid
@@ -235,12 +217,7 @@ mod tests {
 
     fn map(gid: u64, port: u16) -> MgrMap {
         let addr = EntityAddr::msgr2(([127, 0, 0, 1], port).into(), 7);
-        MgrMap {
-            active_gid: gid,
-            available: true,
-            active_addrs: addr.into(),
-            ..MgrMap::default()
-        }
+        MgrMap { active_gid: gid, available: true, active_addrs: addr.into(), ..MgrMap::default() }
     }
 
     fn sent(mgr: &mut MgrClient) -> Vec<u64> {
@@ -259,28 +236,19 @@ mod tests {
         let tid = mgr.submit(T, Door::Cluster, "{}".into(), Bytes::new());
         assert!(mgr.poll_action().is_none() && mgr.poll_timeout().is_none());
         mgr.handle_map(T, &map(1, 1000));
-        assert!(matches!(
-            mgr.poll_action(),
-            Some(Action::Connect { conn: 1, .. })
-        ));
+        assert!(matches!(mgr.poll_action(), Some(Action::Connect { conn: 1, .. })));
         mgr.handle_connected(T, 1);
         assert_eq!(sent(&mut mgr), [tid]);
         mgr.handle_map(T, &map(2, 1001));
         assert!(matches!(mgr.poll_action(), Some(Action::Close { conn: 1 })));
         mgr.handle_connected(T, 2);
         assert_eq!(sent(&mut mgr), [tid]);
-        let reply = MgrCommandReply {
-            r: -22,
-            ..MgrCommandReply::default()
-        };
+        let reply = MgrCommandReply { r: -22, ..MgrCommandReply::default() };
         let raw = reply.to_raw(tid, Features::PACIFIC);
         mgr.handle_message(T, 1, &raw);
         assert!(mgr.poll_action().is_none());
         mgr.handle_message(T, 2, &raw);
-        assert!(matches!(
-            mgr.poll_action(),
-            Some(Action::Done { r: -22, .. })
-        ));
+        assert!(matches!(mgr.poll_action(), Some(Action::Done { r: -22, .. })));
         mgr.handle_closed(T, 2);
         assert_eq!(mgr.poll_timeout(), None);
     }

@@ -22,16 +22,16 @@ use spirula_wire::types::{EntityAddr, ObjectLocator, PgId, ShardId, SpgId};
 use spirula_wire::{DecodeError, RawMessage};
 
 use crate::limits::{LAGGY_AFTER, TICK};
-pub(crate) use op::{CommandTarget, Failure, OpReply, OpRequest, OpTarget, Reply, Work};
+pub use op::{CommandTarget, Failure, OpReply, OpRequest, OpTarget, Reply, Work};
 use op::{Op, Redirected};
 use sessions::OsdSession;
 
 /// Names one connection attempt to an OSD and the session it becomes.
-pub(crate) type SessionId = u64;
+pub type SessionId = u64;
 
 /// What the driver has to do, in this order.
 #[derive(Debug)]
-pub(crate) enum Action {
+pub enum Action {
     /// Reports back with [`Objecter::handle_connected`] or [`Objecter::handle_closed`].
     Connect {
         session: SessionId,
@@ -81,7 +81,8 @@ enum Place {
 ///   [`handle_newest`](Self::handle_newest), [`handle_timeout`](Self::handle_timeout).
 /// * Commands: [`submit`](Self::submit), [`cancel`](Self::cancel), [`want_newer`](Self::want_newer).
 /// * Output: [`poll_action`](Self::poll_action).
-pub(crate) struct Objecter {
+#[derive(Default)]
+pub struct Objecter {
     map: Option<Arc<OsdMap>>,
     /// Primaries by PG under `map`.
     primaries: HashMap<PgId, Option<(i32, ShardId)>>,
@@ -101,49 +102,32 @@ pub(crate) struct Objecter {
 }
 
 impl Objecter {
-    pub(crate) fn new() -> Self {
-        Self {
-            map: None,
-            primaries: HashMap::new(),
-            newest: 0,
-            asking_newest: false,
-            last_tid: 0,
-            ops: BTreeMap::new(),
-            homeless: BTreeSet::new(),
-            deadlines: BTreeSet::new(),
-            tick_at: Duration::ZERO,
-            last_session: 0,
-            sessions: BTreeMap::new(),
-            actions: VecDeque::new(),
-        }
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    pub(crate) fn map(&self) -> Option<&Arc<OsdMap>> {
+    pub fn map(&self) -> Option<&Arc<OsdMap>> {
         self.map.as_ref()
     }
 
-    pub(crate) fn epoch(&self) -> u32 {
+    pub fn epoch(&self) -> u32 {
         self.map.as_ref().map_or(0, |m| m.epoch)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
-    pub(crate) fn poll_timeout(&self) -> Option<Duration> {
+    pub fn poll_timeout(&self) -> Option<Duration> {
         let deadline = self.deadlines.first().map(|(at, _)| *at);
         let tick = (!self.ops.is_empty()).then_some(self.tick_at);
-        let retry = self
-            .sessions
-            .values()
-            .filter_map(OsdSession::retry_at)
-            .min();
+        let retry = self.sessions.values().filter_map(OsdSession::retry_at).min();
         [deadline, tick, retry].into_iter().flatten().min()
     }
 
-    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+    pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
     /// Takes a request; its end is an [`Action::Done`] with the returned tid.
-    pub(crate) fn submit(&mut self, now: Duration, work: Work, deadline: Option<Duration>) -> u64 {
+    pub fn submit(&mut self, now: Duration, work: Work, deadline: Option<Duration>) -> u64 {
         self.last_tid += 1;
         let tid = self.last_tid;
         if self.ops.is_empty() {
@@ -159,19 +143,19 @@ impl Objecter {
     }
 
     /// Forgets a request; an OSD may still carry it out.
-    pub(crate) fn cancel(&mut self, tid: u64) {
+    pub fn cancel(&mut self, tid: u64) {
         self.take(tid);
     }
 
     /// The owner wants to see a newer map than the present one.
-    pub(crate) fn want_newer(&mut self) {
+    pub fn want_newer(&mut self) {
         let start = self.map.as_ref().map_or(0, |m| m.epoch + 1);
         self.actions.push_back(Action::WantMap { start });
     }
 
     /// A message on a session with an OSD. After an error the session is closed and its requests
     /// go out again on the next.
-    pub(crate) fn handle_message(&mut self, now: Duration, session: SessionId, raw: &RawMessage) {
+    pub fn handle_message(&mut self, now: Duration, session: SessionId, raw: &RawMessage) {
         let Some(osd) = self.osd_of(session) else {
             return;
         };
@@ -183,7 +167,7 @@ impl Objecter {
     }
 
     /// The monitors' newest epoch is `newest`.
-    pub(crate) fn handle_newest(&mut self, now: Duration, newest: u32) {
+    pub fn handle_newest(&mut self, now: Duration, newest: u32) {
         self.asking_newest = false;
         self.newest = self.newest.max(newest);
         if self.epoch() < self.newest {
@@ -192,7 +176,7 @@ impl Objecter {
         self.place_homeless(now);
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Duration) {
+    pub fn handle_timeout(&mut self, now: Duration) {
         while let Some(&(at, tid)) = self.deadlines.first() {
             if at > now {
                 break;
@@ -292,11 +276,7 @@ fn place_of(map: &OsdMap, primaries: &mut HashMap<PgId, Option<(i32, ShardId)>>,
             CommandTarget::Osd(osd) if !map.exists(osd) => return Place::NoOsd,
             CommandTarget::Osd(osd) if !map.is_up(osd) => return Place::Nowhere,
             CommandTarget::Osd(osd) => {
-                return Place::At {
-                    osd,
-                    pg: SpgId::default(),
-                    hash: 0,
-                };
+                return Place::At { osd, pg: SpgId::default(), hash: 0 };
             }
             CommandTarget::Pg(pg) => pg,
         },
@@ -309,18 +289,9 @@ fn place_of(map: &OsdMap, primaries: &mut HashMap<PgId, Option<(i32, ShardId)>>,
     let Some(folded) = map.raw_pg_to_pg(raw) else {
         return Place::NoPool;
     };
-    let primary = primaries
-        .entry(folded)
-        .or_insert_with(|| primary_of(map, folded));
+    let primary = primaries.entry(folded).or_insert_with(|| primary_of(map, folded));
     match *primary {
-        Some((osd, shard)) => Place::At {
-            osd,
-            pg: SpgId {
-                pgid: folded,
-                shard,
-            },
-            hash: raw.seed,
-        },
+        Some((osd, shard)) => Place::At { osd, pg: SpgId { pgid: folded, shard }, hash: raw.seed },
         None => Place::Nowhere,
     }
 }

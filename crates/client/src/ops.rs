@@ -258,10 +258,7 @@ impl ReadOp {
 impl OpOutput {
     pub fn stat(&self) -> Result<Stat, Error> {
         let mut r = Reader::new(&self.data);
-        Ok(Stat {
-            size: r.u64()?,
-            mtime: UTime::decode(&mut r)?,
-        })
+        Ok(Stat { size: r.u64()?, mtime: UTime::decode(&mut r)? })
     }
 
     /// A map that is all of the answer.
@@ -293,10 +290,7 @@ impl OpResult {
                 many => many.concat().into(),
             },
         });
-        Ok(Self {
-            version: reply.user_version,
-            outputs: outputs.collect(),
-        })
+        Ok(Self { version: reply.user_version, outputs: outputs.collect() })
     }
 
     /// The output of step `i`; EIO if the OSD left it out.
@@ -326,10 +320,7 @@ fn xattr(code: OpCode, name: &str, value: &[u8]) -> OsdOp {
 
 fn cmp_xattr(name: &str, value: &[u8]) -> OsdOp {
     let mut op = xattr(OpCode::CMPXATTR, name, value);
-    if let OpArgs::Xattr {
-        cmp_op, cmp_mode, ..
-    } = &mut op.args
-    {
+    if let OpArgs::Xattr { cmp_op, cmp_mode, .. } = &mut op.args {
         *cmp_op = cmpxattr_op::EQ;
         *cmp_mode = cmpxattr_mode::STRING;
     }
@@ -342,10 +333,7 @@ mod tests {
 
     #[test]
     fn inputs_are_laid_out_as_ceph_expects() {
-        let op = WriteOp::new()
-            .set_xattr("a", "bc")
-            .omap_set([("k", "v")])
-            .create(true);
+        let op = WriteOp::new().set_xattr("a", "bc").omap_set([("k", "v")]).create(true);
         assert_eq!(op.ops[0].indata, "abc");
         assert_eq!(op.ops[1].indata[..], *b"\x01\0\0\0\x01\0\0\0k\x01\0\0\0v");
         assert_eq!(op.ops[2].flags, op_flag::EXCL);
@@ -356,16 +344,10 @@ mod tests {
 
     #[test]
     fn hostile_outputs_are_errors() {
-        let output = |data: &'static [u8]| OpOutput {
-            rval: 0,
-            data: Bytes::from_static(data),
-        };
+        let output = |data: &'static [u8]| OpOutput { rval: 0, data: Bytes::from_static(data) };
         assert!(output(b"\x01").stat().is_err());
         assert!(output(b"\xff\xff\xff\xff").map().is_err());
         assert!(output(b"\0\0\0\0").map_page().is_err());
-        assert_eq!(
-            output(b"\0\0\0\0\x01").set_page(),
-            Ok((BTreeSet::new(), true))
-        );
+        assert_eq!(output(b"\0\0\0\0\x01").set_page(), Ok((BTreeSet::new(), true)));
     }
 }

@@ -15,13 +15,7 @@ pub enum Alg {
 }
 
 impl Alg {
-    pub const ALL: [Self; 5] = [
-        Self::Uniform,
-        Self::List,
-        Self::Tree,
-        Self::Straw,
-        Self::Straw2,
-    ];
+    pub const ALL: [Self; 5] = [Self::Uniform, Self::List, Self::Tree, Self::Straw, Self::Straw2];
 
     pub fn from_wire(alg: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|&a| a as u32 == alg)
@@ -77,33 +71,16 @@ impl Bucket {
     /// A bucket of weighted items. A uniform bucket takes the first weight for all.
     pub fn new(id: i32, type_: u16, alg: Alg, straw_version: u8, items: &[(i32, u32)]) -> Self {
         let data = match alg {
-            Alg::Uniform => BucketData::Uniform {
-                item_weight: items.first().map_or(0, |&(_, w)| w),
-            },
-            Alg::List => BucketData::List {
-                item_weights: vec![],
-                sum_weights: vec![],
-            },
-            Alg::Tree => BucketData::Tree {
-                node_weights: vec![],
-            },
-            Alg::Straw => BucketData::Straw {
-                item_weights: vec![],
-                straws: vec![],
-            },
-            Alg::Straw2 => BucketData::Straw2 {
-                item_weights: vec![],
-            },
+            Alg::Uniform => {
+                BucketData::Uniform { item_weight: items.first().map_or(0, |&(_, w)| w) }
+            }
+            Alg::List => BucketData::List { item_weights: vec![], sum_weights: vec![] },
+            Alg::Tree => BucketData::Tree { node_weights: vec![] },
+            Alg::Straw => BucketData::Straw { item_weights: vec![], straws: vec![] },
+            Alg::Straw2 => BucketData::Straw2 { item_weights: vec![] },
         };
         let hash = crate::hash::HASH_RJENKINS1;
-        let mut bucket = Self {
-            id,
-            type_,
-            hash,
-            weight: 0,
-            items: vec![],
-            data,
-        };
+        let mut bucket = Self { id, type_, hash, weight: 0, items: vec![], data };
         let weights: Vec<u32> = items.iter().map(|&(_, w)| w).collect();
         bucket.items = items.iter().map(|&(item, _)| item).collect();
         bucket.rebuild(&weights, straw_version);
@@ -152,10 +129,7 @@ impl Bucket {
         if let BucketData::Tree { .. } = self.data {
             self.items[position] = 0;
             weights[position] = 0;
-            let used = weights
-                .iter()
-                .rposition(|&w| w != 0)
-                .map_or(0, |last| last + 1);
+            let used = weights.iter().rposition(|&w| w != 0).map_or(0, |last| last + 1);
             self.items.truncate(used);
             weights.truncate(used);
         } else {
@@ -185,18 +159,12 @@ impl Bucket {
                 self.weight = item_weight.saturating_mul(weights.len() as u32);
                 return;
             }
-            BucketData::List {
-                item_weights,
-                sum_weights,
-            } => {
+            BucketData::List { item_weights, sum_weights } => {
                 *item_weights = weights.to_vec();
                 *sum_weights = (1..=weights.len()).map(|n| sum(&weights[..n])).collect();
             }
             BucketData::Tree { node_weights } => *node_weights = tree_nodes(weights),
-            BucketData::Straw {
-                item_weights,
-                straws,
-            } => {
+            BucketData::Straw { item_weights, straws } => {
                 *item_weights = weights.to_vec();
                 *straws = crate::weights::straws(weights, straw_version);
             }
@@ -216,10 +184,7 @@ fn tree_nodes(weights: &[u32]) -> Vec<u32> {
     if weights.is_empty() {
         return Vec::new();
     }
-    let depth = 1
-        + (weights.len() - 1)
-            .checked_ilog2()
-            .map_or(0, |bits| bits + 1);
+    let depth = 1 + (weights.len() - 1).checked_ilog2().map_or(0, |bits| bits + 1);
     let mut nodes = vec![0u32; 1 << depth];
     for (position, &weight) in weights.iter().enumerate() {
         let mut node = leaf(position);
@@ -227,11 +192,7 @@ fn tree_nodes(weights: &[u32]) -> Vec<u32> {
         for _ in 1..depth {
             let height = node.trailing_zeros();
             let on_right = node & (2 << height) != 0;
-            node = if on_right {
-                node - (1 << height)
-            } else {
-                node + (1 << height)
-            };
+            node = if on_right { node - (1 << height) } else { node + (1 << height) };
             nodes[node] = nodes[node].saturating_add(weight);
         }
     }
@@ -242,13 +203,8 @@ fn tree_nodes(weights: &[u32]) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    const ITEMS: [(i32, u32); 5] = [
-        (0, 0x10000),
-        (1, 0x20000),
-        (2, 0x10000),
-        (3, 0x8000),
-        (4, 0x10000),
-    ];
+    const ITEMS: [(i32, u32); 5] =
+        [(0, 0x10000), (1, 0x20000), (2, 0x10000), (3, 0x8000), (4, 0x10000)];
 
     #[test]
     fn every_algorithm_keeps_its_weights_through_edits() {
@@ -266,9 +222,7 @@ mod tests {
     #[test]
     fn a_tree_sums_its_nodes() {
         let bucket = Bucket::new(-1, 1, Alg::Tree, 1, &ITEMS[..3]);
-        let BucketData::Tree { node_weights } = &bucket.data else {
-            unreachable!()
-        };
+        let BucketData::Tree { node_weights } = &bucket.data else { unreachable!() };
         let expected = [0, 0x10000, 0x30000, 0x20000, 0x40000, 0x10000, 0x10000, 0];
         assert_eq!(node_weights, &expected);
     }

@@ -37,10 +37,9 @@ pub(crate) fn choose(
 ) -> Option<i32> {
     match &bucket.data {
         BucketData::Uniform { .. } => permutations.choose(bucket, x, r),
-        BucketData::List {
-            item_weights,
-            sum_weights,
-        } => list_choose(bucket, item_weights, sum_weights, x, r),
+        BucketData::List { item_weights, sum_weights } => {
+            list_choose(bucket, item_weights, sum_weights, x, r)
+        }
         BucketData::Tree { node_weights } => tree_choose(bucket, node_weights, x, r),
         BucketData::Straw { straws, .. } => straw_choose(bucket, straws, x, r),
         BucketData::Straw2 { item_weights } => {
@@ -74,15 +73,11 @@ impl Permutations {
         while p.done <= wanted {
             let at = p.done;
             if at < size - 1 {
-                p.entries
-                    .swap(at as usize, (at + draw(at, size - at)) as usize);
+                p.entries.swap(at as usize, (at + draw(at, size - at)) as usize);
             }
             p.done += 1;
         }
-        bucket
-            .items
-            .get(*p.entries.get(wanted as usize)? as usize)
-            .copied()
+        bucket.items.get(*p.entries.get(wanted as usize)? as usize).copied()
     }
 }
 
@@ -108,21 +103,14 @@ fn tree_choose(bucket: &Bucket, nodes: &[u32], x: u32, r: u32) -> Option<i32> {
         let draw = u64::from(hash4(bucket, x, node as u32, r, bucket.id as u32));
         let point = (draw * u64::from(*nodes.get(node)?)) >> 32;
         let left = node - half;
-        node = if point < u64::from(*nodes.get(left)?) {
-            left
-        } else {
-            node + half
-        };
+        node = if point < u64::from(*nodes.get(left)?) { left } else { node + half };
     }
     bucket.items.get(node >> 1).copied()
 }
 
 fn straw_choose(bucket: &Bucket, straws: &[u32], x: u32, r: u32) -> Option<i32> {
     let draws = bucket.items.iter().zip(straws).map(|(&item, &straw)| {
-        (
-            item,
-            u64::from(hash3(bucket, x, item as u32, r) & 0xffff) * u64::from(straw),
-        )
+        (item, u64::from(hash3(bucket, x, item as u32, r) & 0xffff) * u64::from(straw))
     });
     longest(draws)
 }
@@ -138,10 +126,7 @@ fn straw2_choose(
 ) -> Option<i32> {
     let set = arg.and_then(|arg| arg.weight_set.get(position).or(arg.weight_set.last()));
     let weights = set.map_or(own_weights, Vec::as_slice);
-    let ids = arg
-        .map(|arg| &arg.ids[..])
-        .filter(|ids| !ids.is_empty())
-        .unwrap_or(&bucket.items);
+    let ids = arg.map(|arg| &arg.ids[..]).filter(|ids| !ids.is_empty()).unwrap_or(&bucket.items);
     let draws = bucket.items.iter().enumerate().map(|(i, &item)| {
         let id = ids.get(i).copied().unwrap_or(item);
         let draw = match weights.get(i).copied().unwrap_or(0) {
@@ -163,17 +148,9 @@ fn longest<D: PartialOrd>(draws: impl Iterator<Item = (i32, D)>) -> Option<i32> 
 }
 
 fn hash3(bucket: &Bucket, a: u32, b: u32, c: u32) -> u32 {
-    if bucket.hash == HASH_RJENKINS1 {
-        hash32_3(a, b, c)
-    } else {
-        0
-    }
+    if bucket.hash == HASH_RJENKINS1 { hash32_3(a, b, c) } else { 0 }
 }
 
 fn hash4(bucket: &Bucket, a: u32, b: u32, c: u32, d: u32) -> u32 {
-    if bucket.hash == HASH_RJENKINS1 {
-        hash32_4(a, b, c, d)
-    } else {
-        0
-    }
+    if bucket.hash == HASH_RJENKINS1 { hash32_4(a, b, c, d) } else { 0 }
 }

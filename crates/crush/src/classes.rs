@@ -29,10 +29,7 @@ impl CrushMap {
         let id = match self.class_by_name(class) {
             Some(id) => id,
             None => {
-                let id = self
-                    .class_names
-                    .last_key_value()
-                    .map_or(0, |(last, _)| last + 1);
+                let id = self.class_names.last_key_value().map_or(0, |(last, _)| last + 1);
                 self.class_names.insert(id, class.to_owned());
                 id
             }
@@ -53,31 +50,18 @@ impl CrushMap {
 
     /// Makes all shadow trees anew.
     pub fn rebuild_classes(&mut self) -> Result<(), EditError> {
-        let live: BTreeSet<i32> = self
-            .class_names
-            .keys()
-            .copied()
-            .filter(|&class| self.is_class_used(class))
-            .collect();
+        let live: BTreeSet<i32> =
+            self.class_names.keys().copied().filter(|&class| self.is_class_used(class)).collect();
         self.class_names.retain(|class, _| live.contains(class));
 
         let old = std::mem::take(&mut self.class_buckets);
-        let shadows: Vec<i32> = self
-            .iter_buckets()
-            .map(|b| b.id)
-            .filter(|&id| self.is_shadow(id))
-            .collect();
+        let shadows: Vec<i32> =
+            self.iter_buckets().map(|b| b.id).filter(|&id| self.is_shadow(id)).collect();
         shadows.into_iter().for_each(|id| self.forget(id));
 
-        let taken_ids: BTreeSet<i32> = old
-            .values()
-            .flat_map(|shadows| shadows.values().copied())
-            .collect();
-        let mut rebuild = Rebuild {
-            old,
-            taken_ids,
-            weights: BTreeMap::new(),
-        };
+        let taken_ids: BTreeSet<i32> =
+            old.values().flat_map(|shadows| shadows.values().copied()).collect();
+        let mut rebuild = Rebuild { old, taken_ids, weights: BTreeMap::new() };
         for root in self.roots(false) {
             for class in live.iter().copied() {
                 rebuild.shadow(self, root, class, 0)?;
@@ -88,21 +72,13 @@ impl CrushMap {
 
     pub(crate) fn rule_takes(&self) -> impl Iterator<Item = i32> {
         let steps = self.rules.iter().flatten().flat_map(|rule| &rule.steps);
-        steps
-            .filter(|step| step.op() == Some(StepOp::Take))
-            .map(|step| step.arg1)
+        steps.filter(|step| step.op() == Some(StepOp::Take)).map(|step| step.arg1)
     }
 
     fn is_class_used(&self, class: i32) -> bool {
-        let by_device = self
-            .classes
-            .iter()
-            .any(|(&item, &c)| item >= 0 && c == class);
-        let is_of_class = |taken| {
-            self.class_buckets
-                .values()
-                .any(|shadows| shadows.get(&class) == Some(&taken))
-        };
+        let by_device = self.classes.iter().any(|(&item, &c)| item >= 0 && c == class);
+        let is_of_class =
+            |taken| self.class_buckets.values().any(|shadows| shadows.get(&class) == Some(&taken));
         by_device || self.rule_takes().any(is_of_class)
     }
 }
@@ -123,24 +99,14 @@ impl Rebuild {
         class: i32,
         depth: usize,
     ) -> Result<i32, EditError> {
-        if let Some(&done) = map
-            .class_buckets
-            .get(&id)
-            .and_then(|shadows| shadows.get(&class))
-        {
+        if let Some(&done) = map.class_buckets.get(&id).and_then(|shadows| shadows.get(&class)) {
             return Ok(done);
         }
         if depth > map.buckets.len() {
             return Err(EditError::Loop { item: id });
         }
-        let original = map
-            .bucket(id)
-            .ok_or(EditError::NoItem { item: id })?
-            .clone();
-        let class_name = map
-            .class_names
-            .get(&class)
-            .ok_or(EditError::NoItem { item: id })?;
+        let original = map.bucket(id).ok_or(EditError::NoItem { item: id })?.clone();
+        let class_name = map.class_names.get(&class).ok_or(EditError::NoItem { item: id })?;
         let name = map.name(id).ok_or(EditError::NoItem { item: id })?;
         let name = format!("{name}~{class_name}");
 
@@ -163,20 +129,11 @@ impl Rebuild {
         let straw_version = map.tunables.straw_calc_version;
         map.put_bucket(Bucket {
             hash: original.hash,
-            ..Bucket::new(
-                shadow,
-                original.type_,
-                original.alg(),
-                straw_version,
-                &items,
-            )
+            ..Bucket::new(shadow, original.type_, original.alg(), straw_version, &items)
         });
         map.classes.insert(shadow, class);
         map.names.insert(shadow, name);
-        map.class_buckets
-            .entry(id)
-            .or_default()
-            .insert(class, shadow);
+        map.class_buckets.entry(id).or_default().insert(class, shadow);
         self.weigh(map, id, shadow, &items, &positions);
         Ok(shadow)
     }
@@ -201,19 +158,13 @@ impl Rebuild {
     ) {
         for (&key, args) in &mut map.choose_args {
             let known = self.weights.entry(key).or_default();
-            let sets = args
-                .get(&(!original as u32))
-                .map_or(&[][..], |arg| &arg.weight_set);
+            let sets = args.get(&(!original as u32)).map_or(&[][..], |arg| &arg.weight_set);
             let of_item = |set: usize, n: usize| match items[n].0 {
                 device @ 0.. => {
                     debug_assert!(device >= 0);
                     sets[set].get(positions[n]).copied().unwrap_or(0)
                 }
-                child => known
-                    .get(&child)
-                    .and_then(|w| w.get(set))
-                    .copied()
-                    .unwrap_or(0),
+                child => known.get(&child).and_then(|w| w.get(set)).copied().unwrap_or(0),
             };
             let weight_set: Vec<Vec<u32>> = (0..sets.len())
                 .map(|set| (0..items.len()).map(|n| of_item(set, n)).collect())

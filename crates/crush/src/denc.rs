@@ -58,25 +58,15 @@ impl Decode for CrushMap {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let magic = r.u32()?;
         if magic != MAGIC {
-            return Err(DecodeError::Invalid {
-                what: "crush magic",
-                value: magic.into(),
-            });
+            return Err(DecodeError::Invalid { what: "crush magic", value: magic.into() });
         }
         let buckets_max = r.count(4, "crush buckets")?;
         let rules_max = r.count(4, "crush rules")?;
         let max_devices = r.i32()?;
-        let buckets = (0..buckets_max)
-            .map(|index| bucket_at(index, r))
-            .collect::<Result<_, _>>()?;
+        let buckets =
+            (0..buckets_max).map(|index| bucket_at(index, r)).collect::<Result<_, _>>()?;
         let rules = (0..rules_max)
-            .map(|_| {
-                if r.u32()? == 0 {
-                    Ok(None)
-                } else {
-                    Rule::decode(r).map(Some)
-                }
-            })
+            .map(|_| if r.u32()? == 0 { Ok(None) } else { Rule::decode(r).map(Some) })
             .collect::<Result<_, _>>()?;
         let mut map = Self {
             buckets,
@@ -106,25 +96,17 @@ impl CrushMap {
     /// Puts right what follows from the rest: the number of devices, and weight sets of the size of
     /// their buckets.
     fn finish(&mut self) {
-        let items = self
-            .iter_buckets()
-            .flat_map(|b| &b.items)
-            .chain(self.names.keys());
+        let items = self.iter_buckets().flat_map(|b| &b.items).chain(self.names.keys());
         self.max_devices = items.max().map_or(0, |&last| last.saturating_add(1).max(0));
         for args in self.choose_args.values_mut() {
-            let positions = args
-                .values()
-                .map(|arg| arg.weight_set.len())
-                .find(|&n| n > 0);
+            let positions = args.values().map(|arg| arg.weight_set.len()).find(|&n| n > 0);
             args.retain(|&index, arg| {
                 let bucket = self.buckets.get(index as usize).and_then(Option::as_ref);
                 let Some(bucket) = bucket.filter(|b| b.alg() == Alg::Straw2) else {
                     return false;
                 };
                 if Some(arg.weight_set.len()) == positions {
-                    arg.weight_set
-                        .iter_mut()
-                        .for_each(|set| set.resize(bucket.items.len(), 0));
+                    arg.weight_set.iter_mut().for_each(|set| set.resize(bucket.items.len(), 0));
                 }
                 !arg.is_empty()
             });
@@ -133,10 +115,7 @@ impl CrushMap {
 
     fn check_choose_args(&self) -> Result<(), DecodeError> {
         for (&index, arg) in self.choose_args.values().flatten() {
-            let invalid = DecodeError::Invalid {
-                what: "choose_args bucket",
-                value: index.into(),
-            };
+            let invalid = DecodeError::Invalid { what: "choose_args bucket", value: index.into() };
             let size = match self.buckets.get(index as usize) {
                 None => return Err(invalid),
                 Some(bucket) => bucket.as_ref().map_or(0, |b| b.items.len()),
@@ -160,10 +139,7 @@ fn names(r: &mut Reader<'_>) -> Result<BTreeMap<i32, String>, DecodeError> {
         }
         let name = String::decode(r)?;
         if name.is_empty() {
-            return Err(DecodeError::Invalid {
-                what: "crush name",
-                value: 0,
-            });
+            return Err(DecodeError::Invalid { what: "crush name", value: 0 });
         }
         names.insert(key, name);
     }
@@ -177,10 +153,7 @@ fn bucket_at(index: usize, r: &mut Reader<'_>) -> Result<Option<Bucket>, DecodeE
     }
     let bucket = Bucket::decode(r)?;
     if CrushMap::index(bucket.id) != Some(index) {
-        return Err(DecodeError::Invalid {
-            what: "bucket id",
-            value: bucket.id as u32 as u64,
-        });
+        return Err(DecodeError::Invalid { what: "bucket id", value: bucket.id as u32 as u64 });
     }
     Ok(Some(bucket))
 }
@@ -197,14 +170,8 @@ impl Encode for Bucket {
         self.items.encode(out, f);
         match &self.data {
             BucketData::Uniform { item_weight } => item_weight.encode(out, f),
-            BucketData::List {
-                item_weights,
-                sum_weights: second,
-            }
-            | BucketData::Straw {
-                item_weights,
-                straws: second,
-            } => {
+            BucketData::List { item_weights, sum_weights: second }
+            | BucketData::Straw { item_weights, straws: second } => {
                 for (a, b) in item_weights.iter().zip(second) {
                     a.encode(out, f);
                     b.encode(out, f);
@@ -214,10 +181,7 @@ impl Encode for Bucket {
                 // One byte: a tree of 128 leaves or more cannot be written, by Ceph neither.
                 let count = node_weights.len() as u8;
                 count.encode(out, f);
-                node_weights
-                    .iter()
-                    .take(count.into())
-                    .for_each(|w| w.encode(out, f));
+                node_weights.iter().take(count.into()).for_each(|w| w.encode(out, f));
             }
             BucketData::Straw2 { item_weights } => {
                 item_weights.iter().for_each(|w| w.encode(out, f));
@@ -231,10 +195,7 @@ impl Decode for Bucket {
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let wire_alg = r.u32()?;
-        let invalid = DecodeError::Invalid {
-            what: "bucket alg",
-            value: wire_alg.into(),
-        };
+        let invalid = DecodeError::Invalid { what: "bucket alg", value: wire_alg.into() };
         let alg = Alg::from_wire(wire_alg).ok_or(invalid)?;
         let id = r.i32()?;
         let type_ = r.u16()?;
@@ -246,41 +207,22 @@ impl Decode for Bucket {
         let items = Vec::<i32>::decode(r)?;
         let size = items.len();
         let data = match alg {
-            Alg::Uniform => BucketData::Uniform {
-                item_weight: r.u32()?,
-            },
+            Alg::Uniform => BucketData::Uniform { item_weight: r.u32()? },
             Alg::List => {
                 let (item_weights, sum_weights) = pairs(size, r)?;
-                BucketData::List {
-                    item_weights,
-                    sum_weights,
-                }
+                BucketData::List { item_weights, sum_weights }
             }
             Alg::Straw => {
                 let (item_weights, straws) = pairs(size, r)?;
-                BucketData::Straw {
-                    item_weights,
-                    straws,
-                }
+                BucketData::Straw { item_weights, straws }
             }
             Alg::Tree => {
                 let nodes = r.u8()?;
-                BucketData::Tree {
-                    node_weights: words(nodes.into(), r)?,
-                }
+                BucketData::Tree { node_weights: words(nodes.into(), r)? }
             }
-            Alg::Straw2 => BucketData::Straw2 {
-                item_weights: words(size, r)?,
-            },
+            Alg::Straw2 => BucketData::Straw2 { item_weights: words(size, r)? },
         };
-        Ok(Self {
-            id,
-            type_,
-            hash,
-            weight,
-            items,
-            data,
-        })
+        Ok(Self { id, type_, hash, weight, items, data })
     }
 }
 
@@ -290,21 +232,14 @@ fn words(n: usize, r: &mut Reader<'_>) -> Result<Vec<u32>, DecodeError> {
 }
 
 fn pairs(n: usize, r: &mut Reader<'_>) -> Result<(Vec<u32>, Vec<u32>), DecodeError> {
-    let pairs: Vec<_> = (0..n)
-        .map(|_| Ok((r.u32()?, r.u32()?)))
-        .collect::<Result<_, _>>()?;
+    let pairs: Vec<_> = (0..n).map(|_| Ok((r.u32()?, r.u32()?))).collect::<Result<_, _>>()?;
     Ok(pairs.into_iter().unzip())
 }
 
 impl Encode for Rule {
     fn encode(&self, out: &mut Vec<u8>, f: Features) {
         (self.steps.len() as u32).encode(out, f);
-        let RuleMask {
-            ruleset,
-            type_,
-            min_size,
-            max_size,
-        } = self.mask;
+        let RuleMask { ruleset, type_, min_size, max_size } = self.mask;
         [ruleset, type_, min_size, max_size].encode(out, f);
         for step in &self.steps {
             step.op.encode(out, f);
@@ -321,23 +256,9 @@ impl Decode for Rule {
         let len = r.count(12, "rule steps")?;
         let [ruleset, type_, min_size, max_size] = r.array("rule mask")?;
         let steps = (0..len)
-            .map(|_| {
-                Ok(Step {
-                    op: r.u32()?,
-                    arg1: r.i32()?,
-                    arg2: r.i32()?,
-                })
-            })
+            .map(|_| Ok(Step { op: r.u32()?, arg1: r.i32()?, arg2: r.i32()? }))
             .collect::<Result<_, _>>()?;
-        Ok(Self {
-            mask: RuleMask {
-                ruleset,
-                type_,
-                min_size,
-                max_size,
-            },
-            steps,
-        })
+        Ok(Self { mask: RuleMask { ruleset, type_, min_size, max_size }, steps })
     }
 }
 
@@ -395,9 +316,6 @@ impl Decode for ChooseArg {
     const MIN_SIZE: usize = 8;
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            weight_set: Decode::decode(r)?,
-            ids: Decode::decode(r)?,
-        })
+        Ok(Self { weight_set: Decode::decode(r)?, ids: Decode::decode(r)? })
     }
 }

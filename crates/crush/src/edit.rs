@@ -75,9 +75,7 @@ impl CrushMap {
         location: &Location,
     ) -> Result<(), EditError> {
         check_name(name)?;
-        location
-            .values()
-            .try_for_each(|bucket| check_name(bucket))?;
+        location.values().try_for_each(|bucket| check_name(bucket))?;
         match self.item_by_name(name) {
             Some(other) if other != item => return Err(EditError::Exists(name.to_owned())),
             Some(_) => {}
@@ -145,13 +143,9 @@ impl CrushMap {
     pub fn move_bucket(&mut self, id: i32, location: &Location) -> Result<(), EditError> {
         let bucket = self.bucket(id).ok_or(EditError::NotABucket { item: id })?;
         let weight = bucket.weight;
-        let name = self
-            .name(id)
-            .ok_or(EditError::NoItem { item: id })?
-            .to_owned();
+        let name = self.name(id).ok_or(EditError::NoItem { item: id })?.to_owned();
         let below = |name: &String| {
-            self.item_by_name(name)
-                .is_some_and(|target| self.subtree_contains(id, target))
+            self.item_by_name(name).is_some_and(|target| self.subtree_contains(id, target))
         };
         if location.values().any(below) {
             return Err(EditError::Loop { item: id });
@@ -162,14 +156,8 @@ impl CrushMap {
 
     /// Adds a bucket to one more place.
     pub fn link_bucket(&mut self, id: i32, location: &Location) -> Result<(), EditError> {
-        let weight = self
-            .bucket(id)
-            .ok_or(EditError::NotABucket { item: id })?
-            .weight;
-        let name = self
-            .name(id)
-            .ok_or(EditError::NoItem { item: id })?
-            .to_owned();
+        let weight = self.bucket(id).ok_or(EditError::NotABucket { item: id })?.weight;
+        let name = self.name(id).ok_or(EditError::NoItem { item: id })?.to_owned();
         self.insert_item(id, weight, &name, location)
     }
 
@@ -206,11 +194,8 @@ impl CrushMap {
 
     /// Sets the weight of an item wherever it is; returns in how many places.
     pub fn set_item_weight(&mut self, item: i32, weight: u32) -> usize {
-        let holders: Vec<i32> = self
-            .iter_buckets()
-            .filter(|b| b.items.contains(&item))
-            .map(|b| b.id)
-            .collect();
+        let holders: Vec<i32> =
+            self.iter_buckets().filter(|b| b.items.contains(&item)).map(|b| b.id).collect();
         for &bucket in &holders {
             self.set_weight_below(bucket, item, weight);
         }
@@ -219,14 +204,8 @@ impl CrushMap {
 
     /// Sets the weight of every device below a bucket; returns how many there are.
     pub fn set_subtree_weight(&mut self, bucket: i32, weight: u32) -> usize {
-        let devices: Vec<i32> = self
-            .subtree(bucket)
-            .into_iter()
-            .filter(|&i| i >= 0)
-            .collect();
-        devices
-            .iter()
-            .for_each(|&device| _ = self.set_item_weight(device, weight));
+        let devices: Vec<i32> = self.subtree(bucket).into_iter().filter(|&i| i >= 0).collect();
+        devices.iter().for_each(|&device| _ = self.set_item_weight(device, weight));
         devices.len()
     }
 
@@ -239,9 +218,7 @@ impl CrushMap {
 
     pub fn rename_bucket(&mut self, from: &str, to: &str) -> Result<(), EditError> {
         check_name(to)?;
-        let id = self
-            .item_by_name(from)
-            .ok_or_else(|| EditError::NotFound(from.to_owned()))?;
+        let id = self.item_by_name(from).ok_or_else(|| EditError::NotFound(from.to_owned()))?;
         if id >= 0 {
             return Err(EditError::NotABucket { item: id });
         }
@@ -255,11 +232,7 @@ impl CrushMap {
     /// Whether a rule or a shadow tree starts at this bucket.
     pub fn is_in_use(&self, bucket: i32) -> bool {
         let is_shadow_of = |id: &i32| *id == bucket;
-        if self
-            .class_buckets
-            .values()
-            .any(|shadows| shadows.values().any(is_shadow_of))
-        {
+        if self.class_buckets.values().any(|shadows| shadows.values().any(is_shadow_of)) {
             return true;
         }
         self.rule_takes().any(|taken| {
@@ -270,11 +243,7 @@ impl CrushMap {
 
     /// Adds a bucket where there is room and returns its id.
     pub(crate) fn new_bucket(&mut self, type_: u16, items: &[(i32, u32)]) -> i32 {
-        let free = self
-            .buckets
-            .iter()
-            .position(Option::is_none)
-            .unwrap_or(self.buckets.len());
+        let free = self.buckets.iter().position(Option::is_none).unwrap_or(self.buckets.len());
         let id = !(free as i32);
         self.put_bucket(Bucket::new(id, type_, Alg::Straw2, 1, items));
         id
@@ -331,9 +300,7 @@ impl CrushMap {
     /// Weight of `item` in the lowest bucket that `location` names; none if it is not in there.
     fn weight_at(&self, item: i32, location: &Location) -> Option<u32> {
         let lowest = self.types.iter().filter(|(type_, _)| **type_ > 0);
-        let name = lowest
-            .filter_map(|(_, type_name)| location.get(type_name))
-            .next()?;
+        let name = lowest.filter_map(|(_, type_name)| location.get(type_name)).next()?;
         let bucket = self.bucket(self.item_by_name(name)?)?;
         let position = bucket.items.iter().position(|&i| i == item)?;
         Some(bucket.item_weight(position))
@@ -341,12 +308,9 @@ impl CrushMap {
 
     fn set_weight_in(&mut self, item: i32, weight: u32, location: &Location) -> usize {
         let named = location.values().filter_map(|name| self.item_by_name(name));
-        let holders: Vec<i32> = named
-            .filter(|&id| self.bucket(id).is_some_and(|b| b.items.contains(&item)))
-            .collect();
-        holders
-            .iter()
-            .for_each(|&bucket| self.set_weight_below(bucket, item, weight));
+        let holders: Vec<i32> =
+            named.filter(|&id| self.bucket(id).is_some_and(|b| b.items.contains(&item))).collect();
+        holders.iter().for_each(|&bucket| self.set_weight_below(bucket, item, weight));
         holders.len()
     }
 
@@ -423,10 +387,7 @@ impl CrushMap {
         b.add_item(item, weight, straw_version);
         self.each_weight_set(bucket, |set| set.push(weight));
         for args in self.choose_args.values_mut() {
-            if let Some(arg) = args
-                .get_mut(&(!bucket as u32))
-                .filter(|arg| !arg.ids.is_empty())
-            {
+            if let Some(arg) = args.get_mut(&(!bucket as u32)).filter(|arg| !arg.ids.is_empty()) {
                 arg.ids.push(item);
             }
         }
@@ -449,9 +410,7 @@ impl CrushMap {
                 *slot = None;
             }
             self.class_buckets.remove(&item);
-            self.choose_args
-                .values_mut()
-                .for_each(|args| _ = args.remove(&(index as u32)));
+            self.choose_args.values_mut().for_each(|args| _ = args.remove(&(index as u32)));
         }
     }
 }
@@ -470,11 +429,7 @@ mod tests {
     use super::*;
 
     fn at(host: &str) -> Location {
-        [
-            ("host".to_owned(), host.to_owned()),
-            ("root".to_owned(), "default".to_owned()),
-        ]
-        .into()
+        [("host".to_owned(), host.to_owned()), ("root".to_owned(), "default".to_owned())].into()
     }
 
     fn two_hosts() -> CrushMap {
@@ -482,8 +437,7 @@ mod tests {
         map.add_bucket("default", "root").unwrap();
         for osd in 0..4 {
             let host = at(["a", "b"][osd as usize % 2]);
-            map.insert_item(osd, 0x10000, &format!("osd.{osd}"), &host)
-                .unwrap();
+            map.insert_item(osd, 0x10000, &format!("osd.{osd}"), &host).unwrap();
         }
         map
     }
@@ -505,45 +459,22 @@ mod tests {
         let mut map = two_hosts();
         let host = map.item_by_name("a").unwrap();
         let root = map.item_by_name("default").unwrap();
-        let rack: Location = [
-            ("rack".into(), "r1".into()),
-            ("root".into(), "default".into()),
-        ]
-        .into();
+        let rack: Location =
+            [("rack".into(), "r1".into()), ("root".into(), "default".into())].into();
         map.move_bucket(host, &rack).unwrap();
-        assert_eq!(
-            map.full_location(0),
-            [("host", "a"), ("rack", "r1"), ("root", "default")]
-        );
+        assert_eq!(map.full_location(0), [("host", "a"), ("rack", "r1"), ("root", "default")]);
         assert_eq!(map.bucket(root).unwrap().weight, 0x40000);
         let into_itself: Location = [("host".into(), "a".into())].into();
-        assert_eq!(
-            map.move_bucket(root, &into_itself),
-            Err(EditError::Loop { item: root })
-        );
-        assert_eq!(
-            map.remove_item(host),
-            Err(EditError::NotEmpty { item: host })
-        );
+        assert_eq!(map.move_bucket(root, &into_itself), Err(EditError::Loop { item: root }));
+        assert_eq!(map.remove_item(host), Err(EditError::NotEmpty { item: host }));
     }
 
     #[test]
     fn a_starting_osd_is_put_in_place_once() {
         let mut map = two_hosts();
-        assert_eq!(
-            map.create_or_move_item(0, 0x20000, "osd.0", &at("a")),
-            Ok(false)
-        );
-        assert_eq!(
-            map.create_or_move_item(0, 0x20000, "osd.0", &at("c")),
-            Ok(true)
-        );
+        assert_eq!(map.create_or_move_item(0, 0x20000, "osd.0", &at("a")), Ok(false));
+        assert_eq!(map.create_or_move_item(0, 0x20000, "osd.0", &at("c")), Ok(true));
         assert_eq!(map.item_weight(0), Some(0x10000));
-        assert_eq!(
-            map.insert_item(7, 0, "osd 7", &at("a"))
-                .unwrap_err()
-                .errno(),
-            22
-        );
+        assert_eq!(map.insert_item(7, 0, "osd 7", &at("a")).unwrap_err().errno(), 22);
     }
 }

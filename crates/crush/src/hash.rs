@@ -103,19 +103,13 @@ pub fn str_hash_rjenkins(name: &[u8]) -> u32 {
 pub fn str_hash_linux(name: &[u8]) -> u32 {
     name.iter().fold(0u32, |hash, &byte| {
         let c = u32::from(byte);
-        hash.wrapping_add(c << 4)
-            .wrapping_add(c >> 4)
-            .wrapping_mul(11)
+        hash.wrapping_add(c << 4).wrapping_add(c >> 4).wrapping_mul(11)
     })
 }
 
 /// Up to four bytes, little-endian.
 fn word(bytes: &[u8]) -> u32 {
-    bytes
-        .iter()
-        .take(4)
-        .rev()
-        .fold(0, |word, &byte| word << 8 | u32::from(byte))
+    bytes.iter().take(4).rev().fold(0, |word, &byte| word << 8 | u32::from(byte))
 }
 
 #[cfg(test)]

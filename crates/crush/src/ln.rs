@@ -8,11 +8,7 @@
 pub(crate) fn crush_ln(x: u16) -> u64 {
     let x = u32::from(x) + 1;
     // Normalized so that bit 15 or 16 is the highest one that is set.
-    let shift = if x & 0x1_8000 == 0 {
-        x.leading_zeros() - 16
-    } else {
-        0
-    };
+    let shift = if x & 0x1_8000 == 0 { x.leading_zeros() - 16 } else { 0 };
     let x = x << shift;
     let exponent = u64::from(15 - shift);
 
@@ -125,10 +121,7 @@ mod tests {
         assert_eq!(crush_ln(0), 0);
         for x in 0..=u16::MAX {
             let exact = f64::from(u32::from(x) + 1).log2() * (1u64 << 44) as f64;
-            assert!(
-                (crush_ln(x) as f64 - exact).abs() < (1u64 << 30) as f64,
-                "x = {x}"
-            );
+            assert!((crush_ln(x) as f64 - exact).abs() < (1u64 << 30) as f64, "x = {x}");
         }
     }
 }

@@ -85,31 +85,19 @@ impl Tunables {
         ..Self::LEGACY
     };
 
-    pub const FIREFLY: Self = Self {
-        chooseleaf_vary_r: 1,
-        ..Self::BOBTAIL
-    };
+    pub const FIREFLY: Self = Self { chooseleaf_vary_r: 1, ..Self::BOBTAIL };
 
-    pub const HAMMER: Self = Self {
-        allowed_bucket_algs: 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5,
-        ..Self::FIREFLY
-    };
+    pub const HAMMER: Self =
+        Self { allowed_bucket_algs: 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5, ..Self::FIREFLY };
 
     /// The optimal profile of every release since.
-    pub const JEWEL: Self = Self {
-        chooseleaf_stable: 1,
-        straw_calc_version: 1,
-        ..Self::HAMMER
-    };
+    pub const JEWEL: Self = Self { chooseleaf_stable: 1, straw_calc_version: 1, ..Self::HAMMER };
 
     /// The name of the profile that these values make, as commands show it.
     pub fn profile(&self) -> &'static str {
         let same = |profile: Self| {
             let version = self.straw_calc_version;
-            Self {
-                straw_calc_version: version,
-                ..profile
-            } == *self
+            Self { straw_calc_version: version, ..profile } == *self
         };
         [
             ("jewel", Self::JEWEL),
@@ -176,11 +164,7 @@ pub enum StepOp {
 
 impl Step {
     pub fn new(op: StepOp, arg1: i32, arg2: i32) -> Self {
-        Self {
-            op: op as u32,
-            arg1,
-            arg2,
-        }
+        Self { op: op as u32, arg1, arg2 }
     }
 
     /// The operation, if it is a known one.
@@ -226,10 +210,7 @@ impl CrushMap {
     /// A map with the usual types, no buckets and no rules.
     pub fn new() -> Self {
         let types = (0..).zip(TYPES.map(str::to_owned)).collect();
-        Self {
-            types,
-            ..Self::default()
-        }
+        Self { types, ..Self::default() }
     }
 
     pub fn bucket(&self, id: i32) -> Option<&Bucket> {
@@ -264,28 +245,20 @@ impl CrushMap {
     }
 
     pub fn item_by_name(&self, name: &str) -> Option<i32> {
-        self.names
-            .iter()
-            .find_map(|(&id, n)| (n == name).then_some(id))
+        self.names.iter().find_map(|(&id, n)| (n == name).then_some(id))
     }
 
     pub fn type_by_name(&self, name: &str) -> Option<i32> {
-        self.types
-            .iter()
-            .find_map(|(&id, n)| (n == name).then_some(id))
+        self.types.iter().find_map(|(&id, n)| (n == name).then_some(id))
     }
 
     pub fn class_by_name(&self, name: &str) -> Option<i32> {
-        self.class_names
-            .iter()
-            .find_map(|(&id, n)| (n == name).then_some(id))
+        self.class_names.iter().find_map(|(&id, n)| (n == name).then_some(id))
     }
 
     /// Name of the class that `item` belongs to.
     pub fn item_class(&self, item: i32) -> Option<&str> {
-        self.class_names
-            .get(self.classes.get(&item)?)
-            .map(String::as_str)
+        self.class_names.get(self.classes.get(&item)?).map(String::as_str)
     }
 
     /// Whether this bucket holds one class's part of another.
@@ -295,15 +268,12 @@ impl CrushMap {
 
     /// The weight sets that a pool's placement uses.
     pub fn choose_args_for(&self, pool: i64) -> Option<&ChooseArgMap> {
-        self.choose_args
-            .get(&pool)
-            .or_else(|| self.choose_args.get(&DEFAULT_CHOOSE_ARGS))
+        self.choose_args.get(&pool).or_else(|| self.choose_args.get(&DEFAULT_CHOOSE_ARGS))
     }
 
     /// The bucket that directly holds `item`, shadow buckets aside.
     pub fn parent(&self, item: i32) -> Option<&Bucket> {
-        self.iter_buckets()
-            .find(|b| b.items.contains(&item) && !self.is_shadow(b.id))
+        self.iter_buckets().find(|b| b.items.contains(&item) && !self.is_shadow(b.id))
     }
 
     /// `(type name, bucket name)` of everything above `item`, nearest first.
@@ -311,10 +281,7 @@ impl CrushMap {
         let mut above = Vec::new();
         let mut at = item;
         while let Some(parent) = self.parent(at).filter(|_| above.len() < self.buckets.len()) {
-            let level = self
-                .types
-                .get(&i32::from(parent.type_))
-                .map_or("", String::as_str);
+            let level = self.types.get(&i32::from(parent.type_)).map_or("", String::as_str);
             above.push((level, self.name(parent.id).unwrap_or_default()));
             at = parent.id;
         }
@@ -358,16 +325,8 @@ impl CrushMap {
             if step.op() != Some(StepOp::Take) {
                 continue;
             }
-            for bucket in self
-                .subtree(step.arg1)
-                .into_iter()
-                .filter_map(|id| self.bucket(id))
-            {
-                let below = bucket
-                    .items
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, item)| **item >= 0);
+            for bucket in self.subtree(step.arg1).into_iter().filter_map(|id| self.bucket(id)) {
+                let below = bucket.items.iter().enumerate().filter(|(_, item)| **item >= 0);
                 devices.extend(below.map(|(i, &item)| (item, bucket.item_weight(i))));
             }
         }

@@ -161,14 +161,7 @@ impl<'m> Mapper<'m> {
             (tries, _) => tries,
         };
         let tries = settings.choose_tries;
-        let want = Want {
-            settings,
-            type_: step.arg2,
-            count,
-            to_leaf,
-            tries,
-            leaf_tries,
-        };
+        let want = Want { settings, type_: step.arg2, count, to_leaf, tries, leaf_tries };
 
         let mut out = Vec::new();
         for bucket in from.iter().filter_map(|&item| self.map.bucket(item)) {
@@ -265,14 +258,9 @@ impl<'m> Mapper<'m> {
             // The shift is of a signed number by up to 255, which processors take modulo 32.
             vary => (r as i32).wrapping_shr(vary - 1) as u32,
         };
-        let rep = if settings.stable {
-            0
-        } else {
-            taken.len() as u32
-        };
+        let rep = if settings.stable { 0 } else { taken.len() as u32 };
         let bucket = self.map.bucket(item)?;
-        self.firstn_one(bucket, &leaf, rep, sub_r, taken, &[])
-            .map(|(device, _)| device)
+        self.firstn_one(bucket, &leaf, rep, sub_r, taken, &[]).map(|(device, _)| device)
     }
 
     /// Exactly `slots` items; each slot's draws do not depend on what other slots got.
@@ -404,19 +392,14 @@ impl<'m> Mapper<'m> {
         let drawn = if failed_here.is_some_and(|failed| failed as usize >= size / 2) {
             self.permutations.choose(bucket, self.x, r)
         } else {
-            let arg = self
-                .choose_args
-                .and_then(|args| args.get(&(!bucket.id as u32)));
+            let arg = self.choose_args.and_then(|args| args.get(&(!bucket.id as u32)));
             choose(bucket, &mut self.permutations, self.x, r, arg, position)
         };
         drawn.map_or(Found::Bad, Found::Item)
     }
 
     fn is_out(&self, device: i32) -> bool {
-        match usize::try_from(device)
-            .ok()
-            .and_then(|device| self.weights.get(device))
-        {
+        match usize::try_from(device).ok().and_then(|device| self.weights.get(device)) {
             None | Some(0) => true,
             Some(&weight) => {
                 weight < 0x1_0000 && hash32_2(self.x, device as u32) & 0xffff >= weight
@@ -430,8 +413,7 @@ impl<'m> Mapper<'m> {
 fn indep_r(bucket: &Bucket, count: u32, slot: u32, parent_r: u32, failed: u32) -> u32 {
     let repeats = bucket.alg() == Alg::Uniform && (bucket.items.len() as u32).is_multiple_of(count);
     let stride = count.wrapping_add(repeats.into());
-    slot.wrapping_add(parent_r)
-        .wrapping_add(stride.wrapping_mul(failed))
+    slot.wrapping_add(parent_r).wrapping_add(stride.wrapping_mul(failed))
 }
 
 impl Settings {

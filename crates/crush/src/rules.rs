@@ -38,15 +38,10 @@ impl CrushMap {
         }
         let missing = |what: &str| EditError::NotFound(what.to_owned());
         let mut take = self.item_by_name(root).ok_or_else(|| missing(root))?;
-        let type_ = self
-            .type_by_name(failure_domain)
-            .ok_or_else(|| missing(failure_domain))?;
+        let type_ = self.type_by_name(failure_domain).ok_or_else(|| missing(failure_domain))?;
         if let Some(class) = class {
             let id = self.class_by_name(class).ok_or_else(|| missing(class))?;
-            let shadow = self
-                .class_buckets
-                .get(&take)
-                .and_then(|shadows| shadows.get(&id));
+            let shadow = self.class_buckets.get(&take).and_then(|shadows| shadows.get(&id));
             take = *shadow.ok_or_else(|| missing(class))?;
         }
         let mut steps = Vec::new();
@@ -64,21 +59,9 @@ impl CrushMap {
         steps.push(Step::new(StepOp::Take, take, 0));
         steps.push(Step::new(choose, 0, type_));
         steps.push(Step::new(StepOp::Emit, 0, 0));
-        let (type_, min_size, max_size) = if firstn {
-            (RULE_TYPE_REPLICATED, 1, 10)
-        } else {
-            (RULE_TYPE_ERASURE, 3, 20)
-        };
-        self.add_rule(
-            name,
-            RuleMask {
-                ruleset: 0,
-                type_,
-                min_size,
-                max_size,
-            },
-            steps,
-        )
+        let (type_, min_size, max_size) =
+            if firstn { (RULE_TYPE_REPLICATED, 1, 10) } else { (RULE_TYPE_ERASURE, 3, 20) };
+        self.add_rule(name, RuleMask { ruleset: 0, type_, min_size, max_size }, steps)
     }
 
     /// Adds a rule under the lowest free id, which also becomes its ruleset.
@@ -89,19 +72,12 @@ impl CrushMap {
         steps: Vec<Step>,
     ) -> Result<u32, EditError> {
         check_name(name)?;
-        let has_ruleset = |id: usize| {
-            self.rules
-                .iter()
-                .flatten()
-                .any(|r| usize::from(r.mask.ruleset) == id)
-        };
+        let has_ruleset =
+            |id: usize| self.rules.iter().flatten().any(|r| usize::from(r.mask.ruleset) == id);
         let is_free =
             |&id: &usize| !matches!(self.rules.get(id), Some(Some(_))) && !has_ruleset(id);
         let id = (0..RULES_MAX).find(is_free).ok_or(EditError::NoSpace)?;
-        let mask = RuleMask {
-            ruleset: id as u8,
-            ..mask
-        };
+        let mask = RuleMask { ruleset: id as u8, ..mask };
         if id >= self.rules.len() {
             self.rules.resize(id + 1, None);
         }
@@ -112,9 +88,7 @@ impl CrushMap {
 
     /// Removes a rule; whether a pool uses it is the caller's to know.
     pub fn remove_rule(&mut self, name: &str) -> Result<(), EditError> {
-        let id = self
-            .rule_by_name(name)
-            .ok_or_else(|| EditError::NotFound(name.to_owned()))?;
+        let id = self.rule_by_name(name).ok_or_else(|| EditError::NotFound(name.to_owned()))?;
         self.rules[id as usize] = None;
         self.rule_names.remove(&(id as i32));
         self.rebuild_classes()
@@ -131,19 +105,14 @@ mod tests {
         let mut map = CrushMap::new();
         map.add_bucket("default", "root").unwrap();
         for osd in 0..6 {
-            let at: Location = [
-                ("host".into(), format!("h{}", osd / 2)),
-                ("root".into(), "default".into()),
-            ]
-            .into();
-            map.insert_item(osd, 0x10000, &format!("osd.{osd}"), &at)
-                .unwrap();
-            map.set_device_class(osd, ["hdd", "ssd"][osd as usize % 2])
-                .unwrap();
+            let at: Location =
+                [("host".into(), format!("h{}", osd / 2)), ("root".into(), "default".into())]
+                    .into();
+            map.insert_item(osd, 0x10000, &format!("osd.{osd}"), &at).unwrap();
+            map.set_device_class(osd, ["hdd", "ssd"][osd as usize % 2]).unwrap();
         }
-        let rule = map
-            .add_simple_rule("fast", "default", "host", Some("ssd"), RuleMode::Firstn)
-            .unwrap();
+        let rule =
+            map.add_simple_rule("fast", "default", "host", Some("ssd"), RuleMode::Firstn).unwrap();
         for x in 0..100 {
             let osds = map.do_rule(rule, x, 3, &[0x10000; 6], None);
             assert_eq!(osds.len(), 3);

@@ -28,10 +28,7 @@ pub(crate) fn straws(weights: &[u32], version: u8) -> Vec<u32> {
         }
         below += (f64::from(weight) - last) * f64::from(left);
         left -= match version {
-            0 => order[at + 1..]
-                .iter()
-                .filter(|&&i| weights[i] == next)
-                .count() as i32,
+            0 => order[at + 1..].iter().filter(|&&i| weights[i] == next).count() as i32,
             _ => 1,
         };
         let step = f64::from((left as u32).wrapping_mul(next - weight));

@@ -59,11 +59,7 @@ pub mod fuzzing {
             return;
         };
         let epoch = inc.epoch.wrapping_sub(1);
-        let mut map = OsdMap {
-            fsid: inc.fsid,
-            epoch,
-            ..OsdMap::default()
-        };
+        let mut map = OsdMap { fsid: inc.fsid, epoch, ..OsdMap::default() };
         if map.apply(&inc).is_ok() {
             place_some(&map);
         }

@@ -121,10 +121,7 @@ impl Decode for MgrMap {
             let names = Vec::<String>::decode(r)?;
             if addrs.len() != names.len() {
                 let value = names.len() as u64;
-                return Err(DecodeError::Invalid {
-                    what: "mgrmap client names",
-                    value,
-                });
+                return Err(DecodeError::Invalid { what: "mgrmap client names", value });
             }
             map.clients = addrs.into_iter().zip(names).collect();
             Ok(map)

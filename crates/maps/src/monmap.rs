@@ -76,11 +76,7 @@ impl MonMap {
 
     /// Adds a monitor under the next rank; one of the same name only gets the addresses.
     pub fn add(&mut self, name: &str, public_addrs: EntityAddrVec) {
-        let info = MonInfo {
-            name: name.to_owned(),
-            public_addrs,
-            ..MonInfo::default()
-        };
+        let info = MonInfo { name: name.to_owned(), public_addrs, ..MonInfo::default() };
         if self.mons.insert(name.to_owned(), info).is_none() {
             self.ranks.push(name.to_owned());
         }
@@ -116,14 +112,8 @@ impl Encode for MonMap {
             self.epoch.encode(out, f);
             self.last_changed.encode(out, f);
             self.created.encode(out, f);
-            MonFeature {
-                bits: self.persistent_features,
-            }
-            .encode(out, f);
-            MonFeature {
-                bits: self.optional_features,
-            }
-            .encode(out, f);
+            MonFeature { bits: self.persistent_features }.encode(out, f);
+            MonFeature { bits: self.optional_features }.encode(out, f);
             self.mons.encode(out, f);
             self.ranks.encode(out, f);
             self.min_mon_release.encode(out, f);
@@ -143,11 +133,7 @@ impl Decode for MonMap {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.versioned("monmap", 9, |version, r| {
             if version < 6 {
-                return Err(DecodeError::TooOld {
-                    what: "monmap",
-                    version,
-                    oldest: 6,
-                });
+                return Err(DecodeError::TooOld { what: "monmap", version, oldest: 6 });
             }
             let mut map = Self {
                 fsid: Decode::decode(r)?,

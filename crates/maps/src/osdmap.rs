@@ -79,10 +79,7 @@ pub mod flags {
 
     /// The flags by name, comma-separated, as commands show them.
     pub fn names(flags: u32) -> String {
-        let set = NAMES
-            .iter()
-            .enumerate()
-            .filter(|(bit, _)| flags & (1 << bit) != 0);
+        let set = NAMES.iter().enumerate().filter(|(bit, _)| flags & (1 << bit) != 0);
         set.map(|(_, &name)| name).collect::<Vec<_>>().join(",")
     }
 
@@ -126,10 +123,7 @@ pub mod osd_state {
 
     /// The bits by name, comma-separated, as commands show them.
     pub fn names(state: u32) -> String {
-        let set = NAMES
-            .iter()
-            .enumerate()
-            .filter(|(bit, _)| state & (1 << bit) != 0);
+        let set = NAMES.iter().enumerate().filter(|(bit, _)| state & (1 << bit) != 0);
         set.map(|(_, &name)| name).collect::<Vec<_>>().join(",")
     }
 }
@@ -331,22 +325,17 @@ impl OsdMap {
 
     /// Where clients reach an OSD that is up.
     pub fn client_addrs(&self, id: i32) -> Option<&EntityAddrVec> {
-        self.osd(id)
-            .filter(|osd| osd.is_up())
-            .map(|osd| &osd.client_addrs)
+        self.osd(id).filter(|osd| osd.is_up()).map(|osd| &osd.client_addrs)
     }
 
     /// The OSD that calls itself by this uuid.
     pub fn osd_by_uuid(&self, uuid: &Uuid) -> Option<i32> {
-        self.existing_osds()
-            .find_map(|(id, osd)| (osd.uuid == *uuid).then_some(id))
+        self.existing_osds().find_map(|(id, osd)| (osd.uuid == *uuid).then_some(id))
     }
 
     pub fn affinity(&self, id: i32) -> u32 {
         let at = usize::try_from(id).ok();
-        at.and_then(|at| self.primary_affinity.get(at))
-            .copied()
-            .unwrap_or(AFFINITY_DEFAULT)
+        at.and_then(|at| self.primary_affinity.get(at)).copied().unwrap_or(AFFINITY_DEFAULT)
     }
 
     pub fn has_flag(&self, flag: u32) -> bool {
@@ -362,18 +351,14 @@ impl OsdMap {
     }
 
     pub fn pool_by_name(&self, name: &str) -> Option<i64> {
-        self.pool_names
-            .iter()
-            .find_map(|(&id, n)| (n == name).then_some(id))
+        self.pool_names.iter().find_map(|(&id, n)| (n == name).then_some(id))
     }
 
     /// Whether the process at this address may not talk to the cluster. An entry without nonce
     /// bans every process of its host.
     pub fn is_blocklisted(&self, addr: &EntityAddr, now: UTime) -> bool {
         let until = |addr: &EntityAddr| {
-            self.blocklist
-                .get(addr)
-                .is_some_and(|&end| (end.sec, end.nsec) > (now.sec, now.nsec))
+            self.blocklist.get(addr).is_some_and(|&end| (end.sec, end.nsec) > (now.sec, now.nsec))
         };
         let any = addr.with_type(spirula_wire::types::AddrType::ANY);
         let host = EntityAddr {
@@ -389,16 +374,12 @@ impl OsdMap {
 
     /// Ids of the OSDs that a pool may use, by its rule.
     pub fn pool_devices(&self, pool: i64) -> BTreeMap<i32, u32> {
-        self.pool(pool).map_or_else(BTreeMap::new, |p| {
-            self.crush.rule_devices(p.crush_rule.into())
-        })
+        self.pool(pool).map_or_else(BTreeMap::new, |p| self.crush.rule_devices(p.crush_rule.into()))
     }
 
     /// Whether a snapshot of a pool is removed, as far as this map knows.
     pub fn is_snap_removed(&self, pool: i64, snap: u64) -> bool {
-        self.removed_snaps_queue
-            .get(&pool)
-            .is_some_and(|snaps| snaps.contains(snap))
+        self.removed_snaps_queue.get(&pool).is_some_and(|snaps| snaps.contains(snap))
     }
 
     /// Makes room for OSD ids below `max`, or forgets those from there on.
@@ -432,10 +413,7 @@ impl Decode for OsdInfo {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let version = r.u8()?;
         if version != 1 {
-            return Err(DecodeError::Invalid {
-                what: "osd_info_t",
-                value: version.into(),
-            });
+            return Err(DecodeError::Invalid { what: "osd_info_t", value: version.into() });
         }
         Ok(Self {
             last_clean_begin: r.u32()?,
@@ -450,11 +428,7 @@ impl Decode for OsdInfo {
 
 impl Encode for OsdXInfo {
     fn encode(&self, out: &mut Vec<u8>, f: Features) {
-        let version = if f.has(features::SERVER_OCTOPUS) {
-            4
-        } else {
-            3
-        };
+        let version = if f.has(features::SERVER_OCTOPUS) { 4 } else { 3 };
         spirula_wire::denc::encode_versioned(out, version, 1, |out| {
             self.down_stamp.encode(out, f);
             self.laggy_probability.encode(out, f);
@@ -475,11 +449,7 @@ impl Decode for OsdXInfo {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.versioned("osd_xinfo_t", 4, |version, r| {
             if version < 3 {
-                return Err(DecodeError::TooOld {
-                    what: "osd_xinfo_t",
-                    version,
-                    oldest: 3,
-                });
+                return Err(DecodeError::TooOld { what: "osd_xinfo_t", version, oldest: 3 });
             }
             let mut info = Self {
                 down_stamp: Decode::decode(r)?,

@@ -59,10 +59,7 @@ pub mod flags {
 
     /// The flags by name, comma-separated, as commands show them.
     pub fn names(flags: u64) -> String {
-        let set = NAMES
-            .iter()
-            .enumerate()
-            .filter(|(bit, _)| flags & (1 << bit) != 0);
+        let set = NAMES.iter().enumerate().filter(|(bit, _)| flags & (1 << bit) != 0);
         set.map(|(_, &name)| name).collect::<Vec<_>>().join(",")
     }
 }
@@ -151,12 +148,7 @@ pub struct Stretch {
 impl Default for Stretch {
     fn default() -> Self {
         let mandatory_member = spirula_crush::ITEM_NONE;
-        Self {
-            bucket_count: 0,
-            bucket_target: 0,
-            bucket_barrier: 0,
-            mandatory_member,
-        }
+        Self { bucket_count: 0, bucket_target: 0, bucket_barrier: 0, mandatory_member }
     }
 }
 
@@ -253,13 +245,7 @@ impl Default for PgPool {
 impl PgPool {
     /// A replicated pool as `osd pool create` makes it.
     pub fn replicated(size: u8, min_size: u8, pg_num: u32, crush_rule: u8) -> Self {
-        Self {
-            size,
-            min_size,
-            crush_rule,
-            ..Self::default()
-        }
-        .with_pg_num(pg_num)
+        Self { size, min_size, crush_rule, ..Self::default() }.with_pg_num(pg_num)
     }
 
     /// The pool with this many PGs, all placed by themselves.
@@ -323,14 +309,7 @@ impl PgPool {
         self.flags |= flags::POOL_SNAPS;
         self.snap_seq += 1;
         let snapid = self.snap_seq;
-        self.snaps.insert(
-            snapid,
-            PoolSnap {
-                snapid,
-                stamp,
-                name: name.to_owned(),
-            },
-        );
+        self.snaps.insert(snapid, PoolSnap { snapid, stamp, name: name.to_owned() });
         snapid
     }
 
@@ -343,11 +322,7 @@ impl PgPool {
 pub fn stable_mod(x: u32, b: u32) -> u32 {
     let bits = b.wrapping_sub(1).checked_ilog2().map_or(0, |top| top + 1);
     let mask = 1u64.wrapping_shl(bits).wrapping_sub(1) as u32;
-    if x & mask < b {
-        x & mask
-    } else {
-        x & (mask >> 1)
-    }
+    if x & mask < b { x & mask } else { x & (mask >> 1) }
 }
 
 impl Encode for HitSetParams {
@@ -364,10 +339,7 @@ impl Decode for HitSetParams {
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.versioned("hit set params", 1, |_, r| {
-            Ok(Self {
-                kind: r.u8()?,
-                params: Bytes::copy_from_slice(r.peek()),
-            })
+            Ok(Self { kind: r.u8()?, params: Bytes::copy_from_slice(r.peek()) })
         })
     }
 }

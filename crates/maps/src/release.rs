@@ -41,17 +41,11 @@ impl Release {
     ];
 
     pub fn name(self) -> &'static str {
-        Self::NAMES
-            .get(usize::from(self.0))
-            .copied()
-            .unwrap_or("unknown")
+        Self::NAMES.get(usize::from(self.0)).copied().unwrap_or("unknown")
     }
 
     pub fn from_name(name: &str) -> Option<Self> {
-        let at = Self::NAMES
-            .iter()
-            .position(|&n| n == name)
-            .filter(|&at| at > 0)?;
+        let at = Self::NAMES.iter().position(|&n| n == name).filter(|&at| at > 0)?;
         u8::try_from(at).ok().map(Self)
     }
 }

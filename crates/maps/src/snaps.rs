@@ -64,15 +64,11 @@ impl SnapIntervals {
     }
 
     pub fn union(&mut self, other: &Self) {
-        other
-            .iter()
-            .for_each(|(start, len)| self.insert(start, len));
+        other.iter().for_each(|(start, len)| self.insert(start, len));
     }
 
     pub fn subtract(&mut self, other: &Self) {
-        other
-            .iter()
-            .for_each(|(start, len)| self.remove(start, len));
+        other.iter().for_each(|(start, len)| self.remove(start, len));
     }
 }
 

@@ -11,12 +11,7 @@ use spirula_wire::types::PgId;
 use spirula_wire::{Decode, Encode, Features};
 
 fn fixture(name: &str) -> Vec<u8> {
-    std::fs::read(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures")
-            .join(name),
-    )
-    .unwrap()
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
 }
 
 /// Applies a recorded history to `map`, checking bytes and checksums of every epoch.
@@ -34,11 +29,7 @@ fn replay(map: &mut OsdMap, name: &str, mut each: impl FnMut(&OsdMap)) {
         let (full, crc) = map.encode_with_crc(features);
         assert_eq!(crc, inc.full_crc, "map of epoch {}", inc.epoch);
         let again = OsdMap::from_bytes(&full).unwrap();
-        assert!(
-            again.to_bytes(features) == full,
-            "map of epoch {}",
-            inc.epoch
-        );
+        assert!(again.to_bytes(features) == full, "map of epoch {}", inc.epoch);
         each(map);
     }
 }
@@ -59,18 +50,9 @@ fn a_new_clusters_map_is_what_ceph_makes() {
     let first = Incremental::from_bytes(&recorded[4..]).unwrap();
     let theirs = OsdMap::from_bytes(&first.fullmap).unwrap();
     let failure_domain = "osd".to_owned();
-    let ours = NewCluster {
-        failure_domain,
-        ..NewCluster::new(theirs.fsid, theirs.created)
-    }
-    .osdmap();
-    assert_eq!(
-        OsdMap {
-            crc: theirs.crc,
-            ..ours.unwrap()
-        },
-        theirs
-    );
+    let ours =
+        NewCluster { failure_domain, ..NewCluster::new(theirs.fsid, theirs.created) }.osdmap();
+    assert_eq!(OsdMap { crc: theirs.crc, ..ours.unwrap() }, theirs);
 }
 
 #[test]
@@ -91,10 +73,7 @@ fn a_busy_cluster_is_followed_through_every_kind_of_change() {
             assert_eq!(theirs, &ours);
         }
         if map.epoch == 170 {
-            assert_eq!(
-                printed(map),
-                String::from_utf8(fixture("busy-cluster.170.pgs")).unwrap()
-            );
+            assert_eq!(printed(map), String::from_utf8(fixture("busy-cluster.170.pgs")).unwrap());
         }
     });
     assert_eq!(map.epoch, 187);
@@ -109,31 +88,16 @@ fn printed(map: &OsdMap) -> String {
     };
     let mut out = String::new();
     for line in expected.lines() {
-        let Some(pg) = line
-            .split(' ')
-            .next()
-            .and_then(|pg| pg.parse::<PgId>().ok())
-        else {
+        let Some(pg) = line.split(' ').next().and_then(|pg| pg.parse::<PgId>().ok()) else {
             out += &format!("{line}\n");
             continue;
         };
-        let UpActing {
-            up,
-            up_primary,
-            acting,
-            acting_primary,
-        } = map.pg_to_up_acting(pg);
+        let UpActing { up, up_primary, acting, acting_primary } = map.pg_to_up_acting(pg);
         let raw = map.pg_to_raw_osds(pg);
-        let raw_primary = raw
-            .iter()
-            .find(|&&osd| osd != spirula_maps::ITEM_NONE)
-            .unwrap();
+        let raw_primary = raw.iter().find(|&&osd| osd != spirula_maps::ITEM_NONE).unwrap();
         let raw = format!("raw ({}, p{raw_primary})", list(&raw));
         let up = format!("up ({}, p{up_primary})", list(&up));
-        out += &format!(
-            "{pg} {raw} {up} acting ({}, p{acting_primary})\n",
-            list(&acting)
-        );
+        out += &format!("{pg} {raw} {up} acting ({}, p{acting_primary})\n", list(&acting));
     }
     out
 }
@@ -157,16 +121,10 @@ fn round_trips<T: Decode + Encode>(name: &str) -> T {
 fn other_maps_round_trip() {
     let monmap: MonMap = round_trips("one-mon.monmap");
     assert_eq!(monmap.rank_of("a"), Some(0));
-    assert_eq!(
-        monmap.persistent_features,
-        spirula_maps::monmap::FEATURES_PACIFIC
-    );
+    assert_eq!(monmap.persistent_features, spirula_maps::monmap::FEATURES_PACIFIC);
     round_trips::<MgrMap>("none-active.mgrmap");
     let mgrmap: MgrMap = round_trips("active.mgrmap");
-    assert_eq!(
-        (mgrmap.active_name.as_str(), mgrmap.clients.len()),
-        ("x", 2)
-    );
+    assert_eq!((mgrmap.active_name.as_str(), mgrmap.clients.len()), ("x", 2));
     let crush: CrushMap = round_trips("weight-sets.crush");
     assert!(crush.choose_args_for(1).is_some());
 }
@@ -188,18 +146,12 @@ fn damaged_fixtures_never_panic() {
     // An incremental, with others behind it that nobody reads.
     let one = fixture("busy-cluster.incrementals")[4..].to_vec();
     let targets: [(Vec<u8>, fn(&[u8])); 6] = [
-        (
-            fixture("busy-cluster.119.osdmap"),
-            spirula_maps::fuzzing::osdmap,
-        ),
+        (fixture("busy-cluster.119.osdmap"), spirula_maps::fuzzing::osdmap),
         (one, spirula_maps::fuzzing::incremental),
         (fixture("one-mon.monmap"), spirula_maps::fuzzing::monmap),
         (fixture("none-active.mgrmap"), spirula_maps::fuzzing::mgrmap),
         (fixture("three-osds.digest"), spirula_maps::fuzzing::digest),
-        (
-            fixture("weight-sets.crush"),
-            spirula_crush::fuzzing::crushmap,
-        ),
+        (fixture("weight-sets.crush"), spirula_crush::fuzzing::crushmap),
     ];
     for (bytes, target) in targets {
         for at in (0..bytes.len().min(4_000)).step_by(13) {

@@ -68,19 +68,43 @@ pub(crate) const COMMANDS: &[Row] = &[
         "show human-readable versions of pg map (only 'all' valid with plain)",
         pg_dump::dump,
     ),
-    row("pg ls", "name=pool,type=CephInt,req=false name=states,type=CephString,n=N,req=false",
-        "list pg with specific pool, osd, state", pg::ls),
-    row("pg ls-by-pool", "name=poolstr,type=CephString name=states,type=CephString,n=N,req=false",
-        "list pg with pool = [poolname]", pg::ls_by_pool),
-    row("pg ls-by-osd", "name=osd,type=CephOsdName name=pool,type=CephInt,req=false name=states,type=CephString,n=N,req=false",
-        "list pg on osd [osd]", pg::ls_by_osd),
-    row("pg ls-by-primary", "name=osd,type=CephOsdName name=pool,type=CephInt,req=false name=states,type=CephString,n=N,req=false",
-        "list pg with primary = [osd]", pg::ls_by_primary),
-    row("osd df", "name=output_method,type=CephChoices,strings=plain|tree,req=false name=filter_by,type=CephChoices,strings=class|name,req=false name=filter,type=CephString,req=false",
-        "show OSD utilization", osd::df),
+    row(
+        "pg ls",
+        "name=pool,type=CephInt,req=false name=states,type=CephString,n=N,req=false",
+        "list pg with specific pool, osd, state",
+        pg::ls,
+    ),
+    row(
+        "pg ls-by-pool",
+        "name=poolstr,type=CephString name=states,type=CephString,n=N,req=false",
+        "list pg with pool = [poolname]",
+        pg::ls_by_pool,
+    ),
+    row(
+        "pg ls-by-osd",
+        "name=osd,type=CephOsdName name=pool,type=CephInt,req=false name=states,type=CephString,n=N,req=false",
+        "list pg on osd [osd]",
+        pg::ls_by_osd,
+    ),
+    row(
+        "pg ls-by-primary",
+        "name=osd,type=CephOsdName name=pool,type=CephInt,req=false name=states,type=CephString,n=N,req=false",
+        "list pg with primary = [osd]",
+        pg::ls_by_primary,
+    ),
+    row(
+        "osd df",
+        "name=output_method,type=CephChoices,strings=plain|tree,req=false name=filter_by,type=CephChoices,strings=class|name,req=false name=filter,type=CephString,req=false",
+        "show OSD utilization",
+        osd::df,
+    ),
     row("osd perf", "", "print dump of OSD perf summary stats", osd::perf),
-    row("osd pool stats", "name=pool_name,type=CephPoolname,req=false",
-        "obtain stats from all pools, or from specified pool", pool::stats),
+    row(
+        "osd pool stats",
+        "name=pool_name,type=CephPoolname,req=false",
+        "obtain stats from all pools, or from specified pool",
+        pool::stats,
+    ),
 ];
 
 const fn row(
@@ -113,7 +137,8 @@ pub fn answer(
     osdmap: &OsdMap,
     allowed: impl FnOnce(&Asked<'_>) -> bool,
 ) -> MgrCommandReply {
-    let failed = |errno: i32, text: String| MgrCommandReply { r: -errno, rs: text, outbl: Bytes::new() };
+    let failed =
+        |errno: i32, text: String| MgrCommandReply { r: -errno, rs: text, outbl: Bytes::new() };
     let Ok(args) = serde_json::from_str::<Value>(&cmd.concat()) else {
         return failed(EINVAL, "command is not valid JSON".into());
     };
@@ -184,7 +209,9 @@ impl Context<'_> {
 
     pub(crate) fn pool(&self, name: &str) -> Result<i64, (i32, String)> {
         let pool = self.str(name).unwrap_or_default();
-        self.osdmap.pool_by_name(pool).ok_or_else(|| (ENOENT, format!("pool '{pool}' does not exist")))
+        self.osdmap
+            .pool_by_name(pool)
+            .ok_or_else(|| (ENOENT, format!("pool '{pool}' does not exist")))
     }
 }
 

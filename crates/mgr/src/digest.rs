@@ -67,7 +67,9 @@ fn pg_by_pool(pgmap: &PgMap) -> BTreeMap<i64, i64> {
 /// How much each CRUSH rule can still take: the OSD that fills first decides.
 fn avail_by_rule(pgmap: &PgMap, osdmap: &OsdMap) -> BTreeMap<i32, i64> {
     let rules = osdmap.crush.rule_names.keys();
-    rules.map(|rule| (*rule, avail(pgmap, osdmap, &osdmap.crush.rule_devices(*rule as u32)))).collect()
+    rules
+        .map(|rule| (*rule, avail(pgmap, osdmap, &osdmap.crush.rule_devices(*rule as u32))))
+        .collect()
 }
 
 fn avail(pgmap: &PgMap, osdmap: &OsdMap, weights: &BTreeMap<i32, u32>) -> i64 {

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use spirula_auth::caps::{CommandAccess, MgrCap};
 use spirula_auth::AuthenticatedPeer;
+use spirula_auth::caps::{CommandAccess, MgrCap};
 use spirula_maps::OsdMap;
 use spirula_wire::msg::command::{Command, CommandReply, Ping};
 use spirula_wire::msg::mgr::{
-    HealthChecks, MgrBeacon, MgrClose, MgrCommand, MgrCommandReply, MgrConfigure, MgrOpen, MgrReport,
-    MonMgrReport,
+    HealthChecks, MgrBeacon, MgrClose, MgrCommand, MgrCommandReply, MgrConfigure, MgrOpen,
+    MgrReport, MonMgrReport,
 };
 use spirula_wire::msg::osd::{PgStats, PgStatsAck};
 use spirula_wire::msg::types;
@@ -97,7 +97,12 @@ impl Manager {
         &self.pgmap
     }
 
-    pub fn handle_ready(&mut self, session: u64, auth: Option<AuthenticatedPeer>, features: Features) {
+    pub fn handle_ready(
+        &mut self,
+        session: u64,
+        auth: Option<AuthenticatedPeer>,
+        features: Features,
+    ) {
         if self.sessions.len() >= SESSIONS_MAX {
             self.outputs.push_back(Output::Close(session));
             return;
@@ -151,10 +156,8 @@ impl Manager {
 
     fn handle_open(&mut self, session: u64, raw: &RawMessage) -> Result<(), DecodeError> {
         MgrOpen::from_raw(raw)?;
-        let configure = MgrConfigure {
-            stats_period: STATS_PERIOD.as_secs() as u32,
-            ..MgrConfigure::default()
-        };
+        let configure =
+            MgrConfigure { stats_period: STATS_PERIOD.as_secs() as u32, ..MgrConfigure::default() };
         self.send(session, &configure, 0);
         Ok(())
     }
@@ -165,7 +168,12 @@ impl Manager {
         Ok(())
     }
 
-    fn handle_pg_stats(&mut self, session: u64, raw: &RawMessage, now: Duration) -> Result<(), DecodeError> {
+    fn handle_pg_stats(
+        &mut self,
+        session: u64,
+        raw: &RawMessage,
+        now: Duration,
+    ) -> Result<(), DecodeError> {
         let report = PgStats::from_raw(raw)?;
         let Some(osd) = self.osd_of(session) else { return Ok(()) };
         let acked = report.pg_stat.iter().map(|(pg, s)| (*pg, (s.reported_seq, s.reported_epoch)));
@@ -202,9 +210,7 @@ impl Manager {
         let auth = self.sessions.get(&session).and_then(|s| s.auth.as_ref());
         let empty = OsdMap::default();
         let osdmap = self.osdmap.as_deref().unwrap_or(&empty);
-        command::answer(cmd, &self.pgmap, osdmap, |asked| {
-            auth.is_some_and(|peer| may(peer, asked))
-        })
+        command::answer(cmd, &self.pgmap, osdmap, |asked| auth.is_some_and(|peer| may(peer, asked)))
     }
 
     fn send(&mut self, session: u64, message: &impl Message, tid: u64) {

@@ -125,7 +125,10 @@ impl PgMap {
         };
         let total = |s: &Sample| {
             let mut sum = ObjectStatSum::default();
-            s.pools.iter().filter(|(id, _)| pool.is_none_or(|p| p == **id)).for_each(|(_, v)| sum.add(v));
+            s.pools
+                .iter()
+                .filter(|(id, _)| pool.is_none_or(|p| p == **id))
+                .for_each(|(_, v)| sum.add(v));
             sum
         };
         let (a, b) = (total(first), total(last));

@@ -2,7 +2,7 @@
 //!
 //! Invariant: only this task touches the core; sockets and timers send it events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,15 +10,19 @@ use std::time::{Duration, SystemTime};
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
-use spirula_auth::{AuthError, CryptoKey, Principal, ServiceAcceptor, ServiceAuthConfig, ServiceSecrets};
+use spirula_auth::{
+    AuthError, CryptoKey, Principal, ServiceAcceptor, ServiceAuthConfig, ServiceSecrets,
+};
 use spirula_maps::OsdMap;
 use spirula_maps::osdmap::Incremental;
 use spirula_monc::{Action, ConnId, Event as MonEvent, MonClient};
 use spirula_msgr::on_tokio::{self, Event, Session};
 use spirula_msgr::{Accepted, CloseReason, Config as MsgrConfig, ProtocolError, Target};
-use spirula_wire::msg::osd::OsdMapMsg;
-use spirula_wire::types::{AddrType, EntityAddr, EntityAddrVec, EntityName, EntityNameStr, EntityType, Uuid};
 use spirula_wire::Decode as _;
+use spirula_wire::msg::osd::OsdMapMsg;
+use spirula_wire::types::{
+    AddrType, EntityAddr, EntityAddrVec, EntityName, EntityNameStr, EntityType, Uuid,
+};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -115,17 +119,15 @@ impl Server {
     fn new(config: Config, addr: SocketAddr) -> Self {
         let mut rng = ChaCha20Rng::from_seed(config.seed);
         let nonce = rng.next_u32();
-        let addrs = EntityAddrVec(vec![EntityAddr { type_: AddrType::MSGR2, nonce, addr: Some(addr) }]);
+        let addrs =
+            EntityAddrVec(vec![EntityAddr { type_: AddrType::MSGR2, nonce, addr: Some(addr) }]);
         let name = EntityNameStr { type_: EntityType::MGR, id: config.name.clone() };
         let principal = Principal { name, key: config.key.clone() };
         let mut mon_seed = [0; 32];
         rng.fill_bytes(&mut mon_seed);
         let entity = EntityName { type_: EntityType::MGR, num: -1 };
-        let door = Door {
-            secrets: Arc::default(),
-            rng,
-            config: MsgrConfig::new(entity, addrs.clone()),
-        };
+        let door =
+            Door { secrets: Arc::default(), rng, config: MsgrConfig::new(entity, addrs.clone()) };
         let identity = Identity {
             name: config.name,
             fsid: config.fsid,
@@ -148,7 +150,8 @@ impl Server {
     }
 
     async fn run(mut self, listener: TcpListener, mut stopped: oneshot::Receiver<()>) {
-        let accepting = tokio::spawn(accept_clients(listener, self.door.clone(), self.inputs.clone()));
+        let accepting =
+            tokio::spawn(accept_clients(listener, self.door.clone(), self.inputs.clone()));
         let now = on_tokio::now();
         self.monc.subscribe(now, "osdmap", 1, false);
         self.monc.subscribe(now, "mgrmap", 0, false);
@@ -260,7 +263,12 @@ impl Server {
         }
     }
 
-    fn connect(&mut self, conn: ConnId, addr: SocketAddr, auth: Box<dyn spirula_auth::ConnectAuth>) {
+    fn connect(
+        &mut self,
+        conn: ConnId,
+        addr: SocketAddr,
+        auth: Box<dyn spirula_auth::ConnectAuth>,
+    ) {
         let inputs = self.inputs.clone();
         self.mon_config.global_seq += 1;
         let config = self.mon_config.clone();
@@ -312,18 +320,17 @@ impl Server {
 
 /// Moves `map` on by what the message holds.
 fn follow(map: &mut Option<OsdMap>, message: &OsdMapMsg) -> Result<(), Box<dyn std::error::Error>> {
-    for epoch in message.maps.keys().chain(message.incremental_maps.keys()).copied().collect::<std::collections::BTreeSet<_>>() {
+    let epochs: BTreeSet<u32> =
+        message.maps.keys().chain(message.incremental_maps.keys()).copied().collect();
+    for epoch in epochs {
         let have = map.as_ref().map_or(0, |m| m.epoch);
         if epoch <= have {
             continue;
         }
-        if let (Some(m), Some(bytes)) = (map.as_mut(), message.incremental_maps.get(&epoch)) {
-            if epoch == have + 1 {
-                m.apply(&Incremental::from_bytes(bytes)?)?;
-                continue;
-            }
-        }
-        if let Some(bytes) = message.maps.get(&epoch) {
+        let step = message.incremental_maps.get(&epoch).filter(|_| epoch == have + 1);
+        if let (Some(map), Some(bytes)) = (map.as_mut(), step) {
+            map.apply(&Incremental::from_bytes(bytes)?)?;
+        } else if let Some(bytes) = message.maps.get(&epoch) {
             *map = Some(OsdMap::from_bytes(bytes)?);
         }
     }
@@ -359,7 +366,9 @@ async fn accept_clients(
 /// The refusal of a monitor, if that is why the session ended.
 fn refusal(reason: CloseReason) -> Option<AuthError> {
     match reason {
-        CloseReason::Protocol(ProtocolError::Auth(spirula_msgr_core::AuthFailure::Connector(e))) => Some(e),
+        CloseReason::Protocol(ProtocolError::Auth(spirula_msgr_core::AuthFailure::Connector(
+            e,
+        ))) => Some(e),
         _ => None,
     }
 }

@@ -40,11 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         admin_socket: Some(dir.join("mon.a.asok")),
     })
     .await?;
-    println!(
-        "mon.a on {}; export CEPH_CONF={}",
-        server.addr(),
-        dir.join("ceph.conf").display()
-    );
+    println!("mon.a on {}; export CEPH_CONF={}", server.addr(), dir.join("ceph.conf").display());
     tokio::signal::ctrl_c().await?;
     server.stop().await;
     Ok(())
@@ -93,35 +89,17 @@ fn make(
         mgrs: vec![("x".into(), mgr_key)],
         osds: osd_keys
             .into_iter()
-            .map(|key| NewOsd {
-                uuid: uuid(),
-                key,
-                bytes: 10 << 30,
-            })
+            .map(|key| NewOsd { uuid: uuid(), key, bytes: 10 << 30 })
             .collect(),
         device_class: "ssd".into(),
-        pools: vec![NewPoolSpec {
-            name: "rbd".into(),
-            pg_num: 32,
-            application: "rbd".into(),
-        }],
+        pools: vec![NewPoolSpec { name: "rbd".into(), pg_num: 32, application: "rbd".into() }],
         options: options.clone(),
         seed: [9; 32],
     };
     let mut storage = RedbStorage::create(&dir.join("mon.a"))?;
-    mkfs(
-        &config,
-        Now {
-            mono: Duration::ZERO,
-            wall,
-        },
-        &mut storage,
-    )?;
+    mkfs(&config, Now { mono: Duration::ZERO, wall }, &mut storage)?;
     let keyring = dir.join("keyring");
-    std::fs::write(
-        &keyring,
-        format!("[client.admin]\n\tkey = {}\n", admin_key.to_base64()),
-    )?;
+    std::fs::write(&keyring, format!("[client.admin]\n\tkey = {}\n", admin_key.to_base64()))?;
     let conf = format!(
         "[global]\nfsid = {fsid}\nmon host = [v2:{addr}]\nkeyring = {}\n",
         keyring.display()

@@ -59,15 +59,8 @@ impl SessionCaps {
             }
         }
         let name = &self.name;
-        let access = CommandAccess {
-            name,
-            service,
-            module: "",
-            command,
-            args,
-            need,
-            addr: self.addr,
-        };
+        let access =
+            CommandAccess { name, service, module: "", command, args, need, addr: self.addr };
         self.caps.is_capable(&access)
     }
 }

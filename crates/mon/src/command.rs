@@ -126,34 +126,21 @@ pub(crate) mod errno {
 }
 
 pub(crate) fn refuse<T>(errno: i32, text: impl Display) -> Result<T, Refusal> {
-    Err(Refusal {
-        errno,
-        text: text.to_string(),
-        out: Bytes::new(),
-    })
+    Err(Refusal { errno, text: text.to_string(), out: Bytes::new() })
 }
 
 impl Answer {
     /// Nothing to print but a status line.
     pub(crate) fn status(text: impl Display) -> Self {
-        Self {
-            status: text.to_string(),
-            out: Bytes::new(),
-        }
+        Self { status: text.to_string(), out: Bytes::new() }
     }
 
     pub(crate) fn text(out: impl Into<String>) -> Self {
-        Self {
-            status: String::new(),
-            out: out.into().into(),
-        }
+        Self { status: String::new(), out: out.into().into() }
     }
 
     pub(crate) fn raw(out: Bytes) -> Self {
-        Self {
-            status: String::new(),
-            out,
-        }
+        Self { status: String::new(), out }
     }
 
     pub(crate) fn with_status(mut self, text: impl Display) -> Self {
@@ -194,11 +181,7 @@ impl Context<'_> {
         plain: impl FnOnce() -> String,
         json: impl FnOnce() -> Json,
     ) -> Answer {
-        if self.format == Format::Plain {
-            Answer::text(plain())
-        } else {
-            self.json(&json())
-        }
+        if self.format == Format::Plain { Answer::text(plain()) } else { self.json(&json()) }
     }
 
     /// Text in the plain format, else [`json_nl`](Self::json_nl).
@@ -207,11 +190,7 @@ impl Context<'_> {
         plain: impl FnOnce() -> String,
         json: impl FnOnce() -> Json,
     ) -> Answer {
-        if self.format == Format::Plain {
-            Answer::text(plain())
-        } else {
-            self.json_nl(&json())
-        }
+        if self.format == Format::Plain { Answer::text(plain()) } else { self.json_nl(&json()) }
     }
 
     pub(crate) fn change(&mut self, change: Change) {
@@ -245,35 +224,21 @@ pub(crate) fn parse(text: &str, table: &'static [Command]) -> Result<Request, Re
     let args = Args::parse(text)?;
     let prefix = args.str("prefix")?;
     let format = Format::parse(args.str_opt("format")?)?;
-    let mut rows = table
-        .iter()
-        .filter(|c| signature::words(c.signature) == prefix);
+    let mut rows = table.iter().filter(|c| signature::words(c.signature) == prefix);
     let Some(first) = rows.next() else {
         return refuse(errno::EINVAL, unknown(prefix, table));
     };
     // Where two commands share their words, the arguments tell which one is meant.
     let fits = |c: &&Command| signature::check(c.signature, &args).is_ok();
-    let command = if fits(&first) {
-        first
-    } else {
-        rows.find(fits).unwrap_or(first)
-    };
-    Ok(Request {
-        command,
-        args,
-        format,
-    })
+    let command = if fits(&first) { first } else { rows.find(fits).unwrap_or(first) };
+    Ok(Request { command, args, format })
 }
 
 /// The text for a prefix that no row has: the ten commands nearest to it.
 fn unknown(prefix: &str, table: &[Command]) -> String {
     let common = |c: &&Command| {
         let words = signature::words(c.signature);
-        words
-            .split(' ')
-            .zip(prefix.split(' '))
-            .take_while(|(a, b)| a == b)
-            .count()
+        words.split(' ').zip(prefix.split(' ')).take_while(|(a, b)| a == b).count()
     };
     let best = table.iter().map(|c| common(&c)).max().unwrap_or(0);
     if best == 0 {
@@ -285,9 +250,5 @@ fn unknown(prefix: &str, table: &[Command]) -> String {
         .take(10)
         .map(|c| shape(c.signature))
         .collect();
-    format!(
-        "no valid command found; {} closest matches:\n{}",
-        near.len(),
-        near.join("\n")
-    )
+    format!("no valid command found; {} closest matches:\n{}", near.len(), near.join("\n"))
 }

@@ -62,10 +62,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         changes.push(Change::RemoveAuth(name.clone()));
     }
     for (service, secrets) in &state.auth.rotating {
-        changes.push(Change::Rotate {
-            service: *service,
-            secrets: secrets.clone(),
-        });
+        changes.push(Change::Rotate { service: *service, secrets: secrets.clone() });
     }
     let mut out: Vec<_> = changes
         .into_iter()
@@ -78,16 +75,8 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
 /// A new cluster with an OSD and a pool; without them if they cannot be made.
 fn sample() -> State {
     let key = || CryptoKey::from_secret(std::time::Duration::from_secs(1), [1; 16]);
-    let osd = NewOsd {
-        uuid: Uuid([2; 16]),
-        key: key(),
-        bytes: 1 << 40,
-    };
-    let pool = NewPoolSpec {
-        name: "data".into(),
-        pg_num: 8,
-        application: "rados".into(),
-    };
+    let osd = NewOsd { uuid: Uuid([2; 16]), key: key(), bytes: 1 << 40 };
+    let pool = NewPoolSpec { name: "data".into(), pg_num: 8, application: "rados".into() };
     let config = MkfsConfig {
         fsid: Uuid([1; 16]),
         mon_name: "a".into(),

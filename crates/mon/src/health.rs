@@ -52,13 +52,7 @@ const CHECKS: &[(&str, Check)] = &[
 
 /// All checks that fail now, muted or not.
 pub(crate) fn look(state: &State, live: &Live, settings: &Settings, now: Now) -> HealthChecks {
-    let view = View {
-        state,
-        map: state.osd.map(),
-        live,
-        settings,
-        now,
-    };
+    let view = View { state, map: state.osd.map(), live, settings, now };
     let mut found = live.mgr_checks.clone();
     for (code, check) in CHECKS {
         if let Some(result) = check(&view) {
@@ -97,12 +91,7 @@ pub(crate) fn short_name(severity: u8) -> &'static str {
 }
 
 fn warn(summary: String, count: usize, detail: Vec<String>) -> Option<HealthCheck> {
-    Some(HealthCheck {
-        severity: health::WARN,
-        summary,
-        detail,
-        count: count as i64,
-    })
+    Some(HealthCheck { severity: health::WARN, summary, detail, count: count as i64 })
 }
 
 /// A check over pools: those that `bad` describes, under `summary` of their number.
@@ -112,35 +101,17 @@ fn pools_where(
     bad: impl Fn(i64, &str, &PgPool) -> Option<String>,
 ) -> Option<HealthCheck> {
     let name = |id| view.map.pool_name(id).unwrap_or_default();
-    let detail: Vec<String> = view
-        .map
-        .pools
-        .iter()
-        .filter_map(|(&id, pool)| bad(id, name(id), pool))
-        .collect();
-    if detail.is_empty() {
-        None
-    } else {
-        warn(summary(detail.len()), detail.len(), detail)
-    }
+    let detail: Vec<String> =
+        view.map.pools.iter().filter_map(|(&id, pool)| bad(id, name(id), pool)).collect();
+    if detail.is_empty() { None } else { warn(summary(detail.len()), detail.len(), detail) }
 }
 
 fn insecure_reclaim(view: &View<'_>) -> Option<HealthCheck> {
     let allowed = view.settings.bool("auth_allow_insecure_global_id_reclaim")
-        && view
-            .settings
-            .bool("mon_warn_on_insecure_global_id_reclaim_allowed");
-    let detail = format!(
-        "mon.{} has auth_allow_insecure_global_id_reclaim set to true",
-        view.live.name
-    );
-    allowed.then(|| {
-        warn(
-            "mon is allowing insecure global_id reclaim".into(),
-            1,
-            vec![detail],
-        )
-    })?
+        && view.settings.bool("mon_warn_on_insecure_global_id_reclaim_allowed");
+    let detail =
+        format!("mon.{} has auth_allow_insecure_global_id_reclaim set to true", view.live.name);
+    allowed.then(|| warn("mon is allowing insecure global_id reclaim".into(), 1, vec![detail]))?
 }
 
 fn mgr_down(view: &View<'_>) -> Option<HealthCheck> {
@@ -180,12 +151,8 @@ fn is_down_in(map: &OsdMap, osd: i32) -> bool {
 }
 
 fn osd_down(view: &View<'_>) -> Option<HealthCheck> {
-    let down: Vec<i32> = view
-        .map
-        .existing_osds()
-        .map(|(id, _)| id)
-        .filter(|id| is_down_in(view.map, *id))
-        .collect();
+    let down: Vec<i32> =
+        view.map.existing_osds().map(|(id, _)| id).filter(|id| is_down_in(view.map, *id)).collect();
     // OSDs that never came up yet belong to a cluster that is starting.
     let never_up = |id: &i32| view.map.osd(*id).is_some_and(|o| o.info.up_from == 0);
     let starting = down.iter().all(never_up);
@@ -210,22 +177,15 @@ fn subtree_down(view: &View<'_>, level: &str) -> Option<HealthCheck> {
         if i32::from(bucket.type_) != wanted || crush.is_shadow(bucket.id) {
             continue;
         }
-        let below: Vec<i32> = crush
-            .subtree(bucket.id)
-            .into_iter()
-            .filter(|i| view.map.exists(*i))
-            .collect();
+        let below: Vec<i32> =
+            crush.subtree(bucket.id).into_iter().filter(|i| view.map.exists(*i)).collect();
         if below.is_empty() || !below.iter().all(|osd| is_down_in(view.map, *osd)) {
             continue;
         }
         osds += below.len();
         let name = crush.name(bucket.id).unwrap_or_default();
         let at = location_text(view.map, bucket.id);
-        let at = if at.is_empty() {
-            at
-        } else {
-            format!(" ({at})")
-        };
+        let at = if at.is_empty() { at } else { format!(" ({at})") };
         detail.push(format!("{level} {name}{at} ({} osds) is down", below.len()));
     }
     let n = detail.len();
@@ -242,25 +202,15 @@ fn osd_root_down(view: &View<'_>) -> Option<HealthCheck> {
 }
 
 fn osds_with(view: &View<'_>, bit: u32, what: &str) -> Option<HealthCheck> {
-    let with: Vec<i32> = view
-        .map
-        .existing_osds()
-        .filter(|(_, o)| o.state & bit != 0)
-        .map(|(id, _)| id)
-        .collect();
-    let detail = with
-        .iter()
-        .map(|id| format!("osd.{id} is {what}"))
-        .collect();
+    let with: Vec<i32> =
+        view.map.existing_osds().filter(|(_, o)| o.state & bit != 0).map(|(id, _)| id).collect();
+    let detail = with.iter().map(|id| format!("osd.{id} is {what}")).collect();
     (!with.is_empty()).then(|| warn(format!("{} {what} osd(s)", with.len()), with.len(), detail))?
 }
 
 fn osd_full(view: &View<'_>) -> Option<HealthCheck> {
     let check = osds_with(view, osd_state::FULL, "full")?;
-    Some(HealthCheck {
-        severity: health::ERR,
-        ..check
-    })
+    Some(HealthCheck { severity: health::ERR, ..check })
 }
 
 fn osd_backfillfull(view: &View<'_>) -> Option<HealthCheck> {
@@ -300,17 +250,10 @@ fn pg_availability(view: &View<'_>) -> Option<HealthCheck> {
     }
     let states = &view.live.digest.num_pg_by_state;
     let count = |bit: u64| -> i64 {
-        states
-            .iter()
-            .filter(|(s, _)| *s & bit != 0)
-            .map(|(_, n)| i64::from(*n))
-            .sum()
+        states.iter().filter(|(s, _)| *s & bit != 0).map(|(_, n)| i64::from(*n)).sum()
     };
     let inactive = view.live.digest.num_pg - count(pg_state::ACTIVE);
-    let mut parts = vec![format!(
-        "{inactive} pg{} inactive",
-        if inactive == 1 { "" } else { "s" }
-    )];
+    let mut parts = vec![format!("{inactive} pg{} inactive", if inactive == 1 { "" } else { "s" })];
     let kinds = [
         (pg_state::DOWN, "down"),
         (pg_state::INCOMPLETE, "incomplete"),
@@ -332,9 +275,7 @@ fn pool_app(view: &View<'_>) -> Option<HealthCheck> {
         return None;
     }
     let used = |id: i64| {
-        let sum = i32::try_from(id)
-            .ok()
-            .and_then(|id| view.live.digest.pg_pool_sum.get(&id));
+        let sum = i32::try_from(id).ok().and_then(|id| view.live.digest.pg_pool_sum.get(&id));
         sum.is_some_and(|s| s.stats.sum.num_objects > 0)
     };
     let mut check = pools_where(
@@ -363,8 +304,7 @@ fn pool_full(view: &View<'_>) -> Option<HealthCheck> {
             } else {
                 " (no space)"
             };
-            pool.has_flag(pool_flags::FULL)
-                .then(|| format!("pool '{name}' is full{quota}"))
+            pool.has_flag(pool_flags::FULL).then(|| format!("pool '{name}' is full{quota}"))
         },
     )
 }
@@ -383,10 +323,7 @@ fn pool_no_redundancy(view: &View<'_>) -> Option<HealthCheck> {
 }
 
 fn pool_pg_num(view: &View<'_>) -> Option<HealthCheck> {
-    if !view
-        .settings
-        .bool("mon_warn_on_pool_pg_num_not_power_of_two")
-    {
+    if !view.settings.bool("mon_warn_on_pool_pg_num_not_power_of_two") {
         return None;
     }
     pools_where(
@@ -395,10 +332,7 @@ fn pool_pg_num(view: &View<'_>) -> Option<HealthCheck> {
         |_, name, pool| {
             let odd = !pool.pg_num_target.is_power_of_two();
             odd.then(|| {
-                format!(
-                    "pool '{name}' pg_num {} is not a power of two",
-                    pool.pg_num_target
-                )
+                format!("pool '{name}' pg_num {} is not a power of two", pool.pg_num_target)
             })
         },
     )
@@ -407,29 +341,20 @@ fn pool_pg_num(view: &View<'_>) -> Option<HealthCheck> {
 fn pool_scrub_flags(view: &View<'_>) -> Option<HealthCheck> {
     let mut detail = Vec::new();
     let mut set = Vec::new();
-    for (flag, word) in [
-        (pool_flags::NOSCRUB, "noscrub"),
-        (pool_flags::NODEEP_SCRUB, "nodeep-scrub"),
-    ] {
+    for (flag, word) in
+        [(pool_flags::NOSCRUB, "noscrub"), (pool_flags::NODEEP_SCRUB, "nodeep-scrub")]
+    {
         let with = view.map.pools.iter().filter(|(_, p)| p.has_flag(flag));
         let before = detail.len();
         detail.extend(with.map(|(id, _)| {
-            format!(
-                "Pool {} has {word} flag",
-                view.map.pool_name(*id).unwrap_or_default()
-            )
+            format!("Pool {} has {word} flag", view.map.pool_name(*id).unwrap_or_default())
         }));
         if detail.len() > before {
             set.push(word);
         }
     }
     let summary = format!("Some pool(s) have the {} flag(s) set", set.join(", "));
-    (!set.is_empty()).then_some(HealthCheck {
-        severity: health::OK,
-        summary,
-        detail,
-        count: 0,
-    })
+    (!set.is_empty()).then_some(HealthCheck { severity: health::OK, summary, detail, count: 0 })
 }
 
 fn smaller_pgp_num(view: &View<'_>) -> Option<HealthCheck> {
@@ -447,33 +372,17 @@ fn too_few_osds(view: &View<'_>) -> Option<HealthCheck> {
     let wanted = view.settings.int("osd_pool_default_size");
     let there = view.map.existing_osds().count() as i64;
     let warns = view.settings.bool("mon_warn_on_too_few_osds") && there < wanted;
-    warns.then(|| {
-        warn(
-            format!("OSD count {there} < osd_pool_default_size {wanted}"),
-            0,
-            vec![],
-        )
-    })?
+    warns.then(|| warn(format!("OSD count {there} < osd_pool_default_size {wanted}"), 0, vec![]))?
 }
 
 fn too_many_pgs(view: &View<'_>) -> Option<HealthCheck> {
     let max = view.settings.int("mon_max_pg_per_osd");
     let in_osds = view.map.existing_osds().filter(|(_, o)| o.is_in()).count() as i64;
-    let copies: i64 = view
-        .map
-        .pools
-        .values()
-        .map(|p| i64::from(p.pg_num) * i64::from(p.size))
-        .sum();
+    let copies: i64 =
+        view.map.pools.values().map(|p| i64::from(p.pg_num) * i64::from(p.size)).sum();
     let per_osd = copies / in_osds.max(1);
     let warns = max > 0 && in_osds > 0 && per_osd > max;
-    warns.then(|| {
-        warn(
-            format!("too many PGs per OSD ({per_osd} > max {max})"),
-            0,
-            vec![],
-        )
-    })?
+    warns.then(|| warn(format!("too many PGs per OSD ({per_osd} > max {max})"), 0, vec![]))?
 }
 
 /// Whether the digest shows PGs that serve nobody.

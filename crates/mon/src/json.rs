@@ -159,11 +159,7 @@ fn quote(text: &str, out: &mut String) {
 /// C's `%.{digits}g`.
 pub fn float(v: f64, digits: usize) -> String {
     if v == 0.0 || !v.is_finite() {
-        return if v.is_nan() {
-            "nan".into()
-        } else {
-            format!("{v}")
-        };
+        return if v.is_nan() { "nan".into() } else { format!("{v}") };
     }
     let scientific = format!("{:.*e}", digits.max(1) - 1, v);
     let Some((mantissa, exponent)) = scientific.split_once('e') else {
@@ -179,11 +175,7 @@ pub fn float(v: f64, digits: usize) -> String {
 }
 
 fn trim_zeros(number: &str) -> &str {
-    if number.contains('.') {
-        number.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        number
-    }
+    if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number }
 }
 
 #[cfg(test)]

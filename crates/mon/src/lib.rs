@@ -37,10 +37,7 @@ pub const CEPH_RELEASE: &str = "16.2.15";
 
 /// What daemons say of their version: of the form that Ceph's tools parse.
 pub fn ceph_version() -> String {
-    format!(
-        "ceph version {CEPH_RELEASE} (spirula-{}) pacific (stable)",
-        env!("CARGO_PKG_VERSION")
-    )
+    format!("ceph version {CEPH_RELEASE} (spirula-{}) pacific (stable)", env!("CARGO_PKG_VERSION"))
 }
 
 /// One moment on two clocks: for intervals, and for what people and peers see.

@@ -88,10 +88,7 @@ pub fn mkfs(config: &MkfsConfig, now: Now, storage: &mut dyn Storage) -> Result<
     let mut monmap = MonMap::new(config.fsid, stamp);
     monmap.epoch = 1;
     monmap.add(&config.mon_name, config.mon_addrs.clone());
-    let mgrmap = MgrMap {
-        epoch: 1,
-        ..MgrMap::default()
-    };
+    let mgrmap = MgrMap { epoch: 1, ..MgrMap::default() };
     let mut state = State::new(monmap, first_osdmap(config, &settings, stamp)?, mgrmap);
 
     let mut changes = entities(config, now, &mut rng);
@@ -99,17 +96,12 @@ pub fn mkfs(config: &MkfsConfig, now: Now, storage: &mut dyn Storage) -> Result<
     changes.push(Change::MaxGlobalId(4096 + GLOBAL_IDS_STEP));
     // As Ceph does for new clusters, in which no client is too old for it.
     changes.push(Change::Config {
-        scope: crate::state::config::Scope {
-            section: "mon".into(),
-            mask: String::new(),
-        },
+        scope: crate::state::config::Scope { section: "mon".into(), mask: String::new() },
         name: "auth_allow_insecure_global_id_reclaim".into(),
         value: Some("false".into()),
     });
     let proposal = Proposal::new(now.wall, changes);
-    state
-        .apply(&proposal)
-        .map_err(|error| MkfsError::Replay { version: 1, error })?;
+    state.apply(&proposal).map_err(|error| MkfsError::Replay { version: 1, error })?;
     storage.compact(state.version, &state.to_bytes(F))?;
     Ok(state)
 }
@@ -119,28 +111,16 @@ pub fn open(storage: &mut dyn Storage, expected: Option<Uuid>) -> Result<State, 
     let stored = storage.load()?;
     let (version, snapshot) = stored.snapshot.ok_or(MkfsError::Empty)?;
     let mut state = State::from_bytes(&snapshot)?;
-    debug_assert_eq!(
-        state.version, version,
-        "a snapshot is numbered by its state"
-    );
+    debug_assert_eq!(state.version, version, "a snapshot is numbered by its state");
     if let Some(expected) = expected.filter(|e| *e != state.fsid) {
-        return Err(MkfsError::OtherCluster {
-            found: state.fsid,
-            expected,
-        });
+        return Err(MkfsError::OtherCluster { found: state.fsid, expected });
     }
     for (version, bytes) in stored.log {
         if version != state.version + 1 {
-            return Err(StorageError::Gap {
-                last: state.version,
-                found: version,
-            }
-            .into());
+            return Err(StorageError::Gap { last: state.version, found: version }.into());
         }
         let proposal = Proposal::from_bytes(&bytes)?;
-        state
-            .apply(&proposal)
-            .map_err(|error| MkfsError::Replay { version, error })?;
+        state.apply(&proposal).map_err(|error| MkfsError::Replay { version, error })?;
     }
     Ok(state)
 }
@@ -152,17 +132,8 @@ fn first_osdmap(config: &MkfsConfig, settings: &Settings, now: UTime) -> Result<
         _ => "host",
     };
     let cluster = NewCluster {
-        osds: config
-            .osds
-            .iter()
-            .map(|o| (o.uuid, weight(o.bytes)))
-            .collect(),
-        host: config
-            .hostname
-            .split('.')
-            .next()
-            .unwrap_or("localhost")
-            .to_owned(),
+        osds: config.osds.iter().map(|o| (o.uuid, weight(o.bytes))).collect(),
+        host: config.hostname.split('.').next().unwrap_or("localhost").to_owned(),
         device_class: config.device_class.clone(),
         failure_domain: domain.to_owned(),
         ..NewCluster::new(config.fsid, now)
@@ -172,12 +143,9 @@ fn first_osdmap(config: &MkfsConfig, settings: &Settings, now: UTime) -> Result<
     map.full_ratio = settings.float("mon_osd_full_ratio") as f32;
     map.backfillfull_ratio = settings.float("mon_osd_backfillfull_ratio") as f32;
     map.nearfull_ratio = settings.float("mon_osd_nearfull_ratio") as f32;
-    let words = settings
-        .str("osd_pool_default_erasure_code_profile")
-        .split_whitespace();
-    let profile = words
-        .filter_map(|w| w.split_once('='))
-        .map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let words = settings.str("osd_pool_default_erasure_code_profile").split_whitespace();
+    let profile =
+        words.filter_map(|w| w.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned()));
     map.erasure_code_profiles = [("default".to_owned(), profile.collect())].into();
     let size = settings.int("osd_pool_default_size").clamp(1, 10) as u8;
     for (id, spec) in (1..).zip(&config.pools) {
@@ -185,8 +153,7 @@ fn first_osdmap(config: &MkfsConfig, settings: &Settings, now: UTime) -> Result<
         pool.create_time = now;
         pool.last_change = map.epoch;
         if !spec.application.is_empty() {
-            pool.application_metadata
-                .insert(spec.application.clone(), BTreeMap::new());
+            pool.application_metadata.insert(spec.application.clone(), BTreeMap::new());
         }
         map.pools.insert(id, pool);
         map.pool_names.insert(id, spec.name.clone());
@@ -199,48 +166,26 @@ fn first_osdmap(config: &MkfsConfig, settings: &Settings, now: UTime) -> Result<
 fn entities(config: &MkfsConfig, now: Now, rng: &mut ChaCha20Rng) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut add = |type_: EntityType, id: &str, key: CryptoKey, caps: &[(&str, &str)]| {
-        let caps = caps
-            .iter()
-            .map(|(s, c)| ((*s).to_owned(), (*c).to_owned()))
-            .collect();
+        let caps = caps.iter().map(|(s, c)| ((*s).to_owned(), (*c).to_owned())).collect();
         let auth = EntityAuth { key, caps };
         changes.push(Change::from((EntityNameStr::new(type_, id), auth)));
     };
     let all = "allow *";
     let admin = [("mds", all), ("mgr", all), ("mon", all), ("osd", all)];
-    add(
-        EntityType::CLIENT,
-        "admin",
-        config.admin_key.clone(),
-        &admin,
-    );
-    add(
-        EntityType::MON,
-        "",
-        CryptoKey::generate(now.wall, rng),
-        &[("mon", all)],
-    );
+    add(EntityType::CLIENT, "admin", config.admin_key.clone(), &admin);
+    add(EntityType::MON, "", CryptoKey::generate(now.wall, rng), &[("mon", all)]);
     for (name, key) in &config.mgrs {
         let caps = [("mds", all), ("mon", "allow profile mgr"), ("osd", all)];
         add(EntityType::MGR, name, key.clone(), &caps);
     }
     for (id, osd) in config.osds.iter().enumerate() {
-        let caps = [
-            ("mgr", "allow profile osd"),
-            ("mon", "allow profile osd"),
-            ("osd", all),
-        ];
+        let caps = [("mgr", "allow profile osd"), ("mon", "allow profile osd"), ("osd", all)];
         add(EntityType::OSD, &id.to_string(), osd.key.clone(), &caps);
     }
     for name in ["mds", "mgr", "osd", "rbd", "rbd-mirror", "rgw"] {
         let id = format!("bootstrap-{name}");
         let caps = format!("allow profile {id}");
-        add(
-            EntityType::CLIENT,
-            &id,
-            CryptoKey::generate(now.wall, rng),
-            &[("mon", &caps)],
-        );
+        add(EntityType::CLIENT, &id, CryptoKey::generate(now.wall, rng), &[("mon", &caps)]);
     }
     changes
 }

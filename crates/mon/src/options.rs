@@ -94,9 +94,9 @@ impl Opt {
         let value = match self.kind {
             Kind::Str if self.name.starts_with("debug_") => debug_levels(text)?,
             Kind::Str => text.to_owned(),
-            Kind::Bool => parse_bool(text)
-                .ok_or_else(|| format!("'{text}' is not a valid bool"))?
-                .to_string(),
+            Kind::Bool => {
+                parse_bool(text).ok_or_else(|| format!("'{text}' is not a valid bool"))?.to_string()
+            }
             Kind::Int | Kind::Uint | Kind::Size => self.integer(text)?.to_string(),
             Kind::Secs => match crate::text::parse_age(text) {
                 Some(span) => span.as_secs().to_string(),
@@ -155,9 +155,7 @@ pub fn parse_bool(text: &str) -> Option<bool> {
 /// A number with an optional binary suffix (`10G`, `4Ki`).
 pub fn parse_size(text: &str) -> Option<i64> {
     let text = text.trim();
-    let split = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let shift = match text[split..].trim_end_matches('B').trim_end_matches('i') {
         "" => 0,
         "K" | "k" => 10,
@@ -168,11 +166,7 @@ pub fn parse_size(text: &str) -> Option<i64> {
         "E" => 60,
         _ => return None,
     };
-    text[..split]
-        .trim()
-        .parse::<i64>()
-        .ok()?
-        .checked_mul(1 << shift)
+    text[..split].trim().parse::<i64>().ok()?.checked_mul(1 << shift)
 }
 
 /// `N` or `N/M`, both 0 to 99; `N` alone means both.
@@ -202,10 +196,7 @@ impl Settings {
             let opt = find(k)?;
             Some((opt.name.to_owned(), opt.normalize(v).ok()?))
         };
-        Self {
-            file: file.iter().filter_map(normal).collect(),
-            ..Self::default()
-        }
+        Self { file: file.iter().filter_map(normal).collect(), ..Self::default() }
     }
 
     /// Takes over what the cluster's configuration says for `mon.name`.
@@ -270,11 +261,7 @@ impl Settings {
 
 fn default_of(name: &str) -> &'static str {
     let Some(opt) = find(name) else { return "" };
-    if opt.daemon_default.is_empty() {
-        opt.default
-    } else {
-        opt.daemon_default
-    }
+    if opt.daemon_default.is_empty() { opt.default } else { opt.daemon_default }
 }
 
 #[cfg(test)]
@@ -283,27 +270,15 @@ mod tests {
 
     fn check(name: &str, text: &str, want: Result<&str, &str>) {
         let got = find(name).unwrap().normalize(text);
-        assert_eq!(
-            got.as_deref().map_err(String::as_str),
-            want,
-            "{name} = {text}"
-        );
+        assert_eq!(got.as_deref().map_err(String::as_str), want, "{name} = {text}");
     }
 
     #[test]
     fn values_are_checked_and_normalized() {
         check("debug_ms", "1", Ok("1/1"));
         check("debug_ms", "2/5", Ok("2/5"));
-        check(
-            "osd_pool_default_size",
-            "22",
-            Err("Value '22' exceeds maximum 10"),
-        );
-        check(
-            "osd_pool_default_size",
-            "x",
-            Err("strict_si_cast: unit prefix not recognized"),
-        );
+        check("osd_pool_default_size", "22", Err("Value '22' exceeds maximum 10"));
+        check("osd_pool_default_size", "x", Err("strict_si_cast: unit prefix not recognized"));
         check("rbd_cache", "off", Ok("false"));
         check("rbd_cache_size", "32M", Ok("33554432"));
     }
@@ -311,10 +286,7 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_its_defaults_are_valid() {
         assert!(all().windows(2).all(|w| w[0].name < w[1].name));
-        for opt in all()
-            .iter()
-            .filter(|o| !o.default.is_empty() && o.kind != Kind::Addr)
-        {
+        for opt in all().iter().filter(|o| !o.default.is_empty() && o.kind != Kind::Addr) {
             assert!(opt.normalize(opt.default).is_ok(), "{}", opt.name);
         }
     }
@@ -325,9 +297,6 @@ mod tests {
         let settings = Settings::new(&file);
         assert_eq!(settings.int("osd_pool_default_size"), 1);
         assert_eq!(settings.int("osd_pool_default_pg_num"), 32);
-        assert_eq!(
-            settings.secs("mon_mgr_beacon_grace"),
-            Duration::from_secs(30)
-        );
+        assert_eq!(settings.secs("mon_mgr_beacon_grace"), Duration::from_secs(30));
     }
 }

@@ -100,12 +100,7 @@ impl MonServer {
             now(),
         );
         let (commits, work) = mpsc::channel();
-        let core = Core {
-            service,
-            sessions: HashMap::new(),
-            rng,
-            commits: Some(commits),
-        };
+        let core = Core { service, sessions: HashMap::new(), rng, commits: Some(commits) };
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
             failed: AtomicBool::new(false),
@@ -114,19 +109,11 @@ impl MonServer {
         let committer = start_committer(shared.clone(), config.storage, work)?;
         shared.with(|_, _| ());
         let mut tasks = vec![
-            tokio::spawn(serve(
-                listener,
-                shared.clone(),
-                EntityName::mon(rank),
-                addrs,
-            )),
+            tokio::spawn(serve(listener, shared.clone(), EntityName::mon(rank), addrs)),
             tokio::spawn(tick(shared.clone())),
         ];
         if let Some(path) = &config.admin_socket {
-            let socket = |source| StartError::AdminSocket {
-                path: path.clone(),
-                source,
-            };
+            let socket = |source| StartError::AdminSocket { path: path.clone(), source };
             tasks.push(admin::start(path, shared.clone()).map_err(socket)?);
         }
         info!(%addr, "mon.{} serves", config.name);
@@ -265,10 +252,7 @@ impl Core {
 /// The clocks, as the messenger sees them.
 fn now() -> Now {
     let now = on_tokio::now();
-    Now {
-        mono: now.mono,
-        wall: now.wall,
-    }
+    Now { mono: now.mono, wall: now.wall }
 }
 
 /// A thread that makes proposals durable, one after the other.
@@ -294,10 +278,7 @@ fn start_committer(
             }
         }
     };
-    std::thread::Builder::new()
-        .name("mon-store".into())
-        .spawn(run)
-        .map_err(StartError::Thread)
+    std::thread::Builder::new().name("mon-store".into()).spawn(run).map_err(StartError::Thread)
 }
 
 async fn tick(shared: Arc<Shared>) {
@@ -324,16 +305,9 @@ async fn serve(
             (core.service.handshake_config(), core.seed())
         };
         global_seq += 1;
-        let config = Config {
-            global_seq,
-            ..Config::new(name, addrs.clone())
-        };
+        let config = Config { global_seq, ..Config::new(name, addrs.clone()) };
         let auth = MonAcceptor::new(auth_config, Keys(shared.clone()), seed);
-        Some(Accepted {
-            config,
-            auth: Box::new(auth),
-            dispatch: dispatcher(shared.clone()),
-        })
+        Some(Accepted { config, auth: Box::new(auth), dispatch: dispatcher(shared.clone()) })
     };
     on_tokio::serve(listener, accept).await;
 }
@@ -350,15 +324,7 @@ fn dispatcher(shared: Arc<Shared>) -> impl FnMut(&Session, Event) + Send {
                 };
                 shared.with(|core, now| {
                     core.sessions.insert(id, session.clone());
-                    core.service.session_opened(
-                        now,
-                        id,
-                        Peer {
-                            auth,
-                            addrs,
-                            features,
-                        },
-                    );
+                    core.service.session_opened(now, id, Peer { auth, addrs, features });
                 });
             }
             Event::Message(incoming) => {

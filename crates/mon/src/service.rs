@@ -211,12 +211,7 @@ impl Service {
         };
         debug!(session = id, name = %auth.name, global_id = auth.global_id, "session opened");
         self.live.peers.insert(id, info);
-        let session = Session {
-            peer,
-            caps,
-            subs: BTreeMap::new(),
-            config: None,
-        };
+        let session = Session { peer, caps, subs: BTreeMap::new(), config: None };
         if let Some(osd) = session.osd() {
             self.live.osd_gone.remove(&osd);
             self.live.osd_seen.insert(osd, now.mono);
@@ -243,10 +238,7 @@ impl Service {
         }
         if self.in_flight.is_some() && self.may_propose(&raw) {
             if self.queue.len() >= QUEUE_MAX {
-                warn!(
-                    session = id,
-                    "too many requests wait for the store; session closed"
-                );
+                warn!(session = id, "too many requests wait for the store; session closed");
                 self.actions.push_back(Action::Close(id));
                 return;
             }
@@ -272,10 +264,7 @@ impl Service {
         self.publish(now);
         if self.state.version - self.compacted >= COMPACT_EVERY {
             self.compacted = self.state.version;
-            self.actions.push_back(Action::Compact(
-                self.compacted,
-                self.state.to_bytes(F).into(),
-            ));
+            self.actions.push_back(Action::Compact(self.compacted, self.state.to_bytes(F).into()));
         }
         if let Some((id, raw)) = done.again {
             self.handle(now, id, raw);
@@ -334,11 +323,7 @@ impl Service {
             msg::MON_MGR_REPORT => self.mgr_report(now, id, raw)?,
             msg::PING => self.ping(now, id, raw),
             other => {
-                debug!(
-                    type_ = spirula_wire::msg::name(other),
-                    number = other,
-                    "message ignored"
-                );
+                debug!(type_ = spirula_wire::msg::name(other), number = other, "message ignored");
             }
         }
         Ok(Handled::Done)
@@ -373,14 +358,8 @@ impl Service {
         }
         let proposal = Proposal::new(now.wall, changes);
         let version = self.state.version + 1;
-        self.actions
-            .push_back(Action::Append(version, proposal.to_bytes(F).into()));
-        self.in_flight = Some(InFlight {
-            version,
-            proposal,
-            replies,
-            again,
-        });
+        self.actions.push_back(Action::Append(version, proposal.to_bytes(F).into()));
+        self.in_flight = Some(InFlight { version, proposal, replies, again });
     }
 
     fn send(&mut self, id: SessionId, raw: RawMessage) {
@@ -415,19 +394,14 @@ impl Service {
     }
 
     fn get_monmap(&mut self, id: SessionId) {
-        let reply = MonMapMsg {
-            monmap: self.state.monmap.encoded(),
-        };
+        let reply = MonMapMsg { monmap: self.state.monmap.encoded() };
         self.send(id, reply.to_raw(0, F));
     }
 
     fn get_version(&mut self, id: SessionId, raw: &RawMessage) -> Result<(), DecodeError> {
         let request = MonGetVersion::from_raw(raw)?;
         let (version, oldest_version) = match request.what.as_str() {
-            "osdmap" => (
-                self.state.osd.epoch().into(),
-                self.state.osd.oldest().into(),
-            ),
+            "osdmap" => (self.state.osd.epoch().into(), self.state.osd.oldest().into()),
             "monmap" => (self.state.monmap.epoch().into(), 1),
             "mgrmap" => (self.state.mgr.epoch().into(), 1),
             "fsmap" | "mdsmap" => (1, 1),
@@ -436,11 +410,7 @@ impl Service {
                 (0, 0)
             }
         };
-        let reply = MonGetVersionReply {
-            handle: request.handle,
-            version,
-            oldest_version,
-        };
+        let reply = MonGetVersionReply { handle: request.handle, version, oldest_version };
         self.reply(id, raw, &reply);
         Ok(())
     }
@@ -471,16 +441,11 @@ pub(crate) fn addrs_json(addrs: &EntityAddrVec) -> Json {
 
 /// An address in the form that fields for a single one show: `127.0.0.1:6789/0`.
 pub(crate) fn legacy_text(addrs: &EntityAddrVec) -> String {
-    let addr = Some(addrs.legacy())
-        .filter(|a| !a.is_blank())
-        .unwrap_or_else(|| addrs.front());
+    let addr = Some(addrs.legacy()).filter(|a| !a.is_blank()).unwrap_or_else(|| addrs.front());
     plain_addr(&addr)
 }
 
 /// `ip:port/nonce` without the protocol.
 pub(crate) fn plain_addr(addr: &spirula_wire::types::EntityAddr) -> String {
-    addr.addr.map_or_else(
-        || format!(":/{}", addr.nonce),
-        |s| format!("{s}/{}", addr.nonce),
-    )
+    addr.addr.map_or_else(|| format!(":/{}", addr.nonce), |s| format!("{s}/{}", addr.nonce))
 }

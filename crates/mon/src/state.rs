@@ -61,11 +61,7 @@ pub enum ApplyError {
     #[error("OSD map: {0}")]
     OsdMap(#[from] MapError),
     #[error("{what} map of epoch {found} after {current}")]
-    Epoch {
-        what: &'static str,
-        current: u32,
-        found: u32,
-    },
+    Epoch { what: &'static str, current: u32, found: u32 },
     #[error("undecodable: {0}")]
     Decode(#[from] DecodeError),
 }
@@ -105,9 +101,7 @@ impl State {
                     osd.get_or_insert_with(|| self.osd.clone()).advance(bytes)?;
                 }
                 Change::MonMap(bytes) => {
-                    monmap
-                        .get_or_insert_with(|| self.monmap.clone())
-                        .advance(bytes)?;
+                    monmap.get_or_insert_with(|| self.monmap.clone()).advance(bytes)?;
                 }
                 Change::MgrMap(bytes) => {
                     mgr.get_or_insert_with(|| self.mgr.clone()).advance(bytes)?;
@@ -130,10 +124,7 @@ impl State {
         match change {
             Change::OsdMap(_) | Change::MonMap(_) | Change::MgrMap(_) => {}
             Change::SetAuth { name, key, caps } => {
-                let auth = EntityAuth {
-                    key: key.clone(),
-                    caps: caps.clone(),
-                };
+                let auth = EntityAuth { key: key.clone(), caps: caps.clone() };
                 self.auth.keyring.entities.insert(name.clone(), auth);
             }
             Change::RemoveAuth(name) => _ = self.auth.keyring.entities.remove(name),
@@ -168,19 +159,11 @@ impl State {
 
     /// `(type, name)` of the CRUSH buckets above an OSD.
     pub fn location_of(&self, name: &EntityNameStr) -> Vec<(String, String)> {
-        let Some(osd) = name
-            .id
-            .parse()
-            .ok()
-            .filter(|_| name.type_ == EntityType::OSD)
-        else {
+        let Some(osd) = name.id.parse().ok().filter(|_| name.type_ == EntityType::OSD) else {
             return Vec::new();
         };
         let above = self.osd.map().crush.full_location(osd);
-        above
-            .into_iter()
-            .map(|(t, n)| (t.to_owned(), n.to_owned()))
-            .collect()
+        above.into_iter().map(|(t, n)| (t.to_owned(), n.to_owned())).collect()
     }
 }
 
@@ -220,17 +203,10 @@ impl Decode for State {
             let mut keyring = Keyring::default();
             for _ in 0..r.count(1, "entities")? {
                 let name = Decode::decode(r)?;
-                let auth = EntityAuth {
-                    key: Decode::decode(r)?,
-                    caps: Decode::decode(r)?,
-                };
+                let auth = EntityAuth { key: Decode::decode(r)?, caps: Decode::decode(r)? };
                 keyring.entities.insert(name, auth);
             }
-            let auth = AuthDb {
-                keyring,
-                rotating: Decode::decode(r)?,
-                max_global_id: r.u64()?,
-            };
+            let auth = AuthDb { keyring, rotating: Decode::decode(r)?, max_global_id: r.u64()? };
             Ok(Self {
                 version,
                 stamp,

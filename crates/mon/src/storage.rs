@@ -37,15 +37,9 @@ pub enum StorageError {
     )]
     Version { path: PathBuf, found: u64 },
     #[error("{path}: {source}")]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     #[error("{path}: {source}; the store is damaged or the disk failed")]
-    Database {
-        path: PathBuf,
-        source: Box<redb::Error>,
-    },
+    Database { path: PathBuf, source: Box<redb::Error> },
     #[error("proposal {found} follows {last}: the store has a gap")]
     Gap { last: u64, found: u64 },
 }
@@ -66,11 +60,7 @@ pub struct MemoryStorage(Arc<Mutex<Stored>>);
 
 impl Storage for MemoryStorage {
     fn load(&mut self) -> Result<Stored, StorageError> {
-        Ok(self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone())
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     fn append(&mut self, first: u64, proposals: &[Bytes]) -> Result<(), StorageError> {
@@ -104,10 +94,7 @@ impl RedbStorage {
     /// Makes an empty store in `dir`.
     pub fn create(dir: &Path) -> Result<Self, StorageError> {
         let path = dir.join("store.redb");
-        let io = |source| StorageError::Io {
-            path: path.clone(),
-            source,
-        };
+        let io = |source| StorageError::Io { path: path.clone(), source };
         std::fs::create_dir_all(dir).map_err(io)?;
         if path.exists() {
             return Err(StorageError::Exists { path });
@@ -140,10 +127,7 @@ impl RedbStorage {
         let found = store.read(|tx| Ok(tx.open_table(META)?.get("version")?.map(|v| v.value())))?;
         match found {
             Some(STORE_VERSION) => Ok(store),
-            other => Err(StorageError::Version {
-                path: store.path,
-                found: other.unwrap_or(0),
-            }),
+            other => Err(StorageError::Version { path: store.path, found: other.unwrap_or(0) }),
         }
     }
 
@@ -169,10 +153,7 @@ impl RedbStorage {
     }
 
     fn failed(&self, source: redb::Error) -> StorageError {
-        StorageError::Database {
-            path: self.path.clone(),
-            source: Box::new(source),
-        }
+        StorageError::Database { path: self.path.clone(), source: Box::new(source) }
     }
 }
 
@@ -186,9 +167,7 @@ impl Storage for RedbStorage {
             let after = stored.snapshot.as_ref().map_or(0, |(v, _)| v + 1);
             for entry in tx.open_table(LOG)?.range(after..)? {
                 let (version, bytes) = entry?;
-                stored
-                    .log
-                    .push((version.value(), Bytes::copy_from_slice(bytes.value())));
+                stored.log.push((version.value(), Bytes::copy_from_slice(bytes.value())));
             }
             Ok(stored)
         })
@@ -217,13 +196,8 @@ impl Storage for RedbStorage {
 
 fn open_error(path: &Path, e: redb::DatabaseError) -> StorageError {
     match e {
-        redb::DatabaseError::DatabaseAlreadyOpen => StorageError::Locked {
-            path: path.to_owned(),
-        },
-        other => StorageError::Database {
-            path: path.to_owned(),
-            source: Box::new(other.into()),
-        },
+        redb::DatabaseError::DatabaseAlreadyOpen => StorageError::Locked { path: path.to_owned() },
+        other => StorageError::Database { path: path.to_owned(), source: Box::new(other.into()) },
     }
 }
 
@@ -241,16 +215,10 @@ mod tests {
         let mut s = open(false);
         let stored = s.load().unwrap();
         assert_eq!(stored.snapshot, Some((0, bytes("empty"))));
-        assert_eq!(
-            stored.log,
-            [(1, bytes("a")), (2, bytes("b")), (3, bytes("c"))]
-        );
+        assert_eq!(stored.log, [(1, bytes("a")), (2, bytes("b")), (3, bytes("c"))]);
         s.compact(2, b"two").unwrap();
         let stored = s.load().unwrap();
-        assert_eq!(
-            (stored.snapshot, stored.log),
-            (Some((2, bytes("two"))), vec![(3, bytes("c"))])
-        );
+        assert_eq!((stored.snapshot, stored.log), (Some((2, bytes("two"))), vec![(3, bytes("c"))]));
     }
 
     #[test]
@@ -259,11 +227,7 @@ mod tests {
         check(|_| Box::new(memory.clone()));
         let dir = tempfile::tempdir().unwrap();
         check(|new| {
-            let open = if new {
-                RedbStorage::create
-            } else {
-                RedbStorage::open
-            };
+            let open = if new { RedbStorage::create } else { RedbStorage::open };
             Box::new(open(dir.path()).unwrap())
         });
     }
@@ -271,23 +235,12 @@ mod tests {
     #[test]
     fn refusals_say_why() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(
-            RedbStorage::open(dir.path()),
-            Err(StorageError::Missing { .. })
-        ));
+        assert!(matches!(RedbStorage::open(dir.path()), Err(StorageError::Missing { .. })));
         let store = RedbStorage::create(dir.path()).unwrap();
-        assert!(matches!(
-            RedbStorage::open(dir.path()),
-            Err(StorageError::Locked { .. })
-        ));
-        store
-            .write(|tx| Ok(tx.open_table(META)?.insert("version", 9)?).map(|_| ()))
-            .unwrap();
+        assert!(matches!(RedbStorage::open(dir.path()), Err(StorageError::Locked { .. })));
+        store.write(|tx| Ok(tx.open_table(META)?.insert("version", 9)?).map(|_| ())).unwrap();
         drop(store);
-        assert!(matches!(
-            RedbStorage::create(dir.path()),
-            Err(StorageError::Exists { .. })
-        ));
+        assert!(matches!(RedbStorage::create(dir.path()), Err(StorageError::Exists { .. })));
         assert!(matches!(
             RedbStorage::open(dir.path()),
             Err(StorageError::Version { found: 9, .. })

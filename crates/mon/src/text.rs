@@ -36,16 +36,11 @@ impl TextTable {
         };
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         let mut out = String::new();
-        let headings = self
-            .columns
-            .iter()
-            .map(|(h, align, _)| (h.as_str(), *align));
+        let headings = self.columns.iter().map(|(h, align, _)| (h.as_str(), *align));
         line(&mut out, headings.zip(widths.iter().copied()));
         for row in &self.rows {
-            let cells = row
-                .iter()
-                .zip(&self.columns)
-                .map(|(c, (_, _, align))| (c.as_str(), *align));
+            let cells =
+                row.iter().zip(&self.columns).map(|(c, (_, _, align))| (c.as_str(), *align));
             line(&mut out, cells.zip(widths.iter().copied()));
         }
         out
@@ -67,12 +62,7 @@ fn line<'a>(out: &mut String, cells: impl Iterator<Item = ((&'a str, Align), usi
 
 /// `byte_u_t`: `871 MiB`, `0 B`.
 pub fn bytes_iec(n: u64) -> String {
-    scaled(
-        n,
-        1024,
-        &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"],
-        " ",
-    )
+    scaled(n, 1024, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"], " ")
 }
 
 /// `si_u_t`: `12.3k`, `17`.
@@ -94,10 +84,7 @@ fn scaled(n: u64, base: u64, units: &[&str], gap: &str) -> String {
     // As many decimals as fit in seven characters with the unit.
     let value = n as f64 / divisor as f64;
     let text = [2, 1, 0].map(|decimals| format!("{value:.decimals$}{gap}{unit}"));
-    text.iter()
-        .find(|t| t.len() <= 7)
-        .unwrap_or(&text[2])
-        .clone()
+    text.iter().find(|t| t.len() <= 7).unwrap_or(&text[2]).clone()
 }
 
 /// `2026-11-22T03:43:28.662505+0000`, in UTC; what is no date is shown as seconds.
@@ -148,9 +135,7 @@ pub fn age(span: Duration) -> String {
 /// Parses `1h`, `10m`, `30s`, `2d`, `1w`, `90` (seconds), as `parse_timespan` does.
 pub fn parse_age(text: &str) -> Option<Duration> {
     let text = text.trim();
-    let split = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let n: u64 = text[..split].parse().ok()?;
     let unit = match text[split..].trim() {
         "" | "s" | "sec" | "second" | "seconds" => 1,

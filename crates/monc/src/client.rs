@@ -91,15 +91,8 @@ pub enum Event {
 
 enum Session {
     Idle,
-    Connecting {
-        conn: ConnId,
-        deadline: Duration,
-    },
-    Open {
-        conn: ConnId,
-        keepalive_at: Duration,
-        acked: Option<Duration>,
-    },
+    Connecting { conn: ConnId, deadline: Duration },
+    Open { conn: ConnId, keepalive_at: Duration, acked: Option<Duration> },
 }
 
 /// The monitor client.
@@ -214,11 +207,7 @@ impl MonClient {
             return;
         }
         let keepalive_at = now.mono + self.config.timing.keepalive;
-        self.session = Session::Open {
-            conn,
-            keepalive_at,
-            acked: None,
-        };
+        self.session = Session::Open { conn, keepalive_at, acked: None };
         self.hunt.succeeded();
         if let Some(grant) = grant {
             self.tickets.session_opened(*grant);
@@ -226,9 +215,7 @@ impl MonClient {
         self.subs.reset();
         self.requests.reset();
         self.log_unsent = self.log.len();
-        self.event(Event::Connected {
-            global_id: self.tickets.grant.global_id,
-        });
+        self.event(Event::Connected { global_id: self.tickets.grant.global_id });
         if self.monmap.is_none() {
             self.transmit(MonGetMap {}.to_raw(0, F));
         }
@@ -245,10 +232,9 @@ impl MonClient {
                 self.session = Session::Idle;
                 match refused {
                     // The monitors may have forgotten our ticket; without it we are new to them.
-                    Some(AuthError::Refused {
-                        result: EACCES | EINVAL,
-                        ..
-                    }) if self.tickets.grant != MonGrant::default() => {
+                    Some(AuthError::Refused { result: EACCES | EINVAL, .. })
+                        if self.tickets.grant != MonGrant::default() =>
+                    {
                         self.tickets.grant = MonGrant::default();
                         self.hunt.lost(now.mono);
                     }
@@ -302,11 +288,7 @@ impl MonClient {
                 self.handle_closed(now, conn, None);
             }
             Session::Connecting { .. } => {}
-            Session::Open {
-                conn,
-                keepalive_at,
-                acked,
-            } => {
+            Session::Open { conn, keepalive_at, acked } => {
                 let conn = *conn;
                 let timeout = self.config.timing.keepalive_timeout;
                 if acked.is_some_and(|at| now.mono >= at + timeout) {
@@ -345,22 +327,11 @@ impl MonClient {
     }
 
     pub fn command(&mut self, now: Now, cmd: impl Into<String>, inbl: Bytes) -> u64 {
-        self.request(
-            now,
-            Request::Command {
-                cmd: cmd.into(),
-                inbl,
-            },
-        )
+        self.request(now, Request::Command { cmd: cmd.into(), inbl })
     }
 
     pub fn get_version(&mut self, now: Now, what: &str) -> u64 {
-        self.request(
-            now,
-            Request::GetVersion {
-                what: what.to_owned(),
-            },
-        )
+        self.request(now, Request::GetVersion { what: what.to_owned() })
     }
 
     pub fn pool_op(&mut self, now: Now, op: PoolRequest) -> u64 {
@@ -507,10 +478,7 @@ impl MonClient {
             self.transmit(subscribe.to_raw(0, F));
         }
         let epoch = self.monmap.as_ref().map_or(0, |m| m.epoch);
-        match self
-            .tickets
-            .due(now.wall, &self.config, &mut self.rng, epoch)
-        {
+        match self.tickets.due(now.wall, &self.config, &mut self.rng, epoch) {
             Ok(Some(auth)) => self.transmit(auth),
             Ok(None) => {}
             Err(error) => self.event(Event::AuthFailed(error)),
@@ -532,14 +500,7 @@ impl MonClient {
         let from = self.log.len() - self.log_unsent;
         let entries = self.log.range(from..).cloned().collect();
         self.log_unsent = 0;
-        self.transmit(
-            Log {
-                paxos: Paxos::default(),
-                fsid,
-                entries,
-            }
-            .to_raw(0, F),
-        );
+        self.transmit(Log { paxos: Paxos::default(), fsid, entries }.to_raw(0, F));
     }
 
     fn hunt_on(&mut self, now: Now) {
@@ -561,11 +522,7 @@ impl MonClient {
         };
         let seed = self.seed();
         let auth = MonConnector::new(config, &self.tickets.grant, now.wall, seed);
-        self.actions.push_back(Action::Connect {
-            conn,
-            addr,
-            auth: Box::new(auth),
-        });
+        self.actions.push_back(Action::Connect { conn, addr, auth: Box::new(auth) });
     }
 
     fn transmit(&mut self, message: RawMessage) {

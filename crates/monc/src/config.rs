@@ -31,13 +31,8 @@ impl Config {
     pub fn new(principal: Principal, mons: Vec<SocketAddr>) -> Self {
         let EntityNameStr { type_, .. } = principal.name;
         let daemon = [EntityType::OSD, EntityType::MDS, EntityType::MGR].contains(&type_);
-        let services = [
-            EntityType::MON,
-            EntityType::OSD,
-            EntityType::MGR,
-            EntityType::AUTH,
-        ]
-        .map(|t| t.0);
+        let services =
+            [EntityType::MON, EntityType::OSD, EntityType::MGR, EntityType::AUTH].map(|t| t.0);
         let mut want = services.into_iter().map(u32::from).sum();
         if type_ == EntityType::MGR || type_ == EntityType::MDS {
             want |= u32::from(EntityType::MDS.0);

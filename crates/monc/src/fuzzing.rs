@@ -11,19 +11,11 @@ use crate::{Action, Config, MonClient, Now};
 
 /// Feeds messages to an open session: per message a type, a length and that many bytes of front.
 pub fn monc_messages(data: &[u8]) {
-    let now = Now {
-        mono: Duration::from_secs(1),
-        wall: Duration::from_secs(1_700_000_000),
-    };
+    let now = Now { mono: Duration::from_secs(1), wall: Duration::from_secs(1_700_000_000) };
     let name = EntityNameStr::new(EntityType::OSD, "0");
-    let principal = Principal {
-        name,
-        key: CryptoKey::from_secret(now.wall, [1; 16]),
-    };
-    let mut client = MonClient::new(
-        Config::new(principal, vec![([127, 0, 0, 1], 1).into()]),
-        [0; 32],
-    );
+    let principal = Principal { name, key: CryptoKey::from_secret(now.wall, [1; 16]) };
+    let mut client =
+        MonClient::new(Config::new(principal, vec![([127, 0, 0, 1], 1).into()]), [0; 32]);
     client.handle_timeout(now);
     let mut conn = 0;
     let mut rest = data;
@@ -32,11 +24,7 @@ pub fn monc_messages(data: &[u8]) {
         while let Some(action) = client.poll_action() {
             if let Action::Connect { conn: new, .. } = action {
                 conn = new;
-                let grant = MonGrant {
-                    method: METHOD_CEPHX,
-                    global_id: 1,
-                    ..MonGrant::default()
-                };
+                let grant = MonGrant { method: METHOD_CEPHX, global_id: 1, ..MonGrant::default() };
                 client.handle_connected(now, conn, Some(Box::new(grant)));
             }
         }
@@ -52,10 +40,7 @@ pub fn monc_messages(data: &[u8]) {
             tid: 1,
             ..Header::default()
         };
-        let payload = Payload {
-            front: Bytes::copy_from_slice(front),
-            ..Payload::default()
-        };
+        let payload = Payload { front: Bytes::copy_from_slice(front), ..Payload::default() };
         client.handle_message(now, conn, RawMessage { header, payload });
     }
 }

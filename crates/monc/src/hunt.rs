@@ -23,12 +23,7 @@ pub(crate) struct Hunt {
 
 impl Hunt {
     pub(crate) fn new(mons: Vec<SocketAddr>) -> Self {
-        Self {
-            known: mons,
-            round: Vec::new(),
-            backoff: Duration::ZERO,
-            not_before: Duration::ZERO,
-        }
+        Self { known: mons, round: Vec::new(), backoff: Duration::ZERO, not_before: Duration::ZERO }
     }
 
     pub(crate) fn learn(&mut self, monmap: &MonMap) {

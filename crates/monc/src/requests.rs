@@ -80,13 +80,7 @@ struct Pending {
 
 impl Requests {
     pub(crate) fn add(&mut self, tid: u64, request: Request) {
-        self.pending.insert(
-            tid,
-            Pending {
-                request,
-                sent: false,
-            },
-        );
+        self.pending.insert(tid, Pending { request, sent: false });
     }
 
     pub(crate) fn cancel(&mut self, tid: u64) -> bool {
@@ -122,37 +116,22 @@ impl Requests {
         let reply = match raw.header.type_ {
             types::MON_COMMAND_ACK => {
                 let m = MonCommandAck::from_raw(raw)?;
-                Reply::Command {
-                    r: m.r,
-                    rs: m.rs,
-                    outbl: m.outbl,
-                    version: m.paxos.version,
-                }
+                Reply::Command { r: m.r, rs: m.rs, outbl: m.outbl, version: m.paxos.version }
             }
             types::MON_GET_VERSION_REPLY => {
                 let m = MonGetVersionReply::from_raw(raw)?;
                 tid = m.handle;
-                Reply::Version {
-                    newest: m.version,
-                    oldest: m.oldest_version,
-                }
+                Reply::Version { newest: m.version, oldest: m.oldest_version }
             }
             types::POOL_OP_REPLY => {
                 let m = PoolOpReply::from_raw(raw)?;
-                Reply::PoolOp {
-                    r: m.reply_code,
-                    epoch: m.epoch,
-                    data: m.response_data,
-                }
+                Reply::PoolOp { r: m.reply_code, epoch: m.epoch, data: m.response_data }
             }
             types::STATFS_REPLY => Reply::Statfs(StatfsReply::from_raw(raw)?),
             types::GET_POOL_STATS_REPLY => Reply::PoolStats(GetPoolStatsReply::from_raw(raw)?),
             _ => return Ok(None),
         };
-        let fits = self
-            .pending
-            .get(&tid)
-            .is_some_and(|p| p.sent && reply.answers(&p.request));
+        let fits = self.pending.get(&tid).is_some_and(|p| p.sent && reply.answers(&p.request));
         Ok((fits && self.cancel(tid)).then_some((tid, reply)))
     }
 }
@@ -174,13 +153,9 @@ fn encode(tid: u64, request: &Request, fsid: Uuid) -> RawMessage {
     let f = Features::PACIFIC;
     let paxos = Paxos::default();
     match request.clone() {
-        Request::Command { cmd, inbl } => MonCommand {
-            paxos,
-            fsid,
-            cmd: vec![cmd],
-            inbl,
+        Request::Command { cmd, inbl } => {
+            MonCommand { paxos, fsid, cmd: vec![cmd], inbl }.to_raw(tid, f)
         }
-        .to_raw(tid, f),
         Request::GetVersion { what } => MonGetVersion { handle: tid, what }.to_raw(tid, f),
         Request::PoolOp(p) => PoolOp {
             paxos,
@@ -194,12 +169,7 @@ fn encode(tid: u64, request: &Request, fsid: Uuid) -> RawMessage {
             crush_rule: p.crush_rule,
         }
         .to_raw(tid, f),
-        Request::Statfs { pool } => Statfs {
-            paxos,
-            fsid,
-            data_pool: pool,
-        }
-        .to_raw(tid, f),
+        Request::Statfs { pool } => Statfs { paxos, fsid, data_pool: pool }.to_raw(tid, f),
         Request::PoolStats { pools } => GetPoolStats { paxos, fsid, pools }.to_raw(tid, f),
     }
 }

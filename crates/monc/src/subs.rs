@@ -28,8 +28,7 @@ impl Subs {
             .get(what)
             .is_some_and(|sub| sub.item == item || (onetime && !sub.item.onetime()));
         if !unchanged {
-            self.wanted
-                .insert(what.to_owned(), Sub { item, sent: false });
+            self.wanted.insert(what.to_owned(), Sub { item, sent: false });
         }
     }
 
@@ -66,9 +65,6 @@ impl Subs {
                 (name.clone(), sub.item)
             })
             .collect();
-        (!what.is_empty()).then(|| MonSubscribe {
-            what,
-            hostname: hostname.to_owned(),
-        })
+        (!what.is_empty()).then(|| MonSubscribe { what, hostname: hostname.to_owned() })
     }
 }

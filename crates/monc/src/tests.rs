@@ -68,25 +68,13 @@ struct World {
 
 impl World {
     fn new(name: &str) -> Self {
-        let now = Now {
-            mono: Duration::from_secs(100),
-            wall: Duration::from_secs(1_700_000_000),
-        };
+        let now = Now { mono: Duration::from_secs(100), wall: Duration::from_secs(1_700_000_000) };
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let name: EntityNameStr = name.parse().unwrap();
         let key = CryptoKey::generate(now.wall, &mut rng);
         let caps = [("mon".to_owned(), "allow *".to_owned())].into();
-        let mut keys = Keys {
-            next_id: 4100,
-            ..Keys::default()
-        };
-        keys.entities.insert(
-            name.clone(),
-            EntityAuth {
-                key: key.clone(),
-                caps,
-            },
-        );
+        let mut keys = Keys { next_id: 4100, ..Keys::default() };
+        keys.entities.insert(name.clone(), EntityAuth { key: key.clone(), caps });
         let config = Config::new(Principal { name, key }, vec![addr(1)]);
         let mut w = Self {
             now,
@@ -125,11 +113,7 @@ impl World {
     fn settle(&mut self) {
         while let Some(action) = self.client.poll_action() {
             match action {
-                Action::Connect {
-                    conn,
-                    addr,
-                    mut auth,
-                } => {
+                Action::Connect { conn, addr, mut auth } => {
                     self.attempts.push(self.now.mono);
                     (self.conn, self.addr) = (conn, Some(addr));
                     if !self.up {
@@ -141,9 +125,7 @@ impl World {
                         MonAcceptor::new(MonAuthConfig::default(), self.keys.clone(), seed);
                     let request = auth.request();
                     let first = mon.request(self.now.wall, 2, &request.modes, &request.payload);
-                    let AcceptStep::More(challenge) = first else {
-                        panic!("{first:?}")
-                    };
+                    let AcceptStep::More(challenge) = first else { panic!("{first:?}") };
                     let proof = auth.more(&challenge).unwrap();
                     self.opening_payload = proof.len();
                     match mon.more(self.now.wall, &proof) {
@@ -154,11 +136,7 @@ impl World {
                             self.peer = Some(done.peer);
                             self.client.handle_connected(self.now, conn, end.grant);
                         }
-                        AcceptStep::Bad {
-                            result,
-                            allowed_methods,
-                            allowed_modes,
-                        } => {
+                        AcceptStep::Bad { result, allowed_methods, allowed_modes } => {
                             let why = auth
                                 .bad_method(2, result, &allowed_methods, &allowed_modes)
                                 .unwrap_err();
@@ -194,8 +172,7 @@ impl World {
     }
 
     fn give<M: Message>(&mut self, message: &M, tid: u64) {
-        self.client
-            .handle_message(self.now, self.conn, message.to_raw(tid, F));
+        self.client.handle_message(self.now, self.conn, message.to_raw(tid, F));
         self.settle();
     }
 
@@ -228,21 +205,11 @@ impl World {
         let peer = self.peer.clone().unwrap();
         let config = MonAuthConfig::default();
         let payload = &requests[0].payload;
-        let (result, payload) = handle_auth_message(
-            &config,
-            &self.keys,
-            self.now.wall,
-            &mut self.rng,
-            &peer,
-            payload,
-        );
+        let (result, payload) =
+            handle_auth_message(&config, &self.keys, self.now.wall, &mut self.rng, &peer, payload);
         self.sent.clear();
-        let reply = AuthReply {
-            protocol: 2,
-            result,
-            payload: payload.into(),
-            ..AuthReply::default()
-        };
+        let reply =
+            AuthReply { protocol: 2, result, payload: payload.into(), ..AuthReply::default() };
         self.give(&reply, 0);
     }
 }
@@ -252,33 +219,23 @@ fn addr(host: u8) -> SocketAddr {
 }
 
 fn monmap(epoch: u32, hosts: &[u8]) -> MonMapMsg {
-    let mut map = MonMap {
-        epoch,
-        ..MonMap::new(FSID, UTime::default())
-    };
+    let mut map = MonMap { epoch, ..MonMap::new(FSID, UTime::default()) };
     for host in hosts {
         let addrs = EntityAddrVec::one(EntityAddr::msgr2(addr(*host), 0));
         map.add(&format!("m{host}"), addrs);
     }
-    MonMapMsg {
-        monmap: map.to_bytes(F).into(),
-    }
+    MonMapMsg { monmap: map.to_bytes(F).into() }
 }
 
 #[test]
 fn the_first_session_opens_as_ceph_does_it() {
     let mut w = World::new("client.admin");
-    let tid = w
-        .client
-        .command(w.now, r#"{"prefix":"status"}"#, Bytes::new());
+    let tid = w.client.command(w.now, r#"{"prefix":"status"}"#, Bytes::new());
     w.step();
     let kinds: Vec<_> = w.sent.iter().map(|m| m.header.type_).collect();
     assert_eq!(kinds, [types::MON_GETMAP, types::MON_SUBSCRIBE]);
     assert_eq!(w.subscription(), "config=0+,monmap=0+");
-    assert!(matches!(
-        w.events[..],
-        [Event::Connected { global_id: 4100 }]
-    ));
+    assert!(matches!(w.events[..], [Event::Connected { global_id: 4100 }]));
 
     // The command waits for the cluster's id.
     w.sent.clear();
@@ -289,18 +246,12 @@ fn the_first_session_opens_as_ceph_does_it() {
     w.give(&monmap(1, &[1]), 0);
     assert_eq!(w.events.len(), 2, "the same map twice is one event");
 
-    let ack = MonCommandAck {
-        r: -2,
-        rs: "no".into(),
-        ..MonCommandAck::default()
-    };
+    let ack = MonCommandAck { r: -2, rs: "no".into(), ..MonCommandAck::default() };
     w.give(&ack, tid + 1);
     assert_eq!(w.events.len(), 2, "an answer to nothing");
     w.give(&ack, tid);
-    assert!(
-        matches!(&w.events[2], Event::Reply { tid: t, reply: Reply::Command { r: -2, .. } }
-        if *t == tid)
-    );
+    assert!(matches!(&w.events[2], Event::Reply { tid: t, reply: Reply::Command { r: -2, .. } }
+        if *t == tid));
     w.give(&ack, tid);
     assert_eq!(w.events.len(), 3, "a second answer");
     assert!(!w.client.is_pending(tid));
@@ -314,11 +265,7 @@ fn hunting_backs_off_and_goes_through_all_monitors() {
     for _ in 0..8 {
         w.step();
     }
-    let at: Vec<_> = w
-        .attempts
-        .iter()
-        .map(|t| (*t - begin).as_millis())
-        .collect();
+    let at: Vec<_> = w.attempts.iter().map(|t| (*t - begin).as_millis()).collect();
     assert_eq!(at, [0, 200, 600, 1400, 3000, 6200, 9400, 12600]);
 
     let mut w = World::new("client.admin");
@@ -339,19 +286,14 @@ fn hunting_backs_off_and_goes_through_all_monitors() {
         w.client.handle_closed(w.now, conn, None);
     }
     assert_eq!(tried.len(), 3, "one round reaches each without a pause");
-    assert_eq!(
-        w.client.poll_timeout(w.now),
-        Some(w.now.mono + Duration::from_millis(200))
-    );
+    assert_eq!(w.client.poll_timeout(w.now), Some(w.now.mono + Duration::from_millis(200)));
 }
 
 #[test]
 fn a_silent_monitor_is_given_up() {
     let mut w = World::new("client.admin");
     w.client.handle_timeout(w.now);
-    let Some(Action::Connect { conn, .. }) = w.client.poll_action() else {
-        panic!()
-    };
+    let Some(Action::Connect { conn, .. }) = w.client.poll_action() else { panic!() };
     w.step();
     assert_eq!(w.closed, [conn]);
     assert_eq!(w.now.mono, Duration::from_secs(103));
@@ -370,48 +312,24 @@ fn a_new_session_continues_the_old() {
     w.settle();
     assert_eq!(w.subscription(), "osdmap=0+,mgrmap=0+");
     let maps = [(12, Bytes::new())].into();
-    w.give(
-        &OsdMapMsg {
-            fsid: FSID,
-            maps,
-            ..OsdMapMsg::default()
-        },
-        0,
-    );
+    w.give(&OsdMapMsg { fsid: FSID, maps, ..OsdMapMsg::default() }, 0);
     let tid = w.client.get_version(w.now, "osdmap");
     w.settle();
     w.sent.clear();
     w.drop_session();
     assert!(matches!(
         w.events[..],
-        [
-            Event::OsdMap(_),
-            Event::Disconnected,
-            Event::Connected { .. }
-        ]
+        [Event::OsdMap(_), Event::Disconnected, Event::Connected { .. }]
     ));
     assert_eq!(w.subscription(), "config=0+,mgrmap=0+,monmap=2+,osdmap=13+");
     assert_eq!(w.client.global_id(), 4100);
     // CephXAuthenticate with the old ticket, as a real client's is for `client.admin`.
     assert_eq!(w.opening_payload, 132);
     assert_eq!(w.take::<MonGetVersion>()[0].handle, tid);
-    w.give(
-        &MonGetVersionReply {
-            handle: tid,
-            version: 12,
-            oldest_version: 1,
-        },
-        0,
-    );
+    w.give(&MonGetVersionReply { handle: tid, version: 12, oldest_version: 1 }, 0);
     assert!(matches!(
         w.events.last(),
-        Some(Event::Reply {
-            reply: Reply::Version {
-                newest: 12,
-                oldest: 1
-            },
-            ..
-        })
+        Some(Event::Reply { reply: Reply::Version { newest: 12, oldest: 1 }, .. })
     ));
 }
 
@@ -420,18 +338,12 @@ fn one_time_subscriptions_end_when_served() {
     let mut w = World::new("client.admin");
     w.start();
     w.client.subscribe(w.now, "osdmap", 5, true);
-    let older = OsdMapMsg {
-        maps: [(4, Bytes::new())].into(),
-        ..OsdMapMsg::default()
-    };
+    let older = OsdMapMsg { maps: [(4, Bytes::new())].into(), ..OsdMapMsg::default() };
     w.give(&older, 0);
     w.sent.clear();
     w.drop_session();
     assert!(w.subscription().contains("osdmap=5"), "not served yet");
-    let newer = OsdMapMsg {
-        maps: [(6, Bytes::new())].into(),
-        ..OsdMapMsg::default()
-    };
+    let newer = OsdMapMsg { maps: [(6, Bytes::new())].into(), ..OsdMapMsg::default() };
     w.give(&newer, 0);
     w.sent.clear();
     w.drop_session();
@@ -508,15 +420,9 @@ fn a_refusal_is_told_and_tried_again() {
     w.step();
     assert!(matches!(
         &w.events[..],
-        [Event::AuthFailed(spirula_auth::AuthError::Refused {
-            result: -13,
-            ..
-        })]
+        [Event::AuthFailed(spirula_auth::AuthError::Refused { result: -13, .. })]
     ));
-    assert_eq!(
-        w.client.poll_timeout(w.now),
-        Some(w.now.mono + Duration::from_millis(200))
-    );
+    assert_eq!(w.client.poll_timeout(w.now), Some(w.now.mono + Duration::from_millis(200)));
     w.client.close();
     assert_eq!(w.client.poll_timeout(w.now), None);
 }
@@ -544,42 +450,19 @@ fn log_lines_are_kept_until_acknowledged() {
     w.client.log(w.now, "cluster", log_priority::WARN, "two");
     w.settle();
     let logs = w.take::<Log>();
-    assert_eq!(
-        logs.iter().map(|l| l.entries.len()).collect::<Vec<_>>(),
-        [1, 1]
-    );
+    assert_eq!(logs.iter().map(|l| l.entries.len()).collect::<Vec<_>>(), [1, 1]);
     assert_eq!(logs[0].entries[0].rank.to_string(), "osd.3");
-    w.give(
-        &LogAck {
-            fsid: FSID,
-            last: 1,
-            channel: "cluster".into(),
-        },
-        0,
-    );
+    w.give(&LogAck { fsid: FSID, last: 1, channel: "cluster".into() }, 0);
     w.sent.clear();
     w.drop_session();
     let logs = w.take::<Log>();
-    assert_eq!(
-        logs[0]
-            .entries
-            .iter()
-            .map(|e| e.msg.as_str())
-            .collect::<Vec<_>>(),
-        ["two"]
-    );
+    assert_eq!(logs[0].entries.iter().map(|e| e.msg.as_str()).collect::<Vec<_>>(), ["two"]);
 }
 
 #[test]
 fn what_is_sent_without_a_session_waits_and_garbage_ends_it() {
     let mut w = World::new("client.admin");
-    w.client.send(
-        MonGetVersion {
-            handle: 9,
-            what: "x".into(),
-        }
-        .to_raw(0, F),
-    );
+    w.client.send(MonGetVersion { handle: 9, what: "x".into() }.to_raw(0, F));
     w.step();
     assert_eq!(w.take::<MonGetVersion>().len(), 1);
     let first = w.conn;
@@ -588,8 +471,7 @@ fn what_is_sent_without_a_session_waits_and_garbage_ends_it() {
     w.give(&garbage, 0);
     assert_eq!(w.closed, [first]);
     assert_ne!(w.conn, first);
-    w.client
-        .handle_message(w.now, first, monmap(9, &[1]).to_raw(0, F));
+    w.client.handle_message(w.now, first, monmap(9, &[1]).to_raw(0, F));
     assert!(w.client.monmap().is_none(), "from a dead connection");
 }
 

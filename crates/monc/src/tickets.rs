@@ -34,12 +34,7 @@ pub(crate) enum Refreshed {
 
 impl Tickets {
     pub(crate) fn new() -> Self {
-        Self {
-            grant: MonGrant::default(),
-            secrets: None,
-            retry_at: None,
-            in_flight: false,
-        }
+        Self { grant: MonGrant::default(), secrets: None, retry_at: None, in_flight: false }
     }
 
     pub(crate) fn session_opened(&mut self, grant: MonGrant) {
@@ -64,8 +59,7 @@ impl Tickets {
             return Ok(None);
         }
         let payload = if self.grant.needs_renewal(now, config.want) {
-            self.grant
-                .renewal_request(now, config.want, &config.principal.key, rng)?
+            self.grant.renewal_request(now, config.want, &config.principal.key, rng)?
         } else if config.keep_rotating && now >= self.secrets_due_at() {
             MonGrant::rotating_request()
         } else {
@@ -123,17 +117,12 @@ impl Tickets {
                 }
                 self.secrets = Some(secrets.clone());
                 let own_key = Some(key.clone());
-                Refreshed::Secrets(Arc::new(ServiceSecrets {
-                    rotating: secrets,
-                    own_key,
-                }))
+                Refreshed::Secrets(Arc::new(ServiceSecrets { rotating: secrets, own_key }))
             }
         }))
     }
 
     fn secrets_due_at(&self) -> WallTime {
-        self.secrets
-            .as_ref()
-            .map_or(Duration::ZERO, |s| s.rotates_at() + ROTATION_SLACK)
+        self.secrets.as_ref().map_or(Duration::ZERO, |s| s.rotates_at() + ROTATION_SLACK)
     }
 }

@@ -74,10 +74,7 @@ impl Banner {
             return Ok(Err(len));
         }
         let mut r = Reader::new(&input[FIXED_LEN..len]);
-        let banner = Self {
-            supported: r.u64()?,
-            required: r.u64()?,
-        };
+        let banner = Self { supported: r.u64()?, required: r.u64()? };
         seen.extend_from_slice(&input[..len]);
         input.advance(len);
         Ok(Ok(banner))
@@ -94,20 +91,13 @@ impl Banner {
             return Err(PeerIncompatible::MissingFeatures(missing));
         }
         let both = self.supported & peer.supported;
-        Ok(if both & FEATURE_REVISION_1 != 0 {
-            Revision::R1
-        } else {
-            Revision::R0
-        })
+        Ok(if both & FEATURE_REVISION_1 != 0 { Revision::R1 } else { Revision::R0 })
     }
 }
 
 impl Default for Banner {
     fn default() -> Self {
-        Self {
-            supported: FEATURE_REVISION_1,
-            required: 0,
-        }
+        Self { supported: FEATURE_REVISION_1, required: 0 }
     }
 }
 
@@ -127,44 +117,26 @@ mod tests {
         let raw = bytes.clone();
         bytes.push(7);
         let (mut input, mut seen) = (BytesMut::from(&bytes[..]), Vec::new());
-        assert_eq!(
-            Banner::take(&mut input, &mut seen),
-            Ok(Ok(Banner::default()))
-        );
+        assert_eq!(Banner::take(&mut input, &mut seen), Ok(Ok(Banner::default())));
         assert_eq!((&input[..], seen), (&[7][..], raw));
     }
 
     #[test]
     fn a_foreign_opening_is_named_early() {
-        assert_eq!(
-            take(b"ceph v027"),
-            Err(PeerIncompatible::LegacyMessenger.into())
-        );
+        assert_eq!(take(b"ceph v027"), Err(PeerIncompatible::LegacyMessenger.into()));
         assert_eq!(take(b"GET"), Err(PeerIncompatible::NotCeph.into()));
         assert_eq!(take(b"ceph v"), Ok(Err(FIXED_LEN)));
         assert_eq!(take(b"ceph v2\n\x0f\0"), Err(PeerMisbehaved::Banner.into()));
-        assert_eq!(
-            take(b"ceph v2\n\xff\xff"),
-            Err(PeerMisbehaved::Banner.into())
-        );
+        assert_eq!(take(b"ceph v2\n\xff\xff"), Err(PeerMisbehaved::Banner.into()));
     }
 
     #[test]
     fn revision_follows_both_sides() {
-        let old = Banner {
-            supported: 0,
-            required: 0,
-        };
+        let old = Banner { supported: 0, required: 0 };
         let ours = Banner::default();
         assert_eq!(ours.agree(&old), Ok(Revision::R0));
         assert_eq!(ours.agree(&ours), Ok(Revision::R1));
-        let future = Banner {
-            supported: 7,
-            required: 4,
-        };
-        assert_eq!(
-            ours.agree(&future),
-            Err(PeerIncompatible::MessengerFeatures(4))
-        );
+        let future = Banner { supported: 7, required: 4 };
+        assert_eq!(ours.agree(&future), Err(PeerIncompatible::MessengerFeatures(4)));
     }
 }

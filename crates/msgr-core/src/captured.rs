@@ -1,4 +1,5 @@
 //! Real sessions, taken apart and put together again bit by bit.
+#![cfg(test)]
 
 use bytes::{Bytes, BytesMut};
 use spirula_wire::{Decode, Header, Payload, RawMessage, Reader};
@@ -46,11 +47,7 @@ fn check(session: &str, direction: char) -> Vec<Tag> {
             None => {
                 let [header, front, middle, data] = frame.segments;
                 let header = Header::decode(&mut Reader::new(&header)).unwrap();
-                let payload = Payload {
-                    front,
-                    middle,
-                    data: vec![data],
-                };
+                let payload = Payload { front, middle, data: vec![data] };
                 writer.message(&RawMessage { header, payload }).unwrap();
             }
         }
@@ -66,23 +63,13 @@ fn check(session: &str, direction: char) -> Vec<Tag> {
 fn a_client_and_a_monitor() {
     let session = include_str!("../tests/fixtures/mon_bootstrap_crc.txt");
     let sent = check(session, '>');
-    let opening = [
-        Tag::Hello,
-        Tag::AuthRequest,
-        Tag::AuthRequestMore,
-        Tag::AuthSignature,
-        Tag::ClientIdent,
-    ];
+    let opening =
+        [Tag::Hello, Tag::AuthRequest, Tag::AuthRequestMore, Tag::AuthSignature, Tag::ClientIdent];
     assert_eq!(sent[..5], opening);
     assert!(sent[5..].iter().all(|&t| t == Tag::Message));
     let received = check(session, '<');
-    let opening = [
-        Tag::Hello,
-        Tag::AuthReplyMore,
-        Tag::AuthDone,
-        Tag::AuthSignature,
-        Tag::ServerIdent,
-    ];
+    let opening =
+        [Tag::Hello, Tag::AuthReplyMore, Tag::AuthDone, Tag::AuthSignature, Tag::ServerIdent];
     assert_eq!(received[..5], opening);
     assert!(received[5..].iter().all(|&t| t == Tag::Message));
 }

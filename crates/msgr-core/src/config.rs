@@ -107,9 +107,6 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            handshake: Duration::from_secs(10),
-            idle: Duration::from_secs(900),
-        }
+        Self { handshake: Duration::from_secs(10), idle: Duration::from_secs(900) }
     }
 }

@@ -203,10 +203,7 @@ impl Connection {
     /// [`Want::Throttled`], call [`Self::handle_input`] again.
     pub fn release(&mut self, messages: u64, cost: u64) {
         let d = &mut self.dispatched;
-        debug_assert!(
-            d.messages >= messages && d.bytes >= cost,
-            "released more than was taken"
-        );
+        debug_assert!(d.messages >= messages && d.bytes >= cost, "released more than was taken");
         d.messages = d.messages.saturating_sub(messages);
         d.bytes = d.bytes.saturating_sub(cost);
     }
@@ -217,11 +214,7 @@ impl Connection {
 
     /// Appends everything there is to send, in order.
     pub fn poll_transmit(&mut self, out: &mut Vec<Bytes>) -> Result<(), ProtocolError> {
-        let result = if self.is_open() {
-            self.frame_queue()
-        } else {
-            Ok(())
-        };
+        let result = if self.is_open() { self.frame_queue() } else { Ok(()) };
         self.wire.writer.gather.drain_into(out);
         self.close_on_error(result)
     }
@@ -288,11 +281,7 @@ impl Connection {
             transcript.append(&mut seen);
         }
         if let Phase::Banner(role) = std::mem::replace(&mut self.phase, Phase::Closed) {
-            let mut cx = Cx {
-                wire: &mut self.wire,
-                config: &self.config,
-                now,
-            };
+            let mut cx = Cx { wire: &mut self.wire, config: &self.config, now };
             self.phase = role.hello(&mut cx)?;
         }
         Ok(true)
@@ -309,11 +298,7 @@ impl Connection {
             return self.open_control(now, control);
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
-        let mut cx = Cx {
-            wire: &mut self.wire,
-            config: &self.config,
-            now,
-        };
+        let mut cx = Cx { wire: &mut self.wire, config: &self.config, now };
         self.phase = match phase.step(control, &mut cx)? {
             Phase::Ready(peer) => {
                 self.wire.reader.messages = true;
@@ -348,24 +333,9 @@ impl Connection {
             return Ok(());
         }
         self.in_seq = header.seq;
-        let data = if data.is_empty() {
-            Vec::new()
-        } else {
-            vec![data]
-        };
-        let raw = RawMessage {
-            header,
-            payload: Payload {
-                front,
-                middle,
-                data,
-            },
-        };
-        self.events.push_back(Event::Message(InMessage {
-            raw,
-            data_crcs: frame.data_crcs,
-            cost,
-        }));
+        let data = if data.is_empty() { Vec::new() } else { vec![data] };
+        let raw = RawMessage { header, payload: Payload { front, middle, data } };
+        self.events.push_back(Event::Message(InMessage { raw, data_crcs: frame.data_crcs, cost }));
         Ok(())
     }
 

@@ -106,10 +106,7 @@ pub(crate) struct Timestamp {
 
 impl From<Duration> for Timestamp {
     fn from(wall: Duration) -> Self {
-        Self {
-            sec: wall.as_secs() as u32,
-            nsec: wall.subsec_nanos(),
-        }
+        Self { sec: wall.as_secs() as u32, nsec: wall.subsec_nanos() }
     }
 }
 
@@ -143,25 +140,12 @@ impl Control {
         let o = &mut out;
         match self {
             Self::Hello { type_, addr } => put(o, &[type_, addr]),
-            Self::AuthRequest {
-                method,
-                modes,
-                payload,
-            } => put(o, &[method, modes, payload]),
-            Self::AuthBadMethod {
-                method,
-                result,
-                allowed_methods,
-                allowed_modes,
-            } => {
+            Self::AuthRequest { method, modes, payload } => put(o, &[method, modes, payload]),
+            Self::AuthBadMethod { method, result, allowed_methods, allowed_modes } => {
                 put(o, &[method, result, allowed_methods, allowed_modes]);
             }
             Self::AuthReplyMore(payload) | Self::AuthRequestMore(payload) => put(o, &[payload]),
-            Self::AuthDone {
-                global_id,
-                mode,
-                payload,
-            } => put(o, &[global_id, mode, payload]),
+            Self::AuthDone { global_id, mode, payload } => put(o, &[global_id, mode, payload]),
             Self::AuthSignature(signature) => put(o, &[signature]),
             Self::ClientIdent { ident, target } => {
                 put(o, &[&ident.addrs, target]);
@@ -192,10 +176,9 @@ impl Control {
         let mut reader = Reader::new(payload);
         let r = &mut reader;
         Ok(Some(match tag {
-            Tag::Hello => Self::Hello {
-                type_: EntityType::decode(r)?,
-                addr: EntityAddr::decode(r)?,
-            },
+            Tag::Hello => {
+                Self::Hello { type_: EntityType::decode(r)?, addr: EntityAddr::decode(r)? }
+            }
             Tag::AuthRequest => Self::AuthRequest {
                 method: r.u32()?,
                 modes: Vec::decode(r)?,
@@ -209,18 +192,13 @@ impl Control {
             },
             Tag::AuthReplyMore => Self::AuthReplyMore(Bytes::decode(r)?),
             Tag::AuthRequestMore => Self::AuthRequestMore(Bytes::decode(r)?),
-            Tag::AuthDone => Self::AuthDone {
-                global_id: r.u64()?,
-                mode: r.u32()?,
-                payload: Bytes::decode(r)?,
-            },
+            Tag::AuthDone => {
+                Self::AuthDone { global_id: r.u64()?, mode: r.u32()?, payload: Bytes::decode(r)? }
+            }
             Tag::AuthSignature => Self::AuthSignature(r.array("signature")?),
             Tag::ClientIdent => {
                 let (addrs, target) = (EntityAddrVec::decode(r)?, EntityAddr::decode(r)?);
-                Self::ClientIdent {
-                    ident: Ident::decode_tail(addrs, r)?,
-                    target,
-                }
+                Self::ClientIdent { ident: Ident::decode_tail(addrs, r)?, target }
             }
             Tag::ServerIdent => {
                 let addrs = EntityAddrVec::decode(r)?;
@@ -235,25 +213,13 @@ impl Control {
                 connect_seq: r.u64()?,
                 msg_seq: r.u64()?,
             }),
-            Tag::SessionReset => Self::SessionReset {
-                full: bool::decode(r)?,
-            },
-            Tag::SessionRetry => Self::SessionRetry {
-                connect_seq: r.u64()?,
-            },
-            Tag::SessionRetryGlobal => Self::SessionRetryGlobal {
-                global_seq: r.u64()?,
-            },
+            Tag::SessionReset => Self::SessionReset { full: bool::decode(r)? },
+            Tag::SessionRetry => Self::SessionRetry { connect_seq: r.u64()? },
+            Tag::SessionRetryGlobal => Self::SessionRetryGlobal { global_seq: r.u64()? },
             Tag::SessionReconnectOk => Self::SessionReconnectOk { msg_seq: r.u64()? },
             Tag::Wait => Self::Wait,
-            Tag::Keepalive2 => Self::Keepalive2(Timestamp {
-                sec: r.u32()?,
-                nsec: r.u32()?,
-            }),
-            Tag::Keepalive2Ack => Self::Keepalive2Ack(Timestamp {
-                sec: r.u32()?,
-                nsec: r.u32()?,
-            }),
+            Tag::Keepalive2 => Self::Keepalive2(Timestamp { sec: r.u32()?, nsec: r.u32()? }),
+            Tag::Keepalive2Ack => Self::Keepalive2Ack(Timestamp { sec: r.u32()?, nsec: r.u32()? }),
             Tag::Ack => Self::Ack { seq: r.u64()? },
             Tag::Message | Tag::CompressionRequest | Tag::CompressionDone => return Ok(None),
         }))
@@ -262,10 +228,7 @@ impl Control {
 
 impl Ident {
     fn encode_tail(&self, out: &mut Vec<u8>) {
-        put(
-            out,
-            &[&self.gid, &self.global_seq, &self.supported, &self.required],
-        );
+        put(out, &[&self.gid, &self.global_seq, &self.supported, &self.required]);
         put(out, &[&self.flags, &self.cookie]);
     }
 
@@ -293,10 +256,7 @@ mod tests {
     fn check(control: Control, len: usize) {
         let bytes = Bytes::from(control.encode());
         assert_eq!(bytes.len(), len, "{control:?}");
-        assert_eq!(
-            Control::decode(control.tag(), &bytes),
-            Ok(Some(control.clone()))
-        );
+        assert_eq!(Control::decode(control.tag(), &bytes), Ok(Some(control.clone())));
         for n in 0..len {
             let cut = Control::decode(control.tag(), &bytes.slice(..n));
             assert!(cut.is_err(), "{control:?} of {n} bytes");
@@ -316,20 +276,10 @@ mod tests {
             cookie: 7,
         };
         let payload = Bytes::from_static(b"xyz");
-        check(
-            Control::Hello {
-                type_: EntityType::MON,
-                addr,
-            },
-            36,
-        );
+        check(Control::Hello { type_: EntityType::MON, addr }, 36);
         let modes = vec![2, 1];
         check(
-            Control::AuthRequest {
-                method: 2,
-                modes: modes.clone(),
-                payload: payload.clone(),
-            },
+            Control::AuthRequest { method: 2, modes: modes.clone(), payload: payload.clone() },
             23,
         );
         check(
@@ -343,22 +293,9 @@ mod tests {
         );
         check(Control::AuthReplyMore(payload.clone()), 7);
         check(Control::AuthRequestMore(payload.clone()), 7);
-        check(
-            Control::AuthDone {
-                global_id: 9,
-                mode: 1,
-                payload,
-            },
-            19,
-        );
+        check(Control::AuthDone { global_id: 9, mode: 1, payload }, 19);
         check(Control::AuthSignature([9; 32]), 32);
-        check(
-            Control::ClientIdent {
-                ident: ident.clone(),
-                target: addr,
-            },
-            5 + 35 + 35 + 48,
-        );
+        check(Control::ClientIdent { ident: ident.clone(), target: addr }, 5 + 35 + 35 + 48);
         check(Control::ServerIdent(ident), 5 + 35 + 48);
         check(Control::IdentMissingFeatures(8), 8);
         check(

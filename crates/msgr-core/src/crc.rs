@@ -50,10 +50,7 @@ impl DataCrc {
             };
             chunks.push(crc);
         }
-        Self {
-            chunks,
-            segment: !whole,
-        }
+        Self { chunks, segment: !whole }
     }
 }
 
@@ -145,10 +142,7 @@ mod tests {
 
     #[test]
     fn a_gather_list_has_the_crc_of_its_concatenation() {
-        assert_eq!(
-            gather_crc([&b"foo "[..], b"", b"bar"]),
-            segment_crc(b"foo bar")
-        );
+        assert_eq!(gather_crc([&b"foo "[..], b"", b"bar"]), segment_crc(b"foo bar"));
         assert_eq!(gather_crc([]), u32::MAX);
     }
 }

@@ -31,10 +31,7 @@ pub(crate) fn secure_pair(
     side: Side,
 ) -> Result<(Sealer, Opener), AuthFailure> {
     let short = AuthFailure::ShortSecret(secret.len());
-    let (key, nonces) = match (
-        secret.first_chunk::<KEY_LEN>(),
-        secret.get(KEY_LEN..SECRET_LEN),
-    ) {
+    let (key, nonces) = match (secret.first_chunk::<KEY_LEN>(), secret.get(KEY_LEN..SECRET_LEN)) {
         (Some(key), Some(nonces)) => (key, nonces),
         _ => return Err(short),
     };
@@ -48,14 +45,9 @@ pub(crate) fn secure_pair(
     };
     // The key has the algorithm's length, the only thing `ring` checks.
     let ring_key = || {
-        UnboundKey::new(&aead::AES_128_GCM, key)
-            .map(LessSafeKey::new)
-            .map_err(|_| short.clone())
+        UnboundKey::new(&aead::AES_128_GCM, key).map(LessSafeKey::new).map_err(|_| short.clone())
     };
-    let sealer = Sealer {
-        key: ring_key()?,
-        nonce: Counter::new(tx, revision),
-    };
+    let sealer = Sealer { key: ring_key()?, nonce: Counter::new(tx, revision) };
     let opener = Opener {
         key: ring_key()?,
         nonce: Counter::new(rx, revision),
@@ -111,10 +103,7 @@ impl Opener {
             pad[NONCE_LEN..].copy_from_slice(&counter.to_be_bytes());
             let mut pad = pad.into();
             self.block.encrypt_block(&mut pad);
-            chunk
-                .iter_mut()
-                .zip(pad)
-                .for_each(|(byte, pad)| *byte ^= pad);
+            chunk.iter_mut().zip(pad).for_each(|(byte, pad)| *byte ^= pad);
         }
         out
     }
@@ -132,18 +121,11 @@ impl Counter {
             Revision::R0 => u32::MAX.into(),
             Revision::R1 => u64::MAX,
         };
-        Self {
-            value,
-            revision,
-            left,
-        }
+        Self { value, revision, left }
     }
 
     fn next(&mut self) -> Result<aead::Nonce, PeerMisbehaved> {
-        self.left = self
-            .left
-            .checked_sub(1)
-            .ok_or(PeerMisbehaved::NoncesExhausted)?;
+        self.left = self.left.checked_sub(1).ok_or(PeerMisbehaved::NoncesExhausted)?;
         let nonce = aead::Nonce::assume_unique_for_key(self.value);
         let counter = match self.revision {
             Revision::R0 => &mut self.value[..4],

@@ -97,10 +97,7 @@ impl Tag {
 
     pub(crate) fn from_wire(value: u8) -> Result<Self, PeerMisbehaved> {
         let index = usize::from(value).wrapping_sub(1);
-        Self::ALL
-            .get(index)
-            .copied()
-            .ok_or(PeerMisbehaved::UnknownTag(value))
+        Self::ALL.get(index).copied().ok_or(PeerMisbehaved::UnknownTag(value))
     }
 }
 
@@ -117,10 +114,7 @@ pub(crate) struct Preamble {
 impl Preamble {
     /// Trailing empty segments are not counted, but there is always one.
     pub(crate) fn new(tag: Tag, lens: [u32; SEGMENTS]) -> Self {
-        let count = lens
-            .iter()
-            .rposition(|&len| len > 0)
-            .map_or(1, |last| last + 1);
+        let count = lens.iter().rposition(|&len| len > 0).map_or(1, |last| last + 1);
         Self { tag, count, lens }
     }
 
@@ -275,19 +269,10 @@ mod tests {
         };
         assert_eq!(bad(|r| r[0] = 0), PeerMisbehaved::UnknownTag(0).into());
         assert_eq!(bad(|r| r[0] = 23), PeerMisbehaved::UnknownTag(23).into());
-        assert_eq!(
-            bad(|r| r[1] = 0),
-            PeerMisbehaved::SegmentCount { count: 0 }.into()
-        );
-        assert_eq!(
-            bad(|r| r[1] = 5),
-            PeerMisbehaved::SegmentCount { count: 5 }.into()
-        );
+        assert_eq!(bad(|r| r[1] = 0), PeerMisbehaved::SegmentCount { count: 0 }.into());
+        assert_eq!(bad(|r| r[1] = 5), PeerMisbehaved::SegmentCount { count: 5 }.into());
         assert_eq!(bad(|r| r[1] = 3), PeerMisbehaved::EmptySegment.into());
-        assert_eq!(
-            bad(|r| r[0] = 1),
-            PeerMisbehaved::SegmentCount { count: 4 }.into()
-        );
+        assert_eq!(bad(|r| r[0] = 1), PeerMisbehaved::SegmentCount { count: 4 }.into());
         assert_eq!(bad(|r| r[26] = 1), PeerMisbehaved::UnknownFlags(1).into());
     }
 

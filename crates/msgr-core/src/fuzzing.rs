@@ -28,15 +28,9 @@ pub fn frames(data: &[u8]) {
     let mut reader = FrameReader::new(Limits::default(), layout & 8 == 0);
     reader.messages = layout & 4 == 0;
     reader.transcript = None;
-    reader.revision = if layout & 1 == 0 {
-        Revision::R1
-    } else {
-        Revision::R0
-    };
+    reader.revision = if layout & 1 == 0 { Revision::R1 } else { Revision::R0 };
     if layout & 2 != 0 {
-        reader.opener = secure_pair(&[1; 64], reader.revision, Side::Accept)
-            .ok()
-            .map(|p| p.1);
+        reader.opener = secure_pair(&[1; 64], reader.revision, Side::Accept).ok().map(|p| p.1);
     }
     let mut input = BytesMut::new();
     for part in rest.chunks(usize::from(*piece).max(1)) {
@@ -78,10 +72,7 @@ pub fn accept(data: &[u8]) {
     if let Want::Bytes(n) = connection.wants() {
         assert!(n <= 1 << 20, "waits for {n} bytes before authentication");
     }
-    let _ = connection.handle_timeout(Now {
-        mono: Duration::from_secs(1000),
-        ..now
-    });
+    let _ = connection.handle_timeout(Now { mono: Duration::from_secs(1000), ..now });
 }
 
 /// Well-formed frames, so that no checksum hides what is in them: the first byte chooses the side
@@ -127,52 +118,20 @@ pub fn session_seeds() -> [Vec<u8>; 2] {
         flags: Ident::LOSSY,
         cookie: 0,
     };
-    let hello = |type_| Control::Hello {
-        type_,
-        addr: server().addr,
-    };
+    let hello = |type_| Control::Hello { type_, addr: server().addr };
     let signature = || Control::AuthSignature([0; SIGNATURE_LEN]);
-    let request = |method| Control::AuthRequest {
-        method,
-        modes: vec![1],
-        payload: Bytes::new(),
-    };
+    let request = |method| Control::AuthRequest { method, modes: vec![1], payload: Bytes::new() };
     let bad = Control::AuthBadMethod {
         method: 1,
         result: -1,
         allowed_methods: vec![1],
         allowed_modes: vec![1],
     };
-    let done = Control::AuthDone {
-        global_id: 7,
-        mode: 1,
-        payload: Bytes::new(),
-    };
-    let client = Control::ClientIdent {
-        ident: ident(),
-        target: server().addr,
-    };
+    let done = Control::AuthDone { global_id: 7, mode: 1, payload: Bytes::new() };
+    let client = Control::ClientIdent { ident: ident(), target: server().addr };
     [
-        seed(
-            0,
-            &[
-                hello(EntityType::CLIENT),
-                request(3),
-                request(1),
-                signature(),
-                client,
-            ],
-        ),
-        seed(
-            1,
-            &[
-                hello(EntityType::OSD),
-                bad,
-                done,
-                signature(),
-                Control::ServerIdent(ident()),
-            ],
-        ),
+        seed(0, &[hello(EntityType::CLIENT), request(3), request(1), signature(), client]),
+        seed(1, &[hello(EntityType::OSD), bad, done, signature(), Control::ServerIdent(ident())]),
     ]
 }
 
@@ -225,10 +184,7 @@ fn frames_of(mut units: &[u8], old: bool) -> Vec<u8> {
 
 /// The bytes in three equal parts as front, middle and data.
 fn message(seq: u64, payload: &[u8]) -> RawMessage {
-    let header = Header {
-        seq,
-        ..Header::default()
-    };
+    let header = Header { seq, ..Header::default() };
     let third = payload.len() / 3;
     let (front, rest) = payload.split_at(third);
     let (middle, data) = rest.split_at(third);
@@ -241,10 +197,7 @@ fn message(seq: u64, payload: &[u8]) -> RawMessage {
 }
 
 fn server() -> Target {
-    Target {
-        type_: EntityType::OSD,
-        addr: EntityAddr::msgr2(([127, 0, 0, 1], 1).into(), 0),
-    }
+    Target { type_: EntityType::OSD, addr: EntityAddr::msgr2(([127, 0, 0, 1], 1).into(), 0) }
 }
 
 /// Content with method 1, asks for more with even methods, refuses the others.
@@ -258,11 +211,7 @@ impl AcceptAuth for Echo {
         if method == 1 {
             return AcceptStep::Done(nobody());
         }
-        AcceptStep::Bad {
-            result: -13,
-            allowed_methods: vec![2],
-            allowed_modes: modes.to_vec(),
-        }
+        AcceptStep::Bad { result: -13, allowed_methods: vec![2], allowed_modes: modes.to_vec() }
     }
 
     fn more(&mut self, _: WallTime, payload: &[u8]) -> AcceptStep {
@@ -272,11 +221,7 @@ impl AcceptAuth for Echo {
 
 impl ConnectAuth for Echo {
     fn request(&mut self) -> AuthRequest {
-        AuthRequest {
-            method: 1,
-            modes: vec![1],
-            payload: Vec::new(),
-        }
+        AuthRequest { method: 1, modes: vec![1], payload: Vec::new() }
     }
 
     fn bad_method(

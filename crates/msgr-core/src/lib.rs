@@ -9,7 +9,6 @@
 #![forbid(unsafe_code)]
 
 mod banner;
-#[cfg(test)]
 mod captured;
 mod config;
 mod connection;

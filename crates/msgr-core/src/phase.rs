@@ -70,14 +70,8 @@ pub(crate) enum Phase {
 
 /// What the two sides bring along.
 pub(crate) enum Role {
-    Accept {
-        auth: Box<dyn AcceptAuth>,
-        peer_addr: EntityAddr,
-    },
-    Connect {
-        auth: Box<dyn ConnectAuth>,
-        target: Target,
-    },
+    Accept { auth: Box<dyn AcceptAuth>, peer_addr: EntityAddr },
+    Connect { auth: Box<dyn ConnectAuth>, target: Target },
 }
 
 impl Role {
@@ -87,15 +81,11 @@ impl Role {
             Self::Accept { auth, peer_addr } => {
                 (peer_addr, Phase::AcceptHello(accept::Hello { auth }))
             }
-            Self::Connect { auth, target } => (
-                target.addr,
-                Phase::ConnectHello(connect::Hello { auth, target }),
-            ),
+            Self::Connect { auth, target } => {
+                (target.addr, Phase::ConnectHello(connect::Hello { auth, target }))
+            }
         };
-        cx.wire.send(&Control::Hello {
-            type_: cx.config.name.type_,
-            addr,
-        })?;
+        cx.wire.send(&Control::Hello { type_: cx.config.name.type_, addr })?;
         Ok(next)
     }
 }

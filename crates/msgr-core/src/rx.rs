@@ -139,18 +139,10 @@ impl FrameReader {
                     let body = self.take(input, len)?.freeze();
                     self.body(body)?;
                 }
-                State::Epilogue {
-                    pre,
-                    segments,
-                    data,
-                } => {
+                State::Epilogue { pre, segments, data } => {
                     let need = pre.epilogue_crc_len(self.revision);
                     if input.len() < need {
-                        self.state = State::Epilogue {
-                            pre,
-                            segments,
-                            data,
-                        };
+                        self.state = State::Epilogue { pre, segments, data };
                         return Ok(Step::Need(need));
                     }
                     let epilogue = self.take(input, need)?;
@@ -166,11 +158,7 @@ impl FrameReader {
             State::Body { pre, mut segments } if pre.len(DATA) == body.len() => {
                 let data = DataCrc::of(&body);
                 segments[DATA] = body;
-                self.state = State::Epilogue {
-                    pre,
-                    segments,
-                    data,
-                };
+                self.state = State::Epilogue { pre, segments, data };
                 Ok(())
             }
             _ => Err(ProtocolError::Misuse(ApiMisuse::UnwantedBody)),
@@ -183,10 +171,7 @@ impl FrameReader {
             (Some(_), Revision::R1) => SECURE_PREAMBLE_LEN,
             _ => PREAMBLE_LEN,
         };
-        let Some(head) = input
-            .first_chunk::<PREAMBLE_LEN>()
-            .filter(|_| input.len() >= len)
-        else {
+        let Some(head) = input.first_chunk::<PREAMBLE_LEN>().filter(|_| input.len() >= len) else {
             return Ok(Err(len));
         };
         let mut inline = Bytes::new();
@@ -203,9 +188,7 @@ impl FrameReader {
                 let mut block = input.split_to(SECURE_PREAMBLE_LEN);
                 opener.open(&mut block)?;
                 let pre = Preamble::decode(&block)?;
-                inline = block
-                    .freeze()
-                    .slice(PREAMBLE_LEN..PREAMBLE_LEN + INLINE_LEN);
+                inline = block.freeze().slice(PREAMBLE_LEN..PREAMBLE_LEN + INLINE_LEN);
                 pre
             }
         };
@@ -232,11 +215,7 @@ impl FrameReader {
         let direct = self.opener.is_none()
             && pre.lens[DATA] >= self.limits.direct_body_min
             && available < pre.rest_crc_len(self.revision);
-        if direct {
-            State::Prefix { pre }
-        } else {
-            State::Rest { pre, inline }
-        }
+        if direct { State::Prefix { pre } } else { State::Rest { pre, inline } }
     }
 
     fn rest_len(&self, pre: &Preamble) -> usize {
@@ -333,11 +312,7 @@ impl FrameReader {
             if i > 0 && !self.verify_data_crc {
                 break;
             }
-            let got = if i == DATA {
-                data.segment
-            } else {
-                segment_crc(&segments[i])
-            };
+            let got = if i == DATA { data.segment } else { segment_crc(&segments[i]) };
             if got.to_le_bytes() != *want {
                 return Err(PeerMisbehaved::SegmentCrc { segment: i as u8 }.into());
             }
@@ -363,11 +338,7 @@ impl FrameReader {
 }
 
 fn frame(tag: Tag, segments: [Bytes; SEGMENTS], data_crcs: Vec<u32>) -> Step {
-    Step::Frame(Frame {
-        tag,
-        segments,
-        data_crcs,
-    })
+    Step::Frame(Frame { tag, segments, data_crcs })
 }
 
 /// Only messages are ever aborted.

@@ -136,10 +136,7 @@ impl FrameWriter {
             head.put_u32_le(header_crc);
         }
         self.header = header;
-        [&p.front, &p.middle]
-            .into_iter()
-            .chain(&p.data)
-            .for_each(|piece| self.gather.put(piece));
+        [&p.front, &p.middle].into_iter().chain(&p.data).for_each(|piece| self.gather.put(piece));
         self.epilogue(&pre, header_crc, raw);
         Ok(())
     }
@@ -167,9 +164,7 @@ impl FrameWriter {
         let revision = self.revision;
         let out = self.gather.room(len);
         out.put_u8(late_complete(revision));
-        crcs.into_iter()
-            .skip(skip)
-            .for_each(|crc| out.put_u32_le(crc));
+        crcs.into_iter().skip(skip).for_each(|crc| out.put_u32_le(crc));
     }
 
     /// Sends a frame in secure mode: segment 0 and the pieces of each further segment.
@@ -188,9 +183,7 @@ impl FrameWriter {
             let start = out.len();
             out.put_slice(&pre.encode());
             put_padded(out, [first]);
-            others
-                .iter()
-                .for_each(|pieces| put_padded(out, pieces.iter().map(|p| &p[..])));
+            others.iter().for_each(|pieces| put_padded(out, pieces.iter().map(|p| &p[..])));
             put_late(out, late);
             seal_from(out, start, sealer)?;
             return Ok(());
@@ -211,9 +204,7 @@ impl FrameWriter {
         }
         if pre.count > 1 {
             let start = out.len();
-            others
-                .iter()
-                .for_each(|pieces| put_padded(out, pieces.iter().map(|p| &p[..])));
+            others.iter().for_each(|pieces| put_padded(out, pieces.iter().map(|p| &p[..])));
             put_late(out, late);
             seal_from(out, start, sealer)?;
         }

@@ -17,19 +17,13 @@ const LAYOUTS: [(ConMode, bool); 4] = [
 ];
 
 fn small_traffic() -> Vec<RawMessage> {
-    vec![
-        message(2, 5, 0, &[]),
-        message(6, 17, 16, &[100]),
-        message(3, 0, 0, &[40]),
-    ]
+    vec![message(2, 5, 0, &[]), message(6, 17, 16, &[100]), message(3, 0, 0, &[40])]
 }
 
 /// What a client sends in a whole session with deterministic authentication.
 fn client_stream(mode: ConMode, revision_1: bool, messages: &[RawMessage]) -> Vec<u8> {
     let mut pair = Pair::of(mode, revision_1);
-    messages
-        .iter()
-        .for_each(|m| pair.client.conn.send(m.clone()));
+    messages.iter().for_each(|m| pair.client.conn.send(m.clone()));
     pair.run(usize::MAX).unwrap();
     pair.client.sent
 }
@@ -39,9 +33,7 @@ fn replay(mode: ConMode, stream: &[u8], piece: usize) -> (Result<(), ProtocolErr
     let from = "10.1.2.3:5555".parse().unwrap();
     let accept = Connection::accept(server_config(), from, Box::new(TestAccept(mode)), NOW);
     let mut server = End::new(accept);
-    let result = stream
-        .chunks(piece)
-        .try_for_each(|part| server.receive(part));
+    let result = stream.chunks(piece).try_for_each(|part| server.receive(part));
     (result, server)
 }
 
@@ -95,10 +87,7 @@ fn a_tampered_handshake_never_completes() {
                 let _ = run_tampered(&mut pair, direction, at);
                 let open = pair.client.conn.is_open() && pair.server.conn.is_open();
                 // 2.0 has unused bytes in every epilogue, also in those after the signature.
-                assert!(
-                    !open || !revision_1,
-                    "{mode:?}, direction {direction}, byte {at}"
-                );
+                assert!(!open || !revision_1, "{mode:?}, direction {direction}, byte {at}");
             }
         }
     }
@@ -136,12 +125,7 @@ fn cut_short_anywhere() {
 }
 
 fn any_message() -> impl Strategy<Value = RawMessage> {
-    let size = prop_oneof![
-        Just(0usize),
-        1..100usize,
-        4000..4200usize,
-        60_000..70_000usize
-    ];
+    let size = prop_oneof![Just(0usize), 1..100usize, 4000..4200usize, 60_000..70_000usize];
     let data = prop::collection::vec(size, 0..4);
     (any::<u16>(), 0..5000usize, 0..50usize, data)
         .prop_map(|(type_, front, middle, data)| message(type_, front, middle, &data))

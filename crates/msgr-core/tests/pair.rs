@@ -38,9 +38,7 @@ fn check(mode: ConMode, revision_1: bool, piece: usize, direct: bool) {
     early.iter().for_each(|m| pair.client.conn.send(m.clone()));
     pair.run(piece).unwrap();
     late.iter().for_each(|m| pair.client.conn.send(m.clone()));
-    messages
-        .iter()
-        .for_each(|m| pair.server.conn.send(m.clone()));
+    messages.iter().for_each(|m| pair.server.conn.send(m.clone()));
     pair.client.conn.keepalive(NOW).unwrap();
     pair.run(piece).unwrap();
     for end in [&pair.client, &pair.server] {
@@ -51,17 +49,10 @@ fn check(mode: ConMode, revision_1: bool, piece: usize, direct: bool) {
         }
     }
     assert_eq!(pair.client.conn.last_keepalive_ack(), Some(NOW.mono));
-    let revision = if revision_1 {
-        Revision::R1
-    } else {
-        Revision::R0
-    };
+    let revision = if revision_1 { Revision::R1 } else { Revision::R0 };
     let peer = pair.client.peer.take().unwrap();
     assert_eq!((peer.entity, peer.global_id), (EntityName::osd(3), 4123));
-    assert_eq!(
-        (peer.mode, peer.revision, peer.lossy),
-        (mode, revision, true)
-    );
+    assert_eq!((peer.mode, peer.revision, peer.lossy), (mode, revision, true));
     assert_eq!(peer.my_addr.to_string(), "v2:10.1.2.3:5555/0");
     let peer = pair.server.peer.take().unwrap();
     assert_eq!(peer.entity, EntityName::client(4123));
@@ -142,10 +133,7 @@ fn the_throttle_holds_and_lets_go() {
         }
         assert_eq!(conn.wants(), Want::Throttled);
         // A silent peer that we do not listen to is not timed out.
-        let later = Now {
-            mono: NOW.mono + Duration::from_secs(10_000),
-            ..NOW
-        };
+        let later = Now { mono: NOW.mono + Duration::from_secs(10_000), ..NOW };
         conn.handle_timeout(later).unwrap();
         conn.release(costs.len() as u64, costs.iter().sum());
     }
@@ -155,20 +143,12 @@ fn the_throttle_holds_and_lets_go() {
 #[test]
 fn timeouts() {
     let mut pair = Pair::of(ConMode::Crc, true);
-    let at = |secs| Now {
-        mono: NOW.mono + Duration::from_secs(secs),
-        ..NOW
-    };
+    let at = |secs| Now { mono: NOW.mono + Duration::from_secs(secs), ..NOW };
     assert_eq!(pair.server.conn.poll_timeout(), Some(at(10).mono));
     pair.server.conn.handle_timeout(at(9)).unwrap();
     let late = pair.server.conn.handle_timeout(at(10));
     assert_eq!(late, Err(ProtocolError::Timeout(Timeout::Handshake)));
-    assert!(
-        pair.server
-            .conn
-            .handle_input(NOW, &mut BytesMut::new())
-            .is_err()
-    );
+    assert!(pair.server.conn.handle_input(NOW, &mut BytesMut::new()).is_err());
     let mut pair = Pair::of(ConMode::Crc, true);
     pair.run(usize::MAX).unwrap();
     assert_eq!(pair.server.conn.poll_timeout(), Some(at(900).mono));
@@ -182,10 +162,7 @@ fn incompatible_peers_are_told_apart() {
         let mut pair = Pair::of(ConMode::Crc, true);
         pair.server.receive(bytes).unwrap_err()
     };
-    assert_eq!(
-        fail(b"ceph v027\0\0"),
-        PeerIncompatible::LegacyMessenger.into()
-    );
+    assert_eq!(fail(b"ceph v027\0\0"), PeerIncompatible::LegacyMessenger.into());
     assert_eq!(fail(b"SSH-2.0"), PeerIncompatible::NotCeph.into());
 
     let mut server = server_config();
@@ -195,15 +172,9 @@ fn incompatible_peers_are_told_apart() {
     assert_eq!(pair.run(usize::MAX), Err(missing.into()));
 
     let mut client = client_config();
-    client.banner = Banner {
-        supported: 2,
-        required: 2,
-    };
+    client.banner = Banner { supported: 2, required: 2 };
     let mut pair = Pair::new(ConMode::Crc, client, server_config());
-    assert_eq!(
-        pair.run(usize::MAX),
-        Err(PeerIncompatible::MessengerFeatures(2).into())
-    );
+    assert_eq!(pair.run(usize::MAX), Err(PeerIncompatible::MessengerFeatures(2).into()));
 }
 
 #[test]
@@ -211,29 +182,14 @@ fn misdirected_connections_end() {
     let connect = |target| Connection::connect(client_config(), target, Box::new(TestConnect), NOW);
     let mut pair = Pair::of(ConMode::Secure, true);
     let addr = server_addr();
-    pair.client = End::new(connect(Target {
-        type_: EntityType::MON,
-        addr,
-    }));
-    let wrong = PeerMisbehaved::WrongType {
-        got: 4,
-        expected: 1,
-    };
+    pair.client = End::new(connect(Target { type_: EntityType::MON, addr }));
+    let wrong = PeerMisbehaved::WrongType { got: 4, expected: 1 };
     assert_eq!(pair.run(usize::MAX), Err(wrong.into()));
 
     let mut pair = Pair::of(ConMode::Secure, true);
-    let addr = EntityAddr {
-        nonce: 8,
-        ..server_addr()
-    };
-    pair.client = End::new(connect(Target {
-        type_: EntityType::OSD,
-        addr,
-    }));
-    assert_eq!(
-        pair.run(usize::MAX),
-        Err(PeerMisbehaved::WrongTarget.into())
-    );
+    let addr = EntityAddr { nonce: 8, ..server_addr() };
+    pair.client = End::new(connect(Target { type_: EntityType::OSD, addr }));
+    assert_eq!(pair.run(usize::MAX), Err(PeerMisbehaved::WrongTarget.into()));
 }
 
 #[test]
@@ -248,11 +204,7 @@ fn a_refused_client_reports_its_connectors_reason() {
             _: &[u8],
         ) -> spirula_auth::AcceptStep {
             let (allowed_methods, allowed_modes) = (vec![2], vec![1]);
-            spirula_auth::AcceptStep::Bad {
-                result: -13,
-                allowed_methods,
-                allowed_modes,
-            }
+            spirula_auth::AcceptStep::Bad { result: -13, allowed_methods, allowed_modes }
         }
         fn more(&mut self, now: Duration, _: &[u8]) -> spirula_auth::AcceptStep {
             self.request(now, 0, &[], &[])
@@ -260,17 +212,9 @@ fn a_refused_client_reports_its_connectors_reason() {
     }
     let mut pair = Pair::of(ConMode::Crc, true);
     let from = "10.1.2.3:5555".parse().unwrap();
-    pair.server = End::new(Connection::accept(
-        server_config(),
-        from,
-        Box::new(Refuse),
-        NOW,
-    ));
+    pair.server = End::new(Connection::accept(server_config(), from, Box::new(Refuse), NOW));
     let error = pair.run(usize::MAX).unwrap_err();
-    assert!(
-        matches!(error, ProtocolError::Auth(AuthFailure::Connector(_))),
-        "{error}"
-    );
+    assert!(matches!(error, ProtocolError::Auth(AuthFailure::Connector(_))), "{error}");
 }
 
 #[test]

@@ -72,13 +72,7 @@ async fn run<T: Transport, S: Shared>(
     session: &Session<S>,
     dispatch: &mut impl FnMut(&Session<S>, Event<S>),
 ) -> CloseReason {
-    let mut turn = Turn {
-        transport,
-        connection,
-        session,
-        input: BytesMut::new(),
-        closing: false,
-    };
+    let mut turn = Turn { transport, connection, session, input: BytesMut::new(), closing: false };
     let mut receiving = pin!(None);
     let mut sending = pin!(None);
     let mut sleeping = pin!(None);
@@ -128,9 +122,7 @@ async fn run<T: Transport, S: Shared>(
         }
         if turn.closing && !was_closing {
             // A peer that does not read cannot keep the session.
-            sleeping.set(Some(
-                transport.sleep_until(transport.now().mono + CLOSE_WAIT),
-            ));
+            sleeping.set(Some(transport.sleep_until(transport.now().mono + CLOSE_WAIT)));
         }
     }
 }
@@ -149,17 +141,14 @@ impl<T: Transport, S: Shared> Turn<'_, T, S> {
     /// Everything there is to send.
     fn gather(&mut self) -> Result<Vec<Bytes>, CloseReason> {
         let mut out = Vec::new();
-        self.connection
-            .poll_transmit(&mut out)
-            .map_err(CloseReason::Protocol)?;
+        self.connection.poll_transmit(&mut out).map_err(CloseReason::Protocol)?;
         Ok(out)
     }
 
     /// What to receive now, if anything, with the input so far.
     fn wants(&mut self, sending: bool) -> Option<(Want, BytesMut)> {
         let want = self.connection.wants();
-        self.session
-            .outbox(|outbox| outbox.throttled = want == Want::Throttled);
+        self.session.outbox(|outbox| outbox.throttled = want == Want::Throttled);
         let flooded = sending && self.connection.queued_bytes() > BACKLOG_BYTES_MAX;
         if want == Want::Throttled || flooded {
             return None;
@@ -195,15 +184,9 @@ impl<T: Transport, S: Shared> Turn<'_, T, S> {
     fn take_work(&mut self, now: Now) -> Result<(), ProtocolError> {
         let (connection, closing) = (&mut *self.connection, &mut self.closing);
         let (keepalive, (count, bytes)) = self.session.outbox(|outbox| {
-            outbox
-                .messages
-                .drain(..)
-                .for_each(|message| connection.send(message));
+            outbox.messages.drain(..).for_each(|message| connection.send(message));
             *closing |= std::mem::take(&mut outbox.close);
-            (
-                std::mem::take(&mut outbox.keepalive),
-                std::mem::take(&mut outbox.released),
-            )
+            (std::mem::take(&mut outbox.keepalive), std::mem::take(&mut outbox.released))
         });
         if keepalive {
             connection.keepalive(now)?;

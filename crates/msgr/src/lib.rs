@@ -17,7 +17,9 @@ mod transport;
 
 pub use driver::drive;
 pub use session::{CloseReason, Event, Incoming, Outbox, Session, Shared};
-pub use spirula_msgr_core::{AuthFailure, Config, Limits, Now, Peer, ProtocolError, Target, Timeouts};
+pub use spirula_msgr_core::{
+    AuthFailure, Config, Limits, Now, Peer, ProtocolError, Target, Timeouts,
+};
 pub use transport::Transport;
 
 /// What an accepting side decides about a new socket.

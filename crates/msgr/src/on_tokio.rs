@@ -31,13 +31,8 @@ const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// The clocks as sessions on tokio see them.
 pub fn now() -> Now {
-    let wall = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    Now {
-        mono: origin().elapsed(),
-        wall,
-    }
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Now { mono: origin().elapsed(), wall }
 }
 
 /// Connects and starts a session; its events go to `dispatch`, on a task of its own. The messenger
@@ -71,12 +66,7 @@ pub async fn serve<D>(
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let Some(Accepted {
-                    config,
-                    auth,
-                    dispatch,
-                }) = accept(peer)
-                else {
+                let Some(Accepted { config, auth, dispatch }) = accept(peer) else {
                     continue;
                 };
                 let connection = Connection::accept(config, peer, auth, now());
@@ -143,11 +133,8 @@ impl Transport for Tcp {
         let mut first = 0;
         while first < bufs.len() {
             let written = {
-                let slices: Vec<IoSlice<'_>> = bufs[first..]
-                    .iter()
-                    .take(SLICES_MAX)
-                    .map(|b| IoSlice::new(b))
-                    .collect();
+                let slices: Vec<IoSlice<'_>> =
+                    bufs[first..].iter().take(SLICES_MAX).map(|b| IoSlice::new(b)).collect();
                 self.0.try_write_vectored(&slices)
             };
             match written {

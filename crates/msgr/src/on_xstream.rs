@@ -27,10 +27,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// The clocks of the xstream.
 pub fn now() -> Now {
-    Now {
-        mono: spirula_xstream::now(),
-        wall: spirula_xstream::wall_now(),
-    }
+    Now { mono: spirula_xstream::now(), wall: spirula_xstream::wall_now() }
 }
 
 /// Connects and starts a session in `class`; its events go to `dispatch`, on a task of its own. The
@@ -66,20 +63,10 @@ pub async fn serve<D>(
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let Some(Accepted {
-                    config,
-                    auth,
-                    dispatch,
-                }) = accept(peer)
-                else {
+                let Some(Accepted { config, auth, dispatch }) = accept(peer) else {
                     continue;
                 };
-                start(
-                    class,
-                    stream,
-                    Connection::accept(config, peer, auth, now()),
-                    dispatch,
-                );
+                start(class, stream, Connection::accept(config, peer, auth, now()), dispatch);
             }
             Err(e) => {
                 warn!("cannot accept connections: {e}; check the limit of open files");
@@ -95,10 +82,7 @@ where
 {
     let session = Session::new();
     // The task ends by itself, with the session.
-    drop(spirula_xstream::spawn(
-        class,
-        drive(Tcp(stream), connection, session.clone(), dispatch),
-    ));
+    drop(spirula_xstream::spawn(class, drive(Tcp(stream), connection, session.clone(), dispatch)));
     session
 }
 

@@ -75,10 +75,7 @@ impl<S: Shared> Session<S> {
     pub(crate) fn new() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let id = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-        Self {
-            id,
-            shared: S::new(Outbox::default()),
-        }
+        Self { id, shared: S::new(Outbox::default()) }
     }
 
     /// Unique in this process.
@@ -112,11 +109,7 @@ impl<S: Shared> Session<S> {
                 return None;
             }
             f(outbox);
-            if outbox.has_work() {
-                outbox.waker.take()
-            } else {
-                None
-            }
+            if outbox.has_work() { outbox.waker.take() } else { None }
         });
         if let Some(waker) = waker {
             waker.wake();
@@ -159,17 +152,8 @@ pub struct Incoming<S: Shared> {
 
 impl<S: Shared> Incoming<S> {
     pub(crate) fn new(message: InMessage, session: Session<S>) -> Self {
-        let InMessage {
-            raw,
-            data_crcs,
-            cost,
-        } = message;
-        Self {
-            raw,
-            data_crcs,
-            cost,
-            session,
-        }
+        let InMessage { raw, data_crcs, cost } = message;
+        Self { raw, data_crcs, cost, session }
     }
 
     /// The session it came on.

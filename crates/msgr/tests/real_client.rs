@@ -37,14 +37,7 @@ async fn check(mode: ConMode, mode_name: &str) {
         })
     }));
     let mut client = Command::new(cli)
-        .args([
-            "--conf",
-            "/dev/null",
-            "--id",
-            "admin",
-            "--connect-timeout",
-            "3",
-        ])
+        .args(["--conf", "/dev/null", "--id", "admin", "--connect-timeout", "3"])
         .arg(format!("--mon-host=v2:{}", addr.addr.unwrap()))
         .arg(format!("--key={}", client_key().to_base64()))
         .args([&format!("--ms_mon_client_mode={mode_name}"), "status"])
@@ -55,15 +48,11 @@ async fn check(mode: ConMode, mode_name: &str) {
         .unwrap();
     let wait = Duration::from_secs(10);
     let ready = tokio::time::timeout(wait, events.recv()).await.unwrap();
-    let Some(Event::Ready(peer)) = ready else {
-        panic!("{ready:?}")
-    };
+    let Some(Event::Ready(peer)) = ready else { panic!("{ready:?}") };
     assert_eq!((peer.entity.type_, peer.mode), (EntityType::CLIENT, mode));
     assert_eq!(peer.auth.unwrap().name.to_string(), "client.admin");
     let first = tokio::time::timeout(wait, events.recv()).await.unwrap();
-    let Some(Event::Message(message)) = first else {
-        panic!("{first:?}")
-    };
+    let Some(Event::Message(message)) = first else { panic!("{first:?}") };
     MonGetMap::from_raw(&message.raw).unwrap();
     client.kill().await.unwrap();
 }

@@ -26,10 +26,7 @@ async fn echo_server(
     let addr = EntityAddr::msgr2(listener.local_addr().unwrap(), 0);
     tokio::spawn(serve(listener, move |_| {
         let ended = ended.clone();
-        let config = Config {
-            limits,
-            ..Config::new(EntityName::mon(0), addr.into())
-        };
+        let config = Config { limits, ..Config::new(EntityName::mon(0), addr.into()) };
         Some(Accepted {
             config,
             auth: acceptor(cephx, now().wall),
@@ -49,10 +46,7 @@ async fn start_client(
 ) -> (Session, mpsc::UnboundedReceiver<Event>) {
     let (tx, rx) = mpsc::unbounded_channel();
     let config = Config::new(EntityName::client(-1), Default::default());
-    let target = Target {
-        type_: EntityType::MON,
-        addr,
-    };
+    let target = Target { type_: EntityType::MON, addr };
     let session = connect(config, target, client(mode, now().wall), move |_, event| {
         let _ = tx.send(event);
     });
@@ -63,19 +57,8 @@ async fn check(cephx: bool, mode: ConMode) {
     let (ended_tx, ended) = std_mpsc::channel();
     let addr = echo_server(cephx, Limits::default(), ended_tx).await;
     let (session, mut events) = start_client(addr, mode).await;
-    let sizes = [
-        (0, 0),
-        (10, 0),
-        (1, 1),
-        (100, 4096),
-        (7, 200_000),
-        (70_000, 3),
-        (5, 9_000_000),
-    ];
-    let sent: Vec<_> = (1..)
-        .zip(sizes)
-        .map(|(tid, (f, d))| message(tid, f, d))
-        .collect();
+    let sizes = [(0, 0), (10, 0), (1, 1), (100, 4096), (7, 200_000), (70_000, 3), (5, 9_000_000)];
+    let sent: Vec<_> = (1..).zip(sizes).map(|(tid, (f, d))| message(tid, f, d)).collect();
     sent.iter().for_each(|m| session.send(m.clone()));
     session.keepalive();
     match events.recv().await {
@@ -86,22 +69,15 @@ async fn check(cephx: bool, mode: ConMode) {
         other => panic!("{other:?}"),
     }
     for sent in &sent {
-        let Some(Event::Message(got)) = events.recv().await else {
-            panic!("no echo")
-        };
+        let Some(Event::Message(got)) = events.recv().await else { panic!("no echo") };
         assert_eq!(got.raw.header.tid, sent.header.tid);
         assert_eq!(got.raw.payload.front, sent.payload.front);
         assert_eq!(got.raw.payload.data_bytes(), sent.payload.data_bytes());
     }
     session.close();
-    assert!(matches!(
-        events.recv().await,
-        Some(Event::Closed(CloseReason::Local))
-    ));
+    assert!(matches!(events.recv().await, Some(Event::Closed(CloseReason::Local))));
     assert!(events.recv().await.is_none() && session.is_closed());
-    let reason = tokio::task::spawn_blocking(move || ended.recv().unwrap())
-        .await
-        .unwrap();
+    let reason = tokio::task::spawn_blocking(move || ended.recv().unwrap()).await.unwrap();
     assert!(matches!(reason, CloseReason::Peer), "{reason}");
 }
 
@@ -123,11 +99,7 @@ async fn echo_with_cephx_in_secure_mode() {
 #[tokio::test]
 async fn a_small_throttle_only_slows_down() {
     let (ended, _keep) = std_mpsc::channel();
-    let limits = Limits {
-        dispatch_messages_max: 1,
-        dispatch_bytes_max: 1000,
-        ..Limits::default()
-    };
+    let limits = Limits { dispatch_messages_max: 1, dispatch_bytes_max: 1000, ..Limits::default() };
     let addr = echo_server(true, limits, ended).await;
     let (session, mut events) = start_client(addr, ConMode::Crc).await;
     for tid in 1..=300 {
@@ -135,9 +107,7 @@ async fn a_small_throttle_only_slows_down() {
     }
     assert!(matches!(events.recv().await, Some(Event::Ready(_))));
     for tid in 1..=300 {
-        let Some(Event::Message(got)) = events.recv().await else {
-            panic!("no echo")
-        };
+        let Some(Event::Message(got)) = events.recv().await else { panic!("no echo") };
         assert_eq!(got.raw.header.tid, tid);
     }
 }
@@ -177,9 +147,7 @@ async fn a_legacy_client_is_refused_with_a_reason() {
     let addr = echo_server(true, Limits::default(), ended_tx).await;
     let mut stream = TcpStream::connect(addr.addr.unwrap()).await.unwrap();
     stream.write_all(b"ceph v027").await.unwrap();
-    let reason = tokio::task::spawn_blocking(move || ended.recv().unwrap())
-        .await
-        .unwrap();
+    let reason = tokio::task::spawn_blocking(move || ended.recv().unwrap()).await.unwrap();
     let expected = ProtocolError::Incompatible(PeerIncompatible::LegacyMessenger);
     assert!(matches!(reason, CloseReason::Protocol(e) if e == expected));
 }

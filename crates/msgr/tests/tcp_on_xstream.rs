@@ -55,10 +55,7 @@ async fn client_work(addr: EntityAddr, mode: ConMode) -> Option<CloseReason> {
     let events: Rc<RefCell<Vec<Event>>> = Rc::default();
     let sink = events.clone();
     let config = Config::new(EntityName::client(-1), Default::default());
-    let target = Target {
-        type_: EntityType::MON,
-        addr,
-    };
+    let target = Target { type_: EntityType::MON, addr };
     let auth = client(mode, now().wall);
     let session = connect(Class::Client, config, target, auth, move |_, event| {
         sink.borrow_mut().push(event);
@@ -89,14 +86,9 @@ async fn client_work(addr: EntityAddr, mode: ConMode) -> Option<CloseReason> {
     let mut tids: Vec<u64> = events[1..]
         .iter()
         .map(|event| {
-            let Event::Message(reply) = event else {
-                panic!("{event:?}")
-            };
+            let Event::Message(reply) = event else { panic!("{event:?}") };
             let tid = reply.raw.header.tid;
-            assert_eq!(
-                reply.raw.payload.front.len(),
-                sizes[tid as usize - 1] % 1000
-            );
+            assert_eq!(reply.raw.payload.front.len(), sizes[tid as usize - 1] % 1000);
             tid
         })
         .collect();
@@ -128,9 +120,7 @@ fn between_simulated_hosts() {
         let world = SimWorld::new(seed);
         let (server, client) = (world.host("server"), world.host("client"));
         let listen = SocketAddr::new(server.ip(), 3300);
-        let addr = server
-            .block_on(async move { start_server(listen) })
-            .unwrap();
+        let addr = server.block_on(async move { start_server(listen) }).unwrap();
         for mode in [ConMode::Crc, ConMode::Secure] {
             let failed = client.block_on(client_work(addr, mode)).unwrap();
             assert!(failed.is_none(), "seed {seed}: {failed:?}");
@@ -145,19 +135,11 @@ fn a_network_that_resets_ends_sessions_cleanly() {
         let world = SimWorld::new(seed);
         let (server, client) = (world.host("server"), world.host("client"));
         let listen = SocketAddr::new(server.ip(), 3300);
-        let addr = server
-            .block_on(async move { start_server(listen) })
-            .unwrap();
-        world.set_net(NetConfig {
-            reset_per_million: 5_000,
-            ..NetConfig::default()
-        });
+        let addr = server.block_on(async move { start_server(listen) }).unwrap();
+        world.set_net(NetConfig { reset_per_million: 5_000, ..NetConfig::default() });
         let failed = client.block_on(client_work(addr, ConMode::Crc)).unwrap();
         lost += usize::from(failed.is_some());
-        assert!(
-            !matches!(failed, Some(CloseReason::Protocol(_))),
-            "seed {seed}: {failed:?}"
-        );
+        assert!(!matches!(failed, Some(CloseReason::Protocol(_))), "seed {seed}: {failed:?}");
     }
     assert!(lost > 0, "no reset happened");
 }
@@ -172,12 +154,7 @@ fn a_silent_peer_is_given_up() {
         let _held = listener.accept().await;
         sleep(Duration::from_secs(1000)).await;
     });
-    let failed = client
-        .block_on(client_work(EntityAddr::msgr2(listen, 0), ConMode::Crc))
-        .unwrap();
-    assert!(
-        matches!(failed, Some(CloseReason::Protocol(_))),
-        "{failed:?}"
-    );
+    let failed = client.block_on(client_work(EntityAddr::msgr2(listen, 0), ConMode::Crc)).unwrap();
+    assert!(matches!(failed, Some(CloseReason::Protocol(_))), "{failed:?}");
     assert!(world.now() < Duration::from_secs(11));
 }

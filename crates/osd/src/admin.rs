@@ -94,35 +94,19 @@ commands! {
 /// Answers a `command` message. Only those who may do everything may give commands.
 pub fn handle_command(target: &Target, session: &Session, incoming: &Incoming) {
     let result = match Command::from_raw(&incoming.raw) {
-        Ok(_) if !session.allow_all => CommandResult {
-            r: -13,
-            rs: "access denied".into(),
-            ..CommandResult::default()
-        },
+        Ok(_) if !session.allow_all => {
+            CommandResult { r: -13, rs: "access denied".into(), ..CommandResult::default() }
+        }
         Ok(command) => run_json(target, &command.cmd.concat()),
-        Err(e) => CommandResult {
-            r: -EINVAL,
-            rs: e.to_string(),
-            ..CommandResult::default()
-        },
+        Err(e) => CommandResult { r: -EINVAL, rs: e.to_string(), ..CommandResult::default() },
     };
-    let reply = CommandReply {
-        r: result.r,
-        rs: result.rs,
-        outbl: result.out.into(),
-    };
-    session
-        .link
-        .send(reply.to_raw(incoming.raw.header.tid, Features::PACIFIC));
+    let reply = CommandReply { r: result.r, rs: result.rs, outbl: result.out.into() };
+    session.link.send(reply.to_raw(incoming.raw.header.tid, Features::PACIFIC));
 }
 
 /// Runs a command given as a JSON object with a `prefix`.
 pub fn run_json(target: &Target, text: &str) -> CommandResult {
-    let fail = |rs: String| CommandResult {
-        r: -EINVAL,
-        rs,
-        ..CommandResult::default()
-    };
+    let fail = |rs: String| CommandResult { r: -EINVAL, rs, ..CommandResult::default() };
     let args: Args = match serde_json::from_str(text) {
         Ok(args) => args,
         Err(e) => return fail(format!("command is not JSON: {e}")),
@@ -132,15 +116,10 @@ pub fn run_json(target: &Target, text: &str) -> CommandResult {
         return fail(unknown(&prefix));
     };
     match (row.handler)(target, &args) {
-        Ok(value) => CommandResult {
-            out: render(&value, &text_arg(&args, "format")),
-            ..Default::default()
-        },
-        Err(Failure(errno, rs)) => CommandResult {
-            r: -errno,
-            rs,
-            ..CommandResult::default()
-        },
+        Ok(value) => {
+            CommandResult { out: render(&value, &text_arg(&args, "format")), ..Default::default() }
+        }
+        Err(Failure(errno, rs)) => CommandResult { r: -errno, rs, ..CommandResult::default() },
     }
 }
 
@@ -154,21 +133,15 @@ fn unknown(prefix: &str) -> String {
         .collect();
     match near.as_slice() {
         [] => format!("no valid command found for '{prefix}'; see 'help'"),
-        near => format!(
-            "no valid command found; {} closest matches: {}",
-            near.len(),
-            near.join(", ")
-        ),
+        near => {
+            format!("no valid command found; {} closest matches: {}", near.len(), near.join(", "))
+        }
     }
 }
 
 impl Row {
     fn prefix(&self) -> String {
-        let words: Vec<_> = self
-            .sig
-            .split(' ')
-            .filter(|w| !w.starts_with('<'))
-            .collect();
+        let words: Vec<_> = self.sig.split(' ').filter(|w| !w.starts_with('<')).collect();
         words.join(" ")
     }
 
@@ -178,10 +151,8 @@ impl Row {
                 return json!(word);
             };
             let mut fields = arg.split(':');
-            let (name, kind) = (
-                fields.next().unwrap_or_default(),
-                fields.next().unwrap_or_default(),
-            );
+            let (name, kind) =
+                (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
             let mut out = Map::new();
             out.insert("name".into(), json!(name));
             let kind_name = kind.trim_start_matches('?').trim_end_matches("...");
@@ -203,21 +174,13 @@ impl Row {
 
 fn descriptions() -> Value {
     let row = |(i, row): (usize, &Row)| {
-        (
-            format!("cmd{i:03}"),
-            json!({ "sig": row.sig_json(), "help": row.help }),
-        )
+        (format!("cmd{i:03}"), json!({ "sig": row.sig_json(), "help": row.help }))
     };
     Value::Object(COMMANDS.iter().enumerate().map(row).collect())
 }
 
 fn help() -> Value {
-    Value::Object(
-        COMMANDS
-            .iter()
-            .map(|r| (r.prefix(), json!(r.help)))
-            .collect(),
-    )
+    Value::Object(COMMANDS.iter().map(|r| (r.prefix(), json!(r.help))).collect())
 }
 
 /// Text as it is; everything else as JSON, indented unless asked for in one line.
@@ -241,11 +204,9 @@ fn render(value: &Value, format: &str) -> Vec<u8> {
 fn text_arg(args: &Args, name: &str) -> String {
     match args.get(name) {
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(list)) => list
-            .iter()
-            .filter_map(Value::as_str)
-            .collect::<Vec<_>>()
-            .join(" "),
+        Some(Value::Array(list)) => {
+            list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
+        }
         Some(other) => other.to_string(),
         None => String::new(),
     }
@@ -269,8 +230,5 @@ fn get_latest_osdmap(target: &Target, _: &Args) -> Result<Value, Failure> {
 fn flush_pg_stats(target: &Target, _: &Args) -> Result<Value, Failure> {
     target.report_now();
     // The report that was just asked for is the next one.
-    Ok(Value::String(format!(
-        "{}\n",
-        crate::mgr::report_seq(target) + 1
-    )))
+    Ok(Value::String(format!("{}\n", crate::mgr::report_seq(target) + 1)))
 }

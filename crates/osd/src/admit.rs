@@ -48,11 +48,7 @@ pub struct AdmitLimits {
 
 impl Default for AdmitLimits {
     fn default() -> Self {
-        Self {
-            object_name_len_max: 2048,
-            namespace_len_max: 256,
-            write_size_max: 90 << 20,
-        }
+        Self { object_name_len_max: 2048, namespace_len_max: 256, write_size_max: 90 << 20 }
     }
 }
 
@@ -113,13 +109,7 @@ pub fn admit(
     let writes = request.class.writes;
     let refusal = name_refusal(&request, limits)
         .or_else(|| is_blocklisted(&request, map, now).then_some(EBLOCKLISTED))
-        .or_else(|| {
-            if writes {
-                write_refusal(&request, limits)
-            } else {
-                None
-            }
-        });
+        .or_else(|| if writes { write_refusal(&request, limits) } else { None });
     if let Some(errno) = refusal {
         return Admission::Refuse(request, -errno);
     }
@@ -130,27 +120,13 @@ pub fn admit(
         return Admission::Refuse(request, -errno);
     }
     let oid = object_key(msg.hash, &msg.locator.nspace, &msg.locator.key, &msg.oid);
-    let mode = match (
-        writes,
-        request.class.reads_data,
-        msg.has_flag(flag::RWORDERED),
-    ) {
+    let mode = match (writes, request.class.reads_data, msg.has_flag(flag::RWORDERED)) {
         (true, false, _) => Mode::Write,
         (true, true, _) | (false, _, true) => Mode::Exclusive,
         (false, _, false) => Mode::Read,
     };
-    let pool_full = if writes {
-        full_errno(&request, map, pool)
-    } else {
-        0
-    };
-    Admission::Run(Admitted {
-        request,
-        pg: pg.clone(),
-        oid: ObjectKey(oid),
-        mode,
-        pool_full,
-    })
+    let pool_full = if writes { full_errno(&request, map, pool) } else { 0 };
+    Admission::Run(Admitted { request, pg: pg.clone(), oid: ObjectKey(oid), mode, pool_full })
 }
 
 /// No class can be called yet. As in Ceph, one that no OSD would load is not permitted.
@@ -176,10 +152,8 @@ fn capable(request: &OpRequest, map: &OsdMap, pool: &PgPool) -> bool {
         return true;
     }
     let msg = &request.msg;
-    let (namespace, object) = (
-        String::from_utf8_lossy(&msg.locator.nspace),
-        String::from_utf8_lossy(&msg.oid),
-    );
+    let (namespace, object) =
+        (String::from_utf8_lossy(&msg.locator.nspace), String::from_utf8_lossy(&msg.oid));
     session.caps.is_capable(&OsdAccess {
         pool: map.pool_name(msg.spgid.pgid.pool).unwrap_or_default(),
         namespace: &namespace,
@@ -202,11 +176,7 @@ fn name_refusal(request: &OpRequest, limits: &AdmitLimits) -> Option<i32> {
 
 fn is_blocklisted(request: &OpRequest, map: &OsdMap, now: UTime) -> bool {
     !map.blocklist.is_empty()
-        && request
-            .session
-            .addrs
-            .iter()
-            .any(|addr| map.is_blocklisted(addr, now))
+        && request.session.addrs.iter().any(|addr| map.is_blocklisted(addr, now))
 }
 
 fn write_refusal(request: &OpRequest, limits: &AdmitLimits) -> Option<i32> {
@@ -238,9 +208,5 @@ fn full_errno(request: &OpRequest, map: &OsdMap, pool: &PgPool) -> i32 {
     if !full || request.msg.has_flag(flag::FULL_FORCE) {
         return 0;
     }
-    if pool.flags & pool_flags::FULL_QUOTA != 0 {
-        EDQUOT
-    } else {
-        ENOSPC
-    }
+    if pool.flags & pool_flags::FULL_QUOTA != 0 { EDQUOT } else { ENOSPC }
 }

@@ -79,8 +79,7 @@ pub fn apply_effects(
                 tx.update(cid, oid, dkey::OMAP_HEADER, AKEY, header);
             }
             Effect::RemoveOmapKeys(keys) => {
-                keys.iter()
-                    .for_each(|k| tx.punch_akey(cid, oid, dkey::OMAP, &akey(k)));
+                keys.iter().for_each(|k| tx.punch_akey(cid, oid, dkey::OMAP, &akey(k)));
             }
             Effect::RemoveOmapRange { from, to } => {
                 if from < to {
@@ -105,13 +104,7 @@ pub fn apply_log(tx: &mut Tx, cid: ContainerId, entry: &LogEntry, trim: Option<&
     let meta = meta_object();
     let mut raw = Vec::with_capacity(256);
     entry.encode(&mut raw, F);
-    tx.update(
-        cid,
-        &meta,
-        dkey::LOG,
-        &version_key(entry.version),
-        raw.into(),
-    );
+    tx.update(cid, &meta, dkey::LOG, &version_key(entry.version), raw.into());
     if let Some(trim) = trim {
         tx.punch_akeys(cid, &meta, dkey::LOG, &[0], Some(&trim.log_to));
         tx.update(cid, &meta, dkey::DUPS, &trim.batch_key, trim.batch.clone());

@@ -37,10 +37,7 @@ pub fn boot_message(target: &Target) -> RawMessage {
         osd_fsid: config.osd_uuid,
         ..OsdSuperblock::default()
     };
-    let boot_epoch = target
-        .map()
-        .osd(config.osd_id)
-        .map_or(0, |osd| osd.info.up_from);
+    let boot_epoch = target.map().osd(config.osd_id).map_or(0, |osd| osd.info.up_from);
     OsdBoot {
         paxos: Paxos::at(epoch.into()),
         sb,
@@ -86,11 +83,7 @@ pub fn mark_me_down_message(target: &Target) -> RawMessage {
 }
 
 pub fn pg_created_message(pgid: PgId) -> RawMessage {
-    OsdPgCreated {
-        paxos: Paxos::default(),
-        pgid,
-    }
-    .to_raw(0, F)
+    OsdPgCreated { paxos: Paxos::default(), pgid }.to_raw(0, F)
 }
 
 /// Feature names that a Pacific OSD writes into its superblock.
@@ -113,14 +106,9 @@ fn compat_set() -> CompatSet {
         (16, "deletes in missing set"),
     ];
     let mask = names.iter().fold(0, |mask, (bit, _)| mask | 1 << bit);
-    let names: BTreeMap<u64, String> = names
-        .into_iter()
-        .map(|(bit, name)| (bit, name.to_owned()))
-        .collect();
-    CompatSet {
-        incompat: FeatureSet { mask, names },
-        ..CompatSet::default()
-    }
+    let names: BTreeMap<u64, String> =
+        names.into_iter().map(|(bit, name)| (bit, name.to_owned())).collect();
+    CompatSet { incompat: FeatureSet { mask, names }, ..CompatSet::default() }
 }
 
 /// What `ceph osd metadata` shows.
@@ -154,8 +142,5 @@ fn metadata(target: &Target) -> BTreeMap<String, String> {
 }
 
 /// The release whose protocol is spoken; tools group daemons by this text.
-pub const CEPH_VERSION: &str = concat!(
-    "ceph version 16.2.15 (spirula ",
-    env!("CARGO_PKG_VERSION"),
-    ") pacific (stable)"
-);
+pub const CEPH_VERSION: &str =
+    concat!("ceph version 16.2.15 (spirula ", env!("CARGO_PKG_VERSION"), ") pacific (stable)");

@@ -55,12 +55,7 @@ impl OpRequest {
     /// The operation whose input is the whole data segment, so that the messenger's checksums of
     /// the segment are those of its data.
     pub fn whole_data_op(&self) -> Option<usize> {
-        let mut with_input = self
-            .msg
-            .ops
-            .iter()
-            .enumerate()
-            .filter(|(_, o)| !o.indata.is_empty());
+        let mut with_input = self.msg.ops.iter().enumerate().filter(|(_, o)| !o.indata.is_empty());
         match (with_input.next(), with_input.next()) {
             (Some((i, _)), None) => Some(i),
             _ => None,
@@ -97,20 +92,12 @@ impl Versions {
     /// Of an object that exists. Old clients look only at `bad_replay`.
     pub fn of(replay: EVersion, user: u64) -> Self {
         let version = if user == 0 { replay.version } else { user };
-        Self {
-            replay,
-            bad_replay: EVersion { version, ..replay },
-            user,
-        }
+        Self { replay, bad_replay: EVersion { version, ..replay }, user }
     }
 
     /// Of an absent object: a floor for its next user version.
     pub fn absent(self, last_update: EVersion, last_user: u64) -> Self {
-        Self {
-            bad_replay: last_update,
-            user: last_user,
-            ..self
-        }
+        Self { bad_replay: last_update, user: last_user, ..self }
     }
 }
 
@@ -141,11 +128,7 @@ impl Reply {
         const ACKS: u32 = flag::ACK | flag::ONNVRAM | flag::ONDISK;
         let msg = &request.msg;
         let done = flag::ACK | flag::ONDISK;
-        let acks = if self.executed {
-            done
-        } else {
-            msg.flags & done
-        };
+        let acks = if self.executed { done } else { msg.flags & done };
         let reply = OsdOpReply {
             oid: msg.oid.clone(),
             pgid: msg.spgid.pgid,
@@ -167,8 +150,5 @@ impl Reply {
 
 /// What of a reply's outputs the log keeps for repetitions.
 pub fn returns_of(outputs: &[OsdOpResult]) -> Vec<(i32, Bytes)> {
-    outputs
-        .iter()
-        .map(|o| (o.rval, o.outdata.concat().into()))
-        .collect()
+    outputs.iter().map(|o| (o.rval, o.outdata.concat().into())).collect()
 }

@@ -44,11 +44,7 @@ pub fn plan(data: &[u8]) {
     };
     let split = usize::from(u16::from_be_bytes([split_high, split_low])).min(body.len());
     let (front, data) = body.split_at(split);
-    let header = Header {
-        type_: OsdOpMsg::TYPE,
-        version: version.into(),
-        ..Header::default()
-    };
+    let header = Header { type_: OsdOpMsg::TYPE, version: version.into(), ..Header::default() };
     let payload = Payload {
         front: Bytes::copy_from_slice(front),
         middle: Bytes::new(),
@@ -85,9 +81,7 @@ struct Sample(bool);
 impl Sample {
     fn pairs(&self) -> Vec<(Bytes, Bytes)> {
         let name: &[&'static [u8]] = if self.0 { &[b"_a", b"_b"] } else { &[] };
-        name.iter()
-            .map(|n| (Bytes::from_static(n), Bytes::from_static(b"17")))
-            .collect()
+        name.iter().map(|n| (Bytes::from_static(n), Bytes::from_static(b"17"))).collect()
     }
 }
 
@@ -140,10 +134,6 @@ impl ObjectView for Sample {
     }
 
     fn extents(&self, offset: u64, len: u64) -> Viewed<Vec<(u64, u64)>, Infallible> {
-        Ok(if len == 0 {
-            Vec::new()
-        } else {
-            vec![(offset, len)]
-        })
+        Ok(if len == 0 { Vec::new() } else { vec![(offset, len)] })
     }
 }

@@ -41,12 +41,7 @@ impl MapHistory {
     /// Goes on as far as `message` leads; whether that was anywhere.
     pub fn handle(&mut self, message: &OsdMapMsg) -> Result<bool, MapError> {
         let before = self.epoch();
-        let newest = message
-            .maps
-            .keys()
-            .chain(message.incremental_maps.keys())
-            .max()
-            .copied();
+        let newest = message.maps.keys().chain(message.incremental_maps.keys()).max().copied();
         while Some(self.epoch()) < newest {
             let next = self.epoch() + 1;
             if self.epoch() > 0
@@ -101,18 +96,11 @@ mod tests {
     const F: Features = Features::PACIFIC;
 
     fn full(epoch: u32) -> Bytes {
-        OsdMap {
-            epoch,
-            ..OsdMap::default()
-        }
-        .to_bytes(F)
-        .into()
+        OsdMap { epoch, ..OsdMap::default() }.to_bytes(F).into()
     }
 
     fn step(epoch: u32) -> Bytes {
-        Incremental::new(Uuid::default(), epoch, UTime::default())
-            .to_bytes(F)
-            .into()
+        Incremental::new(Uuid::default(), epoch, UTime::default()).to_bytes(F).into()
     }
 
     fn message(maps: &[u32], steps: std::ops::Range<u32>) -> OsdMapMsg {
@@ -132,10 +120,7 @@ mod tests {
         assert_eq!(h.handle(&message(&[], 4..9)), Ok(true));
         assert_eq!((h.epoch(), h.handle(&message(&[], 4..9))), (8, Ok(false)));
         let shared = h.since(6).unwrap();
-        assert_eq!(
-            shared.incremental_maps.keys().copied().collect::<Vec<_>>(),
-            [7, 8]
-        );
+        assert_eq!(shared.incremental_maps.keys().copied().collect::<Vec<_>>(), [7, 8]);
         assert_eq!((h.since(8), h.since(9), h.since(0)), (None, None, None));
         let mut other = MapHistory::default();
         other.handle(&message(&[6], 1..1)).unwrap();

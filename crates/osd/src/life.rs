@@ -41,10 +41,7 @@ pub async fn start(
     started: impl FnOnce(&Target, SocketAddr),
 ) -> Result<(), TargetError> {
     let device = Device::open(device).map_err(OpenError::from)?;
-    let expect = Expect {
-        fsid: Some(config.fsid.0),
-        osd_id: Some(config.osd_id),
-    };
+    let expect = Expect { fsid: Some(config.fsid.0), osd_id: Some(config.osd_id) };
     let store = Store::open(&device, expect, options).await?;
     run(config, store, started).await
 }

@@ -46,13 +46,7 @@ pub async fn pg_ops(target: &Target, pg: &Pg, request: &OpRequest) -> Result<Rep
     let (last_update, last_user) = pg.last_versions();
     pg.publisher.published(ticket).await?;
     let versions = Versions::of(last_update, last_user);
-    Ok(Reply {
-        result,
-        outputs,
-        versions,
-        data_offset: 0,
-        executed: true,
-    })
+    Ok(Reply { result, outputs, versions, data_offset: 0, executed: true })
 }
 
 /// One page: 1 when it is the last of the PG.
@@ -83,23 +77,12 @@ async fn list(
     let page = Page::scan(store, pg.cid, pgid.pool, &cursor, max).await?;
     let nspace = &request.msg.locator.nspace;
     let all = new_style && nspace[..] == *ALL_NAMESPACES;
-    let wanted = page
-        .objects
-        .into_iter()
-        .filter(|o| all || o.nspace == *nspace);
+    let wanted = page.objects.into_iter().filter(|o| all || o.nspace == *nspace);
     let last = page.next.is_none();
     let raw = if new_style {
-        let entries = wanted.map(|o| ListedObject {
-            nspace: o.nspace,
-            oid: o.oid,
-            locator: o.key,
-        });
+        let entries = wanted.map(|o| ListedObject { nspace: o.nspace, oid: o.oid, locator: o.key });
         let handle = page.next.unwrap_or(end);
-        PgNlsResponse {
-            handle,
-            entries: entries.collect(),
-        }
-        .to_bytes(F)
+        PgNlsResponse { handle, entries: entries.collect() }.to_bytes(F)
     } else {
         let entries: Vec<(Bytes, Bytes)> = wanted.map(|o| (o.oid, o.key)).collect();
         let mut raw = vec![1u8];
@@ -134,15 +117,8 @@ impl Page {
                 vos.list_objects(cid, Bound::Included(&from[..]), None, max + 1)
             })
             .await?;
-        let mut objects: Vec<_> = keys
-            .iter()
-            .filter_map(|k| object_of_key(pool, &k.0))
-            .collect();
-        let next = if objects.len() > max {
-            objects.pop()
-        } else {
-            None
-        };
+        let mut objects: Vec<_> = keys.iter().filter_map(|k| object_of_key(pool, &k.0)).collect();
+        let next = if objects.len() > max { objects.pop() } else { None };
         Ok(Self { objects, next })
     }
 }

@@ -17,11 +17,7 @@ use crate::view::{Fault, ObjectView, Viewed};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Need {
     Pages(Vec<PageId>),
-    Data {
-        offset: u64,
-        len: u64,
-        extents: Vec<Extent>,
-    },
+    Data { offset: u64, len: u64, extents: Vec<Extent> },
 }
 
 /// Data read from the device for the request, kept until it is answered.
@@ -36,11 +32,7 @@ impl LoadedData {
     pub async fn fill(&mut self, store: &Store, need: Need) -> Result<(), StoreError> {
         match need {
             Need::Pages(pages) => store.load(pages).await,
-            Need::Data {
-                offset,
-                len,
-                extents,
-            } => {
+            Need::Data { offset, len, extents } => {
                 let mut bytes = store.read_data(&extents).await?;
                 pad(&mut bytes, len);
                 self.pieces.push((offset, len, bytes));
@@ -50,10 +42,7 @@ impl LoadedData {
     }
 
     fn find(&self, offset: u64, len: u64) -> Option<&Vec<Bytes>> {
-        self.pieces
-            .iter()
-            .find(|p| p.0 == offset && p.1 == len)
-            .map(|p| &p.2)
+        self.pieces.iter().find(|p| p.0 == offset && p.1 == len).map(|p| &p.2)
     }
 }
 
@@ -68,19 +57,11 @@ pub struct StoreView<'a> {
 
 impl<'a> StoreView<'a> {
     pub fn new(vos: &'a Vos, cid: ContainerId, oid: &'a ObjectKey, data: &'a LoadedData) -> Self {
-        Self {
-            vos,
-            cid,
-            oid,
-            data,
-            info: OnceCell::new(),
-        }
+        Self { vos, cid, oid, data, info: OnceCell::new() }
     }
 
     fn fetch(&self, dkey: &[u8], akey: &[u8]) -> Viewed<Option<Bytes>, Need> {
-        self.vos
-            .fetch(self.cid, self.oid, dkey, akey)
-            .map_err(fault)
+        self.vos.fetch(self.cid, self.oid, dkey, akey).map_err(fault)
     }
 
     fn list(
@@ -89,20 +70,12 @@ impl<'a> StoreView<'a> {
         from: std::ops::Bound<&[u8]>,
         max: usize,
     ) -> Viewed<Vec<(Bytes, Bytes)>, Need> {
-        let listed = self
-            .vos
-            .list_akeys(self.cid, self.oid, dkey, from, max)
-            .map_err(fault)?;
-        Ok(listed
-            .into_iter()
-            .map(|(k, v)| (name_of_akey(&k), v))
-            .collect())
+        let listed = self.vos.list_akeys(self.cid, self.oid, dkey, from, max).map_err(fault)?;
+        Ok(listed.into_iter().map(|(k, v)| (name_of_akey(&k), v)).collect())
     }
 
     fn pieces(&self, offset: u64, len: u64) -> Viewed<Vec<Extent>, Need> {
-        self.vos
-            .extents(self.cid, self.oid, dkey::DATA, AKEY, offset, len)
-            .map_err(fault)
+        self.vos.extents(self.cid, self.oid, dkey::DATA, AKEY, offset, len).map_err(fault)
     }
 }
 
@@ -147,11 +120,7 @@ impl ObjectView for StoreView<'_> {
     ) -> Viewed<Vec<(Bytes, Bytes)>, Need> {
         use std::ops::Bound::{Excluded, Included};
         let from = akey(from);
-        let from = if after {
-            Excluded(&from[..])
-        } else {
-            Included(&from[..])
-        };
+        let from = if after { Excluded(&from[..]) } else { Included(&from[..]) };
         self.list(dkey::OMAP, from, max)
     }
 
@@ -161,11 +130,7 @@ impl ObjectView for StoreView<'_> {
         }
         let extents = self.pieces(offset, len)?;
         if extents.iter().any(|e| matches!(e, Extent::Device(_))) {
-            return Err(Fault::Missing(Need::Data {
-                offset,
-                len,
-                extents,
-            }));
+            return Err(Fault::Missing(Need::Data { offset, len, extents }));
         }
         let mut bytes = Vec::with_capacity(extents.len());
         for extent in extents {

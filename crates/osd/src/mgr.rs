@@ -52,9 +52,7 @@ pub fn follow_map(target: &Target, map: MgrMap) {
     }
     if active.is_some() {
         let attempt = link.attempt.get();
-        target.spawn(Class::Background, |target| {
-            connect(target, attempt, Duration::ZERO)
-        });
+        target.spawn(Class::Background, |target| connect(target, attempt, Duration::ZERO));
     }
 }
 
@@ -72,10 +70,7 @@ async fn connect(target: Target, attempt: u64, wait: Duration) -> Result<(), Tar
             return Ok(());
         }
     };
-    let peer = Peer {
-        type_: EntityType::MGR,
-        addr,
-    };
+    let peer = Peer { type_: EntityType::MGR, addr };
     let dispatch = {
         let target = target.clone();
         move |session: &on_xstream::Session, event: on_xstream::Event| {
@@ -94,9 +89,7 @@ fn retry(target: &Target, attempt: u64) {
     if target.is_stopping() {
         return;
     }
-    target.spawn(Class::Background, |target| {
-        connect(target, attempt, RECONNECT)
-    });
+    target.spawn(Class::Background, |target| connect(target, attempt, RECONNECT));
 }
 
 fn handle_session(
@@ -109,10 +102,8 @@ fn handle_session(
     match event {
         on_xstream::Event::Ready(_) if link.attempt.get() != attempt => session.close(),
         on_xstream::Event::Ready(_) => {
-            let open = MgrOpen {
-                daemon_name: target.config().osd_id.to_string(),
-                ..MgrOpen::default()
-            };
+            let open =
+                MgrOpen { daemon_name: target.config().osd_id.to_string(), ..MgrOpen::default() };
             session.send(open.to_raw(0, F));
             *link.session.borrow_mut() = Some(session.clone());
             target.report_now();
@@ -121,17 +112,12 @@ fn handle_session(
             if incoming.raw.header.type_ == types::MGR_CONFIGURE
                 && let Ok(configure) = MgrConfigure::from_raw(&incoming.raw)
             {
-                link.period
-                    .set(Some(Duration::from_secs(configure.stats_period.into())));
+                link.period.set(Some(Duration::from_secs(configure.stats_period.into())));
             }
         }
         on_xstream::Event::Closed(reason) => {
             tracing::debug!("manager session ended: {reason}");
-            let ours = link
-                .session
-                .borrow()
-                .as_ref()
-                .is_some_and(|s| s.id() == session.id());
+            let ours = link.session.borrow().as_ref().is_some_and(|s| s.id() == session.id());
             if ours {
                 link.session.borrow_mut().take();
             }
@@ -147,12 +133,7 @@ pub async fn report(target: Target) -> Result<(), TargetError> {
     let mut since_beacon = Duration::ZERO;
     let beacon_interval = Duration::from_secs(BEACON_INTERVAL_S.unsigned_abs().into());
     loop {
-        let period = target
-            .mgr()
-            .period
-            .get()
-            .filter(|p| !p.is_zero())
-            .unwrap_or(PERIOD);
+        let period = target.mgr().period.get().filter(|p| !p.is_zero()).unwrap_or(PERIOD);
         let started = spirula_xstream::now();
         // Whether it was asked for or is due, it is time to report.
         let _ = timeout(period, target.report_due()).await;
@@ -200,10 +181,7 @@ pub fn pg_stats(target: &Target) -> RawMessage {
         paxos: Paxos::default(),
         fsid: target.config().fsid,
         osd_stat: osd_stat(target, seq, pgs.len()),
-        pg_stat: pgs
-            .iter()
-            .map(|pg| (pg.pgid.pgid, pg_stat(pg, epoch, seq, now)))
-            .collect(),
+        pg_stat: pgs.iter().map(|pg| (pg.pgid.pgid, pg_stat(pg, epoch, seq, now))).collect(),
         epoch,
         had_map_for: UTime::default(),
         pool_stat,
@@ -213,10 +191,7 @@ pub fn pg_stats(target: &Target) -> RawMessage {
 
 /// The number of the newest report, as `flush_pg_stats` returns it.
 pub fn report_seq(target: &Target) -> u64 {
-    let up_from = target
-        .map()
-        .osd(target.config().osd_id)
-        .map_or(0, |osd| osd.info.up_from);
+    let up_from = target.map().osd(target.config().osd_id).map_or(0, |osd| osd.info.up_from);
     u64::from(up_from) << 32 | target.mgr().reports.get()
 }
 

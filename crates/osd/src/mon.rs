@@ -32,10 +32,7 @@ pub struct MonLink {
 impl MonLink {
     pub fn new(config: &TargetConfig, seed: [u8; 32]) -> Self {
         let name = EntityNameStr::new(EntityType::OSD, config.osd_id.to_string());
-        let principal = Principal {
-            name,
-            key: config.key.clone(),
-        };
+        let principal = Principal { name, key: config.key.clone() };
         let mut monc = spirula_monc::Config::new(principal, config.mons.clone());
         monc.hostname = config.hostname.clone();
         monc.methods = config.auth_methods.clone();
@@ -57,9 +54,7 @@ impl MonLink {
             0 => 0,
             epoch => u64::from(epoch) + 1,
         };
-        self.client
-            .borrow_mut()
-            .subscribe(now(), "osdmap", next, false);
+        self.client.borrow_mut().subscribe(now(), "osdmap", next, false);
         self.drain(target);
     }
 
@@ -75,9 +70,7 @@ impl MonLink {
 
     /// Keeps the session until the target stops.
     pub async fn run(&self, target: &Target) {
-        self.client
-            .borrow_mut()
-            .subscribe(now(), "mgrmap", 0, false);
+        self.client.borrow_mut().subscribe(now(), "mgrmap", 0, false);
         self.want_maps(target);
         loop {
             self.client.borrow_mut().handle_timeout(now());
@@ -138,9 +131,7 @@ impl MonLink {
         match event {
             on_xstream::Event::Ready(peer) => {
                 self.sessions.borrow_mut().insert(conn, session.clone());
-                self.client
-                    .borrow_mut()
-                    .handle_connected(now(), conn, peer.grant);
+                self.client.borrow_mut().handle_connected(now(), conn, peer.grant);
             }
             on_xstream::Event::Message(incoming) => {
                 let raw = incoming.raw.clone();
@@ -149,9 +140,7 @@ impl MonLink {
             on_xstream::Event::Closed(reason) => {
                 self.sessions.borrow_mut().remove(&conn);
                 tracing::debug!("monitor session ended: {reason}");
-                self.client
-                    .borrow_mut()
-                    .handle_closed(now(), conn, refusal(reason));
+                self.client.borrow_mut().handle_closed(now(), conn, refusal(reason));
             }
         }
         self.drain(target);
@@ -167,10 +156,7 @@ fn refusal(reason: CloseReason) -> Option<AuthError> {
 
 fn connect(target: &Target, conn: ConnId, addr: SocketAddr, auth: Box<dyn ConnectAuth>) {
     target.spawn(Class::Client, move |target| async move {
-        let peer = Peer {
-            type_: EntityType::MON,
-            addr: EntityAddr::msgr2(addr, 0),
-        };
+        let peer = Peer { type_: EntityType::MON, addr: EntityAddr::msgr2(addr, 0) };
         let config = messenger_config(&target);
         let dispatch = {
             let target = target.clone();

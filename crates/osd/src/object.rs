@@ -62,11 +62,7 @@ pub fn cursor_key(cursor: &HObject) -> Bytes {
     if cursor.oid.is_empty() && cursor.key.is_empty() {
         let mut out = BytesMut::with_capacity(8 + cursor.nspace.len());
         out.put_u8(KIND_OBJECT);
-        out.put_u32(if cursor.is_min() {
-            0
-        } else {
-            cursor.reversed_hash()
-        });
+        out.put_u32(if cursor.is_min() { 0 } else { cursor.reversed_hash() });
         if !cursor.nspace.is_empty() {
             put_escaped(&mut out, &cursor.nspace);
         }
@@ -77,10 +73,7 @@ pub fn cursor_key(cursor: &HObject) -> Bytes {
 
 /// The range of keys that a PG of a pool with `pg_num` PGs holds: from (inclusive), to (exclusive).
 pub fn pg_bounds(pgid: PgId, pg_num: u32) -> (HObject, HObject) {
-    let slot = |hash| HObject {
-        snap: SnapId::HEAD,
-        ..HObject::at_hash(pgid.pool, hash)
-    };
+    let slot = |hash| HObject { snap: SnapId::HEAD, ..HObject::at_hash(pgid.pool, hash) };
     let reversed = u64::from(pgid.seed.reverse_bits());
     let end = (reversed | (0xffff_ffff_u64 >> split_bits(pgid.seed, pg_num))) + 1;
     let end = match u32::try_from(end) {
@@ -178,10 +171,7 @@ impl Decode for ObjectInfo {
         let version = r.u8()?;
         if version != INFO_VERSION {
             let what = "object info version";
-            return Err(DecodeError::Invalid {
-                what,
-                value: version.into(),
-            });
+            return Err(DecodeError::Invalid { what, value: version.into() });
         }
         let has = r.u8()?;
         Ok(Self {
@@ -190,11 +180,7 @@ impl Decode for ObjectInfo {
             user_version: r.u64()?,
             size: r.u64()?,
             mtime: UTime::decode(r)?,
-            truncate: if has & HAS_TRUNCATE != 0 {
-                Some((r.u32()?, r.u64()?))
-            } else {
-                None
-            },
+            truncate: if has & HAS_TRUNCATE != 0 { Some((r.u32()?, r.u64()?)) } else { None },
             alloc_hint: if has & HAS_HINT != 0 {
                 Some((r.u64()?, r.u64()?, r.u32()?))
             } else {
@@ -242,11 +228,7 @@ fn split_bits(seed: u32, pg_num: u32) -> u32 {
         return bits - 1;
     }
     // Some PGs of the last round are split already, the others not yet.
-    if (seed & low_bits(bits - 1)) < pg_num & low_bits(bits - 1) {
-        bits
-    } else {
-        bits - 1
-    }
+    if (seed & low_bits(bits - 1)) < pg_num & low_bits(bits - 1) { bits } else { bits - 1 }
 }
 
 fn low_bits(n: u32) -> u32 {
@@ -309,21 +291,16 @@ mod tests {
     #[test]
     fn bounds_of_pgs_meet_and_hold_their_objects() {
         for pg_num in [1u32, 2, 3, 8, 12, 13] {
-            let mut bounds: Vec<_> = (0..pg_num)
-                .map(|seed| (seed, pg_bounds(PgId::new(3, seed), pg_num)))
-                .collect();
+            let mut bounds: Vec<_> =
+                (0..pg_num).map(|seed| (seed, pg_bounds(PgId::new(3, seed), pg_num))).collect();
             bounds.sort_by(|a, b| a.1.0.cmp(&b.1.0));
             assert!(bounds.windows(2).all(|w| w[0].1.1 == w[1].1.0), "{pg_num}");
             assert!(bounds.last().is_some_and(|b| b.1.1.is_max()));
             for hash in (0..2000u32).map(|i| i.wrapping_mul(0x9e37_79b9)) {
-                let holders: Vec<_> = (0..pg_num)
-                    .filter(|s| pg_contains(PgId::new(3, *s), pg_num, hash))
-                    .collect();
+                let holders: Vec<_> =
+                    (0..pg_num).filter(|s| pg_contains(PgId::new(3, *s), pg_num, hash)).collect();
                 assert_eq!(holders.len(), 1);
-                let o = HObject {
-                    snap: SnapId::HEAD,
-                    ..object(hash, "", "", "n")
-                };
+                let o = HObject { snap: SnapId::HEAD, ..object(hash, "", "", "n") };
                 let (from, to) = pg_bounds(PgId::new(3, holders[0]), pg_num);
                 assert!(from <= o && o < to);
             }
@@ -332,15 +309,8 @@ mod tests {
 
     #[test]
     fn info_round_trips_and_stays_small() {
-        let plain = ObjectInfo {
-            size: 7,
-            user_version: 3,
-            ..ObjectInfo::default()
-        };
-        assert_eq!(
-            plain.to_bytes(Features::PACIFIC).len(),
-            ObjectInfo::MIN_SIZE
-        );
+        let plain = ObjectInfo { size: 7, user_version: 3, ..ObjectInfo::default() };
+        assert_eq!(plain.to_bytes(Features::PACIFIC).len(), ObjectInfo::MIN_SIZE);
         let full = ObjectInfo {
             omap: true,
             truncate: Some((2, 9)),
@@ -348,10 +318,7 @@ mod tests {
             ..plain.clone()
         };
         for info in [plain, full] {
-            assert_eq!(
-                ObjectInfo::from_bytes(&info.to_bytes(Features::PACIFIC)),
-                Ok(info)
-            );
+            assert_eq!(ObjectInfo::from_bytes(&info.to_bytes(Features::PACIFIC)), Ok(info));
         }
     }
 }

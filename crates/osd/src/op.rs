@@ -52,17 +52,9 @@ pub struct Extent {
 impl Extent {
     pub fn of(args: &OpArgs) -> Self {
         match *args {
-            OpArgs::Extent {
-                offset,
-                length,
-                truncate_size,
-                truncate_seq,
-            } => Self {
-                offset,
-                length,
-                truncate_size,
-                truncate_seq,
-            },
+            OpArgs::Extent { offset, length, truncate_size, truncate_seq } => {
+                Self { offset, length, truncate_size, truncate_seq }
+            }
             _ => Self::default(),
         }
     }
@@ -70,18 +62,8 @@ impl Extent {
 
 impl From<Extent> for OpArgs {
     fn from(e: Extent) -> Self {
-        let Extent {
-            offset,
-            length,
-            truncate_size,
-            truncate_seq,
-        } = e;
-        Self::Extent {
-            offset,
-            length,
-            truncate_size,
-            truncate_seq,
-        }
+        let Extent { offset, length, truncate_size, truncate_seq } = e;
+        Self::Extent { offset, length, truncate_size, truncate_seq }
     }
 }
 
@@ -92,38 +74,14 @@ mod tests {
     #[test]
     fn classes_follow_the_codes() {
         let class = |codes: &[OpCode]| {
-            let ops = codes.iter().map(|&code| OsdOp {
-                code,
-                ..OsdOp::default()
-            });
+            let ops = codes.iter().map(|&code| OsdOp { code, ..OsdOp::default() });
             OpClass::of(&ops.collect::<Vec<_>>())
         };
-        let stat = OpClass {
-            reads: true,
-            ..OpClass::default()
-        };
+        let stat = OpClass { reads: true, ..OpClass::default() };
         assert_eq!(class(&[OpCode::STAT]), stat);
-        assert_eq!(
-            class(&[OpCode::READ]),
-            OpClass {
-                reads_data: true,
-                ..stat
-            }
-        );
-        assert_eq!(
-            class(&[OpCode::WRITE]),
-            OpClass {
-                writes: true,
-                ..OpClass::default()
-            }
-        );
-        assert_eq!(
-            class(&[OpCode::CMPXATTR, OpCode::APPEND]),
-            OpClass {
-                writes: true,
-                ..stat
-            }
-        );
+        assert_eq!(class(&[OpCode::READ]), OpClass { reads_data: true, ..stat });
+        assert_eq!(class(&[OpCode::WRITE]), OpClass { writes: true, ..OpClass::default() });
+        assert_eq!(class(&[OpCode::CMPXATTR, OpCode::APPEND]), OpClass { writes: true, ..stat });
         assert!(class(&[OpCode::PGNLS]).pg);
         assert!(!class(&[OpCode::CALL]).reads);
         assert!(class(&[]).is_empty());

@@ -119,15 +119,9 @@ pub fn info(name: &str) -> Option<&'static OptionInfo> {
 
 fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
-    let shift = match suffix
-        .trim()
-        .to_ascii_lowercase()
-        .trim_end_matches(['b', 'i'])
-    {
+    let shift = match suffix.trim().to_ascii_lowercase().trim_end_matches(['b', 'i']) {
         "" => 0,
         "k" => 10,
         "m" => 20,
@@ -152,11 +146,7 @@ mod tests {
     #[test]
     fn values_are_checked() {
         let check = |name: &str, text: &str, want: Option<&str>| {
-            assert_eq!(
-                info(name).unwrap().normalize(text).as_deref(),
-                want,
-                "{name} = {text}"
-            );
+            assert_eq!(info(name).unwrap().normalize(text).as_deref(), want, "{name} = {text}");
         };
         check("debug_osd", "7", Some("7/7"));
         check("debug_osd", "1/5", Some("1/5"));
@@ -165,10 +155,7 @@ mod tests {
         check("osd_max_object_size", "5M", Some("5242880"));
         check("osd_max_object_size", "zzz", None);
         for option in OPTIONS {
-            assert_eq!(
-                option.normalize(option.default).as_deref(),
-                Some(option.default)
-            );
+            assert_eq!(option.normalize(option.default).as_deref(), Some(option.default));
         }
     }
 

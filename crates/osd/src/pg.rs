@@ -69,10 +69,7 @@ impl Pg {
             cid: container_id(pgid),
             locks: Rc::default(),
             publisher: Publisher::default(),
-            state: RefCell::new(PgState {
-                log: PgLog::new(limits),
-                ..PgState::default()
-            }),
+            state: RefCell::new(PgState { log: PgLog::new(limits), ..PgState::default() }),
             mapping: RefCell::default(),
             active: Cell::new(false),
             removed: Cell::new(false),
@@ -83,22 +80,10 @@ impl Pg {
     pub fn remap(&self, new: Mapping, epoch: u32, wall: std::time::Duration) {
         let mut mapping = self.mapping.borrow_mut();
         let same = mapping.acting == new.acting && mapping.up == new.up && mapping.since != 0;
-        let (since, since_wall) = if same {
-            (mapping.since, mapping.since_wall)
-        } else {
-            (epoch, wall)
-        };
-        let created = if mapping.created == 0 {
-            new.created
-        } else {
-            mapping.created
-        };
-        *mapping = Mapping {
-            since,
-            since_wall,
-            created,
-            ..new
-        };
+        let (since, since_wall) =
+            if same { (mapping.since, mapping.since_wall) } else { (epoch, wall) };
+        let created = if mapping.created == 0 { new.created } else { mapping.created };
+        *mapping = Mapping { since, since_wall, created, ..new };
     }
 
     /// Version and user version that replies about the PG itself, or an absent object, carry.
@@ -111,10 +96,7 @@ impl Pg {
 impl PgState {
     /// The version of the next entry, written under map `epoch`.
     pub fn next_version(&self, epoch: u32) -> EVersion {
-        EVersion::new(
-            epoch.max(self.last_update.epoch),
-            self.last_update.version + 1,
-        )
+        EVersion::new(epoch.max(self.last_update.epoch), self.last_update.version + 1)
     }
 
     /// The store epoch of the next transaction: the hybrid clock, never back and never the same.

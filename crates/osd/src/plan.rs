@@ -273,10 +273,7 @@ impl<V: ObjectView> Run<'_, V> {
         self.touched = true;
         if !self.exists {
             self.exists = true;
-            self.info = ObjectInfo {
-                truncate: self.info.truncate,
-                ..ObjectInfo::default()
-            };
+            self.info = ObjectInfo { truncate: self.info.truncate, ..ObjectInfo::default() };
             self.delta.num_objects += 1;
         }
     }
@@ -324,11 +321,7 @@ impl<V: ObjectView> Run<'_, V> {
                 user_modify: self.user_modify,
             }
         });
-        let delta = if change.is_some() {
-            self.delta
-        } else {
-            self.delta.reads_only()
-        };
+        let delta = if change.is_some() { self.delta } else { self.delta.reads_only() };
         Executed {
             result: self.result,
             exists,

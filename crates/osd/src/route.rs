@@ -5,7 +5,7 @@
 //! PGs with it, in the background.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,10 +28,10 @@ use crate::target::{Target, TargetError};
 /// Log records loaded at a time.
 const LOAD_BATCH: usize = 256;
 
-/// The PGs of which this target is the primary.
+/// The PGs of which this target is the primary, in an order that is the same in every run.
 #[derive(Debug, Default)]
 pub struct PgTable {
-    pgs: RefCell<HashMap<PgId, Rc<Pg>>>,
+    pgs: RefCell<BTreeMap<PgId, Rc<Pg>>>,
 }
 
 impl PgTable {
@@ -81,11 +81,8 @@ impl PgTable {
                 }
             }
         }
-        let exists = |pgid: &PgId| {
-            new.pools
-                .get(&pgid.pool)
-                .is_some_and(|pool| pgid.seed < pool.pg_num)
-        };
+        let exists =
+            |pgid: &PgId| new.pools.get(&pgid.pool).is_some_and(|pool| pgid.seed < pool.pg_num);
         pgs.retain(|pgid, pg| {
             let stays = exists(pgid);
             if !stays {
@@ -109,11 +106,7 @@ pub struct Changes {
 /// Whether CRUSH gives the same OSDs by both maps, for a pool that is the same in both.
 fn places_alike(old: &OsdMap, new: &OsdMap) -> bool {
     let osds_alike = old.osds.len() == new.osds.len()
-        && old
-            .osds
-            .iter()
-            .zip(&new.osds)
-            .all(|(a, b)| (a.state, a.weight) == (b.state, b.weight));
+        && old.osds.iter().zip(&new.osds).all(|(a, b)| (a.state, a.weight) == (b.state, b.weight));
     old.epoch != 0
         && osds_alike
         && (Arc::ptr_eq(&old.crush, &new.crush) || old.crush == new.crush)
@@ -156,11 +149,7 @@ pub fn route(target: &Target, request: &OpRequest) -> Routed {
     }
     let asked = request.msg.spgid.pgid;
     let found = map.pool(asked.pool).and_then(|pool| {
-        let pgid = if asked.seed < pool.pg_num {
-            asked
-        } else {
-            map.raw_pg_to_pg(asked)?
-        };
+        let pgid = if asked.seed < pool.pg_num { asked } else { map.raw_pg_to_pg(asked)? };
         target.pgs().get(pgid)
     });
     match found {
@@ -173,10 +162,7 @@ pub fn route(target: &Target, request: &OpRequest) -> Routed {
 /// Brings log and counters of a PG into memory.
 pub async fn load_pg(store: &Store, pg: &Pg) -> Result<(), TargetError> {
     let cid = pg.cid;
-    if !store
-        .read(|vos| -> Result<_, ReadError> { Ok(vos.container_exists(cid)) })
-        .await?
-    {
+    if !store.read(|vos| -> Result<_, ReadError> { Ok(vos.container_exists(cid)) }).await? {
         return Ok(());
     }
     let corrupt = |_: DecodeError| TargetError::BadPgRecord(pg.pgid);
@@ -218,10 +204,7 @@ async fn all_values(
 /// Removes the containers of pools that the map no longer has.
 pub async fn remove_stale_containers(target: &Target) -> Result<(), TargetError> {
     let store = target.store();
-    for cid in store
-        .read(|vos| -> Result<_, ReadError> { Ok(vos.containers()) })
-        .await?
-    {
+    for cid in store.read(|vos| -> Result<_, ReadError> { Ok(vos.containers()) }).await? {
         let pgid = container_pg(cid).pgid;
         let map = target.map();
         let stale =
@@ -255,22 +238,18 @@ pub fn follow(target: &Target, changes: Changes, first: bool) {
         pg.active.set(false);
     }
     if first || changes.left.iter().any(|pg| pg.removed.get()) {
-        target.spawn(Class::Background, |target| async move {
-            remove_stale_containers(&target).await
-        });
+        target.spawn(
+            Class::Background,
+            |target| async move { remove_stale_containers(&target).await },
+        );
     }
     let map = target.map();
     for pg in changes.added {
         let pgid = pg.pgid.pgid;
-        if map
-            .pool(pgid.pool)
-            .is_some_and(|p| p.has_flag(pool_flags::CREATING))
-        {
+        if map.pool(pgid.pool).is_some_and(|p| p.has_flag(pool_flags::CREATING)) {
             target.mon().send(target, pg_created_message(pgid));
         }
-        let stored = target
-            .store()
-            .try_read(|vos| Ok(vos.container_exists(pg.cid)));
+        let stored = target.store().try_read(|vos| Ok(vos.container_exists(pg.cid)));
         if let Ok(false) = stored {
             pg.active.set(true);
             continue;

@@ -54,11 +54,7 @@ fn accept(
         }
         Event::Closed(_) => session = None,
     };
-    Some(Accepted {
-        config,
-        auth,
-        dispatch,
-    })
+    Some(Accepted { config, auth, dispatch })
 }
 
 fn session_of(peer: Peer, link: on_xstream::Session) -> Session {
@@ -92,10 +88,6 @@ fn handle(target: &Target, session: &Rc<Session>, incoming: Incoming) {
         types::COMMAND => admin::handle_command(target, session, &incoming),
         // Liveness of a client that waits, and answers to what is not sent yet.
         types::PING | types::OSD_BACKOFF | types::OSD_MAP => {}
-        other => tracing::debug!(
-            ?session,
-            "ignored message {}",
-            spirula_wire::msg::name(other)
-        ),
+        other => tracing::debug!(?session, "ignored message {}", spirula_wire::msg::name(other)),
     }
 }

@@ -36,11 +36,7 @@ impl StatDelta {
 
     /// What a request that changed nothing still counts.
     pub fn reads_only(self) -> Self {
-        Self {
-            num_rd: self.num_rd,
-            num_rd_kb: self.num_rd_kb,
-            ..Self::default()
-        }
+        Self { num_rd: self.num_rd, num_rd_kb: self.num_rd_kb, ..Self::default() }
     }
 
     /// Whether applying it takes space: what a full pool refuses.
@@ -112,10 +108,7 @@ pub fn pg_stat(pg: &Pg, epoch: u32, seq: u64, now: Duration) -> PgStat {
         ondisk_log_start: state.log.tail(),
         created: mapping.created,
         last_epoch_clean: mapping.since,
-        stats: ObjectStatCollection {
-            sum: state.stats.to_ceph(),
-            ..Default::default()
-        },
+        stats: ObjectStatCollection { sum: state.stats.to_ceph(), ..Default::default() },
         log_size: state.log.len() as i64,
         ondisk_log_size: state.log.len() as i64,
         up: mapping.up.clone(),

@@ -66,10 +66,7 @@ pub enum TargetError {
     #[error("a log record of PG {0} does not decode")]
     BadPgRecord(SpgId),
     #[error("cannot listen on {addr}: {source}")]
-    Listen {
-        addr: SocketAddr,
-        source: std::io::Error,
-    },
+    Listen { addr: SocketAddr, source: std::io::Error },
 }
 
 /// A running target; clones are handles on the same one.
@@ -108,10 +105,7 @@ impl Target {
     pub fn new(config: TargetConfig, store: Store, addr: SocketAddr, nonce: u32) -> Self {
         let mut seed = [0; 32];
         spirula_xstream::fill_random(&mut seed);
-        let options = Options {
-            file: config.options.clone(),
-            ..Options::default()
-        };
+        let options = Options { file: config.options.clone(), ..Options::default() };
         let target = Self(Rc::new(Inner {
             addrs: EntityAddr::msgr2(addr, nonce).into(),
             mon: MonLink::new(&config, seed),
@@ -284,9 +278,7 @@ impl Target {
         }
         let (new, inner) = (self.map(), &self.0);
         let me = inner.config.osd_id;
-        let changes = inner
-            .pgs
-            .update(me, &old, &new, inner.log_limits, wall_now());
+        let changes = inner.pgs.update(me, &old, &new, inner.log_limits, wall_now());
         let news = !changes.added.is_empty() || !changes.left.is_empty();
         follow(self, changes, old.epoch == 0);
         inner.changed.notify_all();

@@ -50,18 +50,12 @@ pub struct Tracked {
 
 impl Tracked {
     pub fn duration(&self) -> Duration {
-        self.finished
-            .get()
-            .unwrap_or_else(now)
-            .saturating_sub(self.received)
+        self.finished.get().unwrap_or_else(now).saturating_sub(self.received)
     }
 
     pub fn description(&self) -> String {
-        let more = if self.op_count > 1 {
-            format!(",+{}", self.op_count - 1)
-        } else {
-            String::new()
-        };
+        let more =
+            if self.op_count > 1 { format!(",+{}", self.op_count - 1) } else { String::new() };
         format!(
             "osd_op({}:{} {} {} [{}{more}] e{})",
             self.client,
@@ -147,12 +141,7 @@ impl Tracker {
         tracked.stage.set(Stage::Done);
         let (took, mut perf) = (tracked.duration(), self.perf.get());
         perf.all.add(took);
-        if tracked.writes {
-            &mut perf.writes
-        } else {
-            &mut perf.reads
-        }
-        .add(took);
+        if tracked.writes { &mut perf.writes } else { &mut perf.reads }.add(took);
         perf.bytes_in += tracked.bytes_in;
         perf.bytes_out += bytes_out;
         self.perf.set(perf);

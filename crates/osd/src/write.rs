@@ -63,12 +63,7 @@ impl Loaded {
         if admitted.request.class.writes {
             target.store().admit().await;
         }
-        Self {
-            admitted,
-            held,
-            data: LoadedData::default(),
-            unreadable: false,
-        }
+        Self { admitted, held, data: LoadedData::default(), unreadable: false }
     }
 
     pub async fn fill(&mut self, target: &Target, need: Need) -> Result<(), TargetError> {
@@ -86,9 +81,7 @@ impl Loaded {
 
     /// Runs the interpreter on the object as it is now.
     pub fn execute(&self, target: &Target) -> Result<Executed, Need> {
-        let Admitted {
-            request, pg, oid, ..
-        } = &self.admitted;
+        let Admitted { request, pg, oid, .. } = &self.admitted;
         let asked = Request {
             ops: &request.msg.ops,
             may_write: request.class.writes,
@@ -99,12 +92,7 @@ impl Loaded {
         if self.unreadable {
             return Ok(Executed::failed(&asked, -EIO));
         }
-        let view = |vos: &Vos| {
-            Ok(execute(
-                &asked,
-                &StoreView::new(vos, pg.cid, oid, &self.data),
-            ))
-        };
+        let view = |vos: &Vos| Ok(execute(&asked, &StoreView::new(vos, pg.cid, oid, &self.data)));
         match target.store().try_read(view) {
             Ok(executed) => executed,
             Err(ReadError::Missing(pages)) => Err(Need::Pages(pages)),
@@ -198,11 +186,7 @@ impl Plan {
             kind: kind_of(done.change.as_ref()),
             version,
             prior: prior_of(done.change.as_ref()),
-            mtime: if modified {
-                request.msg.mtime
-            } else {
-                UTime::default()
-            },
+            mtime: if modified { request.msg.mtime } else { UTime::default() },
             epoch,
             object: oid.0.clone(),
             dup: dup_of(request, &done, modified, user),
@@ -223,18 +207,8 @@ impl Plan {
                 info.version = version;
                 info.user_version = user;
             }
-            let crcs = DataCrcs {
-                chunks: request.data_crcs(),
-                op: request.whole_data_op(),
-            };
-            apply_effects(
-                &mut tx,
-                pg.cid,
-                oid,
-                change.effects,
-                change.info.as_ref(),
-                crcs,
-            );
+            let crcs = DataCrcs { chunks: request.data_crcs(), op: request.whole_data_op() };
+            apply_effects(&mut tx, pg.cid, oid, change.effects, change.info.as_ref(), crcs);
         }
         let trim = state.log.due_trim();
         apply_log(&mut tx, pg.cid, &entry, trim.as_ref());
@@ -245,12 +219,7 @@ impl Plan {
             data_offset: done.data_offset.unwrap_or(0),
             executed: true,
         };
-        Self {
-            tx,
-            entry,
-            trims: trim.is_some(),
-            reply,
-        }
+        Self { tx, entry, trims: trim.is_some(), reply }
     }
 
     /// The submission half of the commit: from here on it happens.
@@ -265,16 +234,9 @@ impl Plan {
         };
         let pg = loaded.pg();
         let ticket = pg.publisher.submitted();
-        pg.state
-            .borrow_mut()
-            .advance(self.entry, self.trims, ticket);
+        pg.state.borrow_mut().advance(self.entry, self.trims, ticket);
         loaded.held.submitted();
-        Ok(Committed {
-            pg: pg.clone(),
-            ticket,
-            commit,
-            reply: self.reply,
-        })
+        Ok(Committed { pg: pg.clone(), ticket, commit, reply: self.reply })
     }
 }
 
@@ -308,10 +270,7 @@ fn kind_of(change: Option<&Change>) -> EntryKind {
 }
 
 fn prior_of(change: Option<&Change>) -> spirula_wire::types::EVersion {
-    change
-        .and_then(|c| c.old.as_ref())
-        .map(|o| o.version)
-        .unwrap_or_default()
+    change.and_then(|c| c.old.as_ref()).map(|o| o.version).unwrap_or_default()
 }
 
 /// What a repetition is answered with. Success is 0 unless the client takes return vectors.
@@ -320,16 +279,8 @@ fn dup_of(request: &OpRequest, done: &Executed, modified: bool, user: u64) -> Du
     DupRecord {
         reqid: request.reqid,
         user_version: if modified { user } else { 0 },
-        result: if modified && !return_vec {
-            0
-        } else {
-            done.result
-        },
-        returns: if return_vec {
-            returns_of(&done.outputs)
-        } else {
-            Vec::new()
-        },
+        result: if modified && !return_vec { 0 } else { done.result },
+        returns: if return_vec { returns_of(&done.outputs) } else { Vec::new() },
         ..DupRecord::default()
     }
 }

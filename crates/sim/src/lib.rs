@@ -1,1 +1,16 @@
-//! Placeholder.
+//! A whole cluster in one thread, from one seed: a monitor, a target and clients on the hosts of a
+//! [`SimWorld`](spirula_xstream::sim::SimWorld), with virtual time and every fault it knows.
+//!
+//! The daemons are the real ones: the monitor's service, the target, the monitor client and the
+//! objecter. Only the drivers that tokio has elsewhere are here once more, on simulated xstreams.
+//!
+//! Invariant: nothing here takes time, randomness or order from anywhere but the world.
+#![forbid(unsafe_code)]
+
+mod client;
+mod cluster;
+mod mon;
+
+pub use client::{Client, OpError};
+pub use cluster::Cluster;
+pub use mon::MonConfig;

@@ -29,8 +29,8 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use crate::logging::LogHandle;
 
-pub(crate) use daemon::{FnAdmin, OsdInbox, osd};
 use daemon::WithLog;
+pub(crate) use daemon::{FnAdmin, OsdInbox, osd};
 pub(crate) use mgr::MgrAdmin;
 pub(crate) use reply::AdminReply;
 
@@ -99,10 +99,7 @@ impl AdminSocket {
         name: &str,
         daemon: Arc<dyn DaemonAdmin>,
     ) -> Result<Self, AdminSocketError> {
-        let failed = |source| AdminSocketError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| AdminSocketError::Io { path: path.to_owned(), source };
         if path.as_os_str().len() > PATH_LEN_MAX {
             return Err(AdminSocketError::TooLong(path.to_owned()));
         }
@@ -118,11 +115,7 @@ impl AdminSocket {
         let file = identity(path).map_err(failed)?;
         let span = info_span!("admin_socket", daemon = name);
         let task = tokio::spawn(accept(listener, daemon).instrument(span));
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            tasks: vec![task],
-        })
+        Ok(Self { path: path.to_owned(), file, tasks: vec![task] })
     }
 }
 
@@ -143,10 +136,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 /// Removes a socket that nobody listens on any more.
 fn remove_stale(path: &Path) -> Result<(), AdminSocketError> {
-    let failed = |source| AdminSocketError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| AdminSocketError::Io { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(failed(e)),
@@ -227,10 +217,7 @@ async fn read_request(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
             return Ok(request);
         }
         if request.len() > REQUEST_BYTES_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "request too long",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "request too long"));
         }
     }
 }

@@ -28,10 +28,7 @@ pub(crate) enum DirError {
     )]
     OtherVersion { path: PathBuf, found: u32 },
     #[error("{path}: not a valid cluster description ({source}); start with --fresh to erase it")]
-    Damaged {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
+    Damaged { path: PathBuf, source: serde_json::Error },
     #[error(
         "{path}: holds files but no spirula.json, so it is not a Spirula cluster; choose an empty directory"
     )]
@@ -39,12 +36,7 @@ pub(crate) enum DirError {
     #[error(
         "{path}: this cluster has {what} {found}, the command line asks for {asked}; leave the option out, or start with --fresh"
     )]
-    OtherShape {
-        path: PathBuf,
-        what: &'static str,
-        found: String,
-        asked: String,
-    },
+    OtherShape { path: PathBuf, what: &'static str, found: String, asked: String },
 }
 
 /// What identifies a cluster and its daemons; made once, by mkfs.
@@ -89,10 +81,7 @@ pub(crate) struct ClusterDir {
 impl ClusterDir {
     /// Opens and locks `path`, creating it when absent.
     pub(crate) fn open(path: &Path, fresh: bool) -> Result<Self, DirError> {
-        let not_writable = |source| DirError::NotWritable {
-            path: path.to_owned(),
-            source,
-        };
+        let not_writable = |source| DirError::NotWritable { path: path.to_owned(), source };
         std::fs::create_dir_all(path).map_err(not_writable)?;
         let path = path.canonicalize().map_err(not_writable)?;
         refuse_foreign(&path)?;
@@ -140,10 +129,7 @@ impl ClusterDir {
         std::fs::write(&temp, text)
             .and_then(|()| File::open(&temp)?.sync_all())
             .and_then(|()| std::fs::rename(&temp, &target))
-            .map_err(|source| DirError::NotWritable {
-                path: target,
-                source,
-            })
+            .map_err(|source| DirError::NotWritable { path: target, source })
     }
 }
 
@@ -159,41 +145,22 @@ pub(crate) fn read_identity(path: &Path) -> Result<Option<Identity>, DirError> {
     struct VersionOnly {
         version: u32,
     }
-    let damaged = |source| DirError::Damaged {
-        path: file.clone(),
-        source,
-    };
-    let found = serde_json::from_str::<VersionOnly>(&text)
-        .map_err(damaged)?
-        .version;
+    let damaged = |source| DirError::Damaged { path: file.clone(), source };
+    let found = serde_json::from_str::<VersionOnly>(&text).map_err(damaged)?.version;
     if found != VERSION {
-        return Err(DirError::OtherVersion {
-            path: path.to_owned(),
-            found,
-        });
+        return Err(DirError::OtherVersion { path: path.to_owned(), found });
     }
     serde_json::from_str(&text).map(Some).map_err(damaged)
 }
 
 /// Refuses a directory that holds somebody else's files.
 fn refuse_foreign(path: &Path) -> Result<(), DirError> {
-    let ours = ["spirula.json", "lock"]
-        .iter()
-        .any(|f| path.join(f).exists());
+    let ours = ["spirula.json", "lock"].iter().any(|f| path.join(f).exists());
     let empty = std::fs::read_dir(path)
-        .map_err(|source| DirError::NotWritable {
-            path: path.to_owned(),
-            source,
-        })?
+        .map_err(|source| DirError::NotWritable { path: path.to_owned(), source })?
         .next()
         .is_none();
-    if ours || empty {
-        Ok(())
-    } else {
-        Err(DirError::NotACluster {
-            path: path.to_owned(),
-        })
-    }
+    if ours || empty { Ok(()) } else { Err(DirError::NotACluster { path: path.to_owned() }) }
 }
 
 /// Removes everything but the lock that is held.
@@ -287,15 +254,8 @@ mod tests {
     fn another_version_and_foreign_files_are_refused() {
         let temp = tempfile::tempdir().unwrap();
         let dir = ClusterDir::open(temp.path(), false).unwrap();
-        dir.publish(&Identity {
-            version: 7,
-            ..identity()
-        })
-        .unwrap();
-        assert!(matches!(
-            dir.identity(),
-            Err(DirError::OtherVersion { found: 7, .. })
-        ));
+        dir.publish(&Identity { version: 7, ..identity() }).unwrap();
+        assert!(matches!(dir.identity(), Err(DirError::OtherVersion { found: 7, .. })));
         drop(dir);
         let foreign = tempfile::tempdir().unwrap();
         std::fs::write(foreign.path().join("thesis.txt"), "mine").unwrap();

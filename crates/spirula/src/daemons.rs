@@ -18,7 +18,9 @@ use spirula_osd::TargetConfig;
 use spirula_wire::types::{EntityAddr, Uuid, pg_state};
 use tokio::sync::mpsc;
 
-use crate::admin_socket::{self, AdminReply, AdminSocket, DaemonAdmin, FnAdmin, MgrAdmin, OsdInbox};
+use crate::admin_socket::{
+    self, AdminReply, AdminSocket, DaemonAdmin, FnAdmin, MgrAdmin, OsdInbox,
+};
 use crate::cluster_dir::{DeviceClass, Identity, OsdIdentity};
 use crate::logging;
 use crate::mkfs::entropy;
@@ -121,7 +123,9 @@ impl Daemons {
         let deadline = Instant::now() + CLEAN_MAX;
         while !self.mon.as_ref().is_some_and(|mon| mon.inspect(is_clean)) {
             if Instant::now() > deadline {
-                bail!("not all placement groups were active+clean after {CLEAN_MAX:?}; see the logs");
+                bail!(
+                    "not all placement groups were active+clean after {CLEAN_MAX:?}; see the logs"
+                );
             }
             tokio::select! {
                 error = self.failed() => return Err(error),
@@ -190,7 +194,8 @@ impl Daemons {
                 let result = job.run(&started);
                 let error = result.err().map(|e| format!("{e:#}"));
                 // Nobody listens any more when the process is ending.
-                let _ = started.send(Err(format!("{name}: {}", error.as_deref().unwrap_or("ended"))));
+                let _ =
+                    started.send(Err(format!("{name}: {}", error.as_deref().unwrap_or("ended"))));
                 let _ = ended.send((name, error));
             })?;
             match starting.recv_timeout(OSD_START_MAX) {
@@ -274,11 +279,19 @@ impl OsdJob {
             options: options(),
             auth_methods: vec![spirula_auth::METHOD_CEPHX],
         };
-        Ok(Self { config, device: device(dir, identity, osd)?, device_bytes: identity.device_bytes, inbox })
+        Ok(Self {
+            config,
+            device: device(dir, identity, osd)?,
+            device_bytes: identity.device_bytes,
+            inbox,
+        })
     }
 
     /// Formats the device if it is new, then serves until told to stop.
-    fn run(self, started: &std_mpsc::Sender<Result<spirula_xstream::Handle, String>>) -> Result<()> {
+    fn run(
+        self,
+        started: &std_mpsc::Sender<Result<spirula_xstream::Handle, String>>,
+    ) -> Result<()> {
         let name = format!("osd.{}", self.config.osd_id);
         let started = started.clone();
         let done = spirula_xstream::run(spirula_xstream::Config::new(name), async move {
@@ -306,7 +319,9 @@ impl OsdJob {
 fn device(dir: &Path, identity: &Identity, osd: &OsdIdentity) -> Result<PathBuf> {
     let parent = match identity.class {
         DeviceClass::File => dir.join(format!("osd.{}", osd.id)),
-        DeviceClass::Ram => PathBuf::from(format!("/dev/shm/spirula.{}.osd.{}", identity.fsid, osd.id)),
+        DeviceClass::Ram => {
+            PathBuf::from(format!("/dev/shm/spirula.{}.osd.{}", identity.fsid, osd.id))
+        }
     };
     std::fs::create_dir_all(&parent).with_context(|| parent.display().to_string())?;
     Ok(parent.join("block"))

@@ -114,17 +114,11 @@ impl Drop for DaemonGuard {
 
 fn enter(daemon: Option<Arc<Daemon>>) -> DaemonGuard {
     let before = CURRENT.with(|current| current.replace(daemon));
-    DaemonGuard {
-        before,
-        _not_send: std::marker::PhantomData,
-    }
+    DaemonGuard { before, _not_send: std::marker::PhantomData }
 }
 
 fn current() -> Option<Arc<Daemon>> {
-    CURRENT
-        .try_with(|current| current.borrow().clone())
-        .ok()
-        .flatten()
+    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
 }
 
 /// Logging that runs; clones are the same.
@@ -152,15 +146,10 @@ pub(crate) struct Shared {
 
 impl LogHandle {
     fn new(config: LogConfig) -> Result<Self, LogError> {
-        let failed = |source| LogError::Dir {
-            path: config.dir.clone(),
-            source,
-        };
+        let failed = |source| LogError::Dir { path: config.dir.clone(), source };
         std::fs::create_dir_all(&config.dir).map_err(failed)?;
-        let fallback = Arc::new(Daemon {
-            name: file_name(&config.fallback),
-            levels: Levels::default(),
-        });
+        let fallback =
+            Arc::new(Daemon { name: file_name(&config.fallback), levels: Levels::default() });
         // Not known once there are threads; Ceph's files are in UTC on most machines anyway.
         let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
         let (queue, thread) =
@@ -197,7 +186,8 @@ impl LogHandle {
             let most: &mut u8 = wanted.entry(subsystem).or_default();
             *most = level.max(*most);
         }
-        let changed = wanted.into_iter().filter(|(subsystem, level)| levels.set(*subsystem, *level));
+        let changed =
+            wanted.into_iter().filter(|(subsystem, level)| levels.set(*subsystem, *level));
         if changed.count() > 0 {
             rebuild_call_sites();
         }
@@ -217,9 +207,7 @@ impl LogHandle {
 
     /// Writes the recent lines of a daemon once more into its file.
     pub(crate) fn dump(&self, daemon: &str) {
-        self.shared
-            .queue
-            .send(Job::Dump(self.shared.daemon(daemon).name.clone()));
+        self.shared.queue.send(Job::Dump(self.shared.daemon(daemon).name.clone()));
     }
 
     /// Reopens the files on every SIGHUP, as long as the returned task runs. Call it in a runtime.
@@ -251,10 +239,7 @@ impl Shared {
         if let Some(known) = daemons.iter().find(|d| d.name == name) {
             return known.clone();
         }
-        let daemon = Arc::new(Daemon {
-            name,
-            levels: Levels::default(),
-        });
+        let daemon = Arc::new(Daemon { name, levels: Levels::default() });
         daemons.push(daemon.clone());
         drop(daemons);
         // What was on for every daemon may be off for this one.
@@ -267,18 +252,11 @@ impl Shared {
         let daemons = self.daemons();
         let filters = || daemons.iter().map(|d| d.levels.filter(subsystem));
         let off = LevelFilter::OFF;
-        (
-            filters().min().unwrap_or(off),
-            filters().max().unwrap_or(off),
-        )
+        (filters().min().unwrap_or(off), filters().max().unwrap_or(off))
     }
 
     fn filter_max(&self) -> LevelFilter {
-        self.daemons()
-            .iter()
-            .map(|d| d.levels.filter_max())
-            .max()
-            .unwrap_or(LevelFilter::OFF)
+        self.daemons().iter().map(|d| d.levels.filter_max()).max().unwrap_or(LevelFilter::OFF)
     }
 
     fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
@@ -307,11 +285,7 @@ fn rebuild_call_sites() {
 fn file_name(name: &str) -> FileName {
     let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let safe = !name.is_empty() && !name.starts_with('.') && name.chars().all(ok);
-    if safe && name.len() <= NAME_LEN_MAX {
-        name.into()
-    } else {
-        "other".into()
-    }
+    if safe && name.len() <= NAME_LEN_MAX { name.into() } else { "other".into() }
 }
 
 /// A panic's text goes to the log before the process ends or the thread unwinds.

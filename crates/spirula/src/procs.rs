@@ -93,14 +93,21 @@ impl Procs {
         loop {
             for (role, child) in &mut self.children {
                 if let Some(status) = child.try_wait()? {
-                    bail!("{} ended at start ({status}); see {}", role.name(), self.dir.join("log").display());
+                    bail!(
+                        "{} ended at start ({status}); see {}",
+                        role.name(),
+                        self.dir.join("log").display()
+                    );
                 }
             }
             if self.children.iter().all(|(role, _)| ready_file(&self.dir, *role).exists()) {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("not all daemons were ready in {START_TIME_MAX:?}; see {}", self.dir.join("log").display());
+                bail!(
+                    "not all daemons were ready in {START_TIME_MAX:?}; see {}",
+                    self.dir.join("log").display()
+                );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -151,9 +158,11 @@ fn ready_file(dir: &Path, role: Role) -> PathBuf {
 
 /// Runs one daemon of a cluster directory in the foreground until SIGINT or SIGTERM.
 pub(crate) fn daemon(dir: &Path, role: Role) -> Result<ExitCode> {
-    let identity = read_identity(dir)?
-        .with_context(|| format!("{}: no cluster here; make one with spirula vstart --dir", dir.display()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let identity = read_identity(dir)?.with_context(|| {
+        format!("{}: no cluster here; make one with spirula vstart --dir", dir.display())
+    })?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let log = logging::init(LogConfig {
         dir: dir.join("log"),
         fallback: role.name(),

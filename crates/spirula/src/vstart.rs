@@ -65,9 +65,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     }
     let temporary = match args.dir {
         Some(_) => None,
-        None => Some(tempfile::Builder::new().prefix("spirula.").tempdir().context("temporary directory")?),
+        None => Some(
+            tempfile::Builder::new().prefix("spirula.").tempdir().context("temporary directory")?,
+        ),
     };
-    let path = args.dir.clone().unwrap_or_else(|| temporary.as_ref().map(|t| t.path().into()).unwrap_or_default());
+    let path = args
+        .dir
+        .clone()
+        .unwrap_or_else(|| temporary.as_ref().map(|t| t.path().into()).unwrap_or_default());
     let dir = ClusterDir::open(&path, args.fresh)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -167,7 +172,11 @@ fn check_shape(args: &Args, dir: &ClusterDir, found: Identity) -> Result<Identit
         _ => Ok(()),
     };
     differs("OSD count", found.osds.len().to_string(), args.osds.map(|n| n.to_string()))?;
-    differs("device size", found.device_bytes.to_string(), args.device_size.map(|n| n.to_string()))?;
+    differs(
+        "device size",
+        found.device_bytes.to_string(),
+        args.device_size.map(|n| n.to_string()),
+    )?;
     differs("mon port", found.mon_port.to_string(), args.port.map(|n| n.to_string()))?;
     differs("class", format!("{:?}", found.class), args.class.map(|c| format!("{c:?}")))?;
     Ok(found)

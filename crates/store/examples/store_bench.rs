@@ -28,10 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number =
         |i: usize, default: u64| args.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
-    let path = args
-        .first()
-        .cloned()
-        .unwrap_or_else(|| "/tmp/store_bench.dev".into());
+    let path = args.first().cloned().unwrap_or_else(|| "/tmp/store_bench.dev".into());
     let load = Load {
         objects: number(1, 10_000),
         depth: number(2, 16),
@@ -47,15 +44,9 @@ async fn run(path: &str, load: Load) -> Result<(), Box<dyn Error>> {
     let device = Device::create(path, Some(need))?;
     let start = Instant::now();
     Store::format(&device, &FormatOptions::default()).await?;
-    let options = Options {
-        pool_bytes: 512 << 20,
-        ..Options::default()
-    };
+    let options = Options { pool_bytes: 512 << 20, ..Options::default() };
     let store = Store::open(&device, Expect::default(), options).await?;
-    println!(
-        "format and open: {:.1} ms",
-        start.elapsed().as_secs_f64() * 1e3
-    );
+    println!("format and open: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
     let mut tx = Tx::new(1);
     tx.create_container(CID);
     store.submit(&tx)?.await?;
@@ -91,9 +82,7 @@ async fn measure(store: &Store, name: &str, load: Load, kind: Kind) -> Result<()
                 let mut seed = i * 7919 + 1;
                 while left.get() > 0 {
                     left.set(left.get() - 1);
-                    seed = seed
-                        .wrapping_mul(6364136223846793005)
-                        .wrapping_add(1442695040888963407);
+                    seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                     let oid = ObjectKey(Bytes::from(format!(
                         "object-{:010}",
                         (seed >> 33) % load.objects
@@ -147,9 +136,7 @@ async fn write(store: &Store, oid: &ObjectKey, data: &Bytes, n: u64) -> Result<(
 }
 
 async fn read(store: &Store, oid: &ObjectKey) -> Result<(), Box<dyn Error>> {
-    let extents = store
-        .read(|vos| vos.extents(CID, oid, b"d", b"", 0, u64::MAX))
-        .await?;
+    let extents = store.read(|vos| vos.extents(CID, oid, b"d", b"", 0, u64::MAX)).await?;
     store.read_data(&extents).await?;
     Ok(())
 }

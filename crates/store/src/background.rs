@@ -79,11 +79,7 @@ impl Store {
             return self.stop(StoreError::Write(e.kind()));
         }
         while self.stopped().is_none() {
-            let run = self
-                .inner
-                .vos
-                .borrow_mut()
-                .take_unwritten(ZERO_AHEAD_BLOCKS);
+            let run = self.inner.vos.borrow_mut().take_unwritten(ZERO_AHEAD_BLOCKS);
             let Some((addr, len)) = run else {
                 let notified = self.inner.progress.notified();
                 notified.await;
@@ -115,10 +111,7 @@ impl Store {
             }
             let len = (self.inner.layout.wal_bytes - at).min(ZERO_BYTES);
             let piece = zeros.slice(..len as usize);
-            self.inner
-                .device
-                .write(self.inner.layout.wal_offset + at, piece)
-                .await?;
+            self.inner.device.write(self.inner.layout.wal_offset + at, piece).await?;
             self.inner.commit.borrow_mut().zeroing = 0..0;
             self.inner.progress.notify_all();
             at += len;

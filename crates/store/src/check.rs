@@ -30,10 +30,7 @@ pub struct CheckReport {
 
 /// Opens the store of a device (which replays its WAL), checks all of it, and closes it.
 pub async fn check(device: &Device) -> Result<CheckReport, CheckFailure> {
-    let options = Options {
-        zero_ahead: false,
-        ..Options::default()
-    };
+    let options = Options { zero_ahead: false, ..Options::default() };
     let store = Store::open(device, Expect::default(), options).await?;
     let report = store.check().await;
     store.close().await?;

@@ -33,7 +33,8 @@ impl Store {
 
     /// The checkpoint task.
     pub(crate) async fn run_checkpoints(self) {
-        loop {
+        // The store may stop while a checkpoint is made, too, when nobody waits to be notified.
+        while self.stopped().is_none() {
             self.inner.checkpoint_wanted.notified().await;
             if self.stopped().is_some() {
                 return;
@@ -52,16 +53,8 @@ impl Store {
             let mut state = self.inner.commit.borrow_mut();
             state.checkpoints.0 += 1;
             let generation = state.generation;
-            let start = WalStart {
-                generation,
-                offset: state.ring.head(),
-                batch: state.next_batch,
-            };
-            (
-                start,
-                state.ring.used(),
-                std::mem::take(&mut state.uncheckpointed),
-            )
+            let start = WalStart { generation, offset: state.ring.head(), batch: state.next_batch };
+            (start, state.ring.used(), std::mem::take(&mut state.uncheckpointed))
         };
         checkpoint.root.wal = start;
         checkpoint.root.wal_written = self.inner.commit.borrow().wal_written;
@@ -100,11 +93,7 @@ impl Store {
             if flying.len() >= PAGE_RUNS_IN_FLIGHT_MAX {
                 check(flying.next().await)?;
             }
-            flying.push(
-                self.inner
-                    .device
-                    .write(run[0].addr.byte_offset(), seal(run)),
-            );
+            flying.push(self.inner.device.write(run[0].addr.byte_offset(), seal(run)));
             // Sealing takes time that clients may want.
             yield_now().await;
         }
@@ -133,14 +122,7 @@ impl Store {
             if let Some(stopped) = self.stopped() {
                 return Err(stopped);
             }
-            if self
-                .inner
-                .commit
-                .borrow()
-                .writing
-                .first()
-                .is_none_or(|&first| first > seq)
-            {
+            if self.inner.commit.borrow().writing.first().is_none_or(|&first| first > seq) {
                 return Ok(());
             }
             notified.await;
@@ -148,11 +130,7 @@ impl Store {
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
-        self.inner
-            .device
-            .flush()
-            .await
-            .map_err(|e| StoreError::Write(e.kind()))
+        self.inner.device.flush().await.map_err(|e| StoreError::Write(e.kind()))
     }
 
     fn finish(&self, checkpoint: Checkpoint, freed: &[spirula_vos::Run]) {
@@ -168,12 +146,7 @@ fn run_len(writes: &[PageWrite]) -> usize {
     let max = PAGE_RUN_BYTES_MAX / PAGE_SIZE;
     let blocks = (PAGE_SIZE as u64) / spirula_vos::BLOCK_SIZE;
     let next = |(i, w): (usize, &PageWrite)| w.addr.0 == writes[0].addr.0 + i as u64 * blocks;
-    writes
-        .iter()
-        .take(max)
-        .enumerate()
-        .take_while(|&w| next(w))
-        .count()
+    writes.iter().take(max).enumerate().take_while(|&w| next(w)).count()
 }
 
 fn seal(run: &[PageWrite]) -> Bytes {
@@ -185,7 +158,5 @@ fn seal(run: &[PageWrite]) -> Bytes {
 }
 
 fn check(result: Option<std::io::Result<()>>) -> Result<(), StoreError> {
-    result
-        .unwrap_or(Ok(()))
-        .map_err(|e| StoreError::Write(e.kind()))
+    result.unwrap_or(Ok(())).map_err(|e| StoreError::Write(e.kind()))
 }

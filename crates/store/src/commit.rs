@@ -30,9 +30,7 @@ impl Future for Commit {
     type Output = Result<(), StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.wait)
-            .poll(cx)
-            .map(|r| r.unwrap_or(Err(StoreError::Closed)))
+        Pin::new(&mut self.wait).poll(cx).map(|r| r.unwrap_or(Err(StoreError::Closed)))
     }
 }
 
@@ -153,10 +151,7 @@ impl State {
             self.ready.pop_front();
             batch.extend(self.pending.remove(&seq));
         }
-        self.queued_bytes -= batch
-            .iter()
-            .map(|p: &Pending| p.record.len())
-            .sum::<usize>();
+        self.queued_bytes -= batch.iter().map(|p: &Pending| p.record.len()).sum::<usize>();
         batch
     }
 }
@@ -239,26 +234,12 @@ impl Store {
             // Whoever waited may have gone away.
             let _ = pending.done.send(Err(why));
         }
-        let Inner {
-            work,
-            checkpoint_wanted,
-            progress,
-            garbage,
-            ..
-        } = &*self.inner;
-        [work, checkpoint_wanted, progress, garbage]
-            .into_iter()
-            .for_each(|n| n.notify_all());
+        let Inner { work, checkpoint_wanted, progress, garbage, .. } = &*self.inner;
+        [work, checkpoint_wanted, progress, garbage].into_iter().for_each(|n| n.notify_all());
     }
 
     fn enqueue(&self, staged: Staged, done: OneshotSender<Result<(), StoreError>>) {
-        let Staged {
-            seq,
-            record,
-            writes,
-            freed,
-            containers,
-        } = staged;
+        let Staged { seq, record, writes, freed, containers } = staged;
         let mut guard = self.inner.commit.borrow_mut();
         let state = &mut *guard;
         state.queued_bytes += record.len();
@@ -269,17 +250,7 @@ impl Store {
             blockers += usize::from(!chain.is_empty());
             chain.push_back(seq);
         }
-        state.pending.insert(
-            seq,
-            Pending {
-                seq,
-                record,
-                containers,
-                freed,
-                blockers,
-                done,
-            },
-        );
+        state.pending.insert(seq, Pending { seq, record, containers, freed, blockers, done });
         if writes.is_empty() {
             state.unblock(seq);
             self.inner.work.notify_one();
@@ -290,10 +261,8 @@ impl Store {
         let bytes: u64 = writes.iter().map(|w| w.data.len() as u64).sum();
         self.count(|c| c.data_bytes += bytes);
         let device = &self.inner.device;
-        let writes: Vec<_> = writes
-            .into_iter()
-            .map(|w| device.write(w.addr.byte_offset(), w.data))
-            .collect();
+        let writes: Vec<_> =
+            writes.into_iter().map(|w| device.write(w.addr.byte_offset(), w.data)).collect();
         spawn(Class::Client, self.clone().finish_data(seq, writes));
     }
 
@@ -355,10 +324,7 @@ impl Store {
         let records = batch.iter().map(|p| &p.record[..]);
         let bytes = wal::encode_batch(generation, number, records).freeze();
         let device = &self.inner.device;
-        let result = match device
-            .write(self.inner.layout.wal_offset + offset, bytes)
-            .await
-        {
+        let result = match device.write(self.inner.layout.wal_offset + offset, bytes).await {
             Ok(()) => device.flush().await,
             Err(e) => Err(e),
         };
@@ -417,11 +383,7 @@ impl Store {
                 debug_assert!(!state.writing.contains(&pending.seq));
                 if !pending.freed.is_empty() {
                     let runs = pending.freed;
-                    state.aging.push_back(Aging {
-                        runs,
-                        batch: number,
-                        reads_before,
-                    });
+                    state.aging.push_back(Aging { runs, batch: number, reads_before });
                 }
                 dones.push(pending.done);
             }

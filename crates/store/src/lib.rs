@@ -48,15 +48,8 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        let Config {
-            pool_bytes,
-            inline_threshold,
-        } = Config::default();
-        Options {
-            pool_bytes,
-            inline_threshold,
-            zero_ahead: true,
-        }
+        let Config { pool_bytes, inline_threshold } = Config::default();
+        Options { pool_bytes, inline_threshold, zero_ahead: true }
     }
 }
 

@@ -57,22 +57,13 @@ impl Store {
             osd_id: options.osd_id,
             compatible: 0,
             device_bytes: bytes,
-            wal_bytes: options
-                .wal_bytes
-                .unwrap_or_else(|| default_wal_bytes(bytes))
-                / BLOCK_SIZE
+            wal_bytes: options.wal_bytes.unwrap_or_else(|| default_wal_bytes(bytes)) / BLOCK_SIZE
                 * BLOCK_SIZE,
         };
         let layout = sb.layout();
-        let failed = |source| OpenError::Store {
-            path: device.path().into(),
-            source,
-        };
+        let failed = |source| OpenError::Store { path: device.path().into(), source };
         // Numbers go on from whatever store was here: nothing of it can then pass for ours.
-        let old = newest_root(device)
-            .await
-            .map_err(failed)?
-            .unwrap_or_default();
+        let old = newest_root(device).await.map_err(failed)?.unwrap_or_default();
         let (first, end) = (layout.first_block, layout.end_block);
         let mut vos = Vos::format(Config::default(), first, end, old.number);
         vos.set_written_upto(layout.first_block);
@@ -93,29 +84,18 @@ impl Store {
         let sb = device.superblock().await?;
         check_owner(device, &sb, expect)?;
         let layout = sb.layout();
-        let failed = |source| OpenError::Store {
-            path: device.path().into(),
-            source,
-        };
+        let failed = |source| OpenError::Store { path: device.path().into(), source };
         let root = newest_root(device).await.map_err(failed)?;
-        let root = root.ok_or_else(|| OpenError::NoRoot {
-            path: device.path().into(),
-        })?;
-        let config = Config {
-            pool_bytes: options.pool_bytes,
-            inline_threshold: options.inline_threshold,
-        };
+        let root = root.ok_or_else(|| OpenError::NoRoot { path: device.path().into() })?;
+        let config =
+            Config { pool_bytes: options.pool_bytes, inline_threshold: options.inline_threshold };
         let wal = root.wal;
         let (checkpointed, wal_written) = (root.seq, root.wal_written);
         let vos = load(device, layout, config, root).await.map_err(failed)?;
         let store = Store::bare(device, layout, options, vos, wal.generation + 1, 1);
         store.inner.commit.borrow_mut().wal_written = wal_written;
         if !options.zero_ahead {
-            store
-                .inner
-                .vos
-                .borrow_mut()
-                .set_written_upto(layout.end_block);
+            store.inner.vos.borrow_mut().set_written_upto(layout.end_block);
         }
         store.load_containers().await.map_err(failed)?;
         store.replay(wal, checkpointed).await?;
@@ -155,9 +135,7 @@ impl Store {
             garbage: Notify::new(),
             tasks: RefCell::default(),
         };
-        Store {
-            inner: Rc::new(inner),
-        }
+        Store { inner: Rc::new(inner) }
     }
 
     async fn load_containers(&self) -> Result<(), StoreError> {
@@ -174,23 +152,14 @@ impl Store {
     /// Applies the batches of the WAL that follow the checkpoint.
     async fn replay(&self, start: WalStart, checkpointed: u64) -> Result<(), OpenError> {
         let path = self.inner.device.path();
-        let failed = |source| OpenError::Store {
-            path: path.into(),
-            source,
-        };
+        let failed = |source| OpenError::Store { path: path.into(), source };
         let mut wal = WalReader::new(&self.inner.device, self.inner.layout);
         let (mut at, mut number) = (start.offset, start.batch);
-        let mut batch = wal
-            .find(at, start.generation, number)
-            .await
-            .map_err(failed)?;
+        let mut batch = wal.find(at, start.generation, number).await.map_err(failed)?;
         while let Some(found) = batch {
             (at, number) = (found.next, number + 1);
             batch = match found.whole {
-                true => wal
-                    .find(at, start.generation, number)
-                    .await
-                    .map_err(failed)?,
+                true => wal.find(at, start.generation, number).await.map_err(failed)?,
                 false => None,
             };
             let mut records = Vec::with_capacity(found.records.len());
@@ -198,9 +167,7 @@ impl Store {
                 // Its checksum is right, so a crash did not do this.
                 let record = Record::decode(bytes).map_err(|_| OpenError::Replay {
                     path: path.into(),
-                    source: ReplayError::Contradiction {
-                        seq: self.inner.vos.borrow().seq() + 1,
-                    },
+                    source: ReplayError::Contradiction { seq: self.inner.vos.borrow().seq() + 1 },
                 })?;
                 if record.seq > checkpointed {
                     records.push(record);
@@ -211,15 +178,10 @@ impl Store {
                 self.drop_unwritten(&mut records).await.map_err(failed)?;
             }
             for record in &records {
-                self.replay_one(record)
-                    .await
-                    .map_err(|source| match source {
-                        Replay::Store(source) => failed(source),
-                        Replay::Record(source) => OpenError::Replay {
-                            path: path.into(),
-                            source,
-                        },
-                    })?;
+                self.replay_one(record).await.map_err(|source| match source {
+                    Replay::Store(source) => failed(source),
+                    Replay::Record(source) => OpenError::Replay { path: path.into(), source },
+                })?;
             }
             self.count(|c| c.replayed += records.len() as u64);
         }
@@ -241,17 +203,9 @@ impl Store {
 
     async fn is_written(&self, placed: &Placed) -> Result<bool, StoreError> {
         let blocks = u64::from(placed.len).div_ceil(BLOCK_SIZE);
-        let Layout {
-            first_block,
-            end_block,
-            ..
-        } = self.inner.layout;
+        let Layout { first_block, end_block, .. } = self.inner.layout;
         let inside = placed.addr.0 >= first_block
-            && placed
-                .addr
-                .0
-                .checked_add(blocks)
-                .is_some_and(|end| end <= end_block);
+            && placed.addr.0.checked_add(blocks).is_some_and(|end| end <= end_block);
         if !inside {
             return Ok(false);
         }
@@ -286,16 +240,12 @@ enum Replay {
 fn check_owner(device: &Device, sb: &Superblock, expect: Expect) -> Result<(), OpenError> {
     let path = || device.path().into();
     match (expect.fsid, expect.osd_id) {
-        (Some(expected), _) if expected != sb.fsid => Err(OpenError::OtherCluster {
-            path: path(),
-            found: sb.fsid,
-            expected,
-        }),
-        (_, Some(expected)) if expected != sb.osd_id => Err(OpenError::OtherOsd {
-            path: path(),
-            found: sb.osd_id,
-            expected,
-        }),
+        (Some(expected), _) if expected != sb.fsid => {
+            Err(OpenError::OtherCluster { path: path(), found: sb.fsid, expected })
+        }
+        (_, Some(expected)) if expected != sb.osd_id => {
+            Err(OpenError::OtherOsd { path: path(), found: sb.osd_id, expected })
+        }
         _ => Ok(()),
     }
 }
@@ -352,8 +302,7 @@ async fn read_page(
     }
     let offset = addr.byte_offset();
     let page = device.read(offset, PAGE_SIZE).await;
-    page.map(|p| Some(p.freeze()))
-        .map_err(|e| read_error(offset, PAGE_SIZE as u64, &e))
+    page.map(|p| Some(p.freeze())).map_err(|e| read_error(offset, PAGE_SIZE as u64, &e))
 }
 
 /// A batch found in the WAL.
@@ -375,12 +324,7 @@ struct WalReader<'a> {
 
 impl<'a> WalReader<'a> {
     fn new(device: &'a Device, layout: Layout) -> WalReader<'a> {
-        WalReader {
-            device,
-            layout,
-            window: Bytes::new(),
-            window_at: 0,
-        }
+        WalReader { device, layout, window: Bytes::new(), window_at: 0 }
     }
 
     /// The batch of this number, at `at` or at the start of the region.
@@ -407,11 +351,7 @@ impl<'a> WalReader<'a> {
             let (records, whole) = header.records(&body);
             let end = offset + header.batch_len();
             let next = if end == self.layout.wal_bytes { 0 } else { end };
-            return Ok(Some(Found {
-                records,
-                whole,
-                next,
-            }));
+            return Ok(Some(Found { records, whole, next }));
         }
         Ok(None)
     }
@@ -420,9 +360,7 @@ impl<'a> WalReader<'a> {
         let inside =
             offset >= self.window_at && offset + len <= self.window_at + self.window.len() as u64;
         if !inside {
-            let want = len
-                .max(REPLAY_WINDOW_BYTES)
-                .min(self.layout.wal_bytes - offset);
+            let want = len.max(REPLAY_WINDOW_BYTES).min(self.layout.wal_bytes - offset);
             let at = self.layout.wal_offset + offset;
             let read = self.device.read(at, want as usize).await;
             self.window = read.map_err(|e| read_error(at, want, &e))?.freeze();

@@ -81,10 +81,7 @@ impl Store {
             let reads = loads.iter().map(|(_, addr)| {
                 let offset = addr.byte_offset();
                 let read = self.inner.device.read(offset, PAGE_SIZE);
-                async move {
-                    read.await
-                        .map_err(|e| read_error(offset, PAGE_SIZE as u64, &e))
-                }
+                async move { read.await.map_err(|e| read_error(offset, PAGE_SIZE as u64, &e)) }
             });
             let read = join_all(reads).await;
             self.count(|c| c.pages_read += loads.len() as u64);
@@ -122,10 +119,7 @@ impl Store {
         let number = reads.next;
         reads.next += 1;
         reads.running.insert(number);
-        Reading {
-            inner: self.inner.clone(),
-            number,
-        }
+        Reading { inner: self.inner.clone(), number }
     }
 
     fn read_extent(
@@ -159,11 +153,7 @@ enum Part<F> {
 pub(crate) fn verify(extent: &DeviceExtent, bytes: &[u8]) -> Result<(), Damage> {
     let last = extent.crcs.len().saturating_sub(1);
     for (i, block) in bytes.chunks(BLOCK_SIZE as usize).enumerate() {
-        let covered = if i == last {
-            usize::from(extent.tail)
-        } else {
-            block.len()
-        };
+        let covered = if i == last { usize::from(extent.tail) } else { block.len() };
         if extent.crcs.get(i) != Some(&crc32c::crc32c(&block[..covered])) {
             let addr = spirula_vos::BlockAddr(extent.addr.0 + i as u64);
             return Err(Damage::Data { addr });
@@ -173,11 +163,7 @@ pub(crate) fn verify(extent: &DeviceExtent, bytes: &[u8]) -> Result<(), Damage> 
 }
 
 pub(crate) fn read_error(offset: u64, len: u64, e: &std::io::Error) -> StoreError {
-    StoreError::Read {
-        offset,
-        len,
-        kind: e.kind(),
-    }
+    StoreError::Read { offset, len, kind: e.kind() }
 }
 
 fn zeros(len: usize) -> Bytes {

@@ -44,10 +44,7 @@ impl Stage<'_> {
             let extents = std::mem::take(&mut array.extents);
             return self.drop_extents(extents);
         }
-        let (lo, hi) = (
-            from.saturating_sub(BLOCK_SIZE),
-            to.saturating_add(BLOCK_SIZE),
-        );
+        let (lo, hi) = (from.saturating_sub(BLOCK_SIZE), to.saturating_add(BLOCK_SIZE));
         let old = self.vos.pieces(&array.extents, lo, hi)?;
         let mut kept: Vec<Piece> = Vec::with_capacity(old.len() + 1);
         let mut after = Vec::new();
@@ -81,10 +78,7 @@ impl Stage<'_> {
             return Ok(false);
         }
         let pieces = self.vos.pieces(&array.extents, end - GATHER_LEN, end)?;
-        if pieces
-            .last()
-            .is_none_or(|p| p.offset < from && gather != Gather::Yes)
-        {
+        if pieces.last().is_none_or(|p| p.offset < from && gather != Gather::Yes) {
             return Ok(false);
         }
         let mut start = end;
@@ -123,12 +117,7 @@ impl Stage<'_> {
     /// Leaves a tree to [`crate::Vos::collect`].
     pub(crate) fn drop_tree(&mut self, table: u8, number: u64) -> Result<(), StageError> {
         let vos = &mut *self.vos;
-        tree::insert(
-            &mut vos.pool,
-            &mut vos.root,
-            &garbage_key(table, number),
-            &[],
-        )?;
+        tree::insert(&mut vos.pool, &mut vos.root, &garbage_key(table, number), &[])?;
         vos.garbage = true;
         Ok(())
     }
@@ -140,21 +129,14 @@ impl Stage<'_> {
         };
         let mut out = Vec::new();
         list.iter().for_each(|p| p.encode(&mut out));
-        if out.len() > EXTENT_LIST_MAX {
-            self.list_to_tree(array)
-        } else {
-            Ok(())
-        }
+        if out.len() > EXTENT_LIST_MAX { self.list_to_tree(array) } else { Ok(()) }
     }
 
     pub(crate) fn list_to_tree(&mut self, array: &mut Array) -> Result<(), StageError> {
         let Extents::List(list) = std::mem::take(&mut array.extents) else {
             return Err(impossible(TABLE_EXTENT));
         };
-        array.extents = Extents::Tree {
-            number: self.vos.take_number(),
-            count: 0,
-        };
+        array.extents = Extents::Tree { number: self.vos.take_number(), count: 0 };
         self.replace(array, &[], list)
     }
 
@@ -188,10 +170,7 @@ impl Stage<'_> {
             extents @ Extents::Tree { .. } => {
                 let old = self.vos.pieces(&extents, 0, u64::MAX)?;
                 self.free_difference(&old, std::iter::empty());
-                let mut array = Array {
-                    extents,
-                    ..Array::default()
-                };
+                let mut array = Array { extents, ..Array::default() };
                 self.replace(&mut array, &old, Vec::new())
             }
         }
@@ -297,10 +276,7 @@ mod tests {
 
     #[test]
     fn ranges_subtract() {
-        assert_eq!(
-            subtract(&[(0, 10)], vec![(2, 3), (5, 6)]),
-            [(0, 2), (3, 5), (6, 10)]
-        );
+        assert_eq!(subtract(&[(0, 10)], vec![(2, 3), (5, 6)]), [(0, 2), (3, 5), (6, 10)]);
         assert_eq!(subtract(&[(0, 4), (8, 9)], vec![(0, 8)]), [(8, 9)]);
         assert_eq!(subtract(&[(0, 4)], vec![]), [(0, 4)]);
         assert_eq!(subtract(&[(1, 4)], vec![(0, 9)]), []);

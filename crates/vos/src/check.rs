@@ -141,8 +141,7 @@ impl Checker {
         match page.kind() {
             Some(PageKind::Leaf) => self.leaf(vos, id, page)?,
             Some(PageKind::Interior) => {
-                self.stack
-                    .extend((0..page.count()).rev().map(|i| page.child(i)));
+                self.stack.extend((0..page.count()).rev().map(|i| page.child(i)));
             }
             _ => return Err(ReadError::Damaged(crate::Damage::Page { page: id }).into()),
         }
@@ -159,22 +158,14 @@ impl Checker {
         for id in (vos.reserved_ids..vos.pool.id_limit()).map(PageId) {
             let (named, exists) = (self.seen.contains(&id), vos.pool.is_used(id));
             if named != exists {
-                return Err(CheckError::PageLost {
-                    page: id,
-                    named,
-                    exists,
-                });
+                return Err(CheckError::PageLost { page: id, named, exists });
             }
         }
         let (first, end) = vos.space.bounds();
         for block in first..end {
             let (named, allocated) = (self.blocks.contains_key(&block), vos.space.is_data(block));
             if named != allocated {
-                return Err(CheckError::BlockLost {
-                    block: BlockAddr(block),
-                    named,
-                    allocated,
-                });
+                return Err(CheckError::BlockLost { block: BlockAddr(block), named, allocated });
             }
         }
         let placed = (0..vos.pool.id_limit()).filter(|&id| vos.pool.location(PageId(id)).is_some());
@@ -186,29 +177,19 @@ impl Checker {
         if used != accounted {
             return Err(CheckError::Space { used, accounted });
         }
-        let used = self
-            .found
-            .iter()
-            .map(|n| (n, self.owners.get(n).copied().unwrap_or(0)));
+        let used = self.found.iter().map(|n| (n, self.owners.get(n).copied().unwrap_or(0)));
         for (&number, owners) in used.chain(self.owners.iter().map(|(n, &c)| (n, c))) {
             if owners != 1 {
                 return Err(CheckError::Owners { number, owners });
             }
         }
         for (cid, container) in &vos.containers {
-            let found = self
-                .objects
-                .get(&container.record.number)
-                .copied()
-                .unwrap_or(0);
+            let found = self.objects.get(&container.record.number).copied().unwrap_or(0);
             if found != container.record.objects {
                 return Err(CheckError::ObjectCount(*cid));
             }
         }
-        Ok(CheckSummary {
-            blocks: self.blocks.len() as u64,
-            ..self.summary
-        })
+        Ok(CheckSummary { blocks: self.blocks.len() as u64, ..self.summary })
     }
 
     fn leaf(&mut self, vos: &Vos, id: PageId, page: &Page) -> Result<(), CheckError> {
@@ -235,10 +216,7 @@ impl Checker {
 
     fn entry(&mut self, key: &[u8], value: Bytes) -> Result<(), CheckError> {
         let table = key.first().copied().unwrap_or(0);
-        let number = key
-            .get(1..9)
-            .and_then(|b| b.try_into().ok())
-            .map_or(0, u64::from_be_bytes);
+        let number = key.get(1..9).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes);
         match table {
             TABLE_CONTAINER => {
                 let record = crate::record::ContainerRecord::decode(value)?;
@@ -249,14 +227,8 @@ impl Checker {
                 self.found.insert(number);
                 *self.objects.entry(number).or_default() += 1;
                 let record = ObjectRecord::decode(value)?;
-                record
-                    .moved
-                    .iter()
-                    .for_each(|(_, number)| self.own(*number));
-                record
-                    .items
-                    .iter()
-                    .try_for_each(|item| self.value(&item.value))?;
+                record.moved.iter().for_each(|(_, number)| self.own(*number));
+                record.items.iter().try_for_each(|item| self.value(&item.value))?;
             }
             TABLE_AKEY => {
                 self.found.insert(number);
@@ -285,8 +257,7 @@ impl Checker {
             }
             Extents::List(list) => {
                 self.arrays += 1;
-                list.iter()
-                    .try_for_each(|piece| self.piece(piece, (0, self.arrays)))
+                list.iter().try_for_each(|piece| self.piece(piece, (0, self.arrays)))
             }
         }
     }
@@ -304,18 +275,11 @@ impl Checker {
                 .wrapping_add(i * crate::types::BLOCK_SIZE)
                 .wrapping_sub(u64::from(d.skip));
             let owner = (array.0, array.1, place);
-            if self
-                .blocks
-                .insert(d.addr + i, owner)
-                .is_some_and(|was| was != owner)
-            {
+            if self.blocks.insert(d.addr + i, owner).is_some_and(|was| was != owner) {
                 return Err(CheckError::BlockShared(BlockAddr(d.addr + i)));
             }
         }
-        self.extents.push(DeviceExtent {
-            offset: piece.offset,
-            ..DeviceExtent::from(d)
-        });
+        self.extents.push(DeviceExtent { offset: piece.offset, ..DeviceExtent::from(d) });
         Ok(())
     }
 

@@ -86,10 +86,7 @@ impl Root {
             self.written_upto,
             self.wal_written,
         ];
-        fields
-            .iter()
-            .chain(&self.directories)
-            .for_each(|&v| put_u64(&mut out, v));
+        fields.iter().chain(&self.directories).for_each(|&v| put_u64(&mut out, v));
         out.resize(ROOT_LEN - 4, 0);
         let crc = crc32c::crc32c(&out);
         put_u32(&mut out, crc);
@@ -110,11 +107,7 @@ impl Root {
                 return Err(Malformed);
             }
             let (number, seq) = (r.u64()?, r.u64()?);
-            let wal = WalStart {
-                generation: r.u64()?,
-                offset: r.u64()?,
-                batch: r.u64()?,
-            };
+            let wal = WalStart { generation: r.u64()?, offset: r.u64()?, batch: r.u64()? };
             let (tree, ids, next_number) = (r.u64()?, r.u64()?, r.u64()?);
             let blocks = (r.u64()?, r.u64()?);
             let (written_upto, wal_written) = (r.u64()?, r.u64()?);
@@ -148,11 +141,7 @@ pub(crate) struct MapLocations {
 impl MapLocations {
     /// Map and directory pages that have a place.
     pub(crate) fn placed(&self) -> usize {
-        self.maps
-            .iter()
-            .chain(&self.directories)
-            .filter(|&&place| place != 0)
-            .count()
+        self.maps.iter().chain(&self.directories).filter(|&&place| place != 0).count()
     }
 
     /// Map and directory pages for `ids` page ids.
@@ -228,33 +217,18 @@ impl Vos {
             directories: self.map.directories.clone(),
         };
         writes.sort_unstable_by_key(|w: &PageWrite| w.addr);
-        Ok(Checkpoint {
-            writes,
-            root,
-            frozen,
-            retired,
-        })
+        Ok(Checkpoint { writes, root, frozen, retired })
     }
 
     /// The root is durable: what only the one before it needed is free.
     pub fn finish_checkpoint(&mut self, checkpoint: Checkpoint) {
-        checkpoint
-            .frozen
-            .into_iter()
-            .for_each(|id| self.pool.written(id));
-        checkpoint
-            .retired
-            .into_iter()
-            .for_each(|addr| self.space.free_page(addr));
+        checkpoint.frozen.into_iter().for_each(|id| self.pool.written(id));
+        checkpoint.retired.into_iter().for_each(|addr| self.space.free_page(addr));
     }
 
     fn write_containers(&mut self) -> Result<(), StageError> {
-        let stale: Vec<(ContainerId, ContainerRecord)> = self
-            .containers
-            .iter()
-            .filter(|(_, c)| c.stale)
-            .map(|(k, c)| (*k, c.record))
-            .collect();
+        let stale: Vec<(ContainerId, ContainerRecord)> =
+            self.containers.iter().filter(|(_, c)| c.stale).map(|(k, c)| (*k, c.record)).collect();
         if stale.is_empty() {
             return Ok(());
         }
@@ -282,12 +256,7 @@ impl Vos {
         for &id in &ids {
             let addr = self.space.allocate_page().ok_or(StageError::NoSpace)?;
             if let Some(page) = self.pool.freeze(id, addr) {
-                writes.push(PageWrite {
-                    addr,
-                    id,
-                    number: self.map.number,
-                    page,
-                });
+                writes.push(PageWrite { addr, id, number: self.map.number, page });
             }
         }
         Ok(ids)
@@ -300,12 +269,7 @@ impl Vos {
             self.space.store_group(group, page.body_mut());
             self.pool.relocate(PageId(group), addr);
             let (id, number) = (PageId(group), self.map.number);
-            writes.push(PageWrite {
-                addr,
-                id,
-                number,
-                page: Rc::new(page),
-            });
+            writes.push(PageWrite { addr, id, number, page: Rc::new(page) });
         }
         Ok(())
     }
@@ -320,55 +284,35 @@ impl Vos {
         let maps: BTreeSet<usize> = remapped.iter().map(|id| (id.0 / fanout) as usize).collect();
         let directories: BTreeSet<usize> = maps.iter().map(|m| m / MAP_FANOUT).collect();
         let number = self.map.number;
-        let mut write =
-            |space: &mut Space, kind, index: usize, places: &[u64], old: &mut Vec<u64>| {
-                let addr = space.allocate_page().ok_or(StageError::NoSpace)?;
-                let mut page = Page::new(kind);
-                for (out, place) in page
-                    .body_mut()
-                    .as_chunks_mut::<8>()
-                    .0
-                    .iter_mut()
-                    .zip(places)
-                {
-                    *out = place.to_le_bytes();
-                }
-                writes.push(PageWrite {
-                    addr,
-                    id: PageId(index as u64),
-                    number,
-                    page: Rc::new(page),
-                });
-                old.resize(old.len().max(index + 1), 0);
-                match std::mem::replace(&mut old[index], addr.0) {
-                    0 => {}
-                    was => retired.push(BlockAddr(was)),
-                }
-                Ok::<(), StageError>(())
-            };
+        let mut write = |space: &mut Space,
+                         kind,
+                         index: usize,
+                         places: &[u64],
+                         old: &mut Vec<u64>| {
+            let addr = space.allocate_page().ok_or(StageError::NoSpace)?;
+            let mut page = Page::new(kind);
+            for (out, place) in page.body_mut().as_chunks_mut::<8>().0.iter_mut().zip(places) {
+                *out = place.to_le_bytes();
+            }
+            writes.push(PageWrite { addr, id: PageId(index as u64), number, page: Rc::new(page) });
+            old.resize(old.len().max(index + 1), 0);
+            match std::mem::replace(&mut old[index], addr.0) {
+                0 => {}
+                was => retired.push(BlockAddr(was)),
+            }
+            Ok::<(), StageError>(())
+        };
         for m in maps {
             let first = m as u64 * fanout;
             let last = (first + fanout).min(self.pool.id_limit());
             let place = |id| self.pool.location(PageId(id)).map_or(0, |a| a.0);
             let places: Vec<u64> = (first..last).map(place).collect();
-            write(
-                &mut self.space,
-                PageKind::Map,
-                m,
-                &places,
-                &mut self.map.maps,
-            )?;
+            write(&mut self.space, PageKind::Map, m, &places, &mut self.map.maps)?;
         }
         for d in directories {
             let end = self.map.maps.len().min((d + 1) * MAP_FANOUT);
             let places = self.map.maps[d * MAP_FANOUT..end].to_vec();
-            write(
-                &mut self.space,
-                PageKind::Directory,
-                d,
-                &places,
-                &mut self.map.directories,
-            )?;
+            write(&mut self.space, PageKind::Directory, d, &places, &mut self.map.directories)?;
         }
         match self.map.directories.len() <= DIRECTORIES_MAX {
             true => Ok(()),
@@ -422,21 +366,12 @@ impl Loader {
         vos.map.number = root.number;
         vos.map.directories = root.directories.clone();
         vos.space.set_written_upto(root.written_upto);
-        Ok(Loader {
-            root,
-            maps: Vec::new(),
-            locations: Vec::new(),
-            vos,
-        })
+        Ok(Loader { root, maps: Vec::new(), locations: Vec::new(), vos })
     }
 
     /// Places of the directory pages, to be read and given to [`Loader::directory`] in order.
     pub fn directories(&self) -> Vec<BlockAddr> {
-        self.root
-            .directories
-            .iter()
-            .map(|&a| BlockAddr(a))
-            .collect()
+        self.root.directories.iter().map(|&a| BlockAddr(a)).collect()
     }
 
     /// Takes in directory page `index`.
@@ -456,9 +391,7 @@ impl Loader {
     /// Takes in map page `index`; `None` for one without a page.
     pub fn map(&mut self, index: usize, bytes: Option<&[u8]>) -> Result<(), Damage> {
         match bytes {
-            Some(bytes) => self
-                .locations
-                .extend(decode_places(bytes, PageKind::Map, index)?),
+            Some(bytes) => self.locations.extend(decode_places(bytes, PageKind::Map, index)?),
             None => self.locations.resize(self.locations.len() + MAP_FANOUT, 0),
         }
         self.locations.truncate(self.root.ids as usize);
@@ -468,9 +401,7 @@ impl Loader {
     /// Call after the last map: places of the pages of the space map, 0 for groups without data.
     pub fn space(&mut self) -> Result<Vec<BlockAddr>, Damage> {
         if self.locations.len() as u64 != self.root.ids {
-            return Err(Damage::Page {
-                page: PageId(self.locations.len() as u64),
-            });
+            return Err(Damage::Page { page: PageId(self.locations.len() as u64) });
         }
         let vos = &mut self.vos;
         vos.pool.load_map(vos.reserved_ids, &self.locations);
@@ -478,9 +409,7 @@ impl Loader {
         let tables = vos.map.maps.iter().chain(&vos.map.directories);
         for (i, &place) in self.locations.iter().chain(tables).enumerate() {
             if place != 0 && !vos.space.mark_page(BlockAddr(place)) {
-                return Err(Damage::Page {
-                    page: PageId(i as u64),
-                });
+                return Err(Damage::Page { page: PageId(i as u64) });
             }
         }
         let groups = self.locations.iter().take(vos.reserved_ids as usize);
@@ -492,11 +421,7 @@ impl Loader {
         let id = PageId(index as u64);
         let page = Page::decode(bytes, id).filter(|p| p.kind() == Some(PageKind::Space));
         let sound = page.is_some_and(|p| self.vos.space.load_group(index as u64, p.body()));
-        if sound {
-            Ok(())
-        } else {
-            Err(Damage::Page { page: id })
-        }
+        if sound { Ok(()) } else { Err(Damage::Page { page: id }) }
     }
 
     /// The store as the checkpoint left it.
@@ -510,38 +435,17 @@ impl Vos {
     pub fn load_containers(&mut self) -> Result<(), ReadError> {
         let (mut found, mut garbage) = (Vec::new(), false);
         let (start, end) = ([TABLE_CONTAINER], [TABLE_CONTAINER + 1]);
-        tree::scan(
-            &self.pool,
-            self.root,
-            &start,
-            Some(&end),
-            &mut |key, cell| {
-                let id = key
-                    .get(1..)
-                    .and_then(|k| k.try_into().ok())
-                    .map(ContainerId);
-                let cid = id.ok_or_else(|| entry_damaged(TABLE_CONTAINER))?;
-                let record = ContainerRecord::decode(tree::load_value(&self.pool, cell)?)?;
-                found.push((
-                    cid,
-                    Container {
-                        record,
-                        stale: false,
-                    },
-                ));
-                Ok(std::ops::ControlFlow::Continue(()))
-            },
-        )?;
-        tree::scan(
-            &self.pool,
-            self.root,
-            &[TABLE_GARBAGE],
-            None,
-            &mut |_, _| {
-                garbage = true;
-                Ok(std::ops::ControlFlow::Break(()))
-            },
-        )?;
+        tree::scan(&self.pool, self.root, &start, Some(&end), &mut |key, cell| {
+            let id = key.get(1..).and_then(|k| k.try_into().ok()).map(ContainerId);
+            let cid = id.ok_or_else(|| entry_damaged(TABLE_CONTAINER))?;
+            let record = ContainerRecord::decode(tree::load_value(&self.pool, cell)?)?;
+            found.push((cid, Container { record, stale: false }));
+            Ok(std::ops::ControlFlow::Continue(()))
+        })?;
+        tree::scan(&self.pool, self.root, &[TABLE_GARBAGE], None, &mut |_, _| {
+            garbage = true;
+            Ok(std::ops::ControlFlow::Break(()))
+        })?;
         self.containers = found.into_iter().collect();
         self.garbage = garbage;
         Ok(())
@@ -552,13 +456,7 @@ fn decode_places(bytes: &[u8], kind: PageKind, index: usize) -> Result<Vec<u64>,
     let id = PageId(index as u64);
     let page = Page::decode(bytes, id).filter(|p| p.kind() == Some(kind));
     let page = page.ok_or(Damage::Page { page: id })?;
-    Ok(page
-        .body()
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .map(|c| u64::from_le_bytes(*c))
-        .collect())
+    Ok(page.body().as_chunks::<8>().0.iter().map(|c| u64::from_le_bytes(*c)).collect())
 }
 
 const _: () = assert!(GROUP_BLOCKS.is_multiple_of(64) && ROOT_LEN as u64 == BLOCK_SIZE);

@@ -89,9 +89,7 @@ impl Reader {
     /// A count of things that take at least `each` bytes.
     pub(crate) fn count(&mut self, each: usize) -> Result<usize, Malformed> {
         let n: usize = self.int()?;
-        if n.checked_mul(each.max(1))
-            .is_none_or(|total| total > self.remaining())
-        {
+        if n.checked_mul(each.max(1)).is_none_or(|total| total > self.remaining()) {
             return Err(Malformed);
         }
         Ok(n)

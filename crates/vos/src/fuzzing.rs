@@ -60,15 +60,7 @@ fn first() -> Tx {
     let mut tx = Tx::new(1);
     tx.create_container(CONTAINER);
     tx.update(CONTAINER, &object(), b"d", b"a", Bytes::from_static(b"v"));
-    tx.write(
-        CONTAINER,
-        &object(),
-        b"d",
-        b"w",
-        0,
-        vec![7; 9000].into(),
-        None,
-    );
+    tx.write(CONTAINER, &object(), b"d", b"w", 0, vec![7; 9000].into(), None);
     tx
 }
 

@@ -43,20 +43,11 @@ impl Vos {
     fn first_garbage(&self) -> Result<Option<(u8, u64)>, StageError> {
         let mut found = None;
         let end = [TABLE_GARBAGE + 1];
-        tree::scan(
-            &self.pool,
-            self.root,
-            &[TABLE_GARBAGE],
-            Some(&end),
-            &mut |key, _| {
-                let number = key
-                    .get(1..9)
-                    .and_then(|b| b.try_into().ok())
-                    .map(u64::from_be_bytes);
-                found = number.zip(key.get(9).copied());
-                Ok(ControlFlow::Break(()))
-            },
-        )?;
+        tree::scan(&self.pool, self.root, &[TABLE_GARBAGE], Some(&end), &mut |key, _| {
+            let number = key.get(1..9).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
+            found = number.zip(key.get(9).copied());
+            Ok(ControlFlow::Break(()))
+        })?;
         Ok(found.map(|(number, table)| (table, number)))
     }
 }
@@ -68,17 +59,12 @@ impl Stage<'_> {
             return Ok(());
         };
         let mut entries: Vec<(Bytes, Bytes)> = Vec::new();
-        self.vos
-            .scan_table(table, number, &[], None, &mut |key, cell| {
-                let value = tree::load_value(&self.vos.pool, cell)?;
-                entries.push((Bytes::copy_from_slice(key), value));
-                let full = entries.len() >= budget.max(1);
-                Ok(if full {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                })
-            })?;
+        self.vos.scan_table(table, number, &[], None, &mut |key, cell| {
+            let value = tree::load_value(&self.vos.pool, cell)?;
+            entries.push((Bytes::copy_from_slice(key), value));
+            let full = entries.len() >= budget.max(1);
+            Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
         let done = entries.len() < budget.max(1);
         match table {
             TABLE_OBJECT => entries
@@ -113,9 +99,7 @@ impl Stage<'_> {
             return Ok(());
         };
         let tree = Extents::Tree { number, count: 0 };
-        let kept = self
-            .vos
-            .pieces(&tree, end, end.saturating_add(BLOCK_SIZE))?;
+        let kept = self.vos.pieces(&tree, end, end.saturating_add(BLOCK_SIZE))?;
         self.free_difference(&pieces, kept.iter());
         Ok(())
     }

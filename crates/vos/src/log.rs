@@ -106,18 +106,8 @@ impl Record {
         if r.remaining() != 0 {
             return Err(BadRecord);
         }
-        let tx = Tx {
-            epoch,
-            objects,
-            ops,
-            reclaims: true,
-        };
-        Ok(Record {
-            seq,
-            placed,
-            tx,
-            decisions,
-        })
+        let tx = Tx { epoch, objects, ops, reclaims: true };
+        Ok(Record { seq, placed, tx, decisions })
     }
 }
 
@@ -128,11 +118,7 @@ fn decode_placed(r: &mut Reader) -> Result<Placed, Malformed> {
         return Err(Malformed);
     }
     let crcs = (0..blocks).map(|_| r.u32()).collect::<Result<_, _>>()?;
-    Ok(Placed {
-        addr: BlockAddr(addr),
-        len,
-        crcs,
-    })
+    Ok(Placed { addr: BlockAddr(addr), len, crcs })
 }
 
 fn record_len_hint(tx: &Tx) -> usize {
@@ -144,12 +130,7 @@ fn record_len_hint(tx: &Tx) -> usize {
             _ => 64,
         })
         .sum();
-    64 + tx
-        .objects
-        .iter()
-        .map(|(_, o)| o.0.len() + 20)
-        .sum::<usize>()
-        + inline
+    64 + tx.objects.iter().map(|(_, o)| o.0.len() + 20).sum::<usize>() + inline
 }
 
 fn head(out: &mut Vec<u8>, code: u8, object: u32) {
@@ -168,16 +149,9 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
             out.extend_from_slice(&cid.0);
         }
         TxOp::CreateObject { object } => head(out, 3, *object),
-        TxOp::Update {
-            object,
-            dkey,
-            akey,
-            value,
-        } => {
+        TxOp::Update { object, dkey, akey, value } => {
             head(out, 4, *object);
-            [dkey, akey, value]
-                .into_iter()
-                .for_each(|b| put_bytes(out, b));
+            [dkey, akey, value].into_iter().for_each(|b| put_bytes(out, b));
         }
         TxOp::Write { .. } | TxOp::Truncate { .. } | TxOp::PunchRange { .. } => {
             encode_array_op(out, op, decision);
@@ -187,12 +161,7 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
             put_bytes(out, dkey);
             put_bytes(out, akey);
         }
-        TxOp::PunchAkeys {
-            object,
-            dkey,
-            from,
-            to,
-        } => {
+        TxOp::PunchAkeys { object, dkey, from, to } => {
             head(out, if to.is_some() { 9 } else { 10 }, *object);
             put_bytes(out, dkey);
             put_bytes(out, from);
@@ -208,15 +177,7 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
 
 fn encode_array_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
     match op {
-        TxOp::Write {
-            object,
-            dkey,
-            akey,
-            offset,
-            len,
-            data,
-            ..
-        } => {
+        TxOp::Write { object, dkey, akey, offset, len, data, .. } => {
             head(out, 5, *object);
             out.push(u8::from(decision.device) | u8::from(decision.gathered) << 1);
             put_bytes(out, dkey);
@@ -227,24 +188,13 @@ fn encode_array_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
                 out.extend_from_slice(data);
             }
         }
-        TxOp::Truncate {
-            object,
-            dkey,
-            akey,
-            size,
-        } => {
+        TxOp::Truncate { object, dkey, akey, size } => {
             head(out, 6, *object);
             put_bytes(out, dkey);
             put_bytes(out, akey);
             put_varint(out, *size);
         }
-        TxOp::PunchRange {
-            object,
-            dkey,
-            akey,
-            offset,
-            len,
-        } => {
+        TxOp::PunchRange { object, dkey, akey, offset, len } => {
             head(out, 7, *object);
             put_bytes(out, dkey);
             put_bytes(out, akey);
@@ -269,19 +219,9 @@ fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malform
     }
     let op = match code {
         3 => TxOp::CreateObject { object },
-        4 => TxOp::Update {
-            object,
-            dkey: r.bytes()?,
-            akey: r.bytes()?,
-            value: r.bytes()?,
-        },
+        4 => TxOp::Update { object, dkey: r.bytes()?, akey: r.bytes()?, value: r.bytes()? },
         5 => return decode_write(r, object),
-        6 => TxOp::Truncate {
-            object,
-            dkey: r.bytes()?,
-            akey: r.bytes()?,
-            size: r.varint()?,
-        },
+        6 => TxOp::Truncate { object, dkey: r.bytes()?, akey: r.bytes()?, size: r.varint()? },
         7 => TxOp::PunchRange {
             object,
             dkey: r.bytes()?,
@@ -289,27 +229,10 @@ fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malform
             offset: r.varint()?,
             len: r.varint()?,
         },
-        8 => TxOp::PunchAkey {
-            object,
-            dkey: r.bytes()?,
-            akey: r.bytes()?,
-        },
-        9 => TxOp::PunchAkeys {
-            object,
-            dkey: r.bytes()?,
-            from: r.bytes()?,
-            to: Some(r.bytes()?),
-        },
-        10 => TxOp::PunchAkeys {
-            object,
-            dkey: r.bytes()?,
-            from: r.bytes()?,
-            to: None,
-        },
-        11 => TxOp::PunchDkey {
-            object,
-            dkey: r.bytes()?,
-        },
+        8 => TxOp::PunchAkey { object, dkey: r.bytes()?, akey: r.bytes()? },
+        9 => TxOp::PunchAkeys { object, dkey: r.bytes()?, from: r.bytes()?, to: Some(r.bytes()?) },
+        10 => TxOp::PunchAkeys { object, dkey: r.bytes()?, from: r.bytes()?, to: None },
+        11 => TxOp::PunchDkey { object, dkey: r.bytes()? },
         12 => TxOp::PunchObject { object },
         _ => return Err(Malformed),
     };
@@ -318,22 +241,11 @@ fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malform
 
 fn decode_write(r: &mut Reader, object: u32) -> Result<(TxOp, Decision), Malformed> {
     let flags = r.u8()?;
-    let decision = Decision {
-        device: flags & 1 != 0,
-        gathered: flags & 2 != 0,
-    };
+    let decision = Decision { device: flags & 1 != 0, gathered: flags & 2 != 0 };
     let (dkey, akey, offset, len) = (r.bytes()?, r.bytes()?, r.varint()?, r.varint()?);
     // Of bytes on the device only the length is known; staging does not look at them.
     let inline_len = if decision.device { 0 } else { len };
     let data = r.take(usize::try_from(inline_len).map_err(|_| Malformed)?)?;
-    let op = TxOp::Write {
-        object,
-        dkey,
-        akey,
-        offset,
-        len,
-        data,
-        crcs: None,
-    };
+    let op = TxOp::Write { object, dkey, akey, offset, len, data, crcs: None };
     Ok((op, decision))
 }

@@ -32,10 +32,7 @@ impl Stage<'_> {
         self.look_up(tx, object)?;
         let loaded = &mut self.loaded[object as usize];
         loaded.changed = true;
-        let record = loaded
-            .record
-            .get_or_insert_default()
-            .get_or_insert_default();
+        let record = loaded.record.get_or_insert_default().get_or_insert_default();
         record.epoch = self.epoch;
         Ok(record)
     }
@@ -75,10 +72,7 @@ impl Stage<'_> {
         for (_, number) in record.moved {
             self.drop_tree(TABLE_AKEY, number)?;
         }
-        record
-            .items
-            .into_iter()
-            .try_for_each(|item| self.drop_value(item.value))
+        record.items.into_iter().try_for_each(|item| self.drop_value(item.value))
     }
 
     pub(crate) fn set_item(
@@ -106,14 +100,7 @@ impl Stage<'_> {
                 record.items[i].value = value;
             }
             Err(i) => {
-                record.items.insert(
-                    i,
-                    Item {
-                        dkey: dkey.clone(),
-                        akey: akey.clone(),
-                        value,
-                    },
-                );
+                record.items.insert(i, Item { dkey: dkey.clone(), akey: akey.clone(), value });
             }
         }
         Ok(())
@@ -208,11 +195,10 @@ impl Stage<'_> {
         }
         let mut keys = Vec::new();
         let end = to.map(|to| &to[..]);
-        self.vos
-            .scan_table(TABLE_AKEY, number, from, end, &mut |akey, _| {
-                keys.push(Bytes::copy_from_slice(akey));
-                Ok(std::ops::ControlFlow::Continue(()))
-            })?;
+        self.vos.scan_table(TABLE_AKEY, number, from, end, &mut |akey, _| {
+            keys.push(Bytes::copy_from_slice(akey));
+            Ok(std::ops::ControlFlow::Continue(()))
+        })?;
         for akey in keys {
             if let Some(value) = self.remove_entry(number, &akey)? {
                 self.drop_value(value)?;
@@ -264,13 +250,10 @@ impl Stage<'_> {
             }
             let counts = &mut container.record;
             let before = (counts.objects, counts.bytes);
-            counts.objects = counts
-                .objects
-                .saturating_add_signed(i64::from(exists) - i64::from(loaded.existed));
-            counts.bytes = counts
-                .bytes
-                .saturating_add(bytes_after)
-                .saturating_sub(loaded.bytes_before);
+            counts.objects =
+                counts.objects.saturating_add_signed(i64::from(exists) - i64::from(loaded.existed));
+            counts.bytes =
+                counts.bytes.saturating_add(bytes_after).saturating_sub(loaded.bytes_before);
             if before != (counts.objects, counts.bytes) {
                 container.stale = true;
                 self.vos.set_container(*cid, Some(container));
@@ -297,11 +280,7 @@ impl Stage<'_> {
             let Some((_, dkey, count)) = sizes.into_iter().max_by_key(|s| s.0) else {
                 return Ok(encoded);
             };
-            let first = record
-                .items
-                .iter()
-                .position(|i| i.dkey == dkey)
-                .unwrap_or(0);
+            let first = record.items.iter().position(|i| i.dkey == dkey).unwrap_or(0);
             match &mut record.items[first].value {
                 ItemValue::Array(array)
                     if count == 1 && matches!(array.extents, Extents::List(_)) =>
@@ -327,12 +306,7 @@ impl Stage<'_> {
 
 impl Loaded {
     pub(crate) fn unknown() -> Loaded {
-        Loaded {
-            record: None,
-            existed: false,
-            changed: false,
-            bytes_before: 0,
-        }
+        Loaded { record: None, existed: false, changed: false, bytes_before: 0 }
     }
 }
 

@@ -66,10 +66,7 @@ impl CellValue<'_> {
         match *self {
             CellValue::Inline(_) => 0..0,
             CellValue::Overflow { len, first } => {
-                first.0
-                    ..first
-                        .0
-                        .saturating_add((len as usize).div_ceil(OVERFLOW_LEN) as u64)
+                first.0..first.0.saturating_add((len as usize).div_ceil(OVERFLOW_LEN) as u64)
             }
         }
     }
@@ -93,9 +90,7 @@ pub(crate) struct Page {
 
 impl Page {
     pub(crate) fn new(kind: PageKind) -> Page {
-        let mut page = Page {
-            buf: Box::new([0; PAGE_SIZE]),
-        };
+        let mut page = Page { buf: Box::new([0; PAGE_SIZE]) };
         page.put_u16(4, MAGIC);
         page.buf[6] = kind as u8;
         page.buf[7] = FORMAT;
@@ -265,8 +260,7 @@ impl Page {
         let n = self.count();
         let len = self.cell_len(self.slot(i));
         let start = HEADER_LEN + i * SLOT_LEN;
-        self.buf
-            .copy_within(start + SLOT_LEN..HEADER_LEN + n * SLOT_LEN, start);
+        self.buf.copy_within(start + SLOT_LEN..HEADER_LEN + n * SLOT_LEN, start);
         self.set_count(n - 1);
         self.put_u16(28, (self.live() - len) as u16);
     }
@@ -302,11 +296,7 @@ impl Page {
     }
 
     fn cell_header(&self) -> usize {
-        if self.is_leaf() {
-            LEAF_CELL_HEADER
-        } else {
-            INTERIOR_CELL_HEADER
-        }
+        if self.is_leaf() { LEAF_CELL_HEADER } else { INTERIOR_CELL_HEADER }
     }
 
     fn cell_len(&self, at: usize) -> usize {
@@ -331,8 +321,7 @@ impl Page {
         let at = self.u16(26) as usize - len;
         self.put_u16(26, at as u16);
         let start = HEADER_LEN + i * SLOT_LEN;
-        self.buf
-            .copy_within(start..HEADER_LEN + n * SLOT_LEN, start + SLOT_LEN);
+        self.buf.copy_within(start..HEADER_LEN + n * SLOT_LEN, start + SLOT_LEN);
         self.put_u16(start, at as u16);
         self.set_count(n + 1);
         self.put_u16(28, (self.live() + len) as u16);
@@ -435,11 +424,7 @@ pub(crate) fn fuzz(data: &[u8]) {
             let _ = page.child(i);
         }
     }
-    let mut other = Page::new(if page.is_leaf() {
-        PageKind::Leaf
-    } else {
-        PageKind::Interior
-    });
+    let mut other = Page::new(if page.is_leaf() { PageKind::Leaf } else { PageKind::Interior });
     page.move_tail(page.count() / 2, &mut other);
     if page.is_leaf() {
         page.insert_leaf(0, b"", CellValue::Inline(&[0; 2000]));

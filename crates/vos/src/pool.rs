@@ -28,12 +28,7 @@ struct Slot {
     remapped: bool,
 }
 
-const FREE_SLOT: Slot = Slot {
-    location: 0,
-    frame: NO_FRAME,
-    used: false,
-    remapped: false,
-};
+const FREE_SLOT: Slot = Slot { location: 0, frame: NO_FRAME, used: false, remapped: false };
 
 struct Frame {
     page: Rc<Page>,
@@ -46,15 +41,8 @@ struct Frame {
 }
 
 enum Undo {
-    Changed {
-        id: PageId,
-        page: Rc<Page>,
-        dirty: bool,
-    },
-    Allocated {
-        first: PageId,
-        count: u64,
-    },
+    Changed { id: PageId, page: Rc<Page>, dirty: bool },
+    Allocated { first: PageId, count: u64 },
 }
 
 /// See the module text.
@@ -81,10 +69,7 @@ impl Pool {
     /// A pool holding at most `capacity` pages, dirty ones apart. The first `reserved` ids belong to
     /// the space map, which lives elsewhere: only their locations are kept here.
     pub(crate) fn new(capacity: usize, reserved: u64) -> Pool {
-        let slot = Slot {
-            used: true,
-            ..FREE_SLOT
-        };
+        let slot = Slot { used: true, ..FREE_SLOT };
         Pool {
             slots: vec![slot; reserved as usize],
             frames: Vec::new(),
@@ -109,21 +94,12 @@ impl Pool {
         self.free_ids.clear();
         for (id, &location) in locations.iter().enumerate() {
             let used = location != 0 || (id as u64) < reserved;
-            self.slots.push(Slot {
-                location,
-                used,
-                ..FREE_SLOT
-            });
+            self.slots.push(Slot { location, used, ..FREE_SLOT });
             if !used {
                 add_range(&mut self.free_ids, id as u64, 1);
             }
         }
-        self.pages = self
-            .slots
-            .iter()
-            .skip(reserved as usize)
-            .filter(|s| s.used)
-            .count() as u64;
+        self.pages = self.slots.iter().skip(reserved as usize).filter(|s| s.used).count() as u64;
     }
 
     pub(crate) fn begin(&mut self) {
@@ -188,11 +164,7 @@ impl Pool {
         if frame.changed_in != tx {
             frame.changed_in = tx;
             let page = Rc::clone(&frame.page);
-            self.undo.push(Undo::Changed {
-                id,
-                page,
-                dirty: frame.dirty,
-            });
+            self.undo.push(Undo::Changed { id, page, dirty: frame.dirty });
             self.dirty += usize::from(!frame.dirty);
             frame.dirty = true;
         }
@@ -202,10 +174,7 @@ impl Pool {
     /// A new page in memory.
     pub(crate) fn allocate(&mut self, page: Page) -> PageId {
         let id = self.take_ids(1);
-        self.undo.push(Undo::Allocated {
-            first: id,
-            count: 1,
-        });
+        self.undo.push(Undo::Allocated { first: id, count: 1 });
         self.put_new(id, page);
         id
     }
@@ -283,12 +252,7 @@ impl Pool {
 
     /// Ids of the dirty pages, in order.
     pub(crate) fn dirty_ids(&self) -> Vec<PageId> {
-        let dirty = self
-            .frames
-            .iter()
-            .flatten()
-            .filter(|f| f.dirty)
-            .map(|f| f.id);
+        let dirty = self.frames.iter().flatten().filter(|f| f.dirty).map(|f| f.id);
         let mut ids: Vec<PageId> = dirty.collect();
         ids.sort_unstable();
         ids
@@ -397,14 +361,8 @@ impl Pool {
     fn put_frame(&mut self, id: PageId, page: Page, dirty: bool) {
         let changed_in = if dirty { self.tx } else { 0 };
         let referenced = Cell::new(true);
-        let frame = Frame {
-            page: Rc::new(page),
-            id,
-            dirty,
-            writing: false,
-            referenced,
-            changed_in,
-        };
+        let frame =
+            Frame { page: Rc::new(page), id, dirty, writing: false, referenced, changed_in };
         let index = match self.free_frames.pop() {
             Some(index) => {
                 self.frames[index as usize] = Some(frame);

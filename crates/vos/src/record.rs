@@ -114,12 +114,7 @@ impl Device {
     }
 
     pub(crate) fn crc_list(&self) -> Vec<u32> {
-        self.crcs
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|c| u32::from_le_bytes(*c))
-            .collect()
+        self.crcs.as_chunks::<4>().0.iter().map(|c| u32::from_le_bytes(*c)).collect()
     }
 }
 
@@ -144,11 +139,7 @@ impl Piece {
             Body::Device(d) => {
                 let first = (u64::from(d.skip) + start) / BLOCK_SIZE;
                 let last = (u64::from(d.skip) + end).div_ceil(BLOCK_SIZE);
-                let tail = if last == d.blocks() {
-                    d.tail
-                } else {
-                    BLOCK_SIZE as u16
-                };
+                let tail = if last == d.blocks() { d.tail } else { BLOCK_SIZE as u16 };
                 Body::Device(Device {
                     addr: d.addr + first,
                     skip: ((u64::from(d.skip) + start) % BLOCK_SIZE) as u16,
@@ -158,11 +149,7 @@ impl Piece {
                 })
             }
         };
-        Piece {
-            offset: from,
-            epoch: self.epoch,
-            body,
-        }
+        Piece { offset: from, epoch: self.epoch, body }
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
@@ -197,13 +184,7 @@ impl Piece {
             EXTENT_INLINE => Body::Inline(r.bytes()?),
             EXTENT_DEVICE => {
                 let (addr, skip, len, tail) = (r.varint()?, r.int()?, r.int()?, r.int()?);
-                let mut d = Device {
-                    addr,
-                    skip,
-                    len,
-                    tail,
-                    crcs: Bytes::new(),
-                };
+                let mut d = Device { addr, skip, len, tail, crcs: Bytes::new() };
                 let sound = u64::from(skip) < BLOCK_SIZE
                     && (1..=BLOCK_SIZE).contains(&u64::from(tail))
                     && d.blocks() <= EXTENT_BLOCKS_MAX + 1
@@ -216,11 +197,7 @@ impl Piece {
             }
             _ => return Err(Malformed),
         };
-        let piece = Piece {
-            offset,
-            epoch,
-            body,
-        };
+        let piece = Piece { offset, epoch, body };
         match piece.len() > 0 && offset.checked_add(piece.len()).is_some() {
             true => Ok(piece),
             false => Err(Malformed),
@@ -236,22 +213,14 @@ impl ItemValue {
                 put_u64(out, *epoch);
                 put_bytes(out, value);
             }
-            ItemValue::Array(Array {
-                epoch,
-                size,
-                extents: Extents::List(list),
-            }) => {
+            ItemValue::Array(Array { epoch, size, extents: Extents::List(list) }) => {
                 out.push(ITEM_ARRAY);
                 put_u64(out, *epoch);
                 put_varint(out, *size);
                 put_varint(out, list.len() as u64);
                 list.iter().for_each(|p| p.encode(out));
             }
-            ItemValue::Array(Array {
-                epoch,
-                size,
-                extents: Extents::Tree { number, count },
-            }) => {
+            ItemValue::Array(Array { epoch, size, extents: Extents::Tree { number, count } }) => {
                 out.push(ITEM_ARRAY_TREE);
                 put_u64(out, *epoch);
                 put_varint(out, *size);
@@ -265,10 +234,7 @@ impl ItemValue {
         let kind = r.u8()?;
         let epoch = r.u64()?;
         Ok(match kind {
-            ITEM_SINGLE => ItemValue::Single {
-                epoch,
-                value: r.bytes()?,
-            },
+            ITEM_SINGLE => ItemValue::Single { epoch, value: r.bytes()? },
             ITEM_ARRAY => {
                 let size = r.varint()?;
                 let count = r.count(11)?;
@@ -281,19 +247,11 @@ impl ItemValue {
                     }
                     list.push(piece);
                 }
-                ItemValue::Array(Array {
-                    epoch,
-                    size,
-                    extents: Extents::List(list),
-                })
+                ItemValue::Array(Array { epoch, size, extents: Extents::List(list) })
             }
             ITEM_ARRAY_TREE => {
                 let (size, number, count) = (r.varint()?, r.varint()?, r.varint()?);
-                ItemValue::Array(Array {
-                    epoch,
-                    size,
-                    extents: Extents::Tree { number, count },
-                })
+                ItemValue::Array(Array { epoch, size, extents: Extents::Tree { number, count } })
             }
             _ => return Err(Malformed),
         })
@@ -345,33 +303,22 @@ impl ObjectRecord {
         for _ in 0..count {
             let (dkey, akey) = (r.bytes()?, r.bytes()?);
             let value = ItemValue::decode(r)?;
-            if items
-                .last()
-                .is_some_and(|l| (&l.dkey, &l.akey) >= (&dkey, &akey))
-            {
+            if items.last().is_some_and(|l| (&l.dkey, &l.akey) >= (&dkey, &akey)) {
                 return Err(Malformed);
             }
             items.push(Item { dkey, akey, value });
         }
-        Ok(ObjectRecord {
-            epoch,
-            moved,
-            items,
-        })
+        Ok(ObjectRecord { epoch, moved, items })
     }
 
     /// Index of an item, or where it would be.
     pub(crate) fn find(&self, dkey: &[u8], akey: &[u8]) -> Result<usize, usize> {
-        self.items
-            .binary_search_by(|i| (&i.dkey[..], &i.akey[..]).cmp(&(dkey, akey)))
+        self.items.binary_search_by(|i| (&i.dkey[..], &i.akey[..]).cmp(&(dkey, akey)))
     }
 
     /// Tree number of a dkey that was moved out.
     pub(crate) fn moved_to(&self, dkey: &[u8]) -> Option<u64> {
-        self.moved
-            .iter()
-            .find(|(d, _)| d == dkey)
-            .map(|&(_, number)| number)
+        self.moved.iter().find(|(d, _)| d == dkey).map(|&(_, number)| number)
     }
 }
 
@@ -386,13 +333,8 @@ impl ContainerRecord {
 
     pub(crate) fn decode(value: Bytes) -> Result<ContainerRecord, ReadError> {
         let mut r = Reader::new(value);
-        let mut parse = || {
-            Ok(ContainerRecord {
-                number: r.u64()?,
-                objects: r.u64()?,
-                bytes: r.u64()?,
-            })
-        };
+        let mut parse =
+            || Ok(ContainerRecord { number: r.u64()?, objects: r.u64()?, bytes: r.u64()? });
         parse().map_err(|_: Malformed| entry_damaged(TABLE_CONTAINER))
     }
 }
@@ -434,9 +376,7 @@ pub(crate) fn extent_key(number: u64, offset: u64) -> [u8; 17] {
 /// Offset in the key of an extent entry.
 pub(crate) fn extent_offset(key: &[u8]) -> Result<u64, ReadError> {
     let bytes = key.get(9..17).and_then(|b| b.try_into().ok());
-    bytes
-        .map(u64::from_be_bytes)
-        .ok_or_else(|| entry_damaged(TABLE_EXTENT))
+    bytes.map(u64::from_be_bytes).ok_or_else(|| entry_damaged(TABLE_EXTENT))
 }
 
 /// Key of a garbage entry: a dropped container, akey or extent tree.

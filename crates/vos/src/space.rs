@@ -74,13 +74,7 @@ impl Space {
             end,
             used: vec![0; words as usize],
             data: vec![0; words as usize],
-            chunks: vec![
-                Chunk {
-                    used: 0,
-                    kind: Kind::Data
-                };
-                chunk_count as usize
-            ],
+            chunks: vec![Chunk { used: 0, kind: Kind::Data }; chunk_count as usize],
             partial_free: 0,
             free_chunks: chunk_count,
             page_slots: 0,
@@ -123,9 +117,7 @@ impl Space {
     /// Blocks in use for whatever reason.
     pub(crate) fn used_blocks(&self) -> u64 {
         let set: u64 = self.used.iter().map(|w| u64::from(w.count_ones())).sum();
-        let outside: u64 = (0..self.chunks.len())
-            .map(|c| u64::from(self.outside(c)))
-            .sum();
+        let outside: u64 = (0..self.chunks.len()).map(|c| u64::from(self.outside(c))).sum();
         set - outside
     }
 
@@ -326,11 +318,8 @@ impl Space {
     /// Writes the body of one page of the space map.
     pub(crate) fn store_group(&self, group: u64, body: &mut [u8]) {
         let first = group as usize * GROUP_WORDS;
-        for (out, word) in body
-            .as_chunks_mut::<8>()
-            .0
-            .iter_mut()
-            .zip(&self.data[first..][..GROUP_WORDS])
+        for (out, word) in
+            body.as_chunks_mut::<8>().0.iter_mut().zip(&self.data[first..][..GROUP_WORDS])
         {
             *out = word.to_le_bytes();
         }
@@ -347,9 +336,7 @@ impl Space {
 
     /// Whether data occupies the block.
     pub(crate) fn is_data(&self, block: u64) -> bool {
-        self.data
-            .get((block / 64) as usize)
-            .is_some_and(|w| w >> (block % 64) & 1 == 1)
+        self.data.get((block / 64) as usize).is_some_and(|w| w >> (block % 64) & 1 == 1)
     }
 
     /// A free run of up to `want` blocks within one chunk that begins below `upto`.
@@ -359,11 +346,7 @@ impl Space {
         if n == 0 {
             return None;
         }
-        let cursor = if self.data_cursor < upto {
-            self.data_cursor
-        } else {
-            self.first
-        };
+        let cursor = if self.data_cursor < upto { self.data_cursor } else { self.first };
         let start = (cursor / CHUNK_BLOCKS) as usize;
         let (mut best, mut seen): (Option<Run2>, usize) = (None, 0);
         // The cursor's chunk comes twice: first what is behind the cursor, last what is before it.
@@ -569,9 +552,7 @@ mod tests {
         let (mut runs, mut pages): (Vec<Run>, Vec<BlockAddr>) = (Vec::new(), Vec::new());
         let mut seed = 7u64;
         for _ in 0..20_000 {
-            seed = seed
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let pick = (seed >> 33) as usize;
             match pick % 5 {
                 0 | 1 => {
@@ -605,10 +586,7 @@ mod tests {
         let freed = space.commit();
         space.release(&freed);
         pages.drain(..).for_each(|p| space.free_page(p));
-        assert_eq!(
-            (space.available(0), space.page_slots()),
-            (total, total_slots)
-        );
+        assert_eq!((space.available(0), space.page_slots()), (total, total_slots));
         assert_eq!(space.aging_blocks(), 0);
     }
 }

@@ -65,12 +65,7 @@ impl Vos {
         let mut stage = Stage::begin(self, tx, Placer::Fresh);
         match stage.run(tx, None) {
             Ok(()) => {
-                let Stage {
-                    placed,
-                    decisions,
-                    writes,
-                    ..
-                } = stage;
+                let Stage { placed, decisions, writes, .. } = stage;
                 let freed = self.commit();
                 let record = log::encode(self.seq, tx, &decisions, &placed);
                 let mut containers: Vec<ContainerId> = tx.objects.iter().map(|o| o.0).collect();
@@ -81,13 +76,7 @@ impl Vos {
                 }
                 containers.sort_unstable();
                 containers.dedup();
-                Ok(Staged {
-                    seq: self.seq,
-                    record,
-                    writes,
-                    freed,
-                    containers,
-                })
+                Ok(Staged { seq: self.seq, record, writes, freed, containers })
             }
             Err(e) => {
                 self.rollback();
@@ -179,11 +168,7 @@ impl Vos {
             })
             .sum();
         let pages = bytes / 4096 + tx.ops.len() as u64 + 8;
-        let headroom = if tx.reclaims && bytes < 1 << 18 {
-            0
-        } else {
-            self.headroom()
-        };
+        let headroom = if tx.reclaims && bytes < 1 << 18 { 0 } else { self.headroom() };
         match self.space.page_slots() >= self.pages_needed() + pages + headroom {
             true => Ok(()),
             false => Err(StageError::NoSpace),
@@ -290,32 +275,19 @@ impl<'a> Stage<'a> {
             TxOp::CreateObject { object } => {
                 self.record(tx, *object)?;
             }
-            TxOp::Update {
-                object,
-                dkey,
-                akey,
-                value,
-            } => {
+            TxOp::Update { object, dkey, akey, value } => {
                 check_keys(dkey, akey)?;
                 if value.len() > VALUE_LEN_MAX {
                     return Err(StageError::TooLarge);
                 }
-                let value = ItemValue::Single {
-                    epoch: self.epoch,
-                    value: value.clone(),
-                };
+                let value = ItemValue::Single { epoch: self.epoch, value: value.clone() };
                 self.set_item(tx, *object, dkey, akey, value)?;
             }
             TxOp::Write { .. } | TxOp::Truncate { .. } | TxOp::PunchRange { .. } => {
                 return self.apply_to_array(tx, op, recorded);
             }
             TxOp::PunchAkey { object, dkey, akey } => self.punch_akey(tx, *object, dkey, akey)?,
-            TxOp::PunchAkeys {
-                object,
-                dkey,
-                from,
-                to,
-            } => {
+            TxOp::PunchAkeys { object, dkey, from, to } => {
                 self.punch_akeys(tx, *object, dkey, from, to.as_ref())?;
             }
             TxOp::PunchDkey { object, dkey } => {
@@ -333,15 +305,7 @@ impl<'a> Stage<'a> {
         recorded: Option<Decision>,
     ) -> Result<Decision, StageError> {
         match op {
-            TxOp::Write {
-                object,
-                dkey,
-                akey,
-                offset,
-                len,
-                data,
-                crcs,
-            } => {
+            TxOp::Write { object, dkey, akey, offset, len, data, crcs } => {
                 check_keys(dkey, akey)?;
                 let end = offset.checked_add(*len).filter(|&e| e <= ARRAY_SIZE_MAX);
                 let end = end.ok_or(StageError::TooLarge)?;
@@ -367,12 +331,7 @@ impl<'a> Stage<'a> {
                 self.put_array(tx, *object, dkey, akey, array)?;
                 return Ok(Decision { device, gathered });
             }
-            TxOp::Truncate {
-                object,
-                dkey,
-                akey,
-                size,
-            } => {
+            TxOp::Truncate { object, dkey, akey, size } => {
                 check_keys(dkey, akey)?;
                 if *size > ARRAY_SIZE_MAX {
                     return Err(StageError::TooLarge);
@@ -384,13 +343,7 @@ impl<'a> Stage<'a> {
                 array.size = *size;
                 self.put_array(tx, *object, dkey, akey, array)?;
             }
-            TxOp::PunchRange {
-                object,
-                dkey,
-                akey,
-                offset,
-                len,
-            } => {
+            TxOp::PunchRange { object, dkey, akey, offset, len } => {
                 check_keys(dkey, akey)?;
                 let mut array = self.take_array(tx, *object, dkey, akey)?;
                 self.cut(&mut array, *offset, offset.saturating_add(*len), Vec::new())?;
@@ -405,20 +358,12 @@ impl<'a> Stage<'a> {
         if self.vos.containers.contains_key(&cid) {
             return Err(StageError::ContainerExists(cid));
         }
-        let record = crate::record::ContainerRecord {
-            number: self.vos.take_number(),
-            ..Default::default()
-        };
+        let record =
+            crate::record::ContainerRecord { number: self.vos.take_number(), ..Default::default() };
         let key = crate::record::container_key(cid);
         let vos = &mut *self.vos;
         tree::insert(&mut vos.pool, &mut vos.root, &key, &record.encode())?;
-        vos.set_container(
-            cid,
-            Some(Container {
-                record,
-                stale: false,
-            }),
-        );
+        vos.set_container(cid, Some(Container { record, stale: false }));
         Ok(())
     }
 
@@ -472,11 +417,7 @@ impl<'a> Stage<'a> {
                     tail: ((len - 1) % BLOCK_SIZE + 1) as u16,
                     crcs: pack_crcs(crcs),
                 };
-                pieces.push(Piece {
-                    offset: at,
-                    epoch: self.epoch,
-                    body: Body::Device(device),
-                });
+                pieces.push(Piece { offset: at, epoch: self.epoch, body: Body::Device(device) });
                 at += len;
             }
         }
@@ -490,16 +431,8 @@ impl<'a> Stage<'a> {
         crcs: Option<&[u32]>,
     ) -> Result<(), StageError> {
         let blocks = len.div_ceil(BLOCK_SIZE);
-        let reserve = if self.reclaims {
-            0
-        } else {
-            self.vos.data_reserve()
-        };
-        let runs = self
-            .vos
-            .space
-            .allocate(blocks, reserve)
-            .ok_or(StageError::NoSpace)?;
+        let reserve = if self.reclaims { 0 } else { self.vos.data_reserve() };
+        let runs = self.vos.space.allocate(blocks, reserve).ok_or(StageError::NoSpace)?;
         let given = crcs.filter(|c| c.len() as u64 == blocks);
         let mut at = 0;
         for (addr, count) in runs {
@@ -508,10 +441,7 @@ impl<'a> Stage<'a> {
             let first = at / BLOCK_SIZE;
             let crcs = match given {
                 Some(crcs) => crcs[first as usize..(first + count) as usize].to_vec(),
-                None => piece
-                    .chunks(BLOCK_SIZE as usize)
-                    .map(crc32c::crc32c)
-                    .collect(),
+                None => piece.chunks(BLOCK_SIZE as usize).map(crc32c::crc32c).collect(),
             };
             debug_assert!(
                 crcs.iter()
@@ -519,11 +449,7 @@ impl<'a> Stage<'a> {
                     .all(|(c, p)| *c == crc32c::crc32c(p)),
                 "the caller's checksums are those of the data"
             );
-            self.placed.push(Placed {
-                addr,
-                len: piece.len() as u32,
-                crcs,
-            });
+            self.placed.push(Placed { addr, len: piece.len() as u32, crcs });
             self.writes.push(DataWrite { addr, data: piece });
             at = end;
         }

@@ -72,10 +72,7 @@ pub(crate) fn insert(
     let cell = if inline {
         CellValue::Inline(value)
     } else {
-        CellValue::Overflow {
-            len: value.len() as u32,
-            first: pool.allocate_overflow(value),
-        }
+        CellValue::Overflow { len: value.len() as u32, first: pool.allocate_overflow(value) }
     };
     if pool.get_mut(leaf_id)?.insert_leaf(at, key, cell) {
         return Ok(());
@@ -254,11 +251,7 @@ fn split_leaf(
     let leaf = pool.get_mut(leaf_id)?;
     // Ascending inserts leave full pages behind.
     let append = at == leaf.count();
-    let cut = if append {
-        at
-    } else {
-        split_point(leaf, at, leaf_cell_len(key.len(), cell))
-    };
+    let cut = if append { at } else { split_point(leaf, at, leaf_cell_len(key.len(), cell)) };
     let mut ok = leaf.move_tail(cut, &mut right);
     ok &= if !append && goes_left(at, cut, leaf, &right) {
         leaf.insert_leaf(at, key, cell)
@@ -284,11 +277,7 @@ fn split_point(page: &Page, at: usize, new_len: usize) -> usize {
         if left > total / 2 {
             // The entry crossing the middle goes to the side where it balances better.
             let over = left - total / 2;
-            let cut = if over * 2 > page.entry_len(i) {
-                i
-            } else {
-                i + 1
-            };
+            let cut = if over * 2 > page.entry_len(i) { i } else { i + 1 };
             return cut.clamp(1, page.count() - 1);
         }
     }
@@ -399,10 +388,7 @@ fn remove_child(pool: &mut Pool, parent: PageId, i: usize) -> Result<(), ReadErr
 fn merge(pool: &mut Pool, parent: PageId, i: usize) -> Result<bool, ReadError> {
     let page = pool.get(parent)?;
     let pairs = [(i, i + 1), (i.wrapping_sub(1), i)];
-    for (l, r) in pairs
-        .into_iter()
-        .filter(|&(l, r)| l < r && r < page.count())
-    {
+    for (l, r) in pairs.into_iter().filter(|&(l, r)| l < r && r < page.count()) {
         let (left_id, right_id) = (page.child(l), page.child(r));
         if !pool.is_resident(left_id) || !pool.is_resident(right_id) {
             continue;
@@ -470,11 +456,7 @@ mod tests {
     /// The same number always gives a key of the same length.
     fn key(k: u16) -> Vec<u8> {
         let mut out = k.to_be_bytes().to_vec();
-        let pad = if k.is_multiple_of(17) {
-            2400
-        } else {
-            usize::from(k) % 60
-        };
+        let pad = if k.is_multiple_of(17) { 2400 } else { usize::from(k) % 60 };
         out.resize(2 + pad, k as u8);
         out
     }

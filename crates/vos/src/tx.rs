@@ -77,12 +77,7 @@ pub(crate) enum TxOp {
 impl Tx {
     /// An empty transaction at `epoch`.
     pub fn new(epoch: u64) -> Tx {
-        Tx {
-            epoch,
-            objects: Vec::new(),
-            ops: Vec::new(),
-            reclaims: false,
-        }
+        Tx { epoch, objects: Vec::new(), ops: Vec::new(), reclaims: false }
     }
 
     /// Whether there is nothing to do.
@@ -93,12 +88,8 @@ impl Tx {
     /// No WAL record of the transaction is longer, whatever goes inline.
     pub fn log_bytes_max(&self, inline_threshold: u32) -> usize {
         let op_bytes = |op: &TxOp| match op {
-            TxOp::Update {
-                dkey, akey, value, ..
-            } => dkey.len() + akey.len() + value.len(),
-            TxOp::Write {
-                dkey, akey, len, ..
-            } => {
+            TxOp::Update { dkey, akey, value, .. } => dkey.len() + akey.len() + value.len(),
+            TxOp::Write { dkey, akey, len, .. } => {
                 let inline = *len < u64::from(inline_threshold);
                 let body = if inline { *len } else { len / 1000 + 32 };
                 // An inline write may gather the pieces before it: their checksums count too.
@@ -154,12 +145,7 @@ impl Tx {
     ) {
         let object = self.object(cid, oid);
         let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
-        self.ops.push(TxOp::Update {
-            object,
-            dkey,
-            akey,
-            value,
-        });
+        self.ops.push(TxOp::Update { object, dkey, akey, value });
     }
 
     /// Writes bytes of an array, growing it when they end past its size. `crcs` are the CRC32C of
@@ -177,15 +163,7 @@ impl Tx {
         let object = self.object(cid, oid);
         let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
         let len = data.len() as u64;
-        self.ops.push(TxOp::Write {
-            object,
-            dkey,
-            akey,
-            offset,
-            len,
-            data,
-            crcs,
-        });
+        self.ops.push(TxOp::Write { object, dkey, akey, offset, len, data, crcs });
     }
 
     /// Sets the size of an array: what is beyond it is gone, what is new reads as zeros.
@@ -199,12 +177,7 @@ impl Tx {
     ) {
         let object = self.object(cid, oid);
         let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
-        self.ops.push(TxOp::Truncate {
-            object,
-            dkey,
-            akey,
-            size,
-        });
+        self.ops.push(TxOp::Truncate { object, dkey, akey, size });
     }
 
     /// Makes a hole in an array; its size stays.
@@ -219,13 +192,7 @@ impl Tx {
     ) {
         let object = self.object(cid, oid);
         let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
-        self.ops.push(TxOp::PunchRange {
-            object,
-            dkey,
-            akey,
-            offset,
-            len,
-        });
+        self.ops.push(TxOp::PunchRange { object, dkey, akey, offset, len });
     }
 
     /// Removes one akey, single value or array.
@@ -247,21 +214,13 @@ impl Tx {
         let object = self.object(cid, oid);
         let (dkey, from) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(from));
         let to = to.map(Bytes::copy_from_slice);
-        self.ops.push(TxOp::PunchAkeys {
-            object,
-            dkey,
-            from,
-            to,
-        });
+        self.ops.push(TxOp::PunchAkeys { object, dkey, from, to });
     }
 
     /// Removes everything under a dkey at once.
     pub fn punch_dkey(&mut self, cid: ContainerId, oid: &ObjectKey, dkey: &[u8]) {
         let object = self.object(cid, oid);
-        self.ops.push(TxOp::PunchDkey {
-            object,
-            dkey: Bytes::copy_from_slice(dkey),
-        });
+        self.ops.push(TxOp::PunchDkey { object, dkey: Bytes::copy_from_slice(dkey) });
     }
 
     /// Removes the object at once; nothing happens when it does not exist.
@@ -273,10 +232,7 @@ impl Tx {
 
     /// Index of the object among those named so far.
     fn object(&mut self, cid: ContainerId, oid: &ObjectKey) -> u32 {
-        let known = self
-            .objects
-            .iter()
-            .rposition(|(c, o)| *c == cid && o == oid);
+        let known = self.objects.iter().rposition(|(c, o)| *c == cid && o == oid);
         let index = known.unwrap_or_else(|| {
             self.objects.push((cid, oid.clone()));
             self.objects.len() - 1

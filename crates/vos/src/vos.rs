@@ -36,10 +36,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Config {
-        Config {
-            pool_bytes: 64 << 20,
-            inline_threshold: INLINE_THRESHOLD,
-        }
+        Config { pool_bytes: 64 << 20, inline_threshold: INLINE_THRESHOLD }
     }
 }
 
@@ -113,10 +110,7 @@ impl Vos {
     /// Counters of a container.
     pub fn container_stats(&self, cid: ContainerId) -> Option<ContainerStats> {
         let record = self.containers.get(&cid)?.record;
-        Some(ContainerStats {
-            objects: record.objects,
-            bytes: record.bytes,
-        })
+        Some(ContainerStats { objects: record.objects, bytes: record.bytes })
     }
 
     /// Whether the object exists.
@@ -178,29 +172,19 @@ impl Vos {
         for piece in pieces {
             let (from, to) = (piece.offset.max(offset), piece.end().min(end));
             if from > at {
-                out.push(Extent::Hole {
-                    offset: at,
-                    len: from - at,
-                });
+                out.push(Extent::Hole { offset: at, len: from - at });
             }
             let cut = piece.slice(from, to);
             out.push(match &cut.body {
-                Body::Inline(data) => Extent::Inline {
-                    offset: from,
-                    data: data.clone(),
-                },
-                Body::Device(d) => Extent::Device(DeviceExtent {
-                    offset: from,
-                    ..DeviceExtent::from(d)
-                }),
+                Body::Inline(data) => Extent::Inline { offset: from, data: data.clone() },
+                Body::Device(d) => {
+                    Extent::Device(DeviceExtent { offset: from, ..DeviceExtent::from(d) })
+                }
             });
             at = to;
         }
         if at < end {
-            out.push(Extent::Hole {
-                offset: at,
-                len: end - at,
-            });
+            out.push(Extent::Hole { offset: at, len: end - at });
         }
         Ok(out)
     }
@@ -227,10 +211,7 @@ impl Vos {
             ItemValue::Array(_) => Bytes::new(),
         };
         let Some(number) = record.moved_to(dkey) else {
-            let found = record
-                .items
-                .into_iter()
-                .filter(|i| i.dkey == dkey && after(&i.akey));
+            let found = record.items.into_iter().filter(|i| i.dkey == dkey && after(&i.akey));
             return Ok(found.take(max).map(|i| (i.akey, value(i.value))).collect());
         };
         let start = match from {
@@ -244,11 +225,7 @@ impl Vos {
                     let entry = ItemValue::decode_entry(tree::load_value(&self.pool, cell)?)?;
                     out.push((Bytes::copy_from_slice(akey), value(entry)));
                 }
-                Ok(if out.len() < max {
-                    ControlFlow::Continue(())
-                } else {
-                    ControlFlow::Break(())
-                })
+                Ok(if out.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
             })?;
         }
         Ok(out)
@@ -272,22 +249,12 @@ impl Vos {
         };
         let mut out = Vec::new();
         if max > 0 {
-            self.scan_table(
-                TABLE_OBJECT,
-                container.record.number,
-                start,
-                to,
-                &mut |oid, _| {
-                    if skip != Some(oid) {
-                        out.push(ObjectKey::copy_from(oid));
-                    }
-                    Ok(if out.len() < max {
-                        ControlFlow::Continue(())
-                    } else {
-                        ControlFlow::Break(())
-                    })
-                },
-            )?;
+            self.scan_table(TABLE_OBJECT, container.record.number, start, to, &mut |oid, _| {
+                if skip != Some(oid) {
+                    out.push(ObjectKey::copy_from(oid));
+                }
+                Ok(if out.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            })?;
         }
         Ok(out)
     }
@@ -313,11 +280,7 @@ impl Vos {
 
     /// Where a missing page is to be read; `None` if it is in memory or gone by now.
     pub fn location(&self, id: PageId) -> Option<BlockAddr> {
-        if self.pool.is_resident(id) {
-            None
-        } else {
-            self.pool.location(id)
-        }
+        if self.pool.is_resident(id) { None } else { self.pool.location(id) }
     }
 
     /// Hands in the [`PAGE_SIZE`] bytes read for a page at `location`.
@@ -396,9 +359,7 @@ impl Vos {
             return Ok(None);
         };
         let key = table_key(TABLE_OBJECT, container.record.number, &oid.0);
-        tree::get(&self.pool, self.root, &key)?
-            .map(ObjectRecord::decode)
-            .transpose()
+        tree::get(&self.pool, self.root, &key)?.map(ObjectRecord::decode).transpose()
     }
 
     /// The pieces of an array that overlap `[from, to)`, whole and in order.
@@ -430,16 +391,10 @@ impl Vos {
             return Ok(out);
         }
         let (start, end) = (extent_key(number, from + 1), extent_key(number, to));
-        tree::scan(
-            &self.pool,
-            self.root,
-            &start,
-            Some(&end),
-            &mut |key, cell| {
-                out.push(decode(key, tree::load_value(&self.pool, cell)?)?);
-                Ok(ControlFlow::Continue(()))
-            },
-        )?;
+        tree::scan(&self.pool, self.root, &start, Some(&end), &mut |key, cell| {
+            out.push(decode(key, tree::load_value(&self.pool, cell)?)?);
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(out)
     }
 
@@ -457,13 +412,7 @@ impl Vos {
             Some(to) => table_key(table, number, to),
             None => table_key(table, number + 1, &[]),
         };
-        tree::scan(
-            &self.pool,
-            self.root,
-            &start,
-            Some(&end),
-            &mut |key, cell| f(&key[9..], cell),
-        )
+        tree::scan(&self.pool, self.root, &start, Some(&end), &mut |key, cell| f(&key[9..], cell))
     }
 
     /// Pages that the next checkpoint has to place.
@@ -482,9 +431,7 @@ impl Vos {
     /// Free chunks that data must leave to pages.
     pub(crate) fn data_reserve(&self) -> u64 {
         let wanted = self.pages_needed() + self.headroom();
-        wanted
-            .saturating_sub(self.space.open_page_slots())
-            .div_ceil(128)
+        wanted.saturating_sub(self.space.open_page_slots()).div_ceil(128)
     }
 
     fn item(
@@ -502,10 +449,7 @@ impl Vos {
             let value = tree::get(&self.pool, self.root, &key)?;
             return value.map(ItemValue::decode_entry).transpose();
         }
-        Ok(record
-            .find(dkey, akey)
-            .ok()
-            .map(|i| record.items.swap_remove(i).value))
+        Ok(record.find(dkey, akey).ok().map(|i| record.items.swap_remove(i).value))
     }
 }
 

@@ -25,17 +25,13 @@ use syn::{Data, DeriveInput, Expr, Fields, Member, Type, parse_macro_input, span
 #[proc_macro_derive(Denc, attributes(denc))]
 pub fn derive_denc(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    denc(&input)
-        .unwrap_or_else(syn::Error::into_compile_error)
-        .into()
+    denc(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
 #[proc_macro_derive(Message, attributes(message))]
 pub fn derive_message(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    message(&input)
-        .unwrap_or_else(syn::Error::into_compile_error)
-        .into()
+    message(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
 /// Keys given on the struct itself.
@@ -84,21 +80,14 @@ fn struct_args(input: &DeriveInput, attr_name: &str) -> syn::Result<StructArgs> 
 
 fn fields_of(input: &DeriveInput, attr_name: &str) -> syn::Result<Vec<Field>> {
     let Data::Struct(data) = &input.data else {
-        return Err(syn::Error::new(
-            input.span(),
-            "only structs have a field order",
-        ));
+        return Err(syn::Error::new(input.span(), "only structs have a field order"));
     };
     let fields = match &data.fields {
         Fields::Named(named) => named.named.iter().collect::<Vec<_>>(),
         Fields::Unnamed(unnamed) => unnamed.unnamed.iter().collect(),
         Fields::Unit => Vec::new(),
     };
-    fields
-        .into_iter()
-        .enumerate()
-        .map(|(i, f)| field_of(i, f, attr_name))
-        .collect()
+    fields.into_iter().enumerate().map(|(i, f)| field_of(i, f, attr_name)).collect()
 }
 
 fn field_of(index: usize, field: &syn::Field, attr_name: &str) -> syn::Result<Field> {
@@ -116,16 +105,8 @@ fn field_of(index: usize, field: &syn::Field, attr_name: &str) -> syn::Result<Fi
             Ok(())
         })?;
     }
-    let member = field
-        .ident
-        .clone()
-        .map_or_else(|| Member::from(index), Member::from);
-    Ok(Field {
-        member,
-        ty: field.ty.clone(),
-        since,
-        place,
-    })
+    let member = field.ident.clone().map_or_else(|| Member::from(index), Member::from);
+    Ok(Field { member, ty: field.ty.clone(), since, place })
 }
 
 fn denc(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
@@ -158,10 +139,7 @@ fn denc(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         )
     } else {
         if let Some(bad) = fields.iter().find_map(|f| f.since.as_ref()) {
-            return Err(syn::Error::new(
-                bad.span(),
-                "`since` needs `version` on the struct",
-            ));
+            return Err(syn::Error::new(bad.span(), "`since` needs `version` on the struct"));
         }
         let sizes = fields.iter().map(|f| &f.ty);
         (
@@ -194,36 +172,15 @@ fn message(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     let fields = fields_of(input, "message")?;
     let (name, label) = (&input.ident, input.ident.to_string());
     let (Some(ty), Some(version)) = (&args.ty, &args.version) else {
-        return Err(syn::Error::new(
-            input.span(),
-            "a message needs `ty` and `version`",
-        ));
+        return Err(syn::Error::new(input.span(), "a message needs `ty` and `version`"));
     };
     let compat = args.compat.as_ref().unwrap_or(version);
     let priority = args.priority.iter();
     let check = oldest_check(&label, args.oldest.as_ref());
-    let puts = fields
-        .iter()
-        .filter(|f| matches!(f.place, Place::Front | Place::Rest))
-        .map(|f| {
-            let (member, ty) = (&f.member, &f.ty);
-            match f.place {
-                Place::Rest => quote!(out.extend_from_slice(&self.#member);),
-                _ => quote! {
-                    <#ty as ::spirula_wire::Encode>::encode(&self.#member, &mut out, features);
-                },
-            }
-        });
-    let middle = fields
-        .iter()
-        .find(|f| f.place == Place::Middle)
-        .map(|f| &f.member)
-        .into_iter();
-    let data = fields
-        .iter()
-        .find(|f| f.place == Place::Data)
-        .map(|f| &f.member)
-        .into_iter();
+    let puts =
+        fields.iter().filter(|f| matches!(f.place, Place::Front | Place::Rest)).map(front_put);
+    let middle = fields.iter().find(|f| f.place == Place::Middle).map(|f| &f.member).into_iter();
+    let data = fields.iter().find(|f| f.place == Place::Data).map(|f| &f.member).into_iter();
     let gets = fields.iter().enumerate().map(|(i, f)| {
         let (var, member) = (format_ident!("field{i}"), &f.member);
         let get = match f.place {
@@ -276,6 +233,16 @@ fn message(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             }
         }
     })
+}
+
+fn front_put(field: &Field) -> proc_macro2::TokenStream {
+    let (member, ty) = (&field.member, &field.ty);
+    match field.place {
+        Place::Rest => quote!(out.extend_from_slice(&self.#member);),
+        _ => quote! {
+            <#ty as ::spirula_wire::Encode>::encode(&self.#member, &mut out, features);
+        },
+    }
 }
 
 fn front_get(field: &Field) -> proc_macro2::TokenStream {

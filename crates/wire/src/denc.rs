@@ -27,23 +27,11 @@ impl Features {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error("{what}: needs {needed} bytes, {remaining} remain")]
-    Truncated {
-        what: &'static str,
-        needed: usize,
-        remaining: usize,
-    },
+    Truncated { what: &'static str, needed: usize, remaining: usize },
     #[error("{what}: compat version {compat} is above the supported {supported}")]
-    Incompatible {
-        what: &'static str,
-        compat: u8,
-        supported: u8,
-    },
+    Incompatible { what: &'static str, compat: u8, supported: u8 },
     #[error("{what}: version {version} is below the oldest supported {oldest}")]
-    TooOld {
-        what: &'static str,
-        version: u8,
-        oldest: u8,
-    },
+    TooOld { what: &'static str, version: u8, oldest: u8 },
     #[error("{what}: invalid value {value}")]
     Invalid { what: &'static str, value: u64 },
     #[error("{what}: not valid UTF-8")]
@@ -84,19 +72,13 @@ pub struct Opaque {
 
 impl Encode for Opaque {
     fn encode(&self, out: &mut Vec<u8>, _: Features) {
-        encode_versioned(out, self.version, self.compat, |out| {
-            out.extend_from_slice(&self.body)
-        });
+        encode_versioned(out, self.version, self.compat, |out| out.extend_from_slice(&self.body));
     }
 }
 impl Decode for Opaque {
     const MIN_SIZE: usize = 6;
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            version: r.u8()?,
-            compat: r.u8()?,
-            body: Bytes::decode(r)?,
-        })
+        Ok(Self { version: r.u8()?, compat: r.u8()?, body: Bytes::decode(r)? })
     }
 }
 
@@ -131,11 +113,7 @@ impl<'a> Reader<'a> {
                 self.rest = tail;
                 Ok(head)
             }
-            None => Err(DecodeError::Truncated {
-                what,
-                needed: n,
-                remaining: self.rest.len(),
-            }),
+            None => Err(DecodeError::Truncated { what, needed: n, remaining: self.rest.len() }),
         }
     }
 
@@ -178,11 +156,7 @@ impl<'a> Reader<'a> {
         let n = self.u32()? as usize;
         let needed = n.saturating_mul(min_size);
         if needed > self.rest.len() {
-            return Err(DecodeError::Truncated {
-                what,
-                needed,
-                remaining: self.rest.len(),
-            });
+            return Err(DecodeError::Truncated { what, needed, remaining: self.rest.len() });
         }
         Ok(n)
     }
@@ -204,11 +178,7 @@ impl<'a> Reader<'a> {
         let version = self.u8()?;
         let compat = self.u8()?;
         if compat > supported {
-            return Err(DecodeError::Incompatible {
-                what,
-                compat,
-                supported,
-            });
+            return Err(DecodeError::Incompatible { what, compat, supported });
         }
         let mut inner = Reader::new(self.blob(what)?);
         body(version, &mut inner)
@@ -362,11 +332,7 @@ impl<T: Encode> Encode for Option<T> {
 }
 impl<T: Decode> Decode for Option<T> {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        if bool::decode(r)? {
-            T::decode(r).map(Some)
-        } else {
-            Ok(None)
-        }
+        if bool::decode(r)? { T::decode(r).map(Some) } else { Ok(None) }
     }
 }
 
@@ -434,10 +400,7 @@ mod tests {
     #[test]
     fn a_hostile_count_is_refused_before_allocation() {
         let bytes = u32::MAX.to_bytes(F);
-        assert!(matches!(
-            Vec::<u64>::from_bytes(&bytes),
-            Err(DecodeError::Truncated { .. })
-        ));
+        assert!(matches!(Vec::<u64>::from_bytes(&bytes), Err(DecodeError::Truncated { .. })));
     }
 
     #[test]
@@ -452,13 +415,6 @@ mod tests {
         assert_eq!(r.versioned("t", 2, |v, r| Ok((v, r.u32()?))), Ok((9, 7)));
         assert_eq!(r.u8(), Ok(0xaa));
         let refused = Reader::new(&out).versioned("t", 1, |_, r| r.u32());
-        assert_eq!(
-            refused,
-            Err(DecodeError::Incompatible {
-                what: "t",
-                compat: 2,
-                supported: 1
-            })
-        );
+        assert_eq!(refused, Err(DecodeError::Incompatible { what: "t", compat: 2, supported: 1 }));
     }
 }

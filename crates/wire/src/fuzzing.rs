@@ -105,21 +105,14 @@ fn check_message(types: &[u16], data: &[u8]) {
     };
     let data = Some(Bytes::copy_from_slice(data)).filter(|d| !d.is_empty());
     let front = Bytes::copy_from_slice(front);
-    let payload = Payload {
-        front,
-        middle: Bytes::new(),
-        data: data.into_iter().collect(),
-    };
+    let payload = Payload { front, middle: Bytes::new(), data: data.into_iter().collect() };
     check_raw(&RawMessage { header, payload });
 }
 
 fn input_in(types: &[u16], raw: &RawMessage) -> Option<Vec<u8>> {
     let which = types.iter().position(|t| *t == raw.header.type_)?;
     let split = u16::try_from(raw.payload.front.len()).ok()?;
-    let mut input = vec![
-        u8::try_from(which).ok()?,
-        u8::try_from(raw.header.version).ok()?,
-    ];
+    let mut input = vec![u8::try_from(which).ok()?, u8::try_from(raw.header.version).ok()?];
     input.extend_from_slice(&split.to_be_bytes());
     input.extend_from_slice(&raw.payload.front);
     input.extend_from_slice(&raw.payload.data_bytes());
@@ -134,7 +127,7 @@ pub fn check_raw(raw: &RawMessage) {
                 assert_eq!(once.payload.front, twice.payload.front);
                 assert_eq!(once.payload.data_bytes(), twice.payload.data_bytes());
             }
-            other => panic!("own encoding does not decode: {other:?}"),
+            other => assert!(other.is_none(), "own encoding does not decode: {other:?}"),
         }
     }
 }

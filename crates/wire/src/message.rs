@@ -125,10 +125,7 @@ pub trait Message: Sized {
             compat_version: Self::COMPAT_VERSION,
             ..Header::default()
         };
-        RawMessage {
-            header,
-            payload: self.encode_payload(features),
-        }
+        RawMessage { header, payload: self.encode_payload(features) }
     }
 
     fn from_raw(raw: &RawMessage) -> Result<Self, DecodeError> {

@@ -124,19 +124,12 @@ pub struct Paxos {
 
 impl Paxos {
     pub fn at(version: u64) -> Self {
-        Self {
-            version,
-            ..Self::default()
-        }
+        Self { version, ..Self::default() }
     }
 }
 
 impl Default for Paxos {
     fn default() -> Self {
-        Self {
-            version: 0,
-            session_mon: -1,
-            session_mon_tid: 0,
-        }
+        Self { version: 0, session_mon: -1, session_mon_tid: 0 }
     }
 }

@@ -12,18 +12,13 @@ use spirula_wire::{Header, Payload, RawMessage, msg};
 
 fn unhex(text: &str) -> Bytes {
     let text = if text == "-" { "" } else { text };
-    let digits: Vec<u8> = text
-        .chars()
-        .map(|c| c.to_digit(16).unwrap() as u8)
-        .collect();
+    let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).unwrap() as u8).collect();
     digits.chunks(2).map(|d| d[0] << 4 | d[1]).collect()
 }
 
 fn parse(line: &str) -> RawMessage {
     let fields: Vec<&str> = line.split(' ').collect();
-    let [type_, version, compat, front, middle, data] = fields[..] else {
-        panic!("{line:.80}")
-    };
+    let [type_, version, compat, front, middle, data] = fields[..] else { panic!("{line:.80}") };
     let header = Header {
         type_: type_.parse().unwrap(),
         version: version.parse().unwrap(),
@@ -31,32 +26,16 @@ fn parse(line: &str) -> RawMessage {
         tid: 7,
         ..Header::default()
     };
-    let data = Some(unhex(data))
-        .filter(|d| !d.is_empty())
-        .into_iter()
-        .collect();
-    RawMessage {
-        header,
-        payload: Payload {
-            front: unhex(front),
-            middle: unhex(middle),
-            data,
-        },
-    }
+    let data = Some(unhex(data)).filter(|d| !d.is_empty()).into_iter().collect();
+    RawMessage { header, payload: Payload { front: unhex(front), middle: unhex(middle), data } }
 }
 
 fn fixtures() -> Vec<RawMessage> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let mut paths: Vec<_> = std::fs::read_dir(dir)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
+    let mut paths: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     paths.retain(|p| p.extension().is_some_and(|e| e == "txt"));
     paths.sort();
-    let text = paths
-        .iter()
-        .map(|p| std::fs::read_to_string(p).unwrap())
-        .collect::<String>();
+    let text = paths.iter().map(|p| std::fs::read_to_string(p).unwrap()).collect::<String>();
     text.lines().map(parse).collect()
 }
 
@@ -71,11 +50,7 @@ fn captured_messages_survive_a_round_trip() {
             Ok(out) if out.payload.front != raw.payload.front => {
                 let (a, b) = (&out.payload.front, &raw.payload.front);
                 let at = a.iter().zip(b).position(|(x, y)| x != y);
-                bad.push(format!(
-                    "{name}: {} of {} bytes, differs at {at:?}",
-                    a.len(),
-                    b.len()
-                ));
+                bad.push(format!("{name}: {} of {} bytes, differs at {at:?}", a.len(), b.len()));
             }
             Ok(out) => {
                 let data_same = out.payload.data_bytes() == raw.payload.data_bytes();
@@ -84,11 +59,7 @@ fn captured_messages_survive_a_round_trip() {
                     bad.push(format!("{name}: data or middle differ"));
                 }
                 if header(&out) != header(&raw) {
-                    bad.push(format!(
-                        "{name}: {:?}, not {:?}",
-                        header(&out),
-                        header(&raw)
-                    ));
+                    bad.push(format!("{name}: {:?}, not {:?}", header(&out), header(&raw)));
                 }
             }
         }

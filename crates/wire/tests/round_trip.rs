@@ -24,108 +24,34 @@ fn check<M: Message + PartialEq + Debug>(message: M) -> usize {
 
 #[test]
 fn rare_messages() {
-    assert_eq!(
-        check(MonGlobalId {
-            old_max_id: 4096,
-            ..Default::default()
-        }),
-        26
-    );
-    assert_eq!(
-        check(MonSubscribeAck {
-            interval: 300,
-            fsid: Uuid([7; 16])
-        }),
-        20
-    );
-    assert_eq!(
-        check(PgStatsAck {
-            pg_stat: [(PgId::new(1, 2), (3, 4))].into()
-        }),
-        4 + 17 + 12
-    );
-    assert_eq!(
-        check(OsdFull {
-            map_epoch: 9,
-            state: 16,
-            ..Default::default()
-        }),
-        26
-    );
-    assert_eq!(
-        check(OsdMarkMeDead {
-            target_osd: 1,
-            epoch: 9,
-            ..Default::default()
-        }),
-        42
-    );
-    assert_eq!(
-        check(MgrClose {
-            daemon_name: "0".into(),
-            service_name: "osd".into()
-        }),
-        12
-    );
+    assert_eq!(check(MonGlobalId { old_max_id: 4096, ..Default::default() }), 26);
+    assert_eq!(check(MonSubscribeAck { interval: 300, fsid: Uuid([7; 16]) }), 20);
+    assert_eq!(check(PgStatsAck { pg_stat: [(PgId::new(1, 2), (3, 4))].into() }), 4 + 17 + 12);
+    assert_eq!(check(OsdFull { map_epoch: 9, state: 16, ..Default::default() }), 26);
+    assert_eq!(check(OsdMarkMeDead { target_osd: 1, epoch: 9, ..Default::default() }), 42);
+    assert_eq!(check(MgrClose { daemon_name: "0".into(), service_name: "osd".into() }), 12);
     assert_eq!(check(Ping::with_text("{}")), 6);
     assert_eq!(check(Ping::default()), 0);
-    check(GetConfig {
-        name: "osd.0".parse().unwrap(),
-        host: "h".into(),
-        device_class: "".into(),
-    });
-    check(LogAck {
-        fsid: Uuid([1; 16]),
-        last: 5,
-        channel: "cluster".into(),
-    });
-    check(OsdBackoff {
-        id: 3,
-        begin: HObject::min(),
-        end: HObject::max(),
-        ..Default::default()
-    });
-    let ping = OsdPing {
-        padding: 100,
-        delta_ub: Some(TimeSpan::default()),
-        ..Default::default()
-    };
+    check(GetConfig { name: "osd.0".parse().unwrap(), host: "h".into(), device_class: "".into() });
+    check(LogAck { fsid: Uuid([1; 16]), last: 5, channel: "cluster".into() });
+    check(OsdBackoff { id: 3, begin: HObject::min(), end: HObject::max(), ..Default::default() });
+    let ping = OsdPing { padding: 100, delta_ub: Some(TimeSpan::default()), ..Default::default() };
     assert_eq!(check(ping), 33 + 4 + 16 + 9 + 100);
 }
 
 #[test]
 fn optional_parts() {
-    assert_eq!(
-        check(MgrOpen {
-            daemon_name: "0".into(),
-            ..Default::default()
-        }),
-        5 + 4 + 1 + 8
-    );
+    assert_eq!(check(MgrOpen { daemon_name: "0".into(), ..Default::default() }), 5 + 4 + 1 + 8);
     let service = ServiceDaemon {
         metadata: [("a".into(), "b".into())].into(),
         status: [("c".into(), "d".into())].into(),
     };
-    check(MgrOpen {
-        service: Some(service),
-        config: "x".into(),
-        ..Default::default()
-    });
+    check(MgrOpen { service: Some(service), config: "x".into(), ..Default::default() });
     check(PoolOpReply::default().with_snap(SnapId(5)));
-    let redirect = Redirect {
-        locator: ObjectLocator::pool(7),
-        object: "o".into(),
-    };
-    check(OsdOpReply {
-        redirect: Some(redirect),
-        ..Default::default()
-    });
+    let redirect = Redirect { locator: ObjectLocator::pool(7), object: "o".into() };
+    check(OsdOpReply { redirect: Some(redirect), ..Default::default() });
     // Before the channel was added.
-    let mut raw = LogAck {
-        last: 5,
-        ..Default::default()
-    }
-    .to_raw(0, F);
+    let mut raw = LogAck { last: 5, ..Default::default() }.to_raw(0, F);
     raw.payload.front.truncate(24);
     assert_eq!(LogAck::from_raw(&raw).unwrap().last, 5);
 }
@@ -133,32 +59,20 @@ fn optional_parts() {
 #[test]
 fn perf_queries() {
     let query = OsdPerfQuery {
-        key_descriptor: VarVec(vec![OsdPerfSubKey {
-            type_: 2,
-            regex: "^(.+)$".into(),
-        }]),
+        key_descriptor: VarVec(vec![OsdPerfSubKey { type_: 2, regex: "^(.+)$".into() }]),
         counters: VarVec(vec![OsdPerfCounter { type_: 1 }; 200]),
     };
     // A count of 200 needs two bytes.
     assert_eq!(query.counters.to_bytes(F)[..2], [0xc8, 0x01]);
-    let limit = OsdPerfLimit {
-        order_by: OsdPerfCounter { type_: 0 },
-        max_count: 10,
-    };
+    let limit = OsdPerfLimit { order_by: OsdPerfCounter { type_: 0 }, max_count: 10 };
     check(MgrConfigure {
         stats_period: 5,
         osd_perf_metric_queries: [(query.clone(), [limit].into())].into(),
-        metric_config: Some(MetricMessage {
-            type_: 1,
-            payload: Opaque::default(),
-        }),
+        metric_config: Some(MetricMessage { type_: 1, payload: Opaque::default() }),
         ..Default::default()
     });
     let groups = [(vec![vec!["rbd".into()]], Bytes::from("packed"))].into();
-    let report = OsdPerfReport {
-        counters: VarVec::default(),
-        groups,
-    };
+    let report = OsdPerfReport { counters: VarVec::default(), groups };
     check(MgrReport {
         osd_perf_metric_reports: [(query, report)].into(),
         task_status: Some([("scrub".into(), "idle".into())].into()),
@@ -179,11 +93,7 @@ fn packed_counters() {
         (counter_type::U64, PerfValue::Single(3)),
         (
             counter_type::TIME | counter_type::LONGRUNAVG,
-            PerfValue::Average {
-                sum: 9,
-                count: 2,
-                count2: 2,
-            },
+            PerfValue::Average { sum: 9, count: 2, count2: 2 },
         ),
     ];
     let mut packed = Vec::new();
@@ -197,18 +107,9 @@ fn packed_counters() {
 
 #[test]
 fn latencies_are_milliseconds_to_old_peers() {
-    let stat = StorePerfStat {
-        commit_latency_ns: 5_500_000,
-        apply_latency_ns: 1,
-    };
+    let stat = StorePerfStat { commit_latency_ns: 5_500_000, apply_latency_ns: 1 };
     let old = StorePerfStat::from_bytes(&stat.to_bytes(F)).unwrap();
-    assert_eq!(
-        old,
-        StorePerfStat {
-            commit_latency_ns: 5_000_000,
-            apply_latency_ns: 0
-        }
-    );
+    assert_eq!(old, StorePerfStat { commit_latency_ns: 5_000_000, apply_latency_ns: 0 });
     let new = Features(F.0 | spirula_wire::features::OS_PERF_STAT_NS);
     assert_eq!(StorePerfStat::from_bytes(&stat.to_bytes(new)), Ok(stat));
 }
@@ -241,38 +142,17 @@ fn object() -> impl Strategy<Value = HObject> {
 
 fn address() -> impl Strategy<Value = EntityAddr> {
     let socket = (any::<IpAddr>(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port));
-    (0u32..5, any::<u32>(), proptest::option::of(socket)).prop_map(|(type_, nonce, addr)| {
-        EntityAddr {
-            type_: AddrType(type_),
-            nonce,
-            addr,
-        }
-    })
+    (0u32..5, any::<u32>(), proptest::option::of(socket))
+        .prop_map(|(type_, nonce, addr)| EntityAddr { type_: AddrType(type_), nonce, addr })
 }
 
 fn op() -> impl Strategy<Value = OsdOp> {
-    let code = prop_oneof![
-        any::<u16>(),
-        0x1201u16..0x1221,
-        0x2201u16..0x2230,
-        0x1301u16..0x1304
-    ];
+    let code = prop_oneof![any::<u16>(), 0x1201u16..0x1221, 0x2201u16..0x2230, 0x1301u16..0x1304];
     (code, any::<u32>(), any::<[u8; 28]>(), name()).prop_map(|(code, flags, raw, indata)| {
         // Through the wire once, so that the arguments are those of the code.
-        let raw_op = OsdOp {
-            code: OpCode(code),
-            flags,
-            args: OpArgs::Raw(raw),
-            indata,
-        };
-        let message = OsdOpMsg {
-            ops: vec![raw_op],
-            ..Default::default()
-        };
-        OsdOpMsg::from_raw(&message.to_raw(0, F))
-            .unwrap()
-            .ops
-            .remove(0)
+        let raw_op = OsdOp { code: OpCode(code), flags, args: OpArgs::Raw(raw), indata };
+        let message = OsdOpMsg { ops: vec![raw_op], ..Default::default() };
+        OsdOpMsg::from_raw(&message.to_raw(0, F)).unwrap().ops.remove(0)
     })
 }
 

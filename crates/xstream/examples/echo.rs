@@ -56,16 +56,10 @@ fn echo(config: Config, connections: usize, depth: usize) {
         _ => "uring",
     };
     let server = std::thread::spawn(move || {
-        let backend = if backend == "epoll" {
-            Backend::Epoll
-        } else {
-            Backend::Auto
-        };
+        let backend = if backend == "epoll" { Backend::Epoll } else { Backend::Auto };
         run(Config::new("server").backend(backend), async move {
             let listener = TcpListener::bind(([127, 0, 0, 1], 0).into()).expect("bind");
-            addr_out
-                .send(listener.local_addr().expect("address"))
-                .expect("main");
+            addr_out.send(listener.local_addr().expect("address")).expect("main");
             handle_out.send(spirula_xstream::handle()).expect("main");
             spawn(Class::Client, async move {
                 while let Ok((stream, _)) = listener.accept().await {
@@ -139,9 +133,7 @@ fn drive(addr: SocketAddr, depth: usize, operations: usize) {
 /// 4 KiB direct writes, 16 at a time, a flush after each 16.
 fn durable_writes(config: Config) {
     const BATCHES: u64 = 2000;
-    let path = std::env::current_dir()
-        .expect("directory")
-        .join("xstream-bench.tmp");
+    let path = std::env::current_dir().expect("directory").join("xstream-bench.tmp");
     let target = path.clone();
     let (used, elapsed) = run(config, async move {
         let options = OpenOptions {
@@ -153,9 +145,7 @@ fn durable_writes(config: Config) {
         let file = File::open(&target, &options).expect("open");
         let zeros = AlignedBuf::zeroed(1 << 20).freeze();
         for offset in 0..64 {
-            file.write_at(offset << 20, vec![zeros.clone()])
-                .await
-                .expect("write");
+            file.write_at(offset << 20, vec![zeros.clone()]).await.expect("write");
         }
         file.datasync().await.expect("datasync");
         let (before, begin) = (process_cpu(), Instant::now());
@@ -190,23 +180,12 @@ fn durable_writes(config: Config) {
 /// CPU time in a `schedstat` file of the kernel.
 fn cpu(path: &str) -> Duration {
     let stat = std::fs::read_to_string(path).expect("schedstat");
-    let nanos = stat
-        .split(' ')
-        .next()
-        .and_then(|field| field.parse().ok())
-        .expect("a number");
+    let nanos = stat.split(' ').next().and_then(|field| field.parse().ok()).expect("a number");
     Duration::from_nanos(nanos)
 }
 
 /// CPU time of all threads of this process, the kernel's workers for it included.
 fn process_cpu() -> Duration {
     let tasks = std::fs::read_dir("/proc/self/task").expect("tasks");
-    tasks
-        .map(|task| {
-            cpu(&format!(
-                "{}/schedstat",
-                task.expect("task").path().display()
-            ))
-        })
-        .sum()
+    tasks.map(|task| cpu(&format!("{}/schedstat", task.expect("task").path().display()))).sum()
 }

@@ -36,17 +36,10 @@ pub struct AlignedBuf {
 impl AlignedBuf {
     /// An empty buffer with room for at least `capacity` bytes (rounded up to whole blocks).
     pub fn with_capacity(capacity: usize) -> AlignedBuf {
-        assert!(
-            capacity <= isize::MAX as usize / 2,
-            "buffer capacity out of range"
-        );
+        assert!(capacity <= isize::MAX as usize / 2, "buffer capacity out of range");
         let capacity = capacity.max(1).next_multiple_of(BLOCK);
         if capacity > POOL_BUFFER_BYTES_MAX {
-            return AlignedBuf {
-                memory: Memory::allocate(capacity),
-                len: 0,
-                home: None,
-            };
+            return AlignedBuf { memory: Memory::allocate(capacity), len: 0, home: None };
         }
         let class = size_class(capacity);
         let taken = POOL.try_with(|pool| {
@@ -54,21 +47,11 @@ impl AlignedBuf {
             (pool.take(class), pool.remote.clone())
         });
         match taken {
-            Ok((Some(memory), home)) => AlignedBuf {
-                memory,
-                len: 0,
-                home: Some(home),
-            },
-            Ok((None, home)) => AlignedBuf {
-                memory: Memory::allocate(BLOCK << class),
-                len: 0,
-                home: Some(home),
-            },
-            Err(_) => AlignedBuf {
-                memory: Memory::allocate(capacity),
-                len: 0,
-                home: None,
-            },
+            Ok((Some(memory), home)) => AlignedBuf { memory, len: 0, home: Some(home) },
+            Ok((None, home)) => {
+                AlignedBuf { memory: Memory::allocate(BLOCK << class), len: 0, home: Some(home) }
+            }
+            Err(_) => AlignedBuf { memory: Memory::allocate(capacity), len: 0, home: None },
         }
     }
 
@@ -92,10 +75,7 @@ impl AlignedBuf {
 
     /// Sets the length; bytes gained hold whatever the memory held before.
     pub fn set_len(&mut self, len: usize) {
-        assert!(
-            len <= self.capacity(),
-            "length beyond the buffer's capacity"
-        );
+        assert!(len <= self.capacity(), "length beyond the buffer's capacity");
         self.len = len;
     }
 
@@ -187,18 +167,13 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     /// What is left behind when a block moves out; owns nothing.
-    const NONE: Memory = Memory {
-        start: NonNull::dangling(),
-        capacity: 0,
-    };
+    const NONE: Memory = Memory { start: NonNull::dangling(), capacity: 0 };
 
     fn allocate(capacity: usize) -> Memory {
         let layout = Memory::layout(capacity);
         // SAFETY: `capacity` is at least one block, so the layout is not empty.
         let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else {
-            handle_alloc_error(layout)
-        };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         Memory { start, capacity }
     }
 
@@ -235,11 +210,7 @@ struct FreeList {
 
 impl FreeList {
     fn new(bytes_max: usize) -> FreeList {
-        FreeList {
-            classes: [const { Vec::new() }; CLASSES],
-            bytes: 0,
-            bytes_max,
-        }
+        FreeList { classes: [const { Vec::new() }; CLASSES], bytes: 0, bytes_max }
     }
 
     fn take(&mut self, class: usize) -> Option<Memory> {
@@ -272,24 +243,15 @@ struct Pool {
 
 impl Pool {
     fn new() -> Pool {
-        let remote = Remote {
-            free: Mutex::new(FreeList::new(POOL_REMOTE_BYTES_MAX)),
-        };
-        Pool {
-            free: FreeList::new(POOL_LOCAL_BYTES_MAX),
-            remote: Arc::new(remote),
-        }
+        let remote = Remote { free: Mutex::new(FreeList::new(POOL_REMOTE_BYTES_MAX)) };
+        Pool { free: FreeList::new(POOL_LOCAL_BYTES_MAX), remote: Arc::new(remote) }
     }
 
     fn take(&mut self, class: usize) -> Option<Memory> {
         if let Some(memory) = self.free.take(class) {
             return Some(memory);
         }
-        self.remote
-            .free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(class)
+        self.remote.free.lock().unwrap_or_else(PoisonError::into_inner).take(class)
     }
 }
 

@@ -33,12 +33,8 @@ pub enum Class {
 
 impl Class {
     pub const COUNT: usize = 4;
-    pub const ALL: [Class; Class::COUNT] = [
-        Class::Client,
-        Class::Replication,
-        Class::Recovery,
-        Class::Background,
-    ];
+    pub const ALL: [Class; Class::COUNT] =
+        [Class::Client, Class::Replication, Class::Recovery, Class::Background];
 
     pub(crate) fn index(self) -> usize {
         self as usize
@@ -56,12 +52,7 @@ pub struct Shares {
 
 impl Default for Shares {
     fn default() -> Shares {
-        Shares {
-            client: 1000,
-            replication: 1000,
-            recovery: 200,
-            background: 100,
-        }
+        Shares { client: 1000, replication: 1000, recovery: 200, background: 100 }
     }
 }
 
@@ -90,10 +81,7 @@ pub struct Config {
 
 impl Config {
     pub fn new(name: impl Into<String>) -> Config {
-        Config {
-            name: name.into(),
-            ..Config::default()
-        }
+        Config { name: name.into(), ..Config::default() }
     }
 
     pub fn backend(mut self, backend: Backend) -> Config {

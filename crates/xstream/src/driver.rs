@@ -33,47 +33,15 @@ pub enum Shutdown {
 
 /// An operation to start.
 pub(crate) enum Op {
-    Accept {
-        listener: Raw,
-    },
-    Connect {
-        sock: Raw,
-        addr: SocketAddr,
-    },
-    Recv {
-        sock: Raw,
-        buf: BytesMut,
-    },
-    RecvExact {
-        sock: Raw,
-        buf: AlignedBuf,
-        start: usize,
-        end: usize,
-    },
-    Send {
-        sock: Raw,
-        bufs: Gather,
-    },
-    Read {
-        file: Raw,
-        offset: u64,
-        buf: AlignedBuf,
-        len: usize,
-    },
-    Write {
-        file: Raw,
-        offset: u64,
-        bufs: Gather,
-    },
-    Datasync {
-        file: Raw,
-    },
-    Allocate {
-        file: Raw,
-        offset: u64,
-        len: u64,
-        kind: Allocate,
-    },
+    Accept { listener: Raw },
+    Connect { sock: Raw, addr: SocketAddr },
+    Recv { sock: Raw, buf: BytesMut },
+    RecvExact { sock: Raw, buf: AlignedBuf, start: usize, end: usize },
+    Send { sock: Raw, bufs: Gather },
+    Read { file: Raw, offset: u64, buf: AlignedBuf, len: usize },
+    Write { file: Raw, offset: u64, bufs: Gather },
+    Datasync { file: Raw },
+    Allocate { file: Raw, offset: u64, len: u64, kind: Allocate },
 }
 
 /// What to do with a range of a file.
@@ -159,11 +127,7 @@ impl Gather {
 
     /// The first piece, when it is the only one.
     pub(crate) fn single(&self) -> Option<&Bytes> {
-        if self.bufs.len() == 1 {
-            self.bufs.front()
-        } else {
-            None
-        }
+        if self.bufs.len() == 1 { self.bufs.front() } else { None }
     }
 
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &Bytes> {

@@ -57,11 +57,7 @@ struct Sock {
 enum Inward {
     Accept,
     Some(BytesMut),
-    Exact {
-        buf: AlignedBuf,
-        at: usize,
-        end: usize,
-    },
+    Exact { buf: AlignedBuf, at: usize, end: usize },
 }
 
 enum Outward {
@@ -100,10 +96,7 @@ impl Epoll {
     }
 
     fn register(&self, raw: Raw, interest: i32, data: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event {
-            events: interest as u32,
-            u64: data,
-        };
+        let mut event = libc::epoll_event { events: interest as u32, u64: data };
         let epoll = self.epoll.as_raw_fd();
         // SAFETY: `event` is valid for the call; both descriptors are open.
         sys::check(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, raw, &mut event) })
@@ -213,11 +206,7 @@ impl Epoll {
             return output;
         };
         let adopted = sys::prepare_accepted(raw).and_then(|()| self.watch(raw));
-        Output::Accepted(
-            adopted
-                .map(|()| raw)
-                .inspect_err(|_| self.close_socket(raw)),
-        )
+        Output::Accepted(adopted.map(|()| raw).inspect_err(|_| self.close_socket(raw)))
     }
 
     fn connect(&mut self, key: Key, sock: Raw, addr: SocketAddr) {
@@ -282,21 +271,8 @@ impl Driver for Epoll {
             Op::Accept { listener } => self.submit_inward(key, listener, Inward::Accept),
             Op::Connect { sock, addr } => self.connect(key, sock, addr),
             Op::Recv { sock, buf } => self.submit_inward(key, sock, Inward::Some(buf)),
-            Op::RecvExact {
-                sock,
-                buf,
-                start,
-                end,
-            } => {
-                self.submit_inward(
-                    key,
-                    sock,
-                    Inward::Exact {
-                        buf,
-                        at: start,
-                        end,
-                    },
-                );
+            Op::RecvExact { sock, buf, start, end } => {
+                self.submit_inward(key, sock, Inward::Exact { buf, at: start, end });
             }
             Op::Send { sock, bufs } => self.submit_outward(key, sock, Outward::Send(bufs)),
             file @ (Op::Read { .. }
@@ -359,9 +335,7 @@ impl Driver for Epoll {
 
     fn listen(&mut self, addr: SocketAddr) -> io::Result<Raw> {
         let raw = sys::listen(addr, true)?;
-        self.watch(raw)
-            .map(|()| raw)
-            .inspect_err(|_| self.close_socket(raw))
+        self.watch(raw).map(|()| raw).inspect_err(|_| self.close_socket(raw))
     }
 
     fn socket(&mut self, peer: &SocketAddr) -> io::Result<Raw> {
@@ -420,11 +394,7 @@ fn attempt_inward(raw: Raw, inward: Inward, drained: &mut bool) -> Attempt<Inwar
             Err(error) if would_block(&error) => Attempt::Wait(Inward::Some(buf)),
             Err(error) => Attempt::Done(Output::Received(Err(error), buf)),
         },
-        Inward::Exact {
-            mut buf,
-            mut at,
-            end,
-        } => loop {
+        Inward::Exact { mut buf, mut at, end } => loop {
             if at == end {
                 return Attempt::Done(Output::Filled(Ok(()), buf));
             }
@@ -450,11 +420,8 @@ fn attempt_outward(raw: Raw, outward: Outward) -> Attempt<Outward> {
     let socket = sys::borrow_socket(raw);
     while bufs.remaining() > 0 {
         let sent = {
-            let pieces: Vec<IoSlice<'_>> = bufs
-                .pieces()
-                .take(IOVECS_MAX)
-                .map(|piece| IoSlice::new(piece))
-                .collect();
+            let pieces: Vec<IoSlice<'_>> =
+                bufs.pieces().take(IOVECS_MAX).map(|piece| IoSlice::new(piece)).collect();
             retry(|| socket.send_vectored_with_flags(&pieces, libc::MSG_NOSIGNAL))
         };
         match sent {

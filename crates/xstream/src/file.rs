@@ -43,14 +43,8 @@ impl File {
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> io::Result<File> {
         let runtime = current();
         let opened = runtime.driver.borrow_mut().open(path.as_ref(), options)?;
-        let inner = FileInner {
-            runtime,
-            raw: opened.raw,
-            direct: opened.direct,
-        };
-        Ok(File {
-            inner: Rc::new(inner),
-        })
+        let inner = FileInner { runtime, raw: opened.raw, direct: opened.direct };
+        Ok(File { inner: Rc::new(inner) })
     }
 
     pub fn is_direct(&self) -> bool {
@@ -75,16 +69,9 @@ impl File {
         len: usize,
     ) -> impl Future<Output = (io::Result<usize>, AlignedBuf)> + use<> {
         assert!(len <= buf.capacity(), "read beyond the buffer's capacity");
-        let op = self.submit(Op::Read {
-            file: self.inner.raw,
-            offset,
-            buf,
-            len,
-        });
+        let op = self.submit(Op::Read { file: self.inner.raw, offset, buf, len });
         async move {
-            let Output::Read(result, buf) = op.await else {
-                unreachable!("outcome of read")
-            };
+            let Output::Read(result, buf) = op.await else { unreachable!("outcome of read") };
             (result, buf)
         }
     }
@@ -96,18 +83,12 @@ impl File {
         bufs: Vec<Bytes>,
     ) -> impl Future<Output = io::Result<()>> + use<> {
         let bufs = Gather::new(bufs);
-        self.plain(Op::Write {
-            file: self.inner.raw,
-            offset,
-            bufs,
-        })
+        self.plain(Op::Write { file: self.inner.raw, offset, bufs })
     }
 
     /// Makes durable every write that completed before this call.
     pub fn datasync(&self) -> impl Future<Output = io::Result<()>> + use<> {
-        self.plain(Op::Datasync {
-            file: self.inner.raw,
-        })
+        self.plain(Op::Datasync { file: self.inner.raw })
     }
 
     /// Gives the space of a range back; it then reads as zeros.
@@ -117,23 +98,13 @@ impl File {
         len: u64,
     ) -> impl Future<Output = io::Result<()>> + use<> {
         let kind = Allocate::PunchHole;
-        self.plain(Op::Allocate {
-            file: self.inner.raw,
-            offset,
-            len,
-            kind,
-        })
+        self.plain(Op::Allocate { file: self.inner.raw, offset, len, kind })
     }
 
     /// Reserves the space of a range, growing the file if it ends before.
     pub fn allocate(&self, offset: u64, len: u64) -> impl Future<Output = io::Result<()>> + use<> {
         let kind = Allocate::Reserve;
-        self.plain(Op::Allocate {
-            file: self.inner.raw,
-            offset,
-            len,
-            kind,
-        })
+        self.plain(Op::Allocate { file: self.inner.raw, offset, len, kind })
     }
 
     fn plain(&self, op: Op) -> impl Future<Output = io::Result<()>> + use<> {
@@ -147,9 +118,7 @@ impl File {
     }
 
     fn submit(&self, op: Op) -> OpFuture {
-        self.inner
-            .runtime
-            .submit(op, Keep::File(self.inner.clone()))
+        self.inner.runtime.submit(op, Keep::File(self.inner.clone()))
     }
 }
 

@@ -12,22 +12,9 @@ pub fn mailbox<T>() -> (Sender<T>, Receiver<T>) {
 
 /// A mailbox that refuses the message that would be one more than `len_max`.
 pub fn mailbox_bounded<T>(len_max: usize) -> (Sender<T>, Receiver<T>) {
-    let state = State {
-        messages: VecDeque::new(),
-        waiter: None,
-        senders: 1,
-        closed: false,
-    };
-    let shared = Arc::new(Shared {
-        state: Mutex::new(state),
-        len_max,
-    });
-    (
-        Sender {
-            shared: shared.clone(),
-        },
-        Receiver { shared },
-    )
+    let state = State { messages: VecDeque::new(), waiter: None, senders: 1, closed: false };
+    let shared = Arc::new(Shared { state: Mutex::new(state), len_max });
+    (Sender { shared: shared.clone() }, Receiver { shared })
 }
 
 /// Why a message was not taken; it comes back.
@@ -70,9 +57,7 @@ impl<T> Sender<T> {
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Sender<T> {
         self.shared.lock().senders += 1;
-        Sender {
-            shared: self.shared.clone(),
-        }
+        Sender { shared: self.shared.clone() }
     }
 }
 
@@ -80,11 +65,7 @@ impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.senders -= 1;
-        let waiter = if state.senders == 0 {
-            state.waiter.take()
-        } else {
-            None
-        };
+        let waiter = if state.senders == 0 { state.waiter.take() } else { None };
         drop(state);
         if let Some(waiter) = waiter {
             waiter.wake();

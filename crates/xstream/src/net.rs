@@ -28,9 +28,7 @@ impl TcpListener {
     pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
         let runtime = current();
         let raw = runtime.driver.borrow_mut().listen(addr)?;
-        Ok(TcpListener {
-            socket: adopt_socket(&runtime, raw),
-        })
+        Ok(TcpListener { socket: adopt_socket(&runtime, raw) })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -40,14 +38,10 @@ impl TcpListener {
     /// Waits for a connection.
     pub fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + use<> {
         let runtime = self.socket.runtime.clone();
-        let op = Op::Accept {
-            listener: self.socket.raw,
-        };
+        let op = Op::Accept { listener: self.socket.raw };
         let op = runtime.submit(op, Keep::Socket(self.socket.clone()));
         async move {
-            let Output::Accepted(result) = op.await else {
-                unreachable!("outcome of accept")
-            };
+            let Output::Accepted(result) = op.await else { unreachable!("outcome of accept") };
             let socket = adopt_socket(&runtime, result?);
             let peer = runtime.driver.borrow().peer_addr(socket.raw)?;
             Ok((TcpStream { socket }, peer))
@@ -73,9 +67,7 @@ impl TcpStream {
         });
         async move {
             let (op, socket) = started?;
-            let Output::Connected(result) = op.await else {
-                unreachable!("outcome of connect")
-            };
+            let Output::Connected(result) = op.await else { unreachable!("outcome of connect") };
             result.map(|()| TcpStream { socket })
         }
     }
@@ -85,11 +77,7 @@ impl TcpStream {
     }
 
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket
-            .runtime
-            .driver
-            .borrow()
-            .peer_addr(self.socket.raw)
+        self.socket.runtime.driver.borrow().peer_addr(self.socket.raw)
     }
 
     /// Appends what has arrived, at least one byte, to `buf`, into its spare capacity (some is made
@@ -101,14 +89,9 @@ impl TcpStream {
         if buf.capacity() == buf.len() {
             buf.reserve(RECV_RESERVE_BYTES);
         }
-        let op = self.submit(Op::Recv {
-            sock: self.socket.raw,
-            buf,
-        });
+        let op = self.submit(Op::Recv { sock: self.socket.raw, buf });
         async move {
-            let Output::Received(result, buf) = op.await else {
-                unreachable!("outcome of recv")
-            };
+            let Output::Received(result, buf) = op.await else { unreachable!("outcome of recv") };
             (result, buf)
         }
     }
@@ -122,57 +105,36 @@ impl TcpStream {
     ) -> impl Future<Output = (io::Result<()>, AlignedBuf)> + use<> {
         assert!(range.start <= range.end, "receive range is reversed");
         buf.set_len(buf.len().max(range.end));
-        let op = Op::RecvExact {
-            sock: self.socket.raw,
-            buf,
-            start: range.start,
-            end: range.end,
-        };
+        let op = Op::RecvExact { sock: self.socket.raw, buf, start: range.start, end: range.end };
         let op = self.submit(op);
         async move {
-            let Output::Filled(result, buf) = op.await else {
-                unreachable!("outcome of recv")
-            };
+            let Output::Filled(result, buf) = op.await else { unreachable!("outcome of recv") };
             (result, buf)
         }
     }
 
     /// Sends all of `bufs` in order, without copying.
     pub fn send(&self, bufs: Vec<Bytes>) -> impl Future<Output = io::Result<()>> + use<> {
-        let op = self.submit(Op::Send {
-            sock: self.socket.raw,
-            bufs: Gather::new(bufs),
-        });
+        let op = self.submit(Op::Send { sock: self.socket.raw, bufs: Gather::new(bufs) });
         async move {
-            let Output::Sent(result) = op.await else {
-                unreachable!("outcome of send")
-            };
+            let Output::Sent(result) = op.await else { unreachable!("outcome of send") };
             result
         }
     }
 
     /// Ends one or both directions now.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.socket
-            .runtime
-            .driver
-            .borrow_mut()
-            .shutdown(self.socket.raw, how)
+        self.socket.runtime.driver.borrow_mut().shutdown(self.socket.raw, how)
     }
 
     fn submit(&self, op: Op) -> OpFuture {
-        self.socket
-            .runtime
-            .submit(op, Keep::Socket(self.socket.clone()))
+        self.socket.runtime.submit(op, Keep::Socket(self.socket.clone()))
     }
 }
 
 /// An accepted or connected socket that is not wrapped yet.
 fn adopt_socket(runtime: &Rc<Runtime>, raw: Raw) -> Rc<Socket> {
-    Rc::new(Socket {
-        runtime: runtime.clone(),
-        raw,
-    })
+    Rc::new(Socket { runtime: runtime.clone(), raw })
 }
 
 /// An open socket; closes on drop.

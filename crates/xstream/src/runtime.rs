@@ -123,9 +123,7 @@ pub fn settle() -> impl Future<Output = ()> {
 
 /// Reaches this xstream from other threads.
 pub fn handle() -> Handle {
-    Handle {
-        shared: current().shared.clone(),
-    }
+    Handle { shared: current().shared.clone() }
 }
 
 /// Waits until [`Handle::stop`] is called.
@@ -170,12 +168,7 @@ pub(crate) fn current() -> Rc<Runtime> {
 
 /// Whether `runtime` is the one that runs on this thread now.
 pub(crate) fn is_current(runtime: &Rc<Runtime>) -> bool {
-    CURRENT.with(|current| {
-        current
-            .borrow()
-            .as_ref()
-            .is_some_and(|own| Rc::ptr_eq(own, runtime))
-    })
+    CURRENT.with(|current| current.borrow().as_ref().is_some_and(|own| Rc::ptr_eq(own, runtime)))
 }
 
 /// Makes `runtime` the current one until the guard is dropped.
@@ -271,22 +264,9 @@ impl Runtime {
         let slot = u32::try_from(entry.key()).unwrap_or_else(|_| unreachable!("4 billion tasks"));
         let id = TaskId { slot, generation };
         let shared = self.shared.clone();
-        let wake = Arc::new(TaskWake {
-            id,
-            class,
-            shared,
-            queued: AtomicBool::new(true),
-        });
-        let task = Task {
-            future,
-            waker: Waker::from(wake.clone()),
-            wake,
-        };
-        entry.insert(TaskSlot {
-            generation,
-            task: Some(task),
-            aborted: false,
-        });
+        let wake = Arc::new(TaskWake { id, class, shared, queued: AtomicBool::new(true) });
+        let task = Task { future, waker: Waker::from(wake.clone()), wake };
+        entry.insert(TaskSlot { generation, task: Some(task), aborted: false });
         self.queue.borrow_mut().push(class, id);
         JoinHandle::new(state, Rc::downgrade(self), id)
     }
@@ -427,10 +407,7 @@ impl Runtime {
         };
         let Some(mut task) = taken else { return };
         task.wake.queued.swap(false, Ordering::AcqRel);
-        let poll = task
-            .future
-            .as_mut()
-            .poll(&mut Context::from_waker(&task.waker));
+        let poll = task.future.as_mut().poll(&mut Context::from_waker(&task.waker));
         let mut tasks = self.tasks.borrow_mut();
         let slot = &mut tasks[index];
         if poll.is_pending() && !slot.aborted {
@@ -474,11 +451,7 @@ impl Runtime {
         self.drop_tasks();
         let keys: Vec<Key> = self.ops.borrow().iter().map(|(key, _)| key).collect();
         for key in keys {
-            let waits = self
-                .ops
-                .borrow()
-                .get(key)
-                .is_some_and(|slot| slot.output.is_none());
+            let waits = self.ops.borrow().get(key).is_some_and(|slot| slot.output.is_none());
             if waits {
                 self.driver.borrow_mut().cancel(key);
             }
@@ -488,10 +461,7 @@ impl Runtime {
             self.poll_driver(Wait::AtMost(Duration::from_millis(10)));
         }
         if self.in_flight.get() > 0 {
-            tracing::error!(
-                count = self.in_flight.get(),
-                "I/O still in flight at the end"
-            );
+            tracing::error!(count = self.in_flight.get(), "I/O still in flight at the end");
         }
     }
 
@@ -557,9 +527,6 @@ fn open_driver(config: &Config, shared: &Arc<Shared>) -> Result<Box<dyn Driver>,
 fn warn_once(name: &str, error: &StartError) {
     static WARNED: AtomicBool = AtomicBool::new(false);
     if !WARNED.swap(true, Ordering::Relaxed) {
-        tracing::warn!(
-            xstream = name,
-            "falling back to epoll, which is slower: {error}"
-        );
+        tracing::warn!(xstream = name, "falling back to epoll, which is slower: {error}");
     }
 }

@@ -34,15 +34,9 @@ const SCALE_BITS: u32 = 16;
 
 impl RunQueue {
     pub(crate) fn new(shares: &Shares) -> RunQueue {
-        let lanes = Class::ALL.map(|class| Lane {
-            share: u64::from(shares.of(class)),
-            ..Lane::default()
-        });
-        RunQueue {
-            lanes,
-            len: 0,
-            present: 0,
-        }
+        let lanes =
+            Class::ALL.map(|class| Lane { share: u64::from(shares.of(class)), ..Lane::default() });
+        RunQueue { lanes, len: 0, present: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -51,11 +45,7 @@ impl RunQueue {
 
     /// Whether tasks of more than one class wait, so that time has to be measured.
     pub(crate) fn is_contended(&self) -> bool {
-        self.lanes
-            .iter()
-            .filter(|lane| !lane.ready.is_empty())
-            .count()
-            > 1
+        self.lanes.iter().filter(|lane| !lane.ready.is_empty()).count() > 1
     }
 
     pub(crate) fn push(&mut self, class: Class, task: TaskId) {
@@ -93,11 +83,7 @@ impl RunQueue {
 
 /// The front in order; any other place by swapping, since the order is random there anyway.
 fn take(ready: &mut VecDeque<TaskId>, index: usize) -> Option<TaskId> {
-    if index == 0 {
-        ready.pop_front()
-    } else {
-        ready.swap_remove_front(index)
-    }
+    if index == 0 { ready.pop_front() } else { ready.swap_remove_front(index) }
 }
 
 #[cfg(test)]
@@ -105,20 +91,12 @@ mod tests {
     use super::*;
 
     fn task(slot: u32) -> TaskId {
-        TaskId {
-            slot,
-            generation: 0,
-        }
+        TaskId { slot, generation: 0 }
     }
 
     #[test]
     fn classes_run_by_their_shares() {
-        let shares = Shares {
-            client: 30,
-            replication: 1,
-            recovery: 1,
-            background: 10,
-        };
+        let shares = Shares { client: 30, replication: 1, recovery: 1, background: 10 };
         let mut queue = RunQueue::new(&shares);
         queue.push(Class::Client, task(0));
         queue.push(Class::Background, task(1));
@@ -129,10 +107,7 @@ mod tests {
             queue.charge(class, 10);
             queue.push(class, id);
         }
-        assert!(
-            (2950..=3050).contains(&runs[Class::Client.index()]),
-            "{runs:?}"
-        );
+        assert!((2950..=3050).contains(&runs[Class::Client.index()]), "{runs:?}");
     }
 
     #[test]

@@ -85,9 +85,7 @@ impl SimWorld {
             runtimes: Vec::new(),
             ending: Vec::new(),
         };
-        SimWorld {
-            world: Rc::new(RefCell::new(world)),
-        }
+        SimWorld { world: Rc::new(RefCell::new(world)) }
     }
 
     pub fn seed(&self) -> u64 {
@@ -110,10 +108,7 @@ impl SimWorld {
             done: Vec::new(),
         });
         world.runtimes.push(None);
-        SimHost {
-            world: self.clone(),
-            id,
-        }
+        SimHost { world: self.clone(), id }
     }
 
     /// Changes how the network behaves from now on.
@@ -214,10 +209,7 @@ impl SimWorld {
             let world = self.world.borrow();
             let due = |at: Duration| at <= world.core.now;
             let runtimes = world.runtimes.iter().flatten();
-            runtimes
-                .filter(|runtime| runtime.next_deadline().is_some_and(due))
-                .cloned()
-                .collect()
+            runtimes.filter(|runtime| runtime.next_deadline().is_some_and(due)).cloned().collect()
         };
         for runtime in due {
             let _entered = enter(runtime.clone());
@@ -242,11 +234,7 @@ impl SimWorld {
 
     fn next_time(&self) -> Option<Duration> {
         let world = self.world.borrow();
-        let timers = world
-            .runtimes
-            .iter()
-            .flatten()
-            .filter_map(|runtime| runtime.next_deadline());
+        let timers = world.runtimes.iter().flatten().filter_map(|runtime| runtime.next_deadline());
         timers.chain(world.core.next_event_at()).min()
     }
 
@@ -359,10 +347,7 @@ impl SimHost {
             Some(disk) => *disk,
             None => world.add_disk(name, size),
         };
-        SimDisk {
-            world: self.world.clone(),
-            disk,
-        }
+        SimDisk { world: self.world.clone(), disk }
     }
 
     /// [`crate::run`] on this host: its process ends with `main`.
@@ -391,9 +376,7 @@ impl SimHost {
                 }
                 None if self.world.step(Duration::MAX) => {}
                 None => {
-                    return Err(StartError::SimStalled {
-                        seed: self.world.seed(),
-                    });
+                    return Err(StartError::SimStalled { seed: self.world.seed() });
                 }
             }
         }
@@ -480,12 +463,7 @@ impl World {
             Event::Syn { from, since } => self.net.on_syn(core, from, since),
             Event::Connected { sock, errno } => self.net.on_connected(core, sock, errno),
             Event::Reset { sock } => self.net.on_reset(core, sock),
-            Event::Disk {
-                host,
-                incarnation,
-                key,
-                done,
-            } => {
+            Event::Disk { host, incarnation, key, done } => {
                 self.on_disk(host, incarnation, key, done);
             }
         }
@@ -501,11 +479,7 @@ impl World {
     /// The host's process is gone. Returns outcomes nobody takes, to be dropped by the caller.
     fn host_down(&mut self, host: HostId, ending: Ending) -> impl Sized + use<> {
         let power_lost = ending == Ending::PowerLost;
-        let down = if power_lost {
-            Down::PowerLost
-        } else {
-            Down::Killed
-        };
+        let down = if power_lost { Down::PowerLost } else { Down::Killed };
         self.net.host_down(&mut self.core, host, down);
         for (_, disk) in self.names.iter().filter(|((owner, _), _)| *owner == host) {
             let disk = &mut self.disks[*disk];

@@ -26,9 +26,7 @@ pub(crate) fn monotonic() -> Duration {
 
 /// Time since the Unix epoch; a clock set before it reads as the epoch.
 pub(crate) fn wall() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Fills `out` from the kernel's generator. A kernel that cannot has nothing to replace it.
@@ -42,10 +40,7 @@ pub(crate) fn fill_random(out: &mut [u8]) {
             Ok(got) => filled += got,
             Err(_) => {
                 let error = io::Error::last_os_error();
-                assert!(
-                    error.kind() == io::ErrorKind::Interrupted,
-                    "getrandom failed: {error}"
-                );
+                assert!(error.kind() == io::ErrorKind::Interrupted, "getrandom failed: {error}");
             }
         }
     }
@@ -107,11 +102,7 @@ pub(crate) fn listen(addr: SocketAddr, nonblocking: bool) -> io::Result<Raw> {
 
 /// A socket to connect to `peer` with.
 pub(crate) fn socket(peer: &SocketAddr, nonblocking: bool) -> io::Result<Raw> {
-    let socket = Socket::new(
-        Domain::for_address(*peer),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(*peer), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(nonblocking)?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket.into_raw_fd())
@@ -140,14 +131,12 @@ pub(crate) fn prepare_accepted(raw: Raw) -> io::Result<()> {
 
 pub(crate) fn local_addr(raw: Raw) -> io::Result<SocketAddr> {
     let addr = borrow_socket(raw).local_addr()?;
-    addr.as_socket()
-        .ok_or_else(|| io::ErrorKind::Unsupported.into())
+    addr.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
 pub(crate) fn peer_addr(raw: Raw) -> io::Result<SocketAddr> {
     let addr = borrow_socket(raw).peer_addr()?;
-    addr.as_socket()
-        .ok_or_else(|| io::ErrorKind::Unsupported.into())
+    addr.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
 /// The error of a connection attempt that has ended.
@@ -214,10 +203,7 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> io::Result<Opened> {
         // Sparse: space is taken as it is written, so that a large device costs nothing when new.
         file.set_len(size)?;
     }
-    Ok(Opened {
-        raw: file.into_raw_fd(),
-        direct,
-    })
+    Ok(Opened { raw: file.into_raw_fd(), direct })
 }
 
 fn lock(file: &File) -> io::Result<()> {
@@ -259,10 +245,12 @@ pub(crate) fn allocate(raw: Raw, offset: u64, len: u64, kind: Allocate) -> io::R
 /// The memory of `bufs`, as many pieces as one call may take.
 pub(crate) fn iovecs<'a>(bufs: impl Iterator<Item = &'a Bytes>, out: &mut Vec<libc::iovec>) {
     out.clear();
-    out.extend(bufs.take(crate::limits::IOVECS_MAX).map(|buf| libc::iovec {
-        iov_base: buf.as_ptr().cast_mut().cast(),
-        iov_len: buf.len(),
-    }));
+    out.extend(
+        bufs.take(crate::limits::IOVECS_MAX).map(|buf| libc::iovec {
+            iov_base: buf.as_ptr().cast_mut().cast(),
+            iov_len: buf.len(),
+        }),
+    );
 }
 
 /// Writes as many pieces as one call may take; how many bytes were written.
@@ -272,9 +260,7 @@ pub(crate) fn write_vectored<'a>(
     bufs: impl Iterator<Item = &'a Bytes>,
     scratch: &mut Vec<libc::iovec>,
 ) -> io::Result<usize> {
-    let offset = offset
-        .try_into()
-        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let offset = offset.try_into().map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     iovecs(bufs, scratch);
     // SAFETY: the vectors point into `bufs`, which are alive and unchanging during the call; the
     // caller keeps `file` open.
@@ -284,9 +270,5 @@ pub(crate) fn write_vectored<'a>(
 
 /// The error in `errno` if a call returned -1.
 pub(crate) fn check(result: c_int) -> io::Result<c_int> {
-    if result == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

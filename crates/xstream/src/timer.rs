@@ -13,20 +13,12 @@ use crate::runtime::{Runtime, current};
 pub fn sleep(duration: Duration) -> Sleep {
     let runtime = current();
     let deadline = runtime.now().saturating_add(duration);
-    Sleep {
-        runtime,
-        deadline,
-        entry: None,
-    }
+    Sleep { runtime, deadline, entry: None }
 }
 
 /// Waits until [`crate::now`] reaches `deadline`.
 pub fn sleep_until(deadline: Duration) -> Sleep {
-    Sleep {
-        runtime: current(),
-        deadline,
-        entry: None,
-    }
+    Sleep { runtime: current(), deadline, entry: None }
 }
 
 /// The time allowed by [`timeout`] is over.
@@ -131,18 +123,12 @@ impl Timers {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.entries
-            .first_key_value()
-            .map(|((deadline, _), _)| *deadline)
+        self.entries.first_key_value().map(|((deadline, _), _)| *deadline)
     }
 
     /// Takes one timer that is due.
     pub(crate) fn pop_due(&mut self, now: Duration) -> Option<Waker> {
         let entry = self.entries.first_entry()?;
-        if entry.key().0 > now {
-            None
-        } else {
-            Some(entry.remove())
-        }
+        if entry.key().0 > now { None } else { Some(entry.remove()) }
     }
 }

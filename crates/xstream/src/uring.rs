@@ -55,22 +55,15 @@ impl Uring {
     pub(crate) fn new(shared: Arc<Shared>) -> Result<Uring, StartError> {
         let ring = build_ring()?;
         if !ring.params().is_feature_nodrop() {
-            return Err(StartError::UringTooOld {
-                missing: "IORING_FEAT_NODROP",
-            });
+            return Err(StartError::UringTooOld { missing: "IORING_FEAT_NODROP" });
         }
         if !ring.params().is_feature_ext_arg() {
-            return Err(StartError::UringTooOld {
-                missing: "IORING_FEAT_EXT_ARG",
-            });
+            return Err(StartError::UringTooOld { missing: "IORING_FEAT_EXT_ARG" });
         }
         Ok(Uring {
             ring,
             shared,
-            flights: Flights {
-                slots: Vec::new(),
-                count: 0,
-            },
+            flights: Flights { slots: Vec::new(), count: 0 },
             wake_armed: false,
             completions: Vec::new(),
         })
@@ -104,9 +97,7 @@ impl Uring {
             return;
         };
         let target: *mut u8 = WAKE_COUNT.as_ptr().cast();
-        let entry = opcode::Read::new(Fd(event.raw()), target, 8)
-            .build()
-            .user_data(WAKE);
+        let entry = opcode::Read::new(Fd(event.raw()), target, 8).build().user_data(WAKE);
         self.wake_armed = true;
         self.push(&entry);
     }
@@ -124,9 +115,7 @@ impl Uring {
             Wait::AtMost(duration) => Some(Timespec::from(duration)),
             Wait::No | Wait::Forever => None,
         };
-        let args = timespec
-            .as_ref()
-            .map(|timespec| SubmitArgs::new().timespec(timespec));
+        let args = timespec.as_ref().map(|timespec| SubmitArgs::new().timespec(timespec));
         let mut flags = EnterFlags::GETEVENTS;
         if args.is_some() {
             flags |= EnterFlags::EXT_ARG;
@@ -139,9 +128,7 @@ impl Uring {
         // SAFETY: the queued entries are valid as `push` says; `args`, whose layout is the kernel's
         // (`SubmitArgs` is transparent), and the time it points to are alive during the call.
         let result = unsafe {
-            self.ring
-                .submitter()
-                .enter(queued as u32, least, flags.bits(), args.as_ref())
+            self.ring.submitter().enter(queued as u32, least, flags.bits(), args.as_ref())
         };
         match result {
             Ok(_) => {}
@@ -153,11 +140,7 @@ impl Uring {
     /// Copies the ring's completions out, so that handling them may submit again.
     fn take_completions(&mut self) {
         let completions = &mut self.completions;
-        completions.extend(
-            self.ring
-                .completion()
-                .map(|entry| (entry.user_data(), entry.result())),
-        );
+        completions.extend(self.ring.completion().map(|entry| (entry.user_data(), entry.result())));
     }
 
     fn handle(&mut self, key: u64, result: i32, done: &mut Vec<(Key, Output)>) {
@@ -191,19 +174,13 @@ impl Driver for Uring {
         if !self.flights.get_mut(key).abandon() {
             return;
         }
-        let entry = opcode::AsyncCancel::new(key as u64)
-            .build()
-            .user_data(CANCEL);
+        let entry = opcode::AsyncCancel::new(key as u64).build().user_data(CANCEL);
         self.push(&entry);
     }
 
     fn poll(&mut self, wait: Wait, done: &mut Vec<(Key, Output)>) {
         self.arm_wake();
-        let wait = if self.completions.is_empty() {
-            wait
-        } else {
-            Wait::No
-        };
+        let wait = if self.completions.is_empty() { wait } else { Wait::No };
         self.enter(wait);
         self.take_completions();
         let mut completions = mem::take(&mut self.completions);
@@ -309,9 +286,7 @@ fn build_ring() -> Result<IoUring, StartError> {
             Err(error) => return Err(classify(error)),
         }
     }
-    Err(classify(
-        last.unwrap_or_else(|| io::ErrorKind::Unsupported.into()),
-    ))
+    Err(classify(last.unwrap_or_else(|| io::ErrorKind::Unsupported.into())))
 }
 
 /// Kernels since 6.1, since 5.19, and before.
@@ -325,20 +300,14 @@ enum Level {
 impl Level {
     fn build(self) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();
-        builder
-            .setup_clamp()
-            .setup_cqsize(URING_COMPLETIONS_MAX)
-            .dontfork();
+        builder.setup_clamp().setup_cqsize(URING_COMPLETIONS_MAX).dontfork();
         match self {
             Level::Deferred => {
                 builder.setup_single_issuer().setup_defer_taskrun();
                 builder.setup_taskrun_flag().setup_submit_all();
             }
             Level::Cooperative => {
-                builder
-                    .setup_coop_taskrun()
-                    .setup_taskrun_flag()
-                    .setup_submit_all();
+                builder.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
             }
             Level::Plain => {}
         }
@@ -356,8 +325,5 @@ fn classify(source: io::Error) -> StartError {
 
 /// Time-outs, signals, and a completion queue that wants to be emptied first.
 fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
-    )
+    matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN))
 }

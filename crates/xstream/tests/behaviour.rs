@@ -58,9 +58,7 @@ async fn echo(stream: TcpStream) -> io::Result<()> {
 }
 
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
-    (0..len)
-        .map(|i| (i.wrapping_mul(31) ^ (i >> 8) ^ seed) as u8)
-        .collect()
+    (0..len).map(|i| (i.wrapping_mul(31) ^ (i >> 8) ^ seed) as u8).collect()
 }
 
 struct Scratch {
@@ -71,19 +69,11 @@ struct Scratch {
 /// A path for a file; simulated hosts do not see the real directory.
 fn scratch() -> Scratch {
     let dir = tempfile::tempdir().expect("temporary directory");
-    Scratch {
-        path: dir.path().join("file"),
-        _dir: Some(dir),
-    }
+    Scratch { path: dir.path().join("file"), _dir: Some(dir) }
 }
 
 fn create(path: &Scratch, direct: bool) -> File {
-    let options = OpenOptions {
-        direct,
-        create: true,
-        size: Some(1 << 20),
-        ..Default::default()
-    };
+    let options = OpenOptions { direct, create: true, size: Some(1 << 20), ..Default::default() };
     File::open(&path.path, &options).expect("open")
 }
 
@@ -102,9 +92,7 @@ fn echo_of_many_sizes() {
                 data.slice(2 * third..),
             ];
             let sending = client.send(pieces);
-            let (result, buf) = client
-                .recv_exact(AlignedBuf::with_capacity(len), 0..len)
-                .await;
+            let (result, buf) = client.recv_exact(AlignedBuf::with_capacity(len), 0..len).await;
             result.expect("receive");
             sending.await.expect("send");
             assert_eq!(&buf[..], &data[..]);
@@ -125,9 +113,7 @@ fn more_pieces_than_one_call_takes() {
         let len = 3000 * 7;
         let expected: Vec<u8> = pieces.iter().flatten().copied().collect();
         client.send(pieces.clone()).await.expect("send");
-        let (result, buf) = client
-            .recv_exact(AlignedBuf::with_capacity(len), 0..len)
-            .await;
+        let (result, buf) = client.recv_exact(AlignedBuf::with_capacity(len), 0..len).await;
         result.expect("receive");
         assert_eq!(&buf[..], &expected[..]);
         drop(client);
@@ -146,10 +132,7 @@ fn more_pieces_than_one_call_takes() {
 fn receiving_into_the_middle_of_a_buffer() {
     on_all(|| async {
         let (client, server) = pair().await;
-        client
-            .send(vec![Bytes::from_static(b"abcdef")])
-            .await
-            .expect("send");
+        client.send(vec![Bytes::from_static(b"abcdef")]).await.expect("send");
         let mut buf = AlignedBuf::zeroed(8);
         buf[0] = b'<';
         let (result, buf) = server.recv_exact(buf, 1..4).await;
@@ -162,10 +145,7 @@ fn receiving_into_the_middle_of_a_buffer() {
         assert_eq!(&rest[..], b"+def");
         drop(client);
         let (result, _) = server.recv_exact(buf, 0..1).await;
-        assert_eq!(
-            result.expect_err("end").kind(),
-            io::ErrorKind::UnexpectedEof
-        );
+        assert_eq!(result.expect_err("end").kind(), io::ErrorKind::UnexpectedEof);
     });
 }
 
@@ -174,10 +154,7 @@ fn refused_and_broken_connections() {
     on_all(|| async {
         let (listener, addr) = listen();
         drop(listener);
-        let error = TcpStream::connect(addr)
-            .await
-            .err()
-            .expect("nobody listens");
+        let error = TcpStream::connect(addr).await.err().expect("nobody listens");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         let (client, server) = pair().await;
         drop(server);
@@ -216,11 +193,7 @@ fn timers_fire_in_order() {
         let millis: Vec<u64> = order.borrow().iter().map(|(millis, _)| *millis).collect();
         assert_eq!(millis, [10, 10, 20, 30]);
         assert!(now() - begin >= Duration::from_millis(30));
-        assert!(
-            timeout(Duration::from_millis(5), std::future::pending::<()>())
-                .await
-                .is_err()
-        );
+        assert!(timeout(Duration::from_millis(5), std::future::pending::<()>()).await.is_err());
         assert_eq!(timeout(Duration::from_secs(5), async { 7 }).await, Ok(7));
         let mut again = sleep(Duration::from_secs(1000));
         again.reset(now() + Duration::from_millis(1));
@@ -256,10 +229,7 @@ fn background_neither_starves_clients_nor_starves() {
         }
         let [client, replication, recovery, background] =
             [0, 1, 2, 3].map(|index: usize| counts[index].get());
-        assert!(
-            client > recovery * 2 && replication > recovery * 2,
-            "{counts:?}"
-        );
+        assert!(client > recovery * 2 && replication > recovery * 2, "{counts:?}");
         assert!(recovery > background && background > 0, "{counts:?}");
         assert!(client > background * 4, "{counts:?}");
     });
@@ -334,9 +304,7 @@ fn local_synchronisation() {
         let permit = semaphore.acquire(2).await;
         assert!(semaphore.try_acquire(1).is_none());
         let mut large = pin!(semaphore.acquire(2));
-        let large_waits = timeout(Duration::from_millis(1), large.as_mut())
-            .await
-            .is_err();
+        let large_waits = timeout(Duration::from_millis(1), large.as_mut()).await.is_err();
         assert!(large_waits);
         drop(permit);
         assert_eq!(large.await.count(), 2);
@@ -378,25 +346,15 @@ fn files_keep_what_was_written() {
 fn files_are_locked_and_missing_ones_reported() {
     on_all(|| async {
         let path = scratch();
-        let missing = File::open(&path.path, &OpenOptions::default())
-            .err()
-            .expect("missing");
+        let missing = File::open(&path.path, &OpenOptions::default()).err().expect("missing");
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-        let options = OpenOptions {
-            create: true,
-            lock: true,
-            ..Default::default()
-        };
+        let options = OpenOptions { create: true, lock: true, ..Default::default() };
         let file = File::open(&path.path, &options).expect("open");
         let again = File::open(&path.path, &options).err().expect("locked");
         assert_eq!(again.kind(), io::ErrorKind::WouldBlock);
         drop(file);
         File::open(&path.path, &options).expect("unlocked");
-        let options = OpenOptions {
-            create: true,
-            exclusive: true,
-            ..Default::default()
-        };
+        let options = OpenOptions { create: true, exclusive: true, ..Default::default() };
         let exists = File::open(&path.path, &options).err().expect("exists");
         assert_eq!(exists.kind(), io::ErrorKind::AlreadyExists);
     });
@@ -429,13 +387,7 @@ fn futures_dropped_in_flight_do_no_harm() {
             match random_u64() % 7 {
                 0 => give_up(file.write_at(8192 * (round % 100), vec![data]), polls).await,
                 1 => give_up(file.datasync(), polls).await,
-                2 => {
-                    give_up(
-                        file.read_at(0, AlignedBuf::with_capacity(65536), 65536),
-                        polls,
-                    )
-                    .await
-                }
+                2 => give_up(file.read_at(0, AlignedBuf::with_capacity(65536), 65536), polls).await,
                 3 => give_up(listener.accept(), polls).await,
                 4 => give_up(TcpStream::connect(addr), polls).await,
                 5 => {
@@ -454,18 +406,13 @@ fn futures_dropped_in_flight_do_no_harm() {
         // What is left over works.
         let (client, server) = pair().await;
         spawn(Class::Client, echo(server));
-        client
-            .send(vec![Bytes::from_static(b"ok")])
-            .await
-            .expect("send");
+        client.send(vec![Bytes::from_static(b"ok")]).await.expect("send");
         let (result, buf) = client.recv_exact(AlignedBuf::with_capacity(2), 0..2).await;
         result.expect("receive");
         assert_eq!(&buf[..], b"ok");
         // Left in flight for the end of the xstream.
         std::mem::forget(client.recv(BytesMut::new()));
-        spawn(Class::Client, async move {
-            file.write_at(0, vec![Bytes::new()]).await
-        });
+        spawn(Class::Client, async move { file.write_at(0, vec![Bytes::new()]).await });
     });
 }
 
@@ -557,10 +504,6 @@ fn an_idle_xstream_uses_no_cpu() {
 /// CPU time of this thread, as the kernel accounts it.
 fn thread_cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("schedstat");
-    let nanos = stat
-        .split(' ')
-        .next()
-        .and_then(|field| field.parse().ok())
-        .expect("a number");
+    let nanos = stat.split(' ').next().and_then(|field| field.parse().ok()).expect("a number");
     Duration::from_nanos(nanos)
 }

@@ -51,12 +51,7 @@ async fn ask(stream: &TcpStream, data: &[u8]) -> io::Result<()> {
 }
 
 async fn open(create: bool) -> File {
-    let options = OpenOptions {
-        direct: true,
-        create,
-        lock: true,
-        ..Default::default()
-    };
+    let options = OpenOptions { direct: true, create, lock: true, ..Default::default() };
     File::open("/dev/disk", &options).expect("open")
 }
 
@@ -69,10 +64,7 @@ fn block(byte: u8) -> Bytes {
 /// A busy little cluster with faults; what it saw, in order, and the world's trace.
 fn busy_world(seed: u64) -> (Vec<(Duration, u64)>, (u64, u64)) {
     let world = SimWorld::new(seed);
-    world.set_net(NetConfig {
-        loss_per_million: 10_000,
-        ..NetConfig::default()
-    });
+    world.set_net(NetConfig { loss_per_million: 10_000, ..NetConfig::default() });
     let server = world.host("server");
     server.disk("/dev/disk", 1 << 20);
     server.spawn(Class::Client, serve(addr(&server)));
@@ -96,8 +88,7 @@ fn busy_world(seed: u64) -> (Vec<(Duration, u64)>, (u64, u64)) {
                 };
                 let answer = timeout(Duration::from_secs(1), ask(&stream, &[7; 10_000])).await;
                 let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-                seen.borrow_mut()
-                    .push((now(), random_u64() ^ u64::from(answer.is_ok())));
+                seen.borrow_mut().push((now(), random_u64() ^ u64::from(answer.is_ok())));
             }
         }));
     }
@@ -105,9 +96,9 @@ fn busy_world(seed: u64) -> (Vec<(Duration, u64)>, (u64, u64)) {
     server.power_loss();
     world.run_for(Duration::from_millis(5));
     server.spawn(Class::Client, serve(addr(&server)));
-    assert!(world.run_until(Duration::from_secs(600), || {
-        clients.iter().all(|c| c.is_finished())
-    }));
+    assert!(
+        world.run_until(Duration::from_secs(600), || { clients.iter().all(|c| c.is_finished()) })
+    );
     let seen = seen.take();
     (seen, world.trace())
 }
@@ -146,15 +137,12 @@ fn a_standstill_and_a_kill_are_reported() {
     let stalled = host.block_on(std::future::pending::<()>());
     assert!(matches!(stalled, Err(StartError::SimStalled { seed: 3 })));
     let own = host.clone();
-    let killed = run(
-        Config::new("a").backend(Backend::Sim(host.clone())),
-        async move {
-            own.kill();
-            loop {
-                yield_now().await;
-            }
-        },
-    );
+    let killed = run(Config::new("a").backend(Backend::Sim(host.clone())), async move {
+        own.kill();
+        loop {
+            yield_now().await;
+        }
+    });
     assert!(matches!(killed, Err(StartError::SimKilled { .. })));
     assert!(!host.is_running());
 }
@@ -190,9 +178,7 @@ fn a_partition_holds_bytes_until_it_heals() {
     let (a, b) = (world.host("a"), world.host("b"));
     b.spawn(Class::Client, serve(addr(&b)));
     let target = addr(&b);
-    let stream = a
-        .block_on(async move { TcpStream::connect(target).await })
-        .expect("run");
+    let stream = a.block_on(async move { TcpStream::connect(target).await }).expect("run");
     let stream = stream.expect("connect");
     world.partition(&[&a], &[&b]);
     let answered = Rc::new(Cell::new(false));
@@ -225,22 +211,13 @@ fn tcp_gives_up_on_a_host_without_power_and_meets_resets_after_it() {
     });
     let (silent, second) = silent.expect("run");
     assert!(silent, "a host without power says nothing");
-    let gone = a
-        .block_on(async move { ask(&first, b"hello").await })
-        .expect("run");
+    let gone = a.block_on(async move { ask(&first, b"hello").await }).expect("run");
     assert_eq!(gone.expect_err("gave up").kind(), io::ErrorKind::TimedOut);
     b.spawn(Class::Client, serve(addr(&b)));
-    let reset = a
-        .block_on(async move { ask(&second, b"hello").await })
-        .expect("run");
-    assert!(
-        reset.is_err(),
-        "the new incarnation knows no such connection"
-    );
+    let reset = a.block_on(async move { ask(&second, b"hello").await }).expect("run");
+    assert!(reset.is_err(), "the new incarnation knows no such connection");
     let again = a.block_on(connect()).expect("run").expect("connect");
-    a.block_on(async move { ask(&again, b"hello").await })
-        .expect("run")
-        .expect("answer");
+    a.block_on(async move { ask(&again, b"hello").await }).expect("run").expect("answer");
 }
 
 #[test]
@@ -254,9 +231,7 @@ fn a_killed_process_breaks_its_connections_but_keeps_its_cache() {
             .expect("write");
         b.spawn(Class::Client, serve(addr(&b)));
         let target = addr(&b);
-        let stream = a
-            .block_on(async move { TcpStream::connect(target).await })
-            .expect("run");
+        let stream = a.block_on(async move { TcpStream::connect(target).await }).expect("run");
         let stream = stream.expect("connect");
         b.kill();
         let broken = a.block_on(async move {
@@ -264,18 +239,11 @@ fn a_killed_process_breaks_its_connections_but_keeps_its_cache() {
             !matches!(result, Ok(1..))
         });
         assert!(broken.expect("run"), "end of stream or reset");
-        let refused = a
-            .block_on(async move { TcpStream::connect(target).await })
-            .expect("run");
+        let refused = a.block_on(async move { TcpStream::connect(target).await }).expect("run");
         let error = refused.err().expect("nobody listens");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        assert_eq!(
-            disk.peek(0, 2),
-            [3, 3],
-            "the lock is free and the write is there"
-        );
-        b.block_on(async { drop(open(false).await) })
-            .expect("the lock died with its owner");
+        assert_eq!(disk.peek(0, 2), [3, 3], "the lock is free and the write is there");
+        b.block_on(async { drop(open(false).await) }).expect("the lock died with its owner");
     }
 }
 
@@ -292,9 +260,7 @@ fn acknowledged_flushes_survive_power_loss_and_others_may_not() {
         host.spawn(Class::Client, async move {
             let file = open(false).await;
             for number in 0u64.. {
-                file.write_at(number * 4096, vec![block(number as u8 | 1)])
-                    .await
-                    .expect("write");
+                file.write_at(number * 4096, vec![block(number as u8 | 1)]).await.expect("write");
                 written_by.set(number + 1);
                 if number % 4 == 3 {
                     file.datasync().await.expect("datasync");
@@ -328,10 +294,7 @@ fn disks_fail_and_rot_on_demand() {
         let file = open(false).await;
         file.write_at(0, vec![block(5)]).await.expect("write");
         let unaligned = file.write_at(1, vec![block(5)]).await;
-        assert_eq!(
-            unaligned.expect_err("direct I/O").kind(),
-            io::ErrorKind::InvalidInput
-        );
+        assert_eq!(unaligned.expect_err("direct I/O").kind(), io::ErrorKind::InvalidInput);
         faulty.fail_after(Some(1));
         file.datasync().await.expect("the last that works");
         let error = file.write_at(0, vec![block(6)]).await.expect_err("broken");

@@ -96,25 +96,15 @@ pub(super) struct Grant {
 
 impl Grant {
     pub(super) fn blanket(allow: Perm) -> Self {
-        Self {
-            allow,
-            ..Self::default()
-        }
+        Self { allow, ..Self::default() }
     }
 
     pub(super) fn service(service: &str, allow: Perm) -> Self {
-        Self {
-            service: service.to_owned(),
-            allow,
-            ..Self::default()
-        }
+        Self { service: service.to_owned(), allow, ..Self::default() }
     }
 
     pub(super) fn command(command: &str) -> Self {
-        Self {
-            command: command.to_owned(),
-            ..Self::default()
-        }
+        Self { command: command.to_owned(), ..Self::default() }
     }
 
     pub(super) fn with(mut self, arg: &str, constraint: Constraint) -> Self {
@@ -124,21 +114,13 @@ impl Grant {
 
     pub(super) fn is_allow_all(&self) -> bool {
         self.allow == Perm::ANY
-            && [
-                &self.service,
-                &self.module,
-                &self.profile,
-                &self.command,
-                &self.fs_name,
-            ]
-            .iter()
-            .all(|s| s.is_empty())
+            && [&self.service, &self.module, &self.profile, &self.command, &self.fs_name]
+                .iter()
+                .all(|s| s.is_empty())
     }
 
     pub(super) fn accepts_args(&self, args: &BTreeMap<String, String>) -> bool {
-        self.args
-            .iter()
-            .all(|(k, c)| args.get(k).is_some_and(|v| c.accepts(v)))
+        self.args.iter().all(|(k, c)| args.get(k).is_some_and(|v| c.accepts(v)))
     }
 }
 
@@ -149,13 +131,10 @@ pub(super) fn is_capable(
     allowed: impl Fn(&Grant) -> Perm,
 ) -> bool {
     let mut sum = Perm::NONE;
-    grants
-        .iter()
-        .filter(|g| g.network.as_ref().is_none_or(|n| n.contains(access.addr)))
-        .any(|g| {
-            sum |= allowed(g);
-            g.is_allow_all() || sum.has(access.need)
-        })
+    grants.iter().filter(|g| g.network.as_ref().is_none_or(|n| n.contains(access.addr))).any(|g| {
+        sum |= allowed(g);
+        g.is_allow_all() || sum.has(access.need)
+    })
 }
 
 /// The list of grants of a whole capability text.
@@ -257,7 +236,5 @@ fn constraint(s: &mut Scan<'_>, loose_equals: bool) -> Option<Constraint> {
             s.word()
         })
     };
-    keyword("prefix")
-        .map(Constraint::Prefix)
-        .or_else(|| keyword("regex").map(Constraint::Regex))
+    keyword("prefix").map(Constraint::Prefix).or_else(|| keyword("regex").map(Constraint::Regex))
 }

@@ -42,8 +42,7 @@ fn grant(s: &mut Scan<'_>) -> Option<()> {
             s.spaces()?;
             s.lit(option)?;
             s.lit("=")?;
-            s.take_while(|c| !c.is_whitespace() && c != ',' && c != ';')
-                .map(drop)
+            s.take_while(|c| !c.is_whitespace() && c != ',' && c != ';').map(drop)
         });
     }
     s.attempt(|s| {

@@ -18,31 +18,19 @@ impl MgrCap {
         let grants = command::parse_list("mgr", text, grant)?;
         for grant in grants.iter().filter(|g| !g.profile.is_empty()) {
             profile(grant).map_err(|why| {
-                CapError(format!(
-                    "mgr capability parse failed during profile evaluation: {why}"
-                ))
+                CapError(format!("mgr capability parse failed during profile evaluation: {why}"))
             })?;
         }
-        Ok(Self {
-            text: text.to_owned(),
-            grants,
-        })
+        Ok(Self { text: text.to_owned(), grants })
     }
 
     pub fn allow_all() -> Self {
-        Self {
-            text: "allow *".to_owned(),
-            grants: vec![Grant::blanket(Perm::ANY)],
-        }
+        Self { text: "allow *".to_owned(), grants: vec![Grant::blanket(Perm::ANY)] }
     }
 
     /// What a session's peer may do; nothing if its text does not parse.
     pub fn of_peer(peer: &AuthenticatedPeer) -> Self {
-        if peer.allow_all {
-            Self::allow_all()
-        } else {
-            Self::parse(&peer.caps).unwrap_or_default()
-        }
+        if peer.allow_all { Self::allow_all() } else { Self::parse(&peer.caps).unwrap_or_default() }
     }
 
     pub fn text(&self) -> &str {
@@ -89,14 +77,10 @@ fn profile(grant: &Grant) -> Result<Option<Grant>, String> {
         // Known, but nothing is granted for them here.
         "osd" | "mds" => None,
         "rbd" | "rbd-read-only" => {
-            if let Some(key) = grant
-                .args
-                .keys()
-                .find(|k| !matches!(k.as_str(), "pool" | "namespace"))
+            if let Some(key) =
+                grant.args.keys().find(|k| !matches!(k.as_str(), "pool" | "namespace"))
             {
-                return Err(format!(
-                    "profile '{profile}' does not recognize key '{key}'"
-                ));
+                return Err(format!("profile '{profile}' does not recognize key '{key}'"));
             }
             Some(Grant {
                 module: "rbd_support".to_owned(),
@@ -120,23 +104,14 @@ fn grant(s: &mut Scan<'_>) -> Option<Grant> {
 fn blanket_grant(s: &mut Scan<'_>) -> Option<Grant> {
     allow(s)?;
     let allow = perm(s)?;
-    Some(Grant {
-        allow,
-        network: s.network(),
-        ..Grant::default()
-    })
+    Some(Grant { allow, network: s.network(), ..Grant::default() })
 }
 
 fn profile_grant(s: &mut Scan<'_>) -> Option<Grant> {
     s.attempt(allow);
     let profile = named(s, "profile")?;
     let args = constraints(s, true).unwrap_or_default();
-    Some(Grant {
-        profile,
-        args,
-        network: s.network(),
-        ..Grant::default()
-    })
+    Some(Grant { profile, args, network: s.network(), ..Grant::default() })
 }
 
 fn service_grant(s: &mut Scan<'_>) -> Option<Grant> {
@@ -144,12 +119,7 @@ fn service_grant(s: &mut Scan<'_>) -> Option<Grant> {
     let service = named(s, "service")?;
     s.spaces()?;
     let allow = perm(s)?;
-    Some(Grant {
-        service,
-        allow,
-        network: s.network(),
-        ..Grant::default()
-    })
+    Some(Grant { service, allow, network: s.network(), ..Grant::default() })
 }
 
 fn module_grant(s: &mut Scan<'_>) -> Option<Grant> {
@@ -158,23 +128,12 @@ fn module_grant(s: &mut Scan<'_>) -> Option<Grant> {
     let args = with_constraints(s, true);
     s.spaces()?;
     let allow = perm(s)?;
-    Some(Grant {
-        module,
-        args,
-        allow,
-        network: s.network(),
-        ..Grant::default()
-    })
+    Some(Grant { module, args, allow, network: s.network(), ..Grant::default() })
 }
 
 fn command_grant(s: &mut Scan<'_>) -> Option<Grant> {
     allow(s)?;
     let command = named(s, "command")?;
     let args = with_constraints(s, true);
-    Some(Grant {
-        command,
-        args,
-        network: s.network(),
-        ..Grant::default()
-    })
+    Some(Grant { command, args, network: s.network(), ..Grant::default() })
 }

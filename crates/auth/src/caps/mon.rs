@@ -19,26 +19,16 @@ pub struct MonCap {
 impl MonCap {
     pub fn parse(text: &str) -> Result<Self, CapError> {
         let grants = command::parse_list("mon", text, grant)?;
-        Ok(Self {
-            text: text.to_owned(),
-            grants,
-        })
+        Ok(Self { text: text.to_owned(), grants })
     }
 
     pub fn allow_all() -> Self {
-        Self {
-            text: "allow *".to_owned(),
-            grants: vec![Grant::blanket(Perm::ANY)],
-        }
+        Self { text: "allow *".to_owned(), grants: vec![Grant::blanket(Perm::ANY)] }
     }
 
     /// What a session's peer may do; nothing if its text does not parse.
     pub fn of_peer(peer: &AuthenticatedPeer) -> Self {
-        if peer.allow_all {
-            Self::allow_all()
-        } else {
-            Self::parse(&peer.caps).unwrap_or_default()
-        }
+        if peer.allow_all { Self::allow_all() } else { Self::parse(&peer.caps).unwrap_or_default() }
     }
 
     pub fn text(&self) -> &str {
@@ -57,28 +47,17 @@ impl MonCap {
 fn allowed(grant: &Grant, access: &CommandAccess<'_>) -> Perm {
     if !grant.profile.is_empty() {
         let expanded = profile(&grant.profile, access.name);
-        return expanded
-            .iter()
-            .map(|g| allowed(g, access))
-            .fold(Perm::NONE, |a, b| a | b);
+        return expanded.iter().map(|g| allowed(g, access)).fold(Perm::NONE, |a, b| a | b);
     }
     if !grant.service.is_empty() {
-        return if grant.service == access.service {
-            grant.allow
-        } else {
-            Perm::NONE
-        };
+        return if grant.service == access.service { grant.allow } else { Perm::NONE };
     }
     if !grant.command.is_empty() {
         let fits = grant.command == access.command && grant.accepts_args(access.args);
         return if fits { Perm::RWX } else { Perm::NONE };
     }
     // Keys of `config-key` may be secrets: nothing short of `*` or an explicit grant opens them.
-    if access.service == "config-key" {
-        Perm::NONE
-    } else {
-        grant.allow
-    }
+    if access.service == "config-key" { Perm::NONE } else { grant.allow }
 }
 
 fn grant(s: &mut Scan<'_>) -> Option<Grant> {
@@ -96,25 +75,15 @@ fn blanket_grant(s: &mut Scan<'_>) -> Option<Grant> {
         s.spaces()?;
         s.lit("fsname")?;
         s.equals_or_spaces()?;
-        s.take_while(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
-            .map(str::to_owned)
+        s.take_while(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)).map(str::to_owned)
     });
-    Some(Grant {
-        allow,
-        network,
-        fs_name: fs_name.unwrap_or_default(),
-        ..Grant::default()
-    })
+    Some(Grant { allow, network, fs_name: fs_name.unwrap_or_default(), ..Grant::default() })
 }
 
 fn profile_grant(s: &mut Scan<'_>) -> Option<Grant> {
     s.attempt(allow);
     let profile = named(s, "profile")?;
-    Some(Grant {
-        profile,
-        network: s.network(),
-        ..Grant::default()
-    })
+    Some(Grant { profile, network: s.network(), ..Grant::default() })
 }
 
 fn service_grant(s: &mut Scan<'_>) -> Option<Grant> {
@@ -122,24 +91,14 @@ fn service_grant(s: &mut Scan<'_>) -> Option<Grant> {
     let service = named(s, "service")?;
     s.spaces()?;
     let allow = perm(s)?;
-    Some(Grant {
-        service,
-        allow,
-        network: s.network(),
-        ..Grant::default()
-    })
+    Some(Grant { service, allow, network: s.network(), ..Grant::default() })
 }
 
 fn command_grant(s: &mut Scan<'_>) -> Option<Grant> {
     allow(s)?;
     let command = named(s, "command")?;
     let args = with_constraints(s, false);
-    Some(Grant {
-        command,
-        args,
-        network: s.network(),
-        ..Grant::default()
-    })
+    Some(Grant { command, args, network: s.network(), ..Grant::default() })
 }
 
 /// The grants that a profile stands for. An unknown profile grants nothing.
@@ -149,9 +108,7 @@ fn profile(profile: &str, name: &EntityNameStr) -> Vec<Grant> {
     const RWX: Perm = Perm::RWX;
     let rw = R | W;
     let services = |list: &[(&str, Perm)]| -> Vec<Grant> {
-        list.iter()
-            .map(|(service, allow)| Grant::service(service, *allow))
-            .collect()
+        list.iter().map(|(service, allow)| Grant::service(service, *allow)).collect()
     };
     let reader = || services(&[("mon", R), ("osd", R), ("pg", R)]);
     let mut grants = match profile {
@@ -190,13 +147,7 @@ fn profile_commands(profile: &str, name: &EntityNameStr) -> Vec<Grant> {
     let mut grants = match profile {
         // `osd pool rmsnap` is also what a message to remove snapshots is checked against.
         "mds" => commands(&["osd pool rmsnap", "osd blocklist", "osd blacklist"]),
-        "mgr" => commands(&[
-            "auth get",
-            "auth get-or-create",
-            "auth caps",
-            "auth rm",
-            "smart",
-        ]),
+        "mgr" => commands(&["auth get", "auth get-or-create", "auth caps", "auth rm", "smart"]),
         "bootstrap-osd" => commands(&["mon getmap", "osd new", "osd purge-new"]),
         "bootstrap-mds" | "bootstrap-mgr" | "bootstrap-rgw" => commands(&["mon getmap"]),
         _ => Vec::new(),
@@ -209,20 +160,13 @@ fn profile_commands(profile: &str, name: &EntityNameStr) -> Vec<Grant> {
             grants.push(Grant::command(&command).with("key", prefix.clone()));
         }
     }
-    if matches!(
-        profile,
-        "rbd" | "rbd-mirror" | "simple-rados-client-with-blocklist"
-    ) {
+    if matches!(profile, "rbd" | "rbd-mirror" | "simple-rados-client-with-blocklist") {
         // A client may fence a dead lock owner: one address with its nonce, not a whole host.
         for spelling in ["blocklist", "blacklist"] {
             let op = Constraint::Equal("add".to_owned());
             let addr = Constraint::Regex("^[^/]+/[0-9]+$".to_owned());
             let command = Grant::command(&format!("osd {spelling}"));
-            grants.push(
-                command
-                    .with(&format!("{spelling}op"), op)
-                    .with("addr", addr),
-            );
+            grants.push(command.with(&format!("{spelling}op"), op).with("addr", addr));
         }
     }
     if profile == "rbd-mirror" {
@@ -249,20 +193,13 @@ fn bootstrap_command(profile: &str) -> Option<Grant> {
             ],
         ),
         "bootstrap-mgr" => ("mgr.", &[("caps_mon", equal("allow profile mgr"))]),
-        "bootstrap-rgw" => (
-            "client.rgw.",
-            &[
-                ("caps_mon", equal("allow rw")),
-                ("caps_osd", equal("allow rwx")),
-            ],
-        ),
+        "bootstrap-rgw" => {
+            ("client.rgw.", &[("caps_mon", equal("allow rw")), ("caps_osd", equal("allow rwx"))])
+        }
         "bootstrap-rbd" | "bootstrap-rbd-mirror" => (
             "client.",
             &[
-                (
-                    "caps_mon",
-                    equal(&profile.replace("bootstrap-", "profile ")),
-                ),
+                ("caps_mon", equal(&profile.replace("bootstrap-", "profile "))),
                 ("caps_osd", Constraint::Regex(RBD_OSD_CAPS.to_owned())),
             ],
         ),

@@ -92,25 +92,13 @@ impl OsdCap {
     }
 
     pub fn allow_all() -> Self {
-        let spec = Spec {
-            allow: ANY,
-            ..Spec::default()
-        };
-        Self {
-            grants: vec![Grant {
-                spec,
-                ..Grant::default()
-            }],
-        }
+        let spec = Spec { allow: ANY, ..Spec::default() };
+        Self { grants: vec![Grant { spec, ..Grant::default() }] }
     }
 
     /// What a session's peer may do; nothing if its text does not parse.
     pub fn of_peer(peer: &AuthenticatedPeer) -> Self {
-        if peer.allow_all {
-            Self::allow_all()
-        } else {
-            Self::parse(&peer.caps).unwrap_or_default()
-        }
+        if peer.allow_all { Self::allow_all() } else { Self::parse(&peer.caps).unwrap_or_default() }
     }
 
     /// Whether there is nothing to check per operation.
@@ -121,9 +109,7 @@ impl OsdCap {
     pub fn is_capable(&self, access: &OsdAccess<'_>) -> bool {
         // A class call may be granted by an earlier grant than the one that grants the rest.
         let mut classes = vec![false; access.classes.len()];
-        self.grants
-            .iter()
-            .any(|g| g.is_capable(access, &mut classes))
+        self.grants.iter().any(|g| g.is_capable(access, &mut classes))
     }
 }
 
@@ -139,11 +125,7 @@ impl Grant {
     }
 
     fn is_capable(&self, access: &OsdAccess<'_>, classes: &mut [bool]) -> bool {
-        if self
-            .network
-            .as_ref()
-            .is_some_and(|n| !n.contains(access.addr))
-        {
+        if self.network.as_ref().is_some_and(|n| !n.contains(access.addr)) {
             return false;
         }
         if let Some(grants) = &self.profile {
@@ -181,10 +163,7 @@ impl Scope {
         });
         (self.pool.is_empty() || self.pool == access.pool)
             && namespace
-            && self
-                .tag
-                .as_ref()
-                .is_none_or(|tag| tag.matches(access.applications))
+            && self.tag.as_ref().is_none_or(|tag| tag.matches(access.applications))
             && access.object.starts_with(&self.object_prefix)
     }
 }
@@ -213,35 +192,21 @@ fn grant(s: &mut Scan<'_>) -> Option<Grant> {
                 Some(spec) => spec,
                 None => spec(s)?,
             };
-            Some(Grant {
-                scope,
-                spec,
-                network: s.network(),
-                profile: None,
-            })
+            Some(Grant { scope, spec, network: s.network(), profile: None })
         })
     };
-    let found = plain(s, true)
-        .or_else(|| plain(s, false))
-        .or_else(|| s.attempt(profile))?;
+    let found = plain(s, true).or_else(|| plain(s, false)).or_else(|| s.attempt(profile))?;
     s.skip_blanks(true);
     Some(found)
 }
 
 fn scope(s: &mut Scan<'_>) -> Scope {
     if let Some(tag) = s.attempt(tag) {
-        return Scope {
-            tag: Some(tag),
-            ..Scope::default()
-        };
+        return Scope { tag: Some(tag), ..Scope::default() };
     }
     let tagged_namespace = s.attempt(|s| {
         let namespace = Some(namespace(s)?);
-        Some(Scope {
-            namespace,
-            tag: Some(tag(s)?),
-            ..Scope::default()
-        })
+        Some(Scope { namespace, tag: Some(tag(s)?), ..Scope::default() })
     });
     if let Some(scope) = tagged_namespace {
         return scope;
@@ -254,12 +219,7 @@ fn scope(s: &mut Scan<'_>) -> Scope {
         s.spaces()?;
         s.word()
     });
-    Scope {
-        pool,
-        namespace,
-        tag: None,
-        object_prefix: object_prefix.unwrap_or_default(),
-    }
+    Scope { pool, namespace, tag: None, object_prefix: object_prefix.unwrap_or_default() }
 }
 
 fn pool(s: &mut Scan<'_>) -> String {
@@ -285,11 +245,7 @@ fn namespace(s: &mut Scan<'_>) -> Option<String> {
 
 fn tag(s: &mut Scan<'_>) -> Option<Tag> {
     let word = |s: &mut Scan<'_>| {
-        if wildcard(s).is_some() {
-            Some("*".to_owned())
-        } else {
-            s.word()
-        }
+        if wildcard(s).is_some() { Some("*".to_owned()) } else { s.word() }
     };
     s.spaces()?;
     s.lit("tag")?;
@@ -301,11 +257,7 @@ fn tag(s: &mut Scan<'_>) -> Option<Tag> {
     s.lit("=")?;
     s.skip_spaces();
     let value = word(s)?;
-    Some(Tag {
-        application,
-        key,
-        value,
-    })
+    Some(Tag { application, key, value })
 }
 
 fn wildcard(s: &mut Scan<'_>) -> Option<()> {
@@ -314,10 +266,7 @@ fn wildcard(s: &mut Scan<'_>) -> Option<()> {
 
 fn spec(s: &mut Scan<'_>) -> Option<Spec> {
     if let Some(allow) = permissions(s) {
-        return Some(Spec {
-            allow,
-            ..Spec::default()
-        });
+        return Some(Spec { allow, ..Spec::default() });
     }
     s.attempt(|s| {
         s.spaces()?;
@@ -328,11 +277,7 @@ fn spec(s: &mut Scan<'_>) -> Option<Spec> {
             s.spaces()?;
             s.word()
         });
-        Some(Spec {
-            allow: 0,
-            class,
-            method: method.unwrap_or_default(),
-        })
+        Some(Spec { allow: 0, class, method: method.unwrap_or_default() })
     })
 }
 
@@ -374,57 +319,28 @@ fn profile(s: &mut Scan<'_>) -> Option<Grant> {
     let name = s.word()?;
     let pool = pool(s);
     let namespace = s.attempt(namespace);
-    let scope = Scope {
-        pool,
-        namespace,
-        ..Scope::default()
-    };
+    let scope = Scope { pool, namespace, ..Scope::default() };
     let network = s.network();
-    Some(Grant {
-        network,
-        profile: Some(expand(&name, &scope)),
-        ..Grant::default()
-    })
+    Some(Grant { network, profile: Some(expand(&name, &scope)), ..Grant::default() })
 }
 
 /// The grants that a profile stands for. An unknown profile grants nothing.
 fn expand(name: &str, scope: &Scope) -> Vec<Grant> {
     let bits = |scope: Scope, allow| {
-        let spec = Spec {
-            allow,
-            ..Spec::default()
-        };
-        Grant {
-            scope,
-            spec,
-            ..Grant::default()
-        }
+        let spec = Spec { allow, ..Spec::default() };
+        Grant { scope, spec, ..Grant::default() }
     };
     let method = |scope: Scope, method: &str| {
-        let spec = Spec {
-            allow: 0,
-            class: "rbd".to_owned(),
-            method: method.to_owned(),
-        };
-        Grant {
-            scope,
-            spec,
-            ..Grant::default()
-        }
+        let spec = Spec { allow: 0, class: "rbd".to_owned(), method: method.to_owned() };
+        Grant { scope, spec, ..Grant::default() }
     };
-    let everywhere = |object: &str| Scope {
-        object_prefix: object.to_owned(),
-        ..Scope::default()
-    };
+    let everywhere = |object: &str| Scope { object_prefix: object.to_owned(), ..Scope::default() };
     let pool_info = || Scope {
         pool: scope.pool.clone(),
         namespace: Some(String::new()),
         ..everywhere("rbd_info")
     };
-    let header = || Scope {
-        object_prefix: "rbd_header.".to_owned(),
-        ..scope.clone()
-    };
+    let header = || Scope { object_prefix: "rbd_header.".to_owned(), ..scope.clone() };
     match name {
         "read-only" => vec![bits(scope.clone(), R)],
         "read-write" => vec![bits(scope.clone(), R | W)],

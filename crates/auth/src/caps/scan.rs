@@ -91,8 +91,7 @@ impl<'a> Scan<'a> {
     }
 
     fn bare_word(&mut self) -> Option<String> {
-        self.take_while(|c| c.is_ascii_alphanumeric() || "_./-".contains(c))
-            .map(str::to_owned)
+        self.take_while(|c| c.is_ascii_alphanumeric() || "_./-".contains(c)).map(str::to_owned)
     }
 
     fn quoted(&mut self, may_be_empty: bool) -> Option<String> {
@@ -127,15 +126,11 @@ pub(super) fn grants<'a, T>(
 }
 
 pub(super) fn stopped(kind: &str, rest: &str, text: &str) -> CapError {
-    CapError(format!(
-        "{kind} capability parse failed, stopped at '{rest}' of '{text}'"
-    ))
+    CapError(format!("{kind} capability parse failed, stopped at '{rest}' of '{text}'"))
 }
 
 pub(super) fn stopped_at_end(kind: &str, text: &str) -> CapError {
-    CapError(format!(
-        "{kind} capability parse failed, stopped at end of '{text}'"
-    ))
+    CapError(format!("{kind} capability parse failed, stopped at end of '{text}'"))
 }
 
 fn is_space(space: Space, c: char) -> bool {

@@ -23,21 +23,13 @@ const VERDICTS: &[(&str, &str, &str)] = &[
     ("osd", "allow rwx namespace=y*", ""),
     ("osd", "allow rwx namespace=\"\"", ""),
     ("osd", "allow rwx pool=\"a b\" namespace=\"c d\"", ""),
-    (
-        "osd",
-        "allow class-read object_prefix rbd_children, allow rwx pool=rbd",
-        "",
-    ),
+    ("osd", "allow class-read object_prefix rbd_children, allow rwx pool=rbd", ""),
     ("osd", "allow class-read class-write", ""),
     ("osd", "allow rwx class-read", ""),
     ("osd", "allow r class-read", ""),
     ("osd", "allow x", ""),
     ("osd", "allow w", ""),
-    (
-        "osd",
-        "allow wr",
-        "osd capability parse failed, stopped at 'r' of 'allow wr'",
-    ),
+    ("osd", "allow wr", "osd capability parse failed, stopped at 'r' of 'allow wr'"),
     ("osd", "allow class foo", ""),
     ("osd", "allow class foo bar", ""),
     (
@@ -62,22 +54,10 @@ const VERDICTS: &[(&str, &str, &str)] = &[
     ("osd", "profile=rbd", ""),
     ("osd", "profile rbd pool=x", ""),
     ("osd", "profile rbd pool=x namespace=y", ""),
-    (
-        "osd",
-        "profile rbd pool=x, profile rbd-read-only pool=y",
-        "",
-    ),
+    ("osd", "profile rbd pool=x, profile rbd-read-only pool=y", ""),
     ("osd", "profile nonsense", ""),
-    (
-        "osd",
-        "allow",
-        "osd capability parse failed, stopped at 'allow' of 'allow'",
-    ),
-    (
-        "osd",
-        "",
-        "osd capability parse failed, stopped at '' of ''",
-    ),
+    ("osd", "allow", "osd capability parse failed, stopped at 'allow' of 'allow'"),
+    ("osd", "", "osd capability parse failed, stopped at '' of ''"),
     ("osd", " allow r", ""),
     ("osd", "allow r ", ""),
     ("osd", "allow r;allow w", ""),
@@ -87,11 +67,7 @@ const VERDICTS: &[(&str, &str, &str)] = &[
         "allow r, ,allow w",
         "osd capability parse failed, stopped at ', ,allow w' of 'allow r, ,allow w'",
     ),
-    (
-        "osd",
-        "allow r,",
-        "osd capability parse failed, stopped at ',' of 'allow r,'",
-    ),
+    ("osd", "allow r,", "osd capability parse failed, stopped at ',' of 'allow r,'"),
     (
         "osd",
         "allow auid 5 rw",
@@ -113,16 +89,8 @@ const VERDICTS: &[(&str, &str, &str)] = &[
         "allow rw pool= x",
         "osd capability parse failed, stopped at 'pool= x' of 'allow rw pool= x'",
     ),
-    (
-        "osd",
-        "allow rwx foo",
-        "osd capability parse failed, stopped at 'foo' of 'allow rwx foo'",
-    ),
-    (
-        "osd",
-        "ALLOW rwx",
-        "osd capability parse failed, stopped at 'ALLOW rwx' of 'ALLOW rwx'",
-    ),
+    ("osd", "allow rwx foo", "osd capability parse failed, stopped at 'foo' of 'allow rwx foo'"),
+    ("osd", "ALLOW rwx", "osd capability parse failed, stopped at 'ALLOW rwx' of 'ALLOW rwx'"),
     ("osd", "allow rwx namespace=x tag cephfs data=b", ""),
     (
         "osd",
@@ -159,11 +127,7 @@ const VERDICTS: &[(&str, &str, &str)] = &[
     ("mon", "allow rw", ""),
     ("mon", "allow rwx", ""),
     ("mon", "allow wx", ""),
-    (
-        "mon",
-        "allow xr",
-        "mon capability parse failed, stopped at 'r' of 'allow xr'",
-    ),
+    ("mon", "allow xr", "mon capability parse failed, stopped at 'r' of 'allow xr'"),
     ("mon", "allow profile osd", ""),
     ("mon", "profile osd", ""),
     ("mon", "profile=osd", ""),
@@ -178,31 +142,15 @@ const VERDICTS: &[(&str, &str, &str)] = &[
     ("mon", "allow service mon *", ""),
     ("mon", "allow command foo", ""),
     ("mon", "allow command \"osd pool create\"", ""),
-    (
-        "mon",
-        "allow command \"auth get\" with entity=client.foo",
-        "",
-    ),
+    ("mon", "allow command \"auth get\" with entity=client.foo", ""),
     (
         "mon",
         "allow command \"auth get\" with entity = client.foo",
         "mon capability parse failed, stopped at 'with entity = client.foo' of 'allow command \"auth get\" with entity = client.foo'",
     ),
-    (
-        "mon",
-        "allow command \"auth get\" with entity prefix client.",
-        "",
-    ),
-    (
-        "mon",
-        "allow command \"auth get\" with entity regex \"^client\\.[a-z]+$\"",
-        "",
-    ),
-    (
-        "mon",
-        "allow command \"auth get\" with a=b c prefix d e regex f",
-        "",
-    ),
+    ("mon", "allow command \"auth get\" with entity prefix client.", ""),
+    ("mon", "allow command \"auth get\" with entity regex \"^client\\.[a-z]+$\"", ""),
+    ("mon", "allow command \"auth get\" with a=b c prefix d e regex f", ""),
     (
         "mon",
         "allow command foo with",
@@ -236,32 +184,12 @@ const VERDICTS: &[(&str, &str, &str)] = &[
         "allow service mon r fsname=a",
         "mon capability parse failed, stopped at 'fsname=a' of 'allow service mon r fsname=a'",
     ),
-    (
-        "mon",
-        "allow",
-        "mon capability parse failed, stopped at 'allow' of 'allow'",
-    ),
-    (
-        "mon",
-        "allow foo",
-        "mon capability parse failed, stopped at 'allow foo' of 'allow foo'",
-    ),
-    (
-        "mon",
-        "",
-        "mon capability parse failed, stopped at end of ''",
-    ),
+    ("mon", "allow", "mon capability parse failed, stopped at 'allow' of 'allow'"),
+    ("mon", "allow foo", "mon capability parse failed, stopped at 'allow foo' of 'allow foo'"),
+    ("mon", "", "mon capability parse failed, stopped at end of ''"),
     ("mon", " allow r ", ""),
-    (
-        "mon",
-        "allow r,",
-        "mon capability parse failed, stopped at ',' of 'allow r,'",
-    ),
-    (
-        "mon",
-        "allow read",
-        "mon capability parse failed, stopped at 'ead' of 'allow read'",
-    ),
+    ("mon", "allow r,", "mon capability parse failed, stopped at ',' of 'allow r,'"),
+    ("mon", "allow read", "mon capability parse failed, stopped at 'ead' of 'allow read'"),
     ("mon", "allow  r", ""),
     ("mon", "allow\tr", ""),
     ("mon", "allow command \"x\" with a=\"b c\"", ""),
@@ -376,21 +304,13 @@ const VERDICTS: &[(&str, &str, &str)] = &[
     ),
     ("mgr", "allow module x with a prefix b rw", ""),
     ("mgr", "allow command foo with a =b", ""),
-    (
-        "mgr",
-        "",
-        "mgr capability parse failed, stopped at end of ''",
-    ),
+    ("mgr", "", "mgr capability parse failed, stopped at end of ''"),
     ("mgr", "profile rbd-read-only pool=x", ""),
     ("mgr", "profile read-write", ""),
     ("mds", "allow *", ""),
     ("mds", "allow", ""),
     ("mds", "allow r path=/x", ""),
-    (
-        "mds",
-        "nonsense(",
-        "mds capability parse failed, stopped at 'nonsense(' of 'nonsense('",
-    ),
+    ("mds", "nonsense(", "mds capability parse failed, stopped at 'nonsense(' of 'nonsense('"),
     ("mds", "allow rw", ""),
     ("mds", "allow rwps path=/a", ""),
     (
@@ -399,16 +319,8 @@ const VERDICTS: &[(&str, &str, &str)] = &[
         "mds capability parse failed, stopped at 'allow profile osd' of 'allow profile osd'",
     ),
     ("mds", "allow * , allow r", ""),
-    (
-        "mds",
-        "foo",
-        "mds capability parse failed, stopped at 'foo' of 'foo'",
-    ),
-    (
-        "mds",
-        "",
-        "mds capability parse failed, stopped at '' of ''",
-    ),
+    ("mds", "foo", "mds capability parse failed, stopped at 'foo' of 'foo'"),
+    ("mds", "", "mds capability parse failed, stopped at '' of ''"),
 ];
 
 #[test]
@@ -417,10 +329,7 @@ fn texts_are_accepted_and_refused_as_by_ceph() {
         let ours = check_caps(service, text).map_or_else(|e| e.to_string(), |()| String::new());
         assert_eq!(ours, *verdict, "{service}: {text:?}");
     }
-    assert_eq!(
-        check_caps("xyz", "").unwrap_err().to_string(),
-        "unknown cap type 'xyz'"
-    );
+    assert_eq!(check_caps("xyz", "").unwrap_err().to_string(), "unknown cap type 'xyz'");
 }
 
 const NO_ARGS: &BTreeMap<String, String> = &BTreeMap::new();
@@ -430,9 +339,7 @@ fn name() -> EntityNameStr {
 }
 
 fn args(list: &[(&str, &str)]) -> BTreeMap<String, String> {
-    list.iter()
-        .map(|(k, v)| (k.to_string(), v.to_string()))
-        .collect()
+    list.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
 }
 
 /// What of `r`, `w` and `x` the text grants for `service`.
@@ -452,16 +359,8 @@ fn mon_perms(text: &str, service: &str) -> String {
             addr: None,
         })
     };
-    let all = [
-        ("r", Perm::R),
-        ("w", Perm::W),
-        ("x", Perm::X),
-        ("*", Perm::ANY),
-    ];
-    all.into_iter()
-        .filter(|(_, p)| may(*p))
-        .map(|(s, _)| s)
-        .collect()
+    let all = [("r", Perm::R), ("w", Perm::W), ("x", Perm::X), ("*", Perm::ANY)];
+    all.into_iter().filter(|(_, p)| may(*p)).map(|(s, _)| s).collect()
 }
 
 fn mon_command(text: &str, command: &str, list: &[(&str, &str)]) -> bool {
@@ -518,59 +417,29 @@ fn mon_caps_by_command() {
     assert!(!mon_command("profile rbd", "osd blocklist", &host));
     let forgive = [("blocklistop", "rm"), ("addr", "1.2.3.4:0/77")];
     assert!(!mon_command("profile rbd", "osd blocklist", &forgive));
-    assert!(!mon_command(
-        "profile rbd-read-only",
-        "osd blocklist",
-        &fence
-    ));
+    assert!(!mon_command("profile rbd-read-only", "osd blocklist", &fence));
     assert!(!mon_command("profile rbd", "osd pool rm", &fence));
     let private = |key| mon_command("profile osd", "config-key set", &[("key", key)]);
     assert!(private("daemon-private/osd.3/x"));
     assert!(!private("daemon-private/osd.30/x"));
     let limited = "allow command \"auth get\" with entity prefix client. format=json";
-    assert!(mon_command(
-        limited,
-        "auth get",
-        &[("entity", "client.a"), ("format", "json")]
-    ));
+    assert!(mon_command(limited, "auth get", &[("entity", "client.a"), ("format", "json")]));
     assert!(!mon_command(limited, "auth get", &[("entity", "client.a")]));
-    assert!(!mon_command(
-        limited,
-        "auth get",
-        &[("entity", "osd.1"), ("format", "json")]
-    ));
+    assert!(!mon_command(limited, "auth get", &[("entity", "osd.1"), ("format", "json")]));
     let pattern = "allow command x with k regex \"[a-z]+|0\"";
-    for (value, fits) in [
-        ("abc", true),
-        ("0", true),
-        ("abc1", false),
-        ("", false),
-        ("00", false),
-    ] {
+    for (value, fits) in [("abc", true), ("0", true), ("abc1", false), ("", false), ("00", false)] {
         assert_eq!(mon_command(pattern, "x", &[("k", value)]), fits, "{value}");
     }
-    assert!(!mon_command(
-        "allow command x with k regex \"[\"",
-        "x",
-        &[("k", "[")]
-    ));
+    assert!(!mon_command("allow command x with k regex \"[\"", "x", &[("k", "[")]));
     let rbd = [
         ("entity", "client.rbd-mirror.a"),
         ("caps_mon", "profile rbd-mirror"),
         ("caps_osd", "profile rbd pool=a, profile rbd"),
     ];
-    assert!(mon_command(
-        "profile bootstrap-rbd-mirror",
-        "auth get-or-create",
-        &rbd
-    ));
+    assert!(mon_command("profile bootstrap-rbd-mirror", "auth get-or-create", &rbd));
     let mut greedy = rbd;
     greedy[2].1 = "allow *";
-    assert!(!mon_command(
-        "profile bootstrap-rbd-mirror",
-        "auth get-or-create",
-        &greedy
-    ));
+    assert!(!mon_command("profile bootstrap-rbd-mirror", "auth get-or-create", &greedy));
 }
 
 #[test]
@@ -617,17 +486,11 @@ fn to(pool: &'static str, object: &'static str) -> OsdAccess<'static> {
 }
 
 fn read(pool: &'static str, object: &'static str) -> OsdAccess<'static> {
-    OsdAccess {
-        reads: true,
-        ..to(pool, object)
-    }
+    OsdAccess { reads: true, ..to(pool, object) }
 }
 
 fn write(pool: &'static str, object: &'static str) -> OsdAccess<'static> {
-    OsdAccess {
-        writes: true,
-        ..to(pool, object)
-    }
+    OsdAccess { writes: true, ..to(pool, object) }
 }
 
 #[test]
@@ -638,17 +501,11 @@ fn osd_caps_by_place() {
     assert!(!osd("allow rw pool=p", write("q", "o")));
     assert!(osd("allow r, allow rw pool=p", read("q", "o")));
     // Grants do not add up over read and write of one operation.
-    let both = OsdAccess {
-        reads: true,
-        ..write("p", "o")
-    };
+    let both = OsdAccess { reads: true, ..write("p", "o") };
     assert!(!osd("allow r, allow w", both));
     assert!(osd("allow r object_prefix abc", read("p", "abcd")));
     assert!(!osd("allow r object_prefix abc", read("p", "ab")));
-    let within = |namespace| OsdAccess {
-        namespace,
-        ..read("p", "o")
-    };
+    let within = |namespace| OsdAccess { namespace, ..read("p", "o") };
     assert!(osd("allow r namespace=n*", within("nx")));
     assert!(osd("allow r namespace=n", within("n")));
     assert!(!osd("allow r namespace=n", within("nx")));
@@ -660,10 +517,7 @@ fn osd_caps_by_place() {
 #[test]
 fn osd_caps_by_application_tag() {
     let apps: AppMetadata = [("cephfs".to_owned(), args(&[("data", "a")]))].into();
-    let tagged = OsdAccess {
-        applications: &apps,
-        ..read("p", "o")
-    };
+    let tagged = OsdAccess { applications: &apps, ..read("p", "o") };
     for (text, fits) in [
         ("allow r tag cephfs data=a", true),
         ("allow r tag cephfs data=*", true),
@@ -681,22 +535,10 @@ fn osd_caps_by_application_tag() {
 #[test]
 fn osd_caps_by_class() {
     let call = |class, method, writes, in_default_list| {
-        [ClassCall {
-            class,
-            method,
-            reads: true,
-            writes,
-            in_default_list,
-        }]
+        [ClassCall { class, method, reads: true, writes, in_default_list }]
     };
     let with = |calls: &[ClassCall<'_>], text: &str| {
-        osd(
-            text,
-            OsdAccess {
-                classes: calls,
-                ..to("p", "rbd_header.1")
-            },
-        )
+        osd(text, OsdAccess { classes: calls, ..to("p", "rbd_header.1") })
     };
     let get = call("rbd", "get_size", false, true);
     let set = call("rbd", "set_size", true, true);
@@ -714,11 +556,7 @@ fn osd_caps_by_class() {
         ("profile rbd-read-only pool=p", [true, false, false]),
         ("profile rbd pool=q", [false, false, false]),
     ] {
-        assert_eq!(
-            [&get, &set, &odd].map(|c| with(c, text)),
-            expected,
-            "{text}"
-        );
+        assert_eq!([&get, &set, &odd].map(|c| with(c, text)), expected, "{text}");
     }
     let attach = call("rbd", "child_attach", true, true);
     assert!(with(&attach, "profile rbd-read-only pool=p"));
@@ -754,49 +592,13 @@ fn mgr_caps() {
     assert!(check("allow service pg rw", "", "", Perm::W, &[]));
     assert!(!check("profile osd", "", "", Perm::R, &[]));
     assert!(check("profile crash", "", "crash post", Perm::RWX, &[]));
-    assert!(check(
-        "allow command a with k=v",
-        "",
-        "a",
-        Perm::ANY,
-        &[("k", "v")]
-    ));
-    assert!(!check(
-        "allow command a with k=v",
-        "",
-        "a",
-        Perm::ANY,
-        &[("k", "w")]
-    ));
+    assert!(check("allow command a with k=v", "", "a", Perm::ANY, &[("k", "v")]));
+    assert!(!check("allow command a with k=v", "", "a", Perm::ANY, &[("k", "w")]));
     let pool = [("pool", "p")];
-    assert!(check(
-        "profile rbd pool=p",
-        "rbd_support",
-        "",
-        Perm::W,
-        &pool
-    ));
-    assert!(!check(
-        "profile rbd pool=p",
-        "rbd_support",
-        "",
-        Perm::W,
-        &[("pool", "q")]
-    ));
-    assert!(check(
-        "profile rbd pool=p",
-        "rbd_support",
-        "rbd task",
-        Perm::W,
-        &[("pool", "q")]
-    ));
-    assert!(!check(
-        "profile rbd-read-only",
-        "rbd_support",
-        "",
-        Perm::W,
-        &pool
-    ));
+    assert!(check("profile rbd pool=p", "rbd_support", "", Perm::W, &pool));
+    assert!(!check("profile rbd pool=p", "rbd_support", "", Perm::W, &[("pool", "q")]));
+    assert!(check("profile rbd pool=p", "rbd_support", "rbd task", Perm::W, &[("pool", "q")]));
+    assert!(!check("profile rbd-read-only", "rbd_support", "", Perm::W, &pool));
 }
 
 #[test]

@@ -44,21 +44,15 @@ impl Kind {
         match type_ {
             "CephInt" => {
                 let mut ends = range().map(|end| end.parse().ok());
-                Self::Int {
-                    min: ends.next().flatten(),
-                    max: ends.next().flatten(),
-                }
+                Self::Int { min: ends.next().flatten(), max: ends.next().flatten() }
             }
             "CephFloat" => {
                 let mut ends = range().map(|end| end.parse().ok());
-                Self::Float {
-                    min: ends.next().flatten(),
-                    max: ends.next().flatten(),
-                }
+                Self::Float { min: ends.next().flatten(), max: ends.next().flatten() }
             }
-            "CephString" => Self::Text {
-                chars: char_class(attribute("goodchars").unwrap_or_default()),
-            },
+            "CephString" => {
+                Self::Text { chars: char_class(attribute("goodchars").unwrap_or_default()) }
+            }
             "CephChoices" => {
                 let strings = attribute("strings").unwrap_or_default().split('|');
                 Self::Choices(strings.map(str::to_owned).collect())
@@ -252,9 +246,7 @@ mod tests {
 
     #[test]
     fn classes_of_characters() {
-        let kind = Kind::Text {
-            chars: char_class("[A-Za-z0-9-_.]"),
-        };
+        let kind = Kind::Text { chars: char_class("[A-Za-z0-9-_.]") };
         assert!(kind.take("a-Z_0.9", false).is_ok());
         assert!(kind.take("a b", false).is_err());
         assert!(Kind::Text { chars: Vec::new() }.take("ü !", false).is_ok());

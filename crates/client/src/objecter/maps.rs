@@ -21,7 +21,7 @@ enum Led {
 impl Objecter {
     /// Maps from a monitor or an OSD. One that does not fit or decode is skipped, and a whole map
     /// asked for instead.
-    pub(crate) fn handle_map(&mut self, now: Duration, message: &OsdMapMsg) {
+    pub fn handle_map(&mut self, now: Duration, message: &OsdMapMsg) {
         if self.map.as_ref().is_some_and(|m| m.fsid != message.fsid) {
             tracing::warn!("map of another cluster ignored");
             return;

@@ -14,7 +14,7 @@ const EAGAIN: i32 = -11;
 
 /// What to do.
 #[derive(Clone, Debug)]
-pub(crate) enum Work {
+pub enum Work {
     Op(OpRequest),
     /// `ceph tell`; `cmd` is one JSON object.
     Command {
@@ -25,24 +25,24 @@ pub(crate) enum Work {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CommandTarget {
+pub enum CommandTarget {
     Osd(i32),
     /// Whichever OSD leads this PG.
     Pg(PgId),
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct OpRequest {
-    pub(crate) target: OpTarget,
-    pub(crate) ops: Vec<OsdOp>,
-    pub(crate) flags: u32,
-    pub(crate) snap: SnapId,
-    pub(crate) snapc: SnapContext,
-    pub(crate) mtime: UTime,
+pub struct OpRequest {
+    pub target: OpTarget,
+    pub ops: Vec<OsdOp>,
+    pub flags: u32,
+    pub snap: SnapId,
+    pub snapc: SnapContext,
+    pub mtime: UTime,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum OpTarget {
+pub enum OpTarget {
     Object {
         locator: ObjectLocator,
         oid: Bytes,
@@ -56,22 +56,22 @@ pub(crate) enum OpTarget {
 
 /// What an OSD answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct OpReply {
-    pub(crate) result: i32,
-    pub(crate) ops: Vec<OsdOpResult>,
-    pub(crate) user_version: u64,
-    pub(crate) replay_version: EVersion,
+pub struct OpReply {
+    pub result: i32,
+    pub ops: Vec<OsdOpResult>,
+    pub user_version: u64,
+    pub replay_version: EVersion,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reply {
+pub enum Reply {
     Op(OpReply),
     Command(CommandReply),
 }
 
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub enum Failure {
     NoPool,
     NoOsd,
     TimedOut,
@@ -79,28 +79,28 @@ pub(crate) enum Failure {
 
 /// Where an OSD said that the object really is.
 #[derive(Clone, Debug)]
-pub(crate) struct Redirected {
-    pub(crate) locator: ObjectLocator,
-    pub(crate) oid: Bytes,
+pub(super) struct Redirected {
+    pub(super) locator: ObjectLocator,
+    pub(super) oid: Bytes,
 }
 
 /// A request and how far it is.
 #[derive(Debug)]
-pub(crate) struct Op {
-    pub(crate) work: Work,
-    pub(crate) deadline: Option<Duration>,
-    pub(crate) redirected: Option<Redirected>,
+pub(super) struct Op {
+    pub(super) work: Work,
+    pub(super) deadline: Option<Duration>,
+    pub(super) redirected: Option<Redirected>,
     /// Whose session it belongs to.
-    pub(crate) osd: Option<i32>,
-    pub(crate) pg: SpgId,
-    pub(crate) hash: u32,
-    pub(crate) attempts: i32,
+    pub(super) osd: Option<i32>,
+    pub(super) pg: SpgId,
+    pub(super) hash: u32,
+    pub(super) attempts: i32,
     /// When it went out on the present session.
-    pub(crate) sent_at: Option<Duration>,
+    pub(super) sent_at: Option<Duration>,
 }
 
 impl Op {
-    pub(crate) fn new(work: Work, deadline: Option<Duration>) -> Self {
+    pub(super) fn new(work: Work, deadline: Option<Duration>) -> Self {
         Self {
             work,
             deadline,
@@ -114,28 +114,23 @@ impl Op {
     }
 
     /// The message for the next attempt.
-    pub(crate) fn encode(&self, tid: u64, epoch: u32, fsid: Uuid) -> RawMessage {
+    pub(super) fn encode(&self, tid: u64, epoch: u32, fsid: Uuid) -> RawMessage {
         let features = Features::PACIFIC;
         match &self.work {
-            Work::Command { cmd, inbl, .. } => Command {
-                fsid,
-                cmd: vec![cmd.clone()],
-                inbl: inbl.clone(),
+            Work::Command { cmd, inbl, .. } => {
+                Command { fsid, cmd: vec![cmd.clone()], inbl: inbl.clone() }.to_raw(tid, features)
             }
-            .to_raw(tid, features),
             Work::Op(request) => self.message(request, epoch, features).to_raw(tid, features),
         }
     }
 
     /// The place in the PG's order that a backoff is compared with.
-    pub(crate) fn message(&self, request: &OpRequest, epoch: u32, features: Features) -> OsdOpMsg {
+    pub(super) fn message(&self, request: &OpRequest, epoch: u32, features: Features) -> OsdOpMsg {
         let (mut locator, mut oid) = match &request.target {
             OpTarget::Object { locator, oid } => (locator.clone(), oid.clone()),
             OpTarget::Pg { pg, nspace } => {
-                let locator = ObjectLocator {
-                    nspace: nspace.clone(),
-                    ..ObjectLocator::pool(pg.pool)
-                };
+                let locator =
+                    ObjectLocator { nspace: nspace.clone(), ..ObjectLocator::pool(pg.pool) };
                 (locator, Bytes::new())
             }
         };
@@ -180,10 +175,7 @@ impl Objecter {
                 OpTarget::Object { oid, .. } if redirect.object.is_empty() => oid.clone(),
                 _ => redirect.object.clone(),
             };
-            op.redirected = Some(Redirected {
-                locator: redirect.locator.clone(),
-                oid,
-            });
+            op.redirected = Some(Redirected { locator: redirect.locator.clone(), oid });
             return self.replace(now, tid);
         }
         if reply.result == EAGAIN {

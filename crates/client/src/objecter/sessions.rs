@@ -66,7 +66,7 @@ impl OsdSession {
 
 impl Objecter {
     /// A session is open; its requests go out.
-    pub(crate) fn handle_connected(&mut self, now: Duration, session: SessionId) {
+    pub fn handle_connected(&mut self, now: Duration, session: SessionId) {
         let Some(osd) = self.osd_of(session) else {
             return;
         };
@@ -82,7 +82,7 @@ impl Objecter {
 
     /// A session could not be opened, or has ended. What was unanswered goes out again on the next
     /// one, and if the OSD is really gone, the next map says so.
-    pub(crate) fn handle_closed(&mut self, now: Duration, session: SessionId) {
+    pub fn handle_closed(&mut self, now: Duration, session: SessionId) {
         let Some(osd) = self.osd_of(session) else {
             return;
         };
@@ -111,8 +111,7 @@ impl Objecter {
     }
 
     pub(super) fn retry_sessions(&mut self, now: Duration) {
-        self.sessions
-            .retain(|_, s| s.retry_at().is_none() || !s.ops.is_empty());
+        self.sessions.retain(|_, s| s.retry_at().is_none() || !s.ops.is_empty());
         for (&osd, session) in &mut self.sessions {
             if session.retry_at().is_some_and(|at| at <= now) {
                 self.last_session += 1;
@@ -192,11 +191,7 @@ impl Objecter {
                 backoffs: BTreeMap::new(),
             },
         );
-        self.actions.push_back(Action::Connect {
-            session: id,
-            osd,
-            addr,
-        });
+        self.actions.push_back(Action::Connect { session: id, osd, addr });
         true
     }
 
@@ -216,9 +211,7 @@ impl Objecter {
                 continue;
             };
             if session.retry_at().is_none() {
-                self.actions.push_back(Action::Close {
-                    session: session.id,
-                });
+                self.actions.push_back(Action::Close { session: session.id });
             }
             for tid in session.ops {
                 self.unassign(tid);
@@ -243,10 +236,7 @@ impl Objecter {
         let message = op.encode(tid, epoch, fsid);
         op.sent_at = Some(now);
         op.attempts += 1;
-        self.actions.push_back(Action::Send {
-            session: session.id,
-            message,
-        });
+        self.actions.push_back(Action::Send { session: session.id, message });
     }
 
     pub(super) fn handle_backoff(&mut self, now: Duration, osd: i32, message: OsdBackoff) {
@@ -260,11 +250,7 @@ impl Objecter {
                     map_epoch: self.map.as_ref().map_or(0, |m| m.epoch),
                     ..message.clone()
                 };
-                let backoff = Backoff {
-                    pg: message.pgid,
-                    begin: message.begin,
-                    end: message.end,
-                };
+                let backoff = Backoff { pg: message.pgid, begin: message.begin, end: message.end };
                 session.backoffs.insert(message.id, backoff);
                 self.actions.push_back(Action::Send {
                     session: session.id,

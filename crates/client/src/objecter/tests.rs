@@ -49,12 +49,8 @@ struct Play {
 
 impl Play {
     fn new() -> Self {
-        let mut play = Self {
-            objecter: Objecter::new(),
-            map: cluster(),
-            now: secs(1),
-            actions: Vec::new(),
-        };
+        let mut play =
+            Self { objecter: Objecter::new(), map: cluster(), now: secs(1), actions: Vec::new() };
         play.publish(|_| {});
         play
     }
@@ -111,11 +107,7 @@ impl Play {
         let is_connect = |a: &Action| matches!(a, Action::Connect { .. });
         let at = self.actions.iter().position(is_connect)?;
         match self.actions.remove(at) {
-            Action::Connect {
-                session,
-                osd,
-                addr: to,
-            } => {
+            Action::Connect { session, osd, addr: to } => {
                 assert_eq!(to, addr(osd));
                 Some((session, osd))
             }
@@ -139,11 +131,7 @@ impl Play {
     }
 
     fn reply(&mut self, session: SessionId, tid: u64, attempt: i32, result: i32) {
-        let reply = OsdOpReply {
-            result,
-            retry_attempt: attempt,
-            ..OsdOpReply::default()
-        };
+        let reply = OsdOpReply { result, retry_attempt: attempt, ..OsdOpReply::default() };
         let raw = reply.to_raw(tid, F);
         self.objecter.handle_message(self.now, session, &raw);
         self.collect();
@@ -284,11 +272,7 @@ fn a_new_primary_gets_what_the_old_one_did_not_answer() {
 #[test]
 fn without_a_primary_requests_wait_for_maps() {
     let mut play = Play::new();
-    play.publish(|map| {
-        map.osds
-            .iter_mut()
-            .for_each(|o| o.state = osd_state::EXISTS)
-    });
+    play.publish(|map| map.osds.iter_mut().for_each(|o| o.state = osd_state::EXISTS));
     let tid = play.read();
     assert_eq!(play.wanted_maps(), [play.map.epoch + 1]);
     assert_eq!(play.connecting(), None);
@@ -336,10 +320,7 @@ fn an_unknown_pool_fails_only_by_the_newest_map() {
     let (session, _) = play.connected();
     assert_eq!(play.sent(session), [(a, 0), (b, 0)]);
     play.publish(|map| map.pools.clear());
-    assert_eq!(
-        play.done(),
-        [(a, Err(Failure::NoPool)), (b, Err(Failure::NoPool))]
-    );
+    assert_eq!(play.done(), [(a, Err(Failure::NoPool)), (b, Err(Failure::NoPool))]);
 }
 
 #[test]
@@ -432,13 +413,8 @@ fn maps_follow_one_another() {
     play.objecter.handle_map(play.now, &message);
     play.collect();
     assert_eq!(play.wanted_maps(), [0]);
-    let other = OsdMapMsg {
-        fsid: Uuid([9; 16]),
-        ..whole(&OsdMap {
-            epoch: from + 9,
-            ..play.map.clone()
-        })
-    };
+    let other =
+        OsdMapMsg { fsid: Uuid([9; 16]), ..whole(&OsdMap { epoch: from + 9, ..play.map.clone() }) };
     play.objecter.handle_map(play.now, &other);
     assert_eq!(play.objecter.epoch(), from + 2);
 }
@@ -462,10 +438,7 @@ fn commands_find_their_osd() {
         _ => false,
     });
     assert!(sent);
-    let reply = CommandReply {
-        r: EIO,
-        ..CommandReply::default()
-    };
+    let reply = CommandReply { r: EIO, ..CommandReply::default() };
     let raw = reply.to_raw(tid, F);
     play.objecter.handle_message(play.now, session, &raw);
     play.collect();

@@ -36,10 +36,7 @@ impl OsdMap {
             return Err(ApplyError::OtherCluster);
         }
         if self.epoch.checked_add(1) != Some(inc.epoch) {
-            return Err(ApplyError::Epoch {
-                from: self.epoch,
-                to: inc.epoch,
-            });
+            return Err(ApplyError::Epoch { from: self.epoch, to: inc.epoch });
         }
         if !inc.fullmap.is_empty() {
             *self = Self::from_bytes(&inc.fullmap)?;
@@ -73,8 +70,7 @@ impl OsdMap {
             self.crush = Arc::new(crush);
             self.crush_version = self.crush_version.wrapping_add(1);
             let classes = &self.crush.class_names;
-            self.device_class_flags
-                .retain(|class, _| classes.contains_key(class));
+            self.device_class_flags.retain(|class, _| classes.contains_key(class));
         }
         Ok(())
     }
@@ -96,18 +92,14 @@ impl OsdMap {
         for name in &inc.old_erasure_code_profiles {
             self.erasure_code_profiles.remove(name);
         }
-        self.erasure_code_profiles
-            .extend(inc.new_erasure_code_profiles.clone());
+        self.erasure_code_profiles.extend(inc.new_erasure_code_profiles.clone());
     }
 
     fn apply_snaps(&mut self, inc: &Incremental) {
         self.new_removed_snaps = inc.new_removed_snaps.clone();
         self.new_purged_snaps = inc.new_purged_snaps.clone();
         for (&pool, snaps) in &inc.new_removed_snaps {
-            self.removed_snaps_queue
-                .entry(pool)
-                .or_default()
-                .union(snaps);
+            self.removed_snaps_queue.entry(pool).or_default().union(snaps);
         }
         for (pool, snaps) in &inc.new_purged_snaps {
             if let Some(queue) = self.removed_snaps_queue.get_mut(pool) {
@@ -162,9 +154,7 @@ impl OsdMap {
             set(id, &|osd| osd.info.up_thru = epoch);
         }
         for (&id, &(begin, end)) in &inc.new_last_clean_interval {
-            set(id, &|osd| {
-                (osd.info.last_clean_begin, osd.info.last_clean_end) = (begin, end)
-            });
+            set(id, &|osd| (osd.info.last_clean_begin, osd.info.last_clean_end) = (begin, end));
         }
         for (&id, &epoch) in &inc.new_lost {
             set(id, &|osd| osd.info.lost_at = epoch);
@@ -190,10 +180,7 @@ impl OsdMap {
             return;
         }
         // It ceases to exist; only its weight stays.
-        *osd = Osd {
-            weight: osd.weight,
-            ..Osd::default()
-        };
+        *osd = Osd { weight: osd.weight, ..Osd::default() };
         self.set_affinity(id, AFFINITY_DEFAULT);
     }
 
@@ -226,8 +213,7 @@ impl OsdMap {
         self.pg_upmap.extend(inc.new_pg_upmap.clone());
         self.pg_upmap.retain(|pg, _| !inc.old_pg_upmap.contains(pg));
         self.pg_upmap_items.extend(inc.new_pg_upmap_items.clone());
-        self.pg_upmap_items
-            .retain(|pg, _| !inc.old_pg_upmap_items.contains(pg));
+        self.pg_upmap_items.retain(|pg, _| !inc.old_pg_upmap_items.contains(pg));
     }
 
     fn apply_rest(&mut self, inc: &Incremental) {
@@ -253,11 +239,7 @@ impl OsdMap {
             current.retain(|_, flags| *flags != 0);
         }
         self.cluster_snapshot.clone_from(&inc.cluster_snapshot);
-        self.cluster_snapshot_epoch = if inc.cluster_snapshot.is_empty() {
-            0
-        } else {
-            inc.epoch
-        };
+        self.cluster_snapshot_epoch = if inc.cluster_snapshot.is_empty() { 0 } else { inc.epoch };
         let ratios = [
             (&mut self.nearfull_ratio, inc.new_nearfull_ratio),
             (&mut self.full_ratio, inc.new_full_ratio),
@@ -278,11 +260,7 @@ impl OsdMap {
             }
         }
         if let Some(mode) = inc.new_stretch_mode {
-            self.stretch_mode = if mode.enabled {
-                mode
-            } else {
-                StretchMode::default()
-            };
+            self.stretch_mode = if mode.enabled { mode } else { StretchMode::default() };
         }
     }
 }
@@ -305,10 +283,7 @@ impl Incremental {
         ];
         let beyond = |osd: &&i32| usize::try_from(**osd).map_or(true, |osd| osd >= max);
         match named.into_iter().flatten().find(beyond) {
-            Some(&osd) => Err(ApplyError::NoSuchOsd {
-                osd,
-                max: max as i32,
-            }),
+            Some(&osd) => Err(ApplyError::NoSuchOsd { osd, max: max as i32 }),
             None => Ok(()),
         }
     }

@@ -39,12 +39,8 @@ impl NewCluster {
 
     /// The map of epoch 1: the OSDs exist and are in, but are not up.
     pub fn osdmap(&self) -> Result<OsdMap, EditError> {
-        let profile = [
-            ("k", "2"),
-            ("m", "2"),
-            ("plugin", "jerasure"),
-            ("technique", "reed_sol_van"),
-        ];
+        let profile =
+            [("k", "2"), ("m", "2"), ("plugin", "jerasure"), ("technique", "reed_sol_van")];
         let profile = profile.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let osd = |uuid: &Uuid| Osd {
             state: osd_state::EXISTS,
@@ -76,11 +72,8 @@ impl NewCluster {
     fn crush(&self) -> Result<CrushMap, EditError> {
         let mut crush = CrushMap::new();
         crush.add_bucket("default", "root")?;
-        let at: Location = [
-            ("host".into(), self.host.clone()),
-            ("root".into(), "default".into()),
-        ]
-        .into();
+        let at: Location =
+            [("host".into(), self.host.clone()), ("root".into(), "default".into())].into();
         for (id, &(_, weight)) in (0..).zip(&self.osds) {
             crush.insert_item(id, weight, &format!("osd.{id}"), &at)?;
             if !self.device_class.is_empty() {

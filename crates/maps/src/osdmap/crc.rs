@@ -22,9 +22,6 @@ pub(crate) fn check(bytes: &[u8], hole: usize, what: &'static str) -> Result<(),
     let (_, rest) = bytes.split_at(hole);
     match rest.first_chunk() {
         Some(stored) if u32::from_le_bytes(*stored) == around(bytes, hole) => Ok(()),
-        _ => Err(DecodeError::Invalid {
-            what,
-            value: around(bytes, hole).into(),
-        }),
+        _ => Err(DecodeError::Invalid { what, value: around(bytes, hole).into() }),
     }
 }

@@ -20,9 +20,7 @@ impl OsdMap {
         encode_versioned(&mut out, 8, 7, |out| {
             encode_versioned(out, 9, 1, |out| self.encode_client(out, features));
             let version = if self.stretch_mode.enabled { 10 } else { 9 };
-            encode_versioned(out, version, 1, |out| {
-                self.encode_osd(out, version, features)
-            });
+            encode_versioned(out, version, 1, |out| self.encode_osd(out, version, features));
             out.extend_from_slice(&[0; 4]);
         });
         let hole = out.len() - 4;
@@ -73,11 +71,7 @@ impl OsdMap {
         self.each_osd(out, f, |osd| &osd.uuid);
         self.each_osd(out, f, |osd| &osd.xinfo);
         self.each_osd(out, f, |osd| &osd.hb_front_addrs);
-        for ratio in [
-            self.nearfull_ratio,
-            self.full_ratio,
-            self.backfillfull_ratio,
-        ] {
+        for ratio in [self.nearfull_ratio, self.full_ratio, self.backfillfull_ratio] {
             ratio.to_bits().encode(out, f);
         }
         self.require_min_compat_client.encode(out, f);
@@ -108,18 +102,9 @@ impl OsdMap {
         let max_osd = r.u32()? as usize;
         let states = Vec::<u32>::decode(r)?;
         if states.len() != max_osd || max_osd > OSDS_MAX {
-            return Err(DecodeError::Invalid {
-                what: "max_osd",
-                value: max_osd as u64,
-            });
+            return Err(DecodeError::Invalid { what: "max_osd", value: max_osd as u64 });
         }
-        self.osds = states
-            .into_iter()
-            .map(|state| Osd {
-                state,
-                ..Osd::default()
-            })
-            .collect();
+        self.osds = states.into_iter().map(|state| Osd { state, ..Osd::default() }).collect();
         self.set_each(r, |osd, weight: u32| osd.weight = weight)?;
         self.set_each(r, |osd, addrs: EntityAddrVec| osd.client_addrs = addrs)?;
         self.pg_temp = Decode::decode(r)?;
@@ -169,10 +154,7 @@ impl OsdMap {
     ) -> Result<(), DecodeError> {
         let count = r.count(T::MIN_SIZE, "osd fields")?;
         if count != self.osds.len() {
-            return Err(DecodeError::Invalid {
-                what: "osd fields",
-                value: count as u64,
-            });
+            return Err(DecodeError::Invalid { what: "osd fields", value: count as u64 });
         }
         self.osds.iter_mut().try_for_each(|osd| {
             set(osd, T::decode(r)?);
@@ -193,11 +175,7 @@ impl Decode for OsdMap {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let start = r.peek();
         let (map, hole) = decode_map(r)?;
-        crc::check(
-            &start[..start.len() - r.remaining()],
-            hole,
-            "osdmap checksum",
-        )?;
+        crc::check(&start[..start.len() - r.remaining()], hole, "osdmap checksum")?;
         Ok(map)
     }
 }
@@ -229,11 +207,7 @@ fn decode_map(r: &mut Reader<'_>) -> Result<(OsdMap, usize), DecodeError> {
 
 pub(crate) fn oldest(what: &'static str, version: u8, oldest: u8) -> Result<(), DecodeError> {
     if version < oldest {
-        return Err(DecodeError::TooOld {
-            what,
-            version,
-            oldest,
-        });
+        return Err(DecodeError::TooOld { what, version, oldest });
     }
     Ok(())
 }

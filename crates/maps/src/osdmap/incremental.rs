@@ -140,12 +140,7 @@ impl Default for Incremental {
 impl Incremental {
     /// An incremental that changes nothing but the epoch.
     pub fn new(fsid: Uuid, epoch: u32, modified: UTime) -> Self {
-        Self {
-            fsid,
-            epoch,
-            modified,
-            ..Self::default()
-        }
+        Self { fsid, epoch, modified, ..Self::default() }
     }
 
     /// Whether anything but epoch and time changes.
@@ -205,11 +200,7 @@ impl Incremental {
         self.new_xinfo.encode(out, f);
         self.new_hb_front_up.encode(out, f);
         self.encode_features.encode(out, f);
-        for ratio in [
-            self.new_nearfull_ratio,
-            self.new_full_ratio,
-            self.new_backfillfull_ratio,
-        ] {
+        for ratio in [self.new_nearfull_ratio, self.new_full_ratio, self.new_backfillfull_ratio] {
             ratio.to_bits().encode(out, f);
         }
         self.new_require_min_compat_client.encode(out, f);
@@ -297,11 +288,7 @@ impl Encode for Incremental {
         let mut own = Vec::new();
         encode_versioned(&mut own, 8, 7, |out| {
             encode_versioned(out, 8, 1, |out| self.encode_client(out, f));
-            let version = if self.new_stretch_mode.is_some() {
-                10
-            } else {
-                9
-            };
+            let version = if self.new_stretch_mode.is_some() { 10 } else { 9 };
             encode_versioned(out, version, 1, |out| self.encode_osd(out, f));
             out.extend_from_slice(&[0; 4]);
             self.full_crc.encode(out, f);
@@ -318,11 +305,7 @@ impl Decode for Incremental {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let start = r.peek();
         let (inc, hole) = decode_incremental(r)?;
-        crc::check(
-            &start[..start.len() - r.remaining()],
-            hole,
-            "incremental checksum",
-        )?;
+        crc::check(&start[..start.len() - r.remaining()], hole, "incremental checksum")?;
         Ok(inc)
     }
 }

@@ -20,12 +20,8 @@ pub struct UpActing {
 }
 
 impl UpActing {
-    const NOWHERE: Self = Self {
-        up: Vec::new(),
-        up_primary: -1,
-        acting: Vec::new(),
-        acting_primary: -1,
-    };
+    const NOWHERE: Self =
+        Self { up: Vec::new(), up_primary: -1, acting: Vec::new(), acting_primary: -1 };
 
     /// The shard that an OSD holds in an erasure-coded pool.
     pub fn shard_of(&self, osd: i32) -> Option<usize> {
@@ -37,11 +33,7 @@ impl OsdMap {
     /// The *raw* PG of an object, whose seed is the whole hash: what requests carry.
     pub fn object_to_pg(&self, locator: &ObjectLocator, name: &[u8]) -> Option<PgId> {
         let pool = self.pool(locator.pool)?;
-        let key = if locator.key.is_empty() {
-            name
-        } else {
-            &locator.key[..]
-        };
+        let key = if locator.key.is_empty() { name } else { &locator.key[..] };
         let hash = match u32::try_from(locator.hash) {
             Ok(hash) => hash,
             Err(_) => pool.hash_key(key, &locator.nspace),
@@ -78,20 +70,13 @@ impl OsdMap {
             Some(osd) => osd,
             None => up_primary,
         };
-        UpActing {
-            up,
-            up_primary,
-            acting,
-            acting_primary,
-        }
+        UpActing { up, up_primary, acting, acting_primary }
     }
 
     /// What CRUSH finds, before exceptions and before looking at who is up.
     pub fn pg_to_raw_osds(&self, pg: PgId) -> Vec<i32> {
         let pool = self.pool(pg.pool);
-        pool.map_or_else(Vec::new, |pool| {
-            self.crush_osds(pool, pg, spirula_crush::DRAWS_MAX)
-        })
+        pool.map_or_else(Vec::new, |pool| self.crush_osds(pool, pg, spirula_crush::DRAWS_MAX))
     }
 
     fn crush_osds(&self, pool: &PgPool, pg: PgId, draws_max: u64) -> Vec<i32> {
@@ -115,9 +100,7 @@ impl OsdMap {
         if pool.can_shift_osds() {
             osds.iter().copied().filter(|&osd| is_use(osd)).collect()
         } else {
-            osds.iter()
-                .map(|&osd| if is_use(osd) { osd } else { ITEM_NONE })
-                .collect()
+            osds.iter().map(|&osd| if is_use(osd) { osd } else { ITEM_NONE }).collect()
         }
     }
 
@@ -188,7 +171,5 @@ fn find_rule(crush: &CrushMap, pool: &PgPool) -> Option<u32> {
             && mask.type_ == pool.type_
             && (mask.min_size..=mask.max_size).contains(&pool.size)
     };
-    (0..)
-        .zip(&crush.rules)
-        .find_map(|(id, rule)| rule.as_ref().is_some_and(fits).then_some(id))
+    (0..).zip(&crush.rules).find_map(|(id, rule)| rule.as_ref().is_some_and(fits).then_some(id))
 }

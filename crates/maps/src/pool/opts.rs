@@ -100,17 +100,11 @@ impl PoolOpts {
 
 /// The kind of value that an option takes.
 pub fn kind(name: &str) -> Option<OptKind> {
-    OPTIONS
-        .iter()
-        .find(|(n, _)| *n == name)
-        .map(|&(_, kind)| kind)
+    OPTIONS.iter().find(|(n, _)| *n == name).map(|&(_, kind)| kind)
 }
 
 fn number(name: &str) -> Option<i32> {
-    OPTIONS
-        .iter()
-        .zip(0..)
-        .find_map(|((n, _), number)| (*n == name).then_some(number))
+    OPTIONS.iter().zip(0..).find_map(|((n, _), number)| (*n == name).then_some(number))
 }
 
 impl Encode for PoolOpts {
@@ -125,11 +119,7 @@ impl Decode for PoolOpts {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.versioned("pool options", 2, |version, r| match version {
             2.. => Decode::decode(r).map(Self),
-            _ => Err(DecodeError::TooOld {
-                what: "pool options",
-                version,
-                oldest: 2,
-            }),
+            _ => Err(DecodeError::TooOld { what: "pool options", version, oldest: 2 }),
         })
     }
 }
@@ -161,10 +151,7 @@ impl Decode for OptValue {
             0 => String::decode(r).map(Self::Str),
             1 => r.i64().map(Self::Int),
             2 => r.u64().map(Self::Double),
-            value => Err(DecodeError::Invalid {
-                what: "pool option",
-                value: value.into(),
-            }),
+            value => Err(DecodeError::Invalid { what: "pool option", value: value.into() }),
         }
     }
 }

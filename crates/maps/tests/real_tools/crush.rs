@@ -22,16 +22,7 @@ fn compare(
 ) -> usize {
     let max_x = (xs - 1).to_string();
     let size_arg = size.to_string();
-    let mut args = vec![
-        "-i",
-        name,
-        "--test",
-        "--show-mappings",
-        "--min-x",
-        "0",
-        "--max-x",
-        &max_x,
-    ];
+    let mut args = vec!["-i", name, "--test", "--show-mappings", "--min-x", "0", "--max-x", &max_x];
     args.extend(["--num-rep", &size_arg]);
     let texts: Vec<(String, String)> = weights
         .iter()
@@ -46,15 +37,10 @@ fn compare(
     let mut compared = 0;
     for line in printed.lines() {
         let words: Vec<&str> = line.split(' ').collect();
-        let ["CRUSH", "rule", rule, "x", x, found] = words[..] else {
-            panic!("{line}")
-        };
+        let ["CRUSH", "rule", rule, "x", x, found] = words[..] else { panic!("{line}") };
         let found = found.trim_matches(['[', ']']);
-        let found: Vec<i32> = found
-            .split(',')
-            .filter(|s| !s.is_empty())
-            .map(|s| s.parse().unwrap())
-            .collect();
+        let found: Vec<i32> =
+            found.split(',').filter(|s| !s.is_empty()).map(|s| s.parse().unwrap()).collect();
         let (rule, x) = (rule.parse().unwrap(), x.parse().unwrap());
         let ours = map.do_rule(rule, x, size as usize, weights, map.choose_args_for(0));
         assert_eq!(ours, found, "{line}");
@@ -79,15 +65,12 @@ fn add(map: &mut CrushMap, random: &mut Random, alg: Alg, type_: u16, items: &[i
     let weighted: Vec<(i32, u32)> = items
         .iter()
         .map(|&item| {
-            let own = map
-                .bucket(item)
-                .map_or_else(|| random_weight(random), |b| b.weight);
+            let own = map.bucket(item).map_or_else(|| random_weight(random), |b| b.weight);
             (item, if alg == Alg::Uniform { equal } else { own })
         })
         .collect();
     let version = map.tunables.straw_calc_version;
-    map.buckets
-        .push(Some(Bucket::new(id, type_, alg, version, &weighted)));
+    map.buckets.push(Some(Bucket::new(id, type_, alg, version, &weighted)));
     map.names.insert(id, format!("b{}", -id));
     id
 }
@@ -129,15 +112,7 @@ fn random_rule(random: &mut Random, root: i32, id: u8) -> Rule {
         _ => steps.push(Step::new(leaf, 0, HOST.into())),
     }
     steps.push(Step::new(StepOp::Emit, 0, 0));
-    Rule {
-        mask: RuleMask {
-            ruleset: id,
-            type_: 1,
-            min_size: 1,
-            max_size: 10,
-        },
-        steps,
-    }
+    Rule { mask: RuleMask { ruleset: id, type_: 1, min_size: 1, max_size: 10 }, steps }
 }
 
 fn random_map(random: &mut Random) -> CrushMap {
@@ -167,8 +142,7 @@ fn random_map(random: &mut Random) -> CrushMap {
     let alg = random.pick(&Alg::ALL);
     let root = add(&mut map, random, alg, ROOT, &racks);
     map.max_devices = next_osd;
-    map.names
-        .extend((0..next_osd).map(|osd| (osd, format!("osd.{osd}"))));
+    map.names.extend((0..next_osd).map(|osd| (osd, format!("osd.{osd}"))));
     for id in 0..3 {
         map.rules.push(Some(random_rule(random, root, id)));
         map.rule_names.insert(id.into(), format!("rule{id}"));
@@ -190,11 +164,7 @@ fn add_choose_args(map: &mut CrushMap, random: &mut Random) {
             |random: &mut Random| bucket.items.iter().map(|_| random_weight(random)).collect();
         let weight_set = (0..positions).map(|_| set(random)).collect();
         let ids = if random.one_in(3) {
-            bucket
-                .items
-                .iter()
-                .map(|&item| item.wrapping_add(1000))
-                .collect()
+            bucket.items.iter().map(|&item| item.wrapping_add(1000)).collect()
         } else {
             Vec::new()
         };
@@ -230,19 +200,7 @@ fn maps_that_crushtool_builds_place_the_same() {
     let tools = Tools::new();
     for alg in Alg::ALL {
         let alg = alg.name();
-        let args = [
-            "--build",
-            "--num_osds",
-            "23",
-            "-o",
-            alg,
-            "host",
-            alg,
-            "5",
-            "root",
-            alg,
-            "0",
-        ];
+        let args = ["--build", "--num_osds", "23", "-o", alg, "host", alg, "5", "root", alg, "0"];
         tools.run("crushtool", &args);
         let bytes = tools.read(alg);
         let map = CrushMap::from_bytes(&bytes).unwrap();
@@ -264,8 +222,5 @@ fn our_map_decompiles() {
     let map = random_map(&mut Random(7));
     let path = tools.write("map", &map.to_bytes(Features::PACIFIC));
     let text = tools.run("crushtool", &["-d", arg(&path)]);
-    assert!(
-        text.contains("rule rule0 {") && text.contains("# end crush map"),
-        "{text}"
-    );
+    assert!(text.contains("rule rule0 {") && text.contains("# end crush map"), "{text}");
 }

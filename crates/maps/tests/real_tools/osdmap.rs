@@ -12,10 +12,7 @@ use spirula_wire::{Encode, Features};
 
 use crate::tool::{Random, Tools, arg};
 
-const NOW: UTime = UTime {
-    sec: 1_800_000_000,
-    nsec: 0,
-};
+const NOW: UTime = UTime { sec: 1_800_000_000, nsec: 0 };
 
 fn fsid() -> Uuid {
     Uuid::from_random([0x5a; 16])
@@ -30,10 +27,7 @@ fn addrs(port: u16) -> EntityAddrVec {
 
 fn new_cluster(osds: usize) -> OsdMap {
     let osd = |n: usize| (Uuid::from_random([n as u8 + 1; 16]), 0x1_0000);
-    let cluster = NewCluster {
-        osds: (0..osds).map(osd).collect(),
-        ..NewCluster::new(fsid(), NOW)
-    };
+    let cluster = NewCluster { osds: (0..osds).map(osd).collect(), ..NewCluster::new(fsid(), NOW) };
     cluster.osdmap().unwrap()
 }
 
@@ -48,13 +42,10 @@ fn crush(random: &mut Random, osds: i32) -> CrushMap {
         ]
         .into();
         let weight = 0x8000 + random.below(0x2_0000) as u32;
-        map.insert_item(osd, weight, &format!("osd.{osd}"), &location)
-            .unwrap();
+        map.insert_item(osd, weight, &format!("osd.{osd}"), &location).unwrap();
     }
-    map.add_simple_rule("rep", "default", "host", None, RuleMode::Firstn)
-        .unwrap();
-    map.add_simple_rule("ec", "default", "osd", None, RuleMode::Indep)
-        .unwrap();
+    map.add_simple_rule("rep", "default", "host", None, RuleMode::Firstn).unwrap();
+    map.add_simple_rule("ec", "default", "osd", None, RuleMode::Indep).unwrap();
     map
 }
 
@@ -76,9 +67,8 @@ fn random_osdmap(random: &mut Random) -> OsdMap {
         osd.cluster_addrs = addrs(6802 + 8 * n);
     }
     if random.one_in(2) {
-        map.primary_affinity = (0..osds)
-            .map(|_| random.pick(&[0x1_0000, 0x1_0000, 0x8000, 0]))
-            .collect();
+        map.primary_affinity =
+            (0..osds).map(|_| random.pick(&[0x1_0000, 0x1_0000, 0x8000, 0])).collect();
     }
     for id in 1..=3 {
         let pg_num = 20 + random.below(60) as u32;
@@ -99,11 +89,8 @@ fn random_osdmap(random: &mut Random) -> OsdMap {
 }
 
 fn add_exceptions(map: &mut OsdMap, random: &mut Random, osds: i32) {
-    let sizes: Vec<(i64, u32, u8)> = map
-        .pools
-        .iter()
-        .map(|(&id, pool)| (id, pool.pg_num, pool.size))
-        .collect();
+    let sizes: Vec<(i64, u32, u8)> =
+        map.pools.iter().map(|(&id, pool)| (id, pool.pg_num, pool.size)).collect();
     for (pool, pg_num, size) in sizes {
         for pg in (0..pg_num).map(|seed| PgId::new(pool, seed)) {
             let mut osd = || random.below(osds as u64) as i32;
@@ -131,24 +118,11 @@ fn line(map: &OsdMap, pg: PgId) -> String {
         let osds = osds.iter().map(i32::to_string).collect::<Vec<_>>();
         format!("([{}], p{primary})", osds.join(","))
     };
-    let UpActing {
-        up,
-        up_primary,
-        acting,
-        acting_primary,
-    } = map.pg_to_up_acting(pg);
+    let UpActing { up, up_primary, acting, acting_primary } = map.pg_to_up_acting(pg);
     let raw = map.pg_to_raw_osds(pg);
-    let raw_primary = raw
-        .iter()
-        .copied()
-        .find(|&osd| osd != ITEM_NONE)
-        .unwrap_or(-1);
+    let raw_primary = raw.iter().copied().find(|&osd| osd != ITEM_NONE).unwrap_or(-1);
     let raw = list(&raw, raw_primary);
-    format!(
-        "{pg} raw {raw} up {} acting {}",
-        list(&up, up_primary),
-        list(&acting, acting_primary)
-    )
+    format!("{pg} raw {raw} up {} acting {}", list(&up, up_primary), list(&acting, acting_primary))
 }
 
 #[test]
@@ -179,22 +153,13 @@ fn objects_are_placed_as_osdmaptool_does() {
     let tools = Tools::new();
     let map = random_osdmap(&mut Random(5));
     let path = tools.write("map", &map.to_bytes(Features::PACIFIC));
-    for name in [
-        "a",
-        "rbd_data.1.0000000000000000",
-        "twelve bytes",
-        "\u{e9}t\u{e9}",
-        "x y",
-    ] {
+    for name in ["a", "rbd_data.1.0000000000000000", "twelve bytes", "\u{e9}t\u{e9}", "x y"] {
         let args = [arg(&path), "--test-map-object", name, "--pool", "1"];
         let printed = tools.run("osdmaptool", &args);
         let locator = spirula_wire::types::ObjectLocator::pool(1);
         let raw = map.object_to_pg(&locator, name.as_bytes()).unwrap();
         let pg = map.raw_pg_to_pg(raw).unwrap();
-        assert!(
-            printed.contains(&format!("object '{name}' -> {pg} ->")),
-            "{printed}"
-        );
+        assert!(printed.contains(&format!("object '{name}' -> {pg} ->")), "{printed}");
     }
 }
 
@@ -205,8 +170,7 @@ fn a_new_clusters_map_is_printed() {
     map.pools.insert(1, PgPool::replicated(3, 2, 32, 0));
     map.pool_names.insert(1, "first".into());
     map.pool_max = 1;
-    map.blocklist
-        .insert(EntityAddr::msgr2(([10, 0, 0, 1], 0).into(), 5), NOW);
+    map.blocklist.insert(EntityAddr::msgr2(([10, 0, 0, 1], 0).into(), 5), NOW);
     let path = tools.write("map", &map.to_bytes(Features::PACIFIC));
     let printed = tools.run("osdmaptool", &["--print", arg(&path)]);
     for expected in [

@@ -33,7 +33,9 @@ pub(super) fn df(c: &Context<'_>) -> Outcome {
     let mut total = StoreStatfs::default();
     osds().for_each(|l| total.add(&l.space));
     let average = percent(total.used_raw(), total.total);
-    let var = |l: &Line| if average == 0.0 { 1.0 } else { percent(l.space.used_raw(), l.space.total) / average };
+    let var = |l: &Line| {
+        if average == 0.0 { 1.0 } else { percent(l.space.used_raw(), l.space.total) / average }
+    };
     let weighted: Vec<f64> = osds().filter(|l| l.space.total > 0).map(var).collect();
     let min = weighted.iter().copied().fold(f64::INFINITY, f64::min);
     let max = weighted.iter().copied().fold(0.0, f64::max);
@@ -110,7 +112,8 @@ fn visit(c: &Context<'_>, id: i32, depth: usize, out: &mut Vec<Line>) -> StoreSt
         out[at].status = if osd.is_up() { "up" } else { "down" };
     }
     out[at].type_id = type_id;
-    out[at].type_name = crush.types.get(&type_id).map(String::as_str).unwrap_or_default().to_owned();
+    out[at].type_name =
+        crush.types.get(&type_id).map(String::as_str).unwrap_or_default().to_owned();
     out[at].space = space;
     space
 }
@@ -129,11 +132,17 @@ fn deviation(values: impl Iterator<Item = f64>, average: f64) -> f64 {
 }
 
 const HEADINGS: &[&str] = &[
-    "ID", "CLASS", "WEIGHT", "REWEIGHT", "SIZE", "RAW USE", "DATA", "OMAP", "META", "AVAIL", "%USE",
-    "VAR", "PGS", "STATUS",
+    "ID", "CLASS", "WEIGHT", "REWEIGHT", "SIZE", "RAW USE", "DATA", "OMAP", "META", "AVAIL",
+    "%USE", "VAR", "PGS", "STATUS",
 ];
 
-fn table(lines: &[Line], is_tree: bool, total: &StoreStatfs, average: f64, var: impl Fn(&Line) -> f64) -> String {
+fn table(
+    lines: &[Line],
+    is_tree: bool,
+    total: &StoreStatfs,
+    average: f64,
+    var: impl Fn(&Line) -> f64,
+) -> String {
     let mut table = TextTable::default();
     for heading in HEADINGS {
         table.column(heading, Align::Left, Align::Right);
@@ -154,7 +163,8 @@ fn table(lines: &[Line], is_tree: bool, total: &StoreStatfs, average: f64, var: 
         row.push(if line.reweight.is_some() { line.pgs.to_string() } else { "-".into() });
         row.push(line.status.into());
         if is_tree {
-            let kind = if line.type_id == 0 { String::new() } else { format!("{} ", line.type_name) };
+            let kind =
+                if line.type_id == 0 { String::new() } else { format!("{} ", line.type_name) };
             row.push(format!("{}{kind}{}", "    ".repeat(line.depth), line.name));
         }
         table.row(row);

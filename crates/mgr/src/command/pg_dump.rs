@@ -41,23 +41,39 @@ pub(super) fn dump(c: &Context<'_>) -> Outcome {
 }
 
 const PG_COLUMNS: &[&str] = &[
-    "OBJECTS", "MISSING_ON_PRIMARY", "DEGRADED", "MISPLACED", "UNFOUND", "BYTES", "OMAP_BYTES*",
-    "OMAP_KEYS*", "LOG", "DISK_LOG",
+    "OBJECTS",
+    "MISSING_ON_PRIMARY",
+    "DEGRADED",
+    "MISPLACED",
+    "UNFOUND",
+    "BYTES",
+    "OMAP_BYTES*",
+    "OMAP_KEYS*",
+    "LOG",
+    "DISK_LOG",
 ];
 const PG_STATE_COLUMNS: &[&str] = &[
-    "STATE", "STATE_STAMP", "VERSION", "REPORTED", "UP", "UP_PRIMARY", "ACTING", "ACTING_PRIMARY",
-    "LAST_SCRUB", "SCRUB_STAMP", "LAST_DEEP_SCRUB", "DEEP_SCRUB_STAMP", "SNAPTRIMQ_LEN",
+    "STATE",
+    "STATE_STAMP",
+    "VERSION",
+    "REPORTED",
+    "UP",
+    "UP_PRIMARY",
+    "ACTING",
+    "ACTING_PRIMARY",
+    "LAST_SCRUB",
+    "SCRUB_STAMP",
+    "LAST_DEEP_SCRUB",
+    "DEEP_SCRUB_STAMP",
+    "SNAPTRIMQ_LEN",
 ];
 const BRIEF_COLUMNS: &[&str] = &["STATE", "UP", "UP_PRIMARY", "ACTING", "ACTING_PRIMARY"];
 
 fn pg_table(c: &Context<'_>, is_brief: bool) -> String {
     let mut table = TextTable::default();
     table.column("PG_STAT", Align::Left, Align::Left);
-    let headings: Vec<&str> = if is_brief {
-        BRIEF_COLUMNS.to_vec()
-    } else {
-        [PG_COLUMNS, PG_STATE_COLUMNS].concat()
-    };
+    let headings: Vec<&str> =
+        if is_brief { BRIEF_COLUMNS.to_vec() } else { [PG_COLUMNS, PG_STATE_COLUMNS].concat() };
     headings.iter().for_each(|h| _ = table.column(h, Align::Left, Align::Right));
     for (pg, s) in c.pgmap.pgs.iter().rev() {
         let mut row = vec![pgid(*pg)];
@@ -161,9 +177,10 @@ fn osd_table(c: &Context<'_>, with_each: bool) -> String {
 fn map_json(c: &Context<'_>) -> Json {
     let pools = c.pgmap.pool_sums();
     let num_pg = |pool| c.pgmap.pgs.keys().filter(|pg| pg.pool == pool).count();
-    let pool_stats = pools.iter().rev().map(|(id, p)| {
-        with_all(obj! { "poolid" => *id, "num_pg" => num_pg(*id) }, pool_json(p))
-    });
+    let pool_stats = pools
+        .iter()
+        .rev()
+        .map(|(id, p)| with_all(obj! { "poolid" => *id, "num_pg" => num_pg(*id) }, pool_json(p)));
     let osd_stats =
         c.pgmap.osds.iter().rev().map(|(id, o)| with_all(obj! { "osd" => *id }, osd_json(o)));
     let statfs = c.pgmap.pool_statfs.iter().map(|((pool, osd), s)| {

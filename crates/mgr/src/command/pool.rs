@@ -40,7 +40,11 @@ fn client_io(rate: &Rate) -> String {
         parts.push(format!("{} op/s rd", text::count_si(rate.read_ops() as u64)));
         parts.push(format!("{} op/s wr", text::count_si(rate.write_ops() as u64)));
     }
-    if parts.is_empty() { "nothing is going on".into() } else { format!("client io {}", parts.join(", ")) }
+    if parts.is_empty() {
+        "nothing is going on".into()
+    } else {
+        format!("client io {}", parts.join(", "))
+    }
 }
 
 fn rate_json(rate: &Rate) -> Json {

@@ -35,10 +35,9 @@ impl Args {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(s)) => Ok(Some(s)),
-            Some(_) => refuse(
-                errno::EINVAL,
-                format!("bad type for parameter {name}: expected a string"),
-            ),
+            Some(_) => {
+                refuse(errno::EINVAL, format!("bad type for parameter {name}: expected a string"))
+            }
         }
     }
 
@@ -52,10 +51,9 @@ impl Args {
         };
         match number {
             Some(n) => Ok(Some(n)),
-            None => refuse(
-                errno::EINVAL,
-                format!("bad type for parameter {name}: expected an integer"),
-            ),
+            None => {
+                refuse(errno::EINVAL, format!("bad type for parameter {name}: expected an integer"))
+            }
         }
     }
 
@@ -75,10 +73,9 @@ impl Args {
         };
         match number.filter(|n| n.is_finite()) {
             Some(n) => Ok(Some(n)),
-            None => refuse(
-                errno::EINVAL,
-                format!("bad type for parameter {name}: expected a number"),
-            ),
+            None => {
+                refuse(errno::EINVAL, format!("bad type for parameter {name}: expected a number"))
+            }
         }
     }
 
@@ -100,12 +97,8 @@ impl Args {
 
     /// A repeated parameter; one string counts as a list of one.
     pub(crate) fn strs(&self, name: &str) -> Result<Vec<&str>, Refusal> {
-        let bad = || {
-            refuse(
-                errno::EINVAL,
-                format!("bad type for parameter {name}: expected strings"),
-            )
-        };
+        let bad =
+            || refuse(errno::EINVAL, format!("bad type for parameter {name}: expected strings"));
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(Vec::new()),
             Some(Value::String(s)) => Ok(vec![s]),
@@ -126,10 +119,9 @@ impl Args {
         };
         match id.filter(|id| *id >= 0) {
             Some(id) => Ok(id),
-            None => refuse(
-                errno::EINVAL,
-                format!("unable to parse osd id value '{}'", self.show(name)),
-            ),
+            None => {
+                refuse(errno::EINVAL, format!("unable to parse osd id value '{}'", self.show(name)))
+            }
         }
     }
 
@@ -146,11 +138,9 @@ impl Args {
     pub(crate) fn texts(&self) -> BTreeMap<String, String> {
         let text = |v: &Value| match v {
             Value::String(s) => s.clone(),
-            Value::Array(items) => items
-                .iter()
-                .filter_map(Value::as_str)
-                .collect::<Vec<_>>()
-                .join(" "),
+            Value::Array(items) => {
+                items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
+            }
             other => other.to_string(),
         };
         self.0.iter().map(|(k, v)| (k.clone(), text(v))).collect()

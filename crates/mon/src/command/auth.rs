@@ -37,9 +37,9 @@ pub(super) fn ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
 pub(super) fn get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let name = entity(args)?;
     match ctx.state.auth.get(&name) {
-        Some(auth) => Ok(
-            keyring_answer(ctx, &name, auth).with_status(format!("exported keyring for {name}"))
-        ),
+        Some(auth) => {
+            Ok(keyring_answer(ctx, &name, auth).with_status(format!("exported keyring for {name}")))
+        }
         None => refuse(errno::ENOENT, format!("failed to find {name} in keyring")),
     }
 }
@@ -47,13 +47,7 @@ pub(super) fn get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 pub(super) fn export(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     if !args.has("entity") {
         let keyring = &ctx.state.auth.keyring;
-        let each = || {
-            keyring
-                .entities
-                .iter()
-                .map(|(n, a)| entity_json(n, a))
-                .collect()
-        };
+        let each = || keyring.entities.iter().map(|(n, a)| entity_json(n, a)).collect();
         let answer = ctx.either(|| keyring.format(), || Json::Arr(each()));
         return Ok(answer.with_status("exported master keyring"));
     }
@@ -106,25 +100,15 @@ pub(super) fn add(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     check_caps(&wanted)?;
     if let Some(existing) = ctx.state.auth.get(&name) {
         if key.as_ref().is_some_and(|k| *k != existing.key) {
-            return refuse(
-                errno::EINVAL,
-                format!("entity {name} exists but key does not match"),
-            );
+            return refuse(errno::EINVAL, format!("entity {name} exists but key does not match"));
         }
         if existing.caps != wanted {
-            return refuse(
-                errno::EINVAL,
-                format!("entity {name} exists but caps do not match"),
-            );
+            return refuse(errno::EINVAL, format!("entity {name} exists but caps do not match"));
         }
         return Ok(Answer::status(format!("added key for {name}")));
     }
     let key = key.unwrap_or_else(|| CryptoKey::generate(ctx.now.wall, ctx.rng));
-    ctx.change(Change::SetAuth {
-        name: name.clone(),
-        key,
-        caps: wanted,
-    });
+    ctx.change(Change::SetAuth { name: name.clone(), key, caps: wanted });
     Ok(Answer::status(format!("added key for {name}")))
 }
 
@@ -132,10 +116,7 @@ pub(super) fn get_or_create(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let (name, auth) = found_or_created(ctx, args)?;
     let shown = match ctx.format {
         // The text form shows the key alone: it goes into a keyring file of the client.
-        Format::Plain => EntityAuth {
-            caps: BTreeMap::new(),
-            ..auth
-        },
+        Format::Plain => EntityAuth { caps: BTreeMap::new(), ..auth },
         _ => auth,
     };
     Ok(keyring_answer(ctx, &name, &shown))
@@ -154,11 +135,7 @@ pub(super) fn set_caps(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     };
     check_caps(&caps)?;
     let key = auth.key.clone();
-    ctx.change(Change::SetAuth {
-        name: name.clone(),
-        key,
-        caps,
-    });
+    ctx.change(Change::SetAuth { name: name.clone(), key, caps });
     Ok(Answer::status(format!("updated caps for {name}")))
 }
 
@@ -173,19 +150,13 @@ pub(super) fn rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 
 pub(super) fn import(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     if ctx.input.is_empty() {
-        return refuse(
-            errno::EINVAL,
-            "auth import: no data supplied; give a keyring file with -i",
-        );
+        return refuse(errno::EINVAL, "auth import: no data supplied; give a keyring file with -i");
     }
     let keyring = input_keyring(&ctx.input)?;
     for (name, auth) in &keyring.entities {
         check_caps(&auth.caps)?;
         if auth.key.is_empty() {
-            return refuse(
-                errno::EINVAL,
-                format!("auth import: entity {name} has no key"),
-            );
+            return refuse(errno::EINVAL, format!("auth import: entity {name} has no key"));
         }
     }
     let changes = keyring.entities.into_iter().map(Change::from);
@@ -200,9 +171,8 @@ fn found_or_created(
     let name = entity(args)?;
     let wanted = caps_of(args)?;
     if let Some(existing) = ctx.state.auth.get(&name) {
-        let differs = wanted
-            .iter()
-            .find(|(service, caps)| existing.caps.get(*service) != Some(caps));
+        let differs =
+            wanted.iter().find(|(service, caps)| existing.caps.get(*service) != Some(caps));
         return match differs {
             Some((service, _)) => refuse(
                 errno::EINVAL,
@@ -216,9 +186,8 @@ fn found_or_created(
     if !ctx.input.is_empty() {
         key = input_keyring(&ctx.input)?.get(&name).map(|a| a.key.clone());
     }
-    let key = key
-        .filter(|k| !k.is_empty())
-        .unwrap_or_else(|| CryptoKey::generate(ctx.now.wall, ctx.rng));
+    let key =
+        key.filter(|k| !k.is_empty()).unwrap_or_else(|| CryptoKey::generate(ctx.now.wall, ctx.rng));
     let auth = EntityAuth { key, caps: wanted };
     ctx.change(Change::from((name.clone(), auth.clone())));
     Ok((name, auth))
@@ -226,23 +195,16 @@ fn found_or_created(
 
 fn entity(args: &Args) -> Result<EntityNameStr, Refusal> {
     let text = args.str("entity")?;
-    text.parse()
-        .or_else(|_| refuse(errno::EINVAL, format!("invalid entity_auth {text}")))
+    text.parse().or_else(|_| refuse(errno::EINVAL, format!("invalid entity_auth {text}")))
 }
 
 /// `caps`: service and capability in turn.
 fn caps_of(args: &Args) -> Result<BTreeMap<String, String>, Refusal> {
     let words = args.strs("caps")?;
     if !words.len().is_multiple_of(2) {
-        return refuse(
-            errno::EINVAL,
-            "bad capabilities request; odd number of arguments",
-        );
+        return refuse(errno::EINVAL, "bad capabilities request; odd number of arguments");
     }
-    Ok(words
-        .chunks_exact(2)
-        .map(|pair| (pair[0].to_owned(), pair[1].to_owned()))
-        .collect())
+    Ok(words.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect())
 }
 
 fn check_caps(caps: &BTreeMap<String, String>) -> Result<(), Refusal> {
@@ -260,23 +222,14 @@ fn input_keyring(input: &Bytes) -> Result<Keyring, Refusal> {
 }
 
 fn entity_json(name: &EntityNameStr, auth: &EntityAuth) -> Json {
-    let caps = auth
-        .caps
-        .iter()
-        .map(|(service, caps)| (service.clone(), Json::from(caps)));
+    let caps = auth.caps.iter().map(|(service, caps)| (service.clone(), Json::from(caps)));
     obj! { "entity" => name.to_string(), "key" => auth.key.to_base64(), "caps" => Json::obj(caps) }
 }
 
 fn keyring_answer(ctx: &Context<'_>, name: &EntityNameStr, auth: &EntityAuth) -> Answer {
-    ctx.either(
-        || format_entity(name, auth),
-        || Json::Arr(vec![entity_json(name, auth)]),
-    )
+    ctx.either(|| format_entity(name, auth), || Json::Arr(vec![entity_json(name, auth)]))
 }
 
 fn key_answer(ctx: &Context<'_>, key: &CryptoKey, end: &str) -> Answer {
-    ctx.either(
-        || key.to_base64() + end,
-        || obj! { "key" => key.to_base64() },
-    )
+    ctx.either(|| key.to_base64() + end, || obj! { "key" => key.to_base64() })
 }

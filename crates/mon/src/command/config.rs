@@ -24,18 +24,11 @@ pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         },
         None if args.flag("force") => (name.to_owned(), value.to_owned()),
         None => {
-            return refuse(
-                errno::EINVAL,
-                format!("unrecognized config option '{name}'"),
-            );
+            return refuse(errno::EINVAL, format!("unrecognized config option '{name}'"));
         }
     };
     if ctx.state.config.get(&scope, &name) != Some(value.as_str()) {
-        ctx.change(Change::Config {
-            scope,
-            name,
-            value: Some(value),
-        });
+        ctx.change(Change::Config { scope, name, value: Some(value) });
     }
     Ok(Answer::default())
 }
@@ -45,11 +38,7 @@ pub(super) fn rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let scope = scope(who)?;
     let name = options::find(name).map_or(name, |o| o.name).to_owned();
     if ctx.state.config.get(&scope, &name).is_some() {
-        ctx.change(Change::Config {
-            scope,
-            name,
-            value: None,
-        });
+        ctx.change(Change::Config { scope, name, value: None });
     }
     Ok(Answer::default())
 }
@@ -62,14 +51,9 @@ pub(super) fn get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     };
     let class = ctx.state.device_class_of(&entity);
     let location = ctx.state.location_of(&entity);
-    let location: Vec<(&str, &str)> = location
-        .iter()
-        .map(|(t, n)| (t.as_str(), n.as_str()))
-        .collect();
-    let found = ctx
-        .state
-        .config
-        .effective_with_scope(&entity, class.as_deref(), &location);
+    let location: Vec<(&str, &str)> =
+        location.iter().map(|(t, n)| (t.as_str(), n.as_str())).collect();
+    let found = ctx.state.config.effective_with_scope(&entity, class.as_deref(), &location);
     if let Some(key) = args.str_opt("key")? {
         if let Some((_, value)) = found.get(key) {
             return Ok(Answer::text(format!("{value}\n")));
@@ -94,21 +78,11 @@ pub(super) fn dump(ctx: &mut Context<'_>, _: &Args) -> Outcome {
                     s if s.contains('.') => "    ",
                     _ => "  ",
                 };
-                table.row(option_row(
-                    format!("{indent}{}", scope.section),
-                    scope,
-                    name,
-                    value,
-                ));
+                table.row(option_row(format!("{indent}{}", scope.section), scope, name, value));
             }
             table.render()
         },
-        || {
-            Json::arr(
-                all.iter()
-                    .map(|(scope, name, value)| dump_json(scope, name, value)),
-            )
-        },
+        || Json::arr(all.iter().map(|(scope, name, value)| dump_json(scope, name, value))),
     ))
 }
 
@@ -163,31 +137,20 @@ pub(super) fn log(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 
 pub(super) fn reset(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let version = args.int("num")?;
-    let undo = u64::try_from(version)
-        .ok()
-        .and_then(|v| ctx.state.config.undo_to(v));
+    let undo = u64::try_from(version).ok().and_then(|v| ctx.state.config.undo_to(v));
     let Some(undo) = undo else {
-        return refuse(
-            errno::ENOENT,
-            format!("config version {version} is not in the history"),
-        );
+        return refuse(errno::ENOENT, format!("config version {version} is not in the history"));
     };
-    ctx.changes
-        .extend(
-            undo.into_iter()
-                .map(|(scope, name, value)| Change::Config { scope, name, value }),
-        );
+    ctx.changes.extend(undo.into_iter().map(|(scope, name, value)| Change::Config {
+        scope,
+        name,
+        value,
+    }));
     Ok(Answer::default())
 }
 
 pub(super) fn minimal_conf(ctx: &mut Context<'_>, _: &Args) -> Outcome {
-    let hosts: Vec<String> = ctx
-        .state
-        .monmap
-        .map()
-        .by_rank()
-        .map(super::mon::bracketed)
-        .collect();
+    let hosts: Vec<String> = ctx.state.monmap.map().by_rank().map(super::mon::bracketed).collect();
     let fsid = ctx.state.fsid;
     Ok(Answer::text(format!(
         "# minimal ceph.conf for {fsid}\n[global]\n\tfsid = {fsid}\n\tmon_host = {}\n",
@@ -203,10 +166,7 @@ pub(super) fn assimilate(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     let mut section = "global".to_owned();
     let mut rest: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut changes = Vec::new();
-    for line in text
-        .lines()
-        .map(|l| l.split(['#', ';']).next().unwrap_or_default().trim())
-    {
+    for line in text.lines().map(|l| l.split(['#', ';']).next().unwrap_or_default().trim()) {
         if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
             section = name.trim().to_owned();
             continue;
@@ -232,9 +192,7 @@ pub(super) fn assimilate(ctx: &mut Context<'_>, _: &Args) -> Outcome {
         }
     }
     ctx.changes.extend(changes);
-    let sections = rest
-        .iter()
-        .map(|(s, lines)| format!("[{s}]\n{}", lines.concat()));
+    let sections = rest.iter().map(|(s, lines)| format!("[{s}]\n{}", lines.concat()));
     Ok(Answer::text(sections.collect::<Vec<_>>().join("\n")))
 }
 
@@ -260,11 +218,7 @@ fn parse_entity(who: &str) -> Option<EntityNameStr> {
 
 fn default_for(opt: &Opt, entity: &EntityNameStr) -> &'static str {
     let daemon = entity.type_ != EntityType::CLIENT;
-    if daemon && !opt.daemon_default.is_empty() {
-        opt.daemon_default
-    } else {
-        opt.default
-    }
+    if daemon && !opt.daemon_default.is_empty() { opt.daemon_default } else { opt.default }
 }
 
 fn option_table() -> TextTable {
@@ -278,20 +232,8 @@ fn option_table() -> TextTable {
 fn option_row(who: String, scope: &Scope, name: &str, value: &str) -> Vec<String> {
     let opt = options::find(name);
     let level = opt.map_or("unknown", |o| o.level.name());
-    let fixed = if opt.is_some_and(|o| !o.runtime) {
-        "*"
-    } else {
-        ""
-    };
-    [
-        who,
-        scope.mask.clone(),
-        level.into(),
-        name.into(),
-        value.into(),
-        fixed.into(),
-    ]
-    .into()
+    let fixed = if opt.is_some_and(|o| !o.runtime) { "*" } else { "" };
+    [who, scope.mask.clone(), level.into(), name.into(), value.into(), fixed.into()].into()
 }
 
 fn get_table(found: &BTreeMap<&str, (&Scope, &str)>) -> String {
@@ -303,12 +245,8 @@ fn get_table(found: &BTreeMap<&str, (&Scope, &str)>) -> String {
 }
 
 fn mask_members(scope: &Scope) -> Vec<(&'static str, Json)> {
-    let class = scope
-        .device_class()
-        .map(|c| ("device_class", Json::from(c)));
-    let location = scope
-        .location()
-        .map(|(t, n)| ("location", Json::from(format!("{t}:{n}"))));
+    let class = scope.device_class().map(|c| ("device_class", Json::from(c)));
+    let location = scope.location().map(|(t, n)| ("location", Json::from(format!("{t}:{n}"))));
     class.into_iter().chain(location).collect()
 }
 
@@ -344,13 +282,8 @@ fn dump_json(scope: &Scope, name: &str, value: &str) -> Json {
 }
 
 fn help_text(opt: &Opt) -> String {
-    let mut out = format!(
-        "{} - {}\n  ({}, {})\n",
-        opt.name,
-        opt.desc,
-        opt.kind.name(),
-        opt.level.name()
-    );
+    let mut out =
+        format!("{} - {}\n  ({}, {})\n", opt.name, opt.desc, opt.kind.name(), opt.level.name());
     if opt.daemon_default.is_empty() {
         _ = writeln!(out, "  Default: {}", default_text(opt));
     } else {
@@ -391,10 +324,8 @@ fn help_json(opt: &Opt) -> Json {
         "see_also" => Json::Arr(vec![]),
     };
     if opt.kind == Kind::Str {
-        json = json.with(
-            "enum_values",
-            Json::arr(opt.choices.split('|').filter(|s| !s.is_empty())),
-        );
+        json =
+            json.with("enum_values", Json::arr(opt.choices.split('|').filter(|s| !s.is_empty())));
     }
     let flags = if opt.runtime { vec!["runtime"] } else { vec![] };
     json.with("min", typed(opt, opt.min))

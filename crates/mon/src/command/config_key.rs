@@ -30,20 +30,14 @@ pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
             ),
         );
     }
-    ctx.change(Change::Key {
-        key: key.to_owned(),
-        value: Some(value),
-    });
+    ctx.change(Change::Key { key: key.to_owned(), value: Some(value) });
     Ok(Answer::status(format!("set {key}")))
 }
 
 pub(super) fn rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let key = args.str("key")?;
     if ctx.state.keys.contains_key(key) {
-        ctx.change(Change::Key {
-            key: key.to_owned(),
-            value: None,
-        });
+        ctx.change(Change::Key { key: key.to_owned(), value: None });
     }
     Ok(Answer::status("key deleted"))
 }
@@ -62,12 +56,8 @@ pub(super) fn ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
 
 pub(super) fn dump(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let prefix = args.str_opt("key")?.unwrap_or_default();
-    let members = ctx
-        .state
-        .keys
-        .iter()
-        .filter(|(key, _)| key.starts_with(prefix))
-        .map(|(key, value)| {
+    let members =
+        ctx.state.keys.iter().filter(|(key, _)| key.starts_with(prefix)).map(|(key, value)| {
             let shown = match std::str::from_utf8(value) {
                 Ok(text) if text.chars().all(|c| !c.is_control() || c == '\n') => text.to_owned(),
                 _ => format!("<<< binary blob of length {} >>>", value.len()),

@@ -15,10 +15,7 @@ pub(super) fn dump(ctx: &mut Context<'_>, _: &Args) -> Outcome {
         }
         Some(json)
     });
-    let types = crush
-        .types
-        .iter()
-        .map(|(id, name)| obj! { "type_id" => *id, "name" => name });
+    let types = crush.types.iter().map(|(id, name)| obj! { "type_id" => *id, "name" => name });
     let buckets = crush.iter_buckets().map(|b| {
         let items = b.items.iter().enumerate().map(|(pos, id)| {
             obj! { "id" => *id, "weight" => b.item_weight(pos), "pos" => pos }
@@ -46,17 +43,11 @@ pub(super) fn dump(ctx: &mut Context<'_>, _: &Args) -> Outcome {
 }
 
 fn rules(crush: &CrushMap) -> impl Iterator<Item = (u32, &Rule)> {
-    (0..)
-        .zip(&crush.rules)
-        .filter_map(|(id, r)| Some((id, r.as_ref()?)))
+    (0..).zip(&crush.rules).filter_map(|(id, r)| Some((id, r.as_ref()?)))
 }
 
 fn rule_name(crush: &CrushMap, id: u32) -> String {
-    crush
-        .rule_names
-        .get(&(id as i32))
-        .cloned()
-        .unwrap_or_default()
+    crush.rule_names.get(&(id as i32)).cloned().unwrap_or_default()
 }
 
 pub(super) fn rule_ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
@@ -70,35 +61,25 @@ pub(super) fn rule_ls_by_class(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let crush = &ctx.state.osd.map().crush;
     let class = args.str("class")?;
     if crush.class_by_name(class).is_none() {
-        return refuse(
-            errno::ENOENT,
-            format!("failed to get rules by class '{class}'"),
-        );
+        return refuse(errno::ENOENT, format!("failed to get rules by class '{class}'"));
     }
     let suffix = format!("~{class}");
     let takes = |r: &Rule| {
         let mut steps = r.steps.iter().filter(|s| s.op() == Some(StepOp::Take));
         steps.any(|s| crush.name(s.arg1).is_some_and(|n| n.ends_with(&suffix)))
     };
-    let names: Vec<String> = rules(crush)
-        .filter(|(_, r)| takes(r))
-        .map(|(id, _)| rule_name(crush, id))
-        .collect();
+    let names: Vec<String> =
+        rules(crush).filter(|(_, r)| takes(r)).map(|(id, _)| rule_name(crush, id)).collect();
     Ok(lines(ctx, &names))
 }
 
 pub(super) fn rule_dump(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let crush = &ctx.state.osd.map().crush;
     let Some(name) = args.str_opt("name")?.filter(|n| !n.is_empty()) else {
-        let all: Vec<Json> = rules(crush)
-            .map(|(id, r)| rule_json(crush, id, r))
-            .collect();
+        let all: Vec<Json> = rules(crush).map(|(id, r)| rule_json(crush, id, r)).collect();
         return Ok(ctx.json_line(&Json::Arr(all)));
     };
-    match crush
-        .rule_by_name(name)
-        .and_then(|id| Some((id, crush.rule(id)?)))
-    {
+    match crush.rule_by_name(name).and_then(|id| Some((id, crush.rule(id)?))) {
         Some((id, rule)) => Ok(ctx.json_line(&rule_json(crush, id, rule))),
         None => refuse(errno::ENOENT, format!("unknown crush rule '{name}'")),
     }
@@ -150,20 +131,14 @@ pub(super) fn get_tunable(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         return refuse(errno::EINVAL, format!("unknown tunable '{name}'"));
     }
     let version = ctx.state.osd.map().crush.tunables.straw_calc_version;
-    Ok(ctx.either(
-        || format!("{version}\n"),
-        || obj! { "straw_calc_version" => version },
-    ))
+    Ok(ctx.either(|| format!("{version}\n"), || obj! { "straw_calc_version" => version }))
 }
 
 fn tunables_json(crush: &CrushMap) -> Json {
     let t = &crush.tunables;
     let uses = |ops: &[StepOp]| {
-        rules(crush).any(|(_, r)| {
-            r.steps
-                .iter()
-                .any(|s| s.op().is_some_and(|op| ops.contains(&op)))
-        })
+        rules(crush)
+            .any(|(_, r)| r.steps.iter().any(|s| s.op().is_some_and(|op| ops.contains(&op))))
     };
     let has_v2 = uses(&[
         StepOp::ChooseIndep,
@@ -172,21 +147,12 @@ fn tunables_json(crush: &CrushMap) -> Json {
         StepOp::SetChooseleafTries,
     ]);
     let has_v3 = uses(&[StepOp::SetChooseleafVaryR]);
-    let has_v4 = crush
-        .iter_buckets()
-        .any(|b| b.alg() == spirula_crush::Alg::Straw2);
+    let has_v4 = crush.iter_buckets().any(|b| b.alg() == spirula_crush::Alg::Straw2);
     let has_v5 = uses(&[StepOp::SetChooseleafStable]);
     let legacy = spirula_crush::Tunables::LEGACY;
-    let local = (
-        t.choose_local_tries,
-        t.choose_local_fallback_tries,
-        t.choose_total_tries,
-    );
-    let legacy_local = (
-        legacy.choose_local_tries,
-        legacy.choose_local_fallback_tries,
-        legacy.choose_total_tries,
-    );
+    let local = (t.choose_local_tries, t.choose_local_fallback_tries, t.choose_total_tries);
+    let legacy_local =
+        (legacy.choose_local_tries, legacy.choose_local_fallback_tries, legacy.choose_total_tries);
     let profile = t.profile();
     let release = match () {
         () if has_v5 || t.chooseleaf_stable != 0 => "jewel",
@@ -222,18 +188,12 @@ fn tunables_json(crush: &CrushMap) -> Json {
 fn choose_args_json(crush: &CrushMap) -> Json {
     let floats = |weights: &Vec<u32>| Json::arr(weights.iter().map(|w| f64::from(*w) / 65_536.0));
     let sets = crush.choose_args.iter().map(|(pool, args)| {
-        let name = if *pool == DEFAULT_CHOOSE_ARGS {
-            "-1".to_owned()
-        } else {
-            pool.to_string()
-        };
+        let name = if *pool == DEFAULT_CHOOSE_ARGS { "-1".to_owned() } else { pool.to_string() };
         let buckets = args.iter().map(|(index, arg)| {
             let mut json = obj! { "bucket_id" => -1 - (*index as i32) };
             if !arg.weight_set.is_empty() {
-                json = json.with(
-                    "weight_set",
-                    arg.weight_set.iter().map(floats).collect::<Vec<_>>(),
-                );
+                json =
+                    json.with("weight_set", arg.weight_set.iter().map(floats).collect::<Vec<_>>());
             }
             if !arg.ids.is_empty() {
                 json = json.with("ids", arg.ids.clone());
@@ -249,9 +209,7 @@ pub(super) fn weight_set_ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     let map = ctx.state.osd.map();
     let name = |pool: &i64| match *pool {
         DEFAULT_CHOOSE_ARGS => "(compat)".to_owned(),
-        id => map
-            .pool_name(id)
-            .map_or_else(|| id.to_string(), str::to_owned),
+        id => map.pool_name(id).map_or_else(|| id.to_string(), str::to_owned),
     };
     let names: Vec<String> = map.crush.choose_args.keys().map(name).collect();
     Ok(lines(ctx, &names))
@@ -295,19 +253,10 @@ pub(super) fn get_device_class(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let class = |id: &i32| map.crush.item_class(*id).unwrap_or_default().to_owned();
     Ok(ctx.either(
         || found.iter().map(|id| class(id) + "\n").collect(),
-        || {
-            Json::arr(
-                found
-                    .iter()
-                    .map(|id| obj! { "osd" => *id, "device_class" => class(id) }),
-            )
-        },
+        || Json::arr(found.iter().map(|id| obj! { "osd" => *id, "device_class" => class(id) })),
     ))
 }
 
 fn lines(ctx: &Context<'_>, names: &[String]) -> Answer {
-    ctx.either(
-        || names.iter().map(|n| format!("{n}\n")).collect(),
-        || Json::arr(names),
-    )
+    ctx.either(|| names.iter().map(|n| format!("{n}\n")).collect(), || Json::arr(names))
 }

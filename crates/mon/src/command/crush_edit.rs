@@ -14,11 +14,7 @@ pub(super) fn encoded(crush: &CrushMap) -> Bytes {
 }
 
 fn edit_error(e: &EditError) -> Refusal {
-    Refusal {
-        errno: e.errno(),
-        text: e.to_string(),
-        out: Bytes::new(),
-    }
+    Refusal { errno: e.errno(), text: e.to_string(), out: Bytes::new() }
 }
 
 /// Changes a copy of the CRUSH map and proposes it, if it has become another.
@@ -43,16 +39,7 @@ pub(super) fn rule_create_replicated(ctx: &mut Context<'_>, args: &Args) -> Outc
 
 pub(super) fn rule_create_simple(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let indep = args.str_opt("mode")? == Some("indep");
-    rule_create(
-        ctx,
-        args,
-        None,
-        if indep {
-            RuleMode::Indep
-        } else {
-            RuleMode::Firstn
-        },
-    )
+    rule_create(ctx, args, None, if indep { RuleMode::Indep } else { RuleMode::Firstn })
 }
 
 fn rule_create(ctx: &mut Context<'_>, args: &Args, class: Option<&str>, mode: RuleMode) -> Outcome {
@@ -68,15 +55,10 @@ fn rule_create(ctx: &mut Context<'_>, args: &Args, class: Option<&str>, mode: Ru
         return refuse(errno::EINVAL, format!("unknown type {type_}"));
     }
     if let Some(class) = class.filter(|c| crush.class_by_name(c).is_none()) {
-        return refuse(
-            errno::EINVAL,
-            format!("device class {class} does not exist"),
-        );
+        return refuse(errno::EINVAL, format!("device class {class} does not exist"));
     }
     edit(ctx, |crush| {
-        crush
-            .add_simple_rule(name, root, type_, class, mode)
-            .map_err(|e| edit_error(&e))
+        crush.add_simple_rule(name, root, type_, class, mode).map_err(|e| edit_error(&e))
     })?;
     Ok(Answer::default())
 }
@@ -90,32 +72,21 @@ pub(super) fn rule_rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     if map.pools.values().any(|p| u32::from(p.crush_rule) == id) {
         return refuse(errno::EBUSY, format!("crush rule {name} ({id}) is in use"));
     }
-    edit(ctx, |crush| {
-        crush.remove_rule(name).map_err(|e| edit_error(&e))
-    })?;
+    edit(ctx, |crush| crush.remove_rule(name).map_err(|e| edit_error(&e)))?;
     Ok(Answer::default())
 }
 
 pub(super) fn rule_rename(ctx: &mut Context<'_>, args: &Args) -> Outcome {
-    let (from, to) = (
-        args.str("srcname")?.to_owned(),
-        args.str("dstname")?.to_owned(),
-    );
+    let (from, to) = (args.str("srcname")?.to_owned(), args.str("dstname")?.to_owned());
     let crush = &ctx.state.osd.map().crush;
     let Some(id) = crush.rule_by_name(&from) else {
         if crush.rule_by_name(&to).is_some() {
             return Ok(Answer::status(format!("already renamed to '{to}'")));
         }
-        return refuse(
-            errno::ENOENT,
-            format!("source rule name '{from}' does not exist"),
-        );
+        return refuse(errno::ENOENT, format!("source rule name '{from}' does not exist"));
     };
     if crush.rule_by_name(&to).is_some() {
-        return refuse(
-            errno::EEXIST,
-            format!("dst rule name '{to}' already exists"),
-        );
+        return refuse(errno::EEXIST, format!("dst rule name '{to}' already exists"));
     }
     edit(ctx, |crush| {
         crush.rule_names.insert(id as i32, to);
@@ -137,22 +108,16 @@ pub(super) fn add_bucket(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     edit(ctx, |crush| {
         let id = crush.add_bucket(name, type_).map_err(|e| edit_error(&e))?;
         if !location.is_empty() {
-            crush
-                .move_bucket(id, &location)
-                .map_err(|e| edit_error(&e))?;
+            crush.move_bucket(id, &location).map_err(|e| edit_error(&e))?;
         }
         Ok(())
     })?;
-    Ok(Answer::status(format!(
-        "added bucket {name} type {type_} to crush map"
-    )))
+    Ok(Answer::status(format!("added bucket {name} type {type_} to crush map")))
 }
 
 pub(super) fn rename_bucket(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let (from, to) = (args.str("srcname")?, args.str("dstname")?);
-    edit(ctx, |crush| {
-        crush.rename_bucket(from, to).map_err(|e| edit_error(&e))
-    })?;
+    edit(ctx, |crush| crush.rename_bucket(from, to).map_err(|e| edit_error(&e)))?;
     Ok(Answer::status(format!("renamed bucket {from} into {to}")))
 }
 
@@ -163,9 +128,7 @@ pub(super) fn add(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let name = format!("osd.{osd}");
     must_exist(ctx, osd)?;
     edit(ctx, |crush| {
-        crush
-            .update_item(osd, weight, &name, &location)
-            .map_err(|e| edit_error(&e))
+        crush.update_item(osd, weight, &name, &location).map_err(|e| edit_error(&e))
     })?;
     Ok(Answer::status(format!(
         "set item id {osd} name '{name}' weight {} at location {} to crush map",
@@ -181,9 +144,7 @@ pub(super) fn create_or_move(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let name = format!("osd.{osd}");
     must_exist(ctx, osd)?;
     edit(ctx, |crush| {
-        crush
-            .create_or_move_item(osd, weight, &name, &location)
-            .map_err(|e| edit_error(&e))
+        crush.create_or_move_item(osd, weight, &name, &location).map_err(|e| edit_error(&e))
     })?;
     Ok(Answer::status(format!(
         "create-or-move updating item name '{name}' weight {} at location {} to crush map",
@@ -201,9 +162,7 @@ pub(super) fn move_item(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     edit(ctx, |crush| {
         let done = if id >= 0 {
             let weight = crush.item_weight(id).unwrap_or(0);
-            crush
-                .create_or_move_item(id, weight, name, &location)
-                .map(drop)
+            crush.create_or_move_item(id, weight, name, &location).map(drop)
         } else {
             crush.move_bucket(id, &location)
         };
@@ -219,9 +178,7 @@ pub(super) fn rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let name = args.str("name")?;
     let crush = &ctx.state.osd.map().crush;
     let Some(id) = crush.item_by_name(name) else {
-        return Ok(Answer::status(format!(
-            "device '{name}' does not appear in the crush map"
-        )));
+        return Ok(Answer::status(format!("device '{name}' does not appear in the crush map")));
     };
     let ancestor = match args.str_opt("ancestor")? {
         None => None,
@@ -242,30 +199,20 @@ pub(super) fn rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         };
         done.map_err(|e| edit_error(&e))
     })?;
-    Ok(Answer::status(format!(
-        "removed item id {id} name '{name}' from crush map"
-    )))
+    Ok(Answer::status(format!("removed item id {id} name '{name}' from crush map")))
 }
 
 pub(super) fn reweight(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let (name, weight) = (args.str("name")?, weight(args)?);
     let Some(id) = ctx.state.osd.map().crush.item_by_name(name) else {
-        return refuse(
-            errno::ENOENT,
-            format!("device '{name}' does not appear in the crush map"),
-        );
+        return refuse(errno::ENOENT, format!("device '{name}' does not appear in the crush map"));
     };
     if id < 0 {
-        return refuse(
-            errno::EINVAL,
-            format!("device '{name}' is not a leaf in the crush map"),
-        );
+        return refuse(errno::EINVAL, format!("device '{name}' is not a leaf in the crush map"));
     }
     edit(ctx, |crush| Ok(crush.set_item_weight(id, weight)))?;
     let shown = float(f64::from(weight) / 65_536.0, 6);
-    Ok(Answer::status(format!(
-        "reweighted item id {id} name '{name}' to {shown} in crush map"
-    )))
+    Ok(Answer::status(format!("reweighted item id {id} name '{name}' to {shown} in crush map")))
 }
 
 pub(super) fn set_device_class(ctx: &mut Context<'_>, args: &Args) -> Outcome {
@@ -279,69 +226,43 @@ pub(super) fn set_device_class(ctx: &mut Context<'_>, args: &Args) -> Outcome {
                 );
                 return refuse(errno::EBUSY, text);
             }
-            crush
-                .set_device_class(*osd, class)
-                .map_err(|e| edit_error(&e))?;
+            crush.set_device_class(*osd, class).map_err(|e| edit_error(&e))?;
         }
         Ok(())
     })?;
     let ids: Vec<String> = osds.iter().map(ToString::to_string).collect();
-    Ok(Answer::status(format!(
-        "set osd(s) {} to class '{class}'",
-        ids.join(",")
-    )))
+    Ok(Answer::status(format!("set osd(s) {} to class '{class}'", ids.join(","))))
 }
 
 pub(super) fn rm_device_class(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let osds = osds(ctx, args)?;
     edit(ctx, |crush| {
         for osd in &osds {
-            crush
-                .remove_device_class(*osd)
-                .map_err(|e| edit_error(&e))?;
+            crush.remove_device_class(*osd).map_err(|e| edit_error(&e))?;
         }
         Ok(())
     })?;
     let ids: Vec<String> = osds.iter().map(ToString::to_string).collect();
-    Ok(Answer::status(format!(
-        "done removing class of osd(s): {}",
-        ids.join(",")
-    )))
+    Ok(Answer::status(format!("done removing class of osd(s): {}", ids.join(","))))
 }
 
 /// Replaces the whole CRUSH map by an encoded one (`osd setcrushmap -i`).
 pub(super) fn setcrushmap(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let version = i64::from(ctx.state.osd.map().crush_version);
     if let Some(prior) = args.int_opt("prior_version")?.filter(|p| *p != version) {
-        return refuse(
-            errno::EPERM,
-            format!("prior_version {prior} != crush version {version}"),
-        );
+        return refuse(errno::EPERM, format!("prior_version {prior} != crush version {version}"));
     }
     let Ok(crush) = CrushMap::from_bytes(&ctx.input) else {
-        return refuse(
-            errno::EINVAL,
-            "Failed to parse crushmap: give an encoded one with -i",
-        );
+        return refuse(errno::EINVAL, "Failed to parse crushmap: give an encoded one with -i");
     };
     let map = ctx.state.osd.map();
-    if let Some(pool) = map
-        .pools
-        .values()
-        .find(|p| crush.rule(p.crush_rule.into()).is_none())
-    {
-        return refuse(
-            errno::EINVAL,
-            format!("the crush rule no. {} is in use", pool.crush_rule),
-        );
+    if let Some(pool) = map.pools.values().find(|p| crush.rule(p.crush_rule.into()).is_none()) {
+        return refuse(errno::EINVAL, format!("the crush rule no. {} is in use", pool.crush_rule));
     }
     if let Some((osd, _)) = map.existing_osds().find(|(id, _)| *id >= crush.max_devices) {
         return refuse(
             errno::EINVAL,
-            format!(
-                "osd.{osd} is not below the map's max_devices {}",
-                crush.max_devices
-            ),
+            format!("osd.{osd} is not below the map's max_devices {}", crush.max_devices),
         );
     }
     edit(ctx, |old| {
@@ -355,13 +276,7 @@ fn osds(ctx: &Context<'_>, args: &Args) -> Result<Vec<i32>, Refusal> {
     let mut found = Vec::new();
     for word in args.strs("ids")? {
         if matches!(word, "any" | "all" | "*") {
-            return Ok(ctx
-                .state
-                .osd
-                .map()
-                .existing_osds()
-                .map(|(id, _)| id)
-                .collect());
+            return Ok(ctx.state.osd.map().existing_osds().map(|(id, _)| id).collect());
         }
         match parse_osd(word) {
             Some(id) => {
@@ -387,10 +302,7 @@ fn must_exist(ctx: &Context<'_>, osd: i32) -> Result<(), Refusal> {
 fn weight(args: &Args) -> Result<u32, Refusal> {
     let weight = args.float("weight")?;
     if !(0.0..=f64::from(u16::MAX)).contains(&weight) {
-        return refuse(
-            errno::EINVAL,
-            format!("weight {weight} is not between 0 and {}", u16::MAX),
-        );
+        return refuse(errno::EINVAL, format!("weight {weight} is not between 0 and {}", u16::MAX));
     }
     Ok((weight * 65_536.0) as u32)
 }
@@ -404,10 +316,7 @@ fn location(args: &Args) -> Result<Location, Refusal> {
                 location.insert(type_.to_owned(), name.to_owned());
             }
             _ => {
-                return refuse(
-                    errno::EINVAL,
-                    format!("bad location '{pair}': use TYPE=NAME"),
-                );
+                return refuse(errno::EINVAL, format!("bad location '{pair}': use TYPE=NAME"));
             }
         }
     }

@@ -19,10 +19,8 @@ pub(super) fn df(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         )));
     }
     let digest = &ctx.live.digest;
-    let classes = digest
-        .osd_sum_by_class
-        .iter()
-        .map(|(name, s)| (name.clone(), statfs_json(&s.statfs)));
+    let classes =
+        digest.osd_sum_by_class.iter().map(|(name, s)| (name.clone(), statfs_json(&s.statfs)));
     let json = obj! {
         "stats" => statfs_json(&digest.osd_sum.statfs)
             .with("num_osds", digest.osd_sum.num_osds)
@@ -35,11 +33,7 @@ pub(super) fn df(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 }
 
 fn used_ratio(statfs: &StoreStatfs) -> f32 {
-    if statfs.total == 0 {
-        0.0
-    } else {
-        (statfs.used_raw() as f64 / statfs.total as f64) as f32
-    }
+    if statfs.total == 0 { 0.0 } else { (statfs.used_raw() as f64 / statfs.total as f64) as f32 }
 }
 
 fn statfs_json(statfs: &StoreStatfs) -> Json {
@@ -55,11 +49,7 @@ fn statfs_json(statfs: &StoreStatfs) -> Json {
 /// Ceph's `percentify`: of a fraction times hundred.
 fn percent(fraction: f32) -> String {
     let percent = fraction * 100.0;
-    if percent < 0.01 {
-        "0".into()
-    } else {
-        format!("{percent:.2}")
-    }
+    if percent < 0.01 { "0".into() } else { format!("{percent:.2}") }
 }
 
 fn raw_table(ctx: &Context<'_>) -> String {
@@ -69,10 +59,7 @@ fn raw_table(ctx: &Context<'_>) -> String {
         table.column(heading, Align::Right, Align::Right);
     }
     let digest = &ctx.live.digest;
-    let classes = digest
-        .osd_sum_by_class
-        .iter()
-        .map(|(name, s)| (name.as_str(), &s.statfs));
+    let classes = digest.osd_sum_by_class.iter().map(|(name, s)| (name.as_str(), &s.statfs));
     for (name, s) in classes.chain([("TOTAL", &digest.osd_sum.statfs)]) {
         table.row(vec![
             name.to_owned(),
@@ -177,9 +164,7 @@ impl Usage {
                 .with("data_bytes_used", self.used_data())
                 .with("omap_bytes_used", self.used_omap());
         }
-        stats = stats
-            .with("percent_used", self.fraction())
-            .with("max_avail", self.max_avail());
+        stats = stats.with("percent_used", self.fraction()).with("max_avail", self.max_avail());
         if detail {
             let (sum, store) = (&self.stat.stats.sum, &self.stat.store_stats);
             stats = stats
@@ -199,11 +184,7 @@ impl Usage {
     }
 
     fn cells(&self, detail: bool) -> Vec<String> {
-        let mut cells = vec![
-            self.name.clone(),
-            self.id.to_string(),
-            self.pool.pg_num.to_string(),
-        ];
+        let mut cells = vec![self.name.clone(), self.id.to_string(), self.pool.pg_num.to_string()];
         cells.push(bytes_iec(self.stored()));
         if detail {
             cells.extend([bytes_iec(self.stored_data()), bytes_iec(self.stored_omap())]);
@@ -248,13 +229,7 @@ fn pools_table(usages: &[Usage], detail: bool) -> String {
     }
     right(&["%USED", "MAX AVAIL"]);
     if detail {
-        right(&[
-            "QUOTA OBJECTS",
-            "QUOTA BYTES",
-            "DIRTY",
-            "USED COMPR",
-            "UNDER COMPR",
-        ]);
+        right(&["QUOTA OBJECTS", "QUOTA BYTES", "DIRTY", "USED COMPR", "UNDER COMPR"]);
     }
     for usage in usages {
         table.row(usage.cells(detail));

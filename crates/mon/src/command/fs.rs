@@ -51,9 +51,7 @@ pub(super) fn mds_metadata(ctx: &mut Context<'_>, _: &Args) -> Outcome {
 }
 
 fn fsmap_json() -> Json {
-    let incompat = INCOMPAT
-        .iter()
-        .map(|(n, name)| (format!("feature_{n}"), Json::from(*name)));
+    let incompat = INCOMPAT.iter().map(|(n, name)| (format!("feature_{n}"), Json::from(*name)));
     obj! {
         "epoch" => 1u32,
         "default_fscid" => -1,

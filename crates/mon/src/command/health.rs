@@ -20,11 +20,7 @@ pub(super) fn health(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     if detail {
         for (code, check) in &ctx.live.checks.checks {
             let mark = mute_mark(ctx, code);
-            out += &format!(
-                "{mark}{} {code}: {}\n",
-                short_name(check.severity),
-                check.summary
-            );
+            out += &format!("{mark}{} {code}: {}\n", short_name(check.severity), check.summary);
             for text in &check.detail {
                 out += &format!("    {text}\n");
             }
@@ -40,24 +36,14 @@ pub(crate) fn health_json(ctx: &Context<'_>) -> Json {
 
 /// The summaries of what is open, as `status` lists them under the first line.
 pub(super) fn summaries(ctx: &Context<'_>) -> Vec<String> {
-    open_checks(ctx)
-        .map(|(_, check)| check.summary.clone())
-        .collect()
+    open_checks(ctx).map(|(_, check)| check.summary.clone()).collect()
 }
 
 /// ` (muted: A(59m) B)`, or nothing.
 pub(super) fn muted_note(ctx: &Context<'_>) -> String {
-    let mutes: Vec<String> = ctx
-        .state
-        .mutes
-        .iter()
-        .map(|(code, m)| format!("{code}{}", left(ctx, m)))
-        .collect();
-    if mutes.is_empty() {
-        String::new()
-    } else {
-        format!(" (muted: {})", mutes.join(" "))
-    }
+    let mutes: Vec<String> =
+        ctx.state.mutes.iter().map(|(code, m)| format!("{code}{}", left(ctx, m))).collect();
+    if mutes.is_empty() { String::new() } else { format!(" (muted: {})", mutes.join(" ")) }
 }
 
 pub(super) fn status_name(ctx: &Context<'_>) -> &'static str {
@@ -76,10 +62,7 @@ pub(super) fn mute(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     };
     let check = ctx.live.checks.checks.get(code);
     if check.is_none() && !sticky {
-        return refuse(
-            errno::ENOENT,
-            format!("health alert {code} is not currently raised"),
-        );
+        return refuse(errno::ENOENT, format!("health alert {code} is not currently raised"));
     }
     let until = ttl.map_or(0, |span| (ctx.now.wall + span).as_nanos() as u64);
     let mute = Mute {
@@ -88,46 +71,27 @@ pub(super) fn mute(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         summary: check.map(|c| c.summary.clone()).unwrap_or_default(),
         count: check.map_or(0, |c| c.count.max(0) as u64),
     };
-    ctx.change(Change::Mute {
-        code: code.to_owned(),
-        mute: Some(mute),
-    });
+    ctx.change(Change::Mute { code: code.to_owned(), mute: Some(mute) });
     Ok(Answer::default())
 }
 
 pub(super) fn unmute(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let wanted = args.str_opt("code")?;
-    let ended = ctx
-        .state
-        .mutes
-        .keys()
-        .filter(|code| wanted.is_none_or(|w| w == *code));
-    let changes: Vec<_> = ended
-        .map(|code| Change::Mute {
-            code: code.clone(),
-            mute: None,
-        })
-        .collect();
+    let ended = ctx.state.mutes.keys().filter(|code| wanted.is_none_or(|w| w == *code));
+    let changes: Vec<_> =
+        ended.map(|code| Change::Mute { code: code.clone(), mute: None }).collect();
     ctx.changes.extend(changes);
     Ok(Answer::default())
 }
 
 fn line(ctx: &Context<'_>) -> String {
     let open = summaries(ctx);
-    let text = if open.is_empty() {
-        String::new()
-    } else {
-        format!(" {}", open.join("; "))
-    };
+    let text = if open.is_empty() { String::new() } else { format!(" {}", open.join("; ")) };
     format!("{}{text}{}", status_name(ctx), muted_note(ctx))
 }
 
 fn open_checks<'a>(ctx: &'a Context<'_>) -> impl Iterator<Item = (&'a String, &'a HealthCheck)> {
-    ctx.live
-        .checks
-        .checks
-        .iter()
-        .filter(|(code, _)| !muted(ctx.state, code))
+    ctx.live.checks.checks.iter().filter(|(code, _)| !muted(ctx.state, code))
 }
 
 /// `(59m)`, or nothing for a mute without end.
@@ -145,11 +109,7 @@ fn mute_mark(ctx: &Context<'_>, code: &str) -> String {
         Some(mute) => {
             let ttl = left(ctx, mute);
             let ttl = ttl.trim_matches(['(', ')']);
-            let ttl = if ttl.is_empty() {
-                String::new()
-            } else {
-                format!(", ttl {ttl}")
-            };
+            let ttl = if ttl.is_empty() { String::new() } else { format!(", ttl {ttl}") };
             let sticky = if mute.sticky { ", STICKY" } else { "" };
             format!("(MUTED{ttl}{sticky}) ")
         }
@@ -163,10 +123,8 @@ fn checks_json(ctx: &Context<'_>, detail: bool) -> Json {
             "summary" => obj! { "message" => &check.summary, "count" => check.count },
         };
         if detail {
-            json = json.with(
-                "detail",
-                Json::arr(check.detail.iter().map(|d| obj! { "message" => d })),
-            );
+            json = json
+                .with("detail", Json::arr(check.detail.iter().map(|d| obj! { "message" => d })));
         }
         (code.clone(), json.with("muted", muted(ctx.state, code)))
     };
@@ -175,9 +133,7 @@ fn checks_json(ctx: &Context<'_>, detail: bool) -> Json {
         if m.until_nanos > 0 {
             json = json.with("ttl", stamp(Duration::from_nanos(m.until_nanos)));
         }
-        json.with("sticky", m.sticky)
-            .with("summary", &m.summary)
-            .with("count", m.count)
+        json.with("sticky", m.sticky).with("summary", &m.summary).with("count", m.count)
     });
     obj! {
         "status" => status_name(ctx),

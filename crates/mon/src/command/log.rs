@@ -31,14 +31,8 @@ pub(super) fn last(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let level = level_of(args.str_opt("level")?.unwrap_or("info")).unwrap_or(log_priority::INFO);
     let channel = args.str_opt("channel")?.unwrap_or("cluster");
     let wanted = |e: &&LogEntry| e.prio >= level && (channel == "*" || e.channel == channel);
-    let mut found: Vec<&LogEntry> = ctx
-        .state
-        .log
-        .entries()
-        .rev()
-        .filter(wanted)
-        .take(num)
-        .collect();
+    let mut found: Vec<&LogEntry> =
+        ctx.state.log.entries().rev().filter(wanted).take(num).collect();
     found.reverse();
     Ok(ctx.either(
         || found.iter().map(|e| line(e) + "\n").collect(),
@@ -49,10 +43,7 @@ pub(super) fn last(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 /// An entry as `ceph -w` and `log last` show it.
 pub(crate) fn line(e: &LogEntry) -> String {
     let (at, level) = (stamp(e.stamp.into()), level_name(e.prio));
-    format!(
-        "{at} {} ({}) {} : {} {level} {}",
-        e.name, e.rank, e.seq, e.channel, e.msg
-    )
+    format!("{at} {} ({}) {} : {} {level} {}", e.name, e.rank, e.seq, e.channel, e.msg)
 }
 
 fn entry_json(e: &LogEntry) -> Json {

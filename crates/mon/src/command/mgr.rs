@@ -16,14 +16,8 @@ use crate::text::stamp;
 
 pub(super) fn dump(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let map = ctx.state.mgr.map();
-    if args
-        .int_opt("epoch")?
-        .is_some_and(|e| e != 0 && e != i64::from(map.epoch))
-    {
-        return refuse(
-            errno::ENOENT,
-            format!("there is no map for epoch {}", args.show("epoch")),
-        );
+    if args.int_opt("epoch")?.is_some_and(|e| e != 0 && e != i64::from(map.epoch)) {
+        return refuse(errno::ENOENT, format!("there is no map for epoch {}", args.show("epoch")));
     }
     Ok(ctx.json(&map_json(map)))
 }
@@ -60,9 +54,7 @@ pub(super) fn module_enable(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let name = args.str("module")?;
     let map = ctx.state.mgr.map();
     if always_on(map).iter().any(|m| m == name) || map.modules.contains(name) {
-        return Ok(Answer::status(format!(
-            "module '{name}' is already enabled"
-        )));
+        return Ok(Answer::status(format!("module '{name}' is already enabled")));
     }
     if !map.available_modules.iter().any(|m| m.name == name) {
         return refuse(
@@ -82,15 +74,10 @@ pub(super) fn module_disable(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let name = args.str("module")?;
     let map = ctx.state.mgr.map();
     if always_on(map).iter().any(|m| m == name) {
-        return refuse(
-            errno::EINVAL,
-            format!("module '{name}' cannot be disabled (always-on)"),
-        );
+        return refuse(errno::EINVAL, format!("module '{name}' cannot be disabled (always-on)"));
     }
     if !map.modules.contains(name) {
-        return Ok(Answer::status(format!(
-            "module '{name}' is already disabled"
-        )));
+        return Ok(Answer::status(format!("module '{name}' is already disabled")));
     }
     let mut next = map.clone();
     next.modules.remove(name);
@@ -109,17 +96,12 @@ pub(super) fn fail(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     if map.active_name == who || gid == Some(map.active_gid) {
         drop_active(&mut map, ctx.now);
         promote_standby(&mut map, ctx.now);
-    } else if let Some(standby) = map
-        .standbys
-        .iter()
-        .find(|(id, s)| s.name == who || gid == Some(**id))
-        .map(|(id, _)| *id)
+    } else if let Some(standby) =
+        map.standbys.iter().find(|(id, s)| s.name == who || gid == Some(**id)).map(|(id, _)| *id)
     {
         map.standbys.remove(&standby);
     } else {
-        return Ok(Answer::status(format!(
-            "Daemon not found '{who}', already failed?"
-        )));
+        return Ok(Answer::status(format!("Daemon not found '{who}', already failed?")));
     }
     change(ctx, map);
     Ok(Answer::default())
@@ -146,20 +128,12 @@ pub(super) fn count_metadata(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 
 fn change(ctx: &mut Context<'_>, mut map: MgrMap) {
     map.epoch += 1;
-    ctx.change(Change::MgrMap(
-        map.to_bytes(spirula_wire::Features::PACIFIC).into(),
-    ));
+    ctx.change(Change::MgrMap(map.to_bytes(spirula_wire::Features::PACIFIC).into()));
 }
 
 /// The modules that cannot be turned off in this release.
 fn always_on(map: &MgrMap) -> Vec<String> {
-    map.always_on_modules
-        .values()
-        .next_back()
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect()
+    map.always_on_modules.values().next_back().into_iter().flatten().cloned().collect()
 }
 
 fn texts(map: &BTreeMap<String, String>) -> Json {
@@ -205,10 +179,7 @@ fn map_json(map: &MgrMap) -> Json {
 }
 
 fn module_json(module: &ModuleInfo) -> Json {
-    let options = module
-        .module_options
-        .iter()
-        .map(|(name, o)| (name.clone(), option_json(o)));
+    let options = module.module_options.iter().map(|(name, o)| (name.clone(), option_json(o)));
     obj! {
         "name" => &module.name,
         "can_run" => module.can_run,
@@ -219,9 +190,8 @@ fn module_json(module: &ModuleInfo) -> Json {
 
 fn option_json(o: &ModuleOption) -> Json {
     /// Numbers of Ceph's option types and levels.
-    const TYPES: [&str; 9] = [
-        "uint", "int", "str", "float", "bool", "addr", "addrvec", "uuid", "size",
-    ];
+    const TYPES: [&str; 9] =
+        ["uint", "int", "str", "float", "bool", "addr", "addrvec", "uuid", "size"];
     const LEVELS: [&str; 4] = ["basic", "advanced", "dev", "unknown"];
     let named =
         |names: &[&'static str], n: u8| names.get(usize::from(n)).copied().unwrap_or("unknown");

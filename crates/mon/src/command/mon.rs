@@ -138,11 +138,7 @@ pub(super) fn metadata(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     match args.str_opt("id")? {
         None => Ok(ctx.json_nl(&Json::Arr(vec![json(&ctx.live.name)]))),
         Some(id) if id == ctx.live.name => {
-            let values = ctx
-                .live
-                .metadata
-                .iter()
-                .map(|(k, v)| (k.clone(), Json::from(v)));
+            let values = ctx.live.metadata.iter().map(|(k, v)| (k.clone(), Json::from(v)));
             Ok(ctx.json_nl(&Json::obj(values)))
         }
         Some(_) => refuse(errno::ENOENT, "requested mon not found"),
@@ -178,9 +174,7 @@ pub(super) fn feature_ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
 
 pub(super) fn ok_to_stop(_: &mut Context<'_>, args: &Args) -> Outcome {
     let ids = args.strs("ids")?.join(",");
-    busy(&format!(
-        "not enough monitors would be available () after stopping mons [{ids}]"
-    ))
+    busy(&format!("not enough monitors would be available () after stopping mons [{ids}]"))
 }
 
 pub(super) fn ok_to_add_offline(_: &mut Context<'_>, _: &Args) -> Outcome {

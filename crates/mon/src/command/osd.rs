@@ -15,10 +15,7 @@ use crate::service::addrs_json;
 use crate::text::{Align, TextTable};
 
 pub(super) fn stat(ctx: &mut Context<'_>, _: &Args) -> Outcome {
-    Ok(ctx.either(
-        || osd_summary(ctx, "", true),
-        || osd_summary_json(ctx.state.osd.map()),
-    ))
+    Ok(ctx.either(|| osd_summary(ctx, "", true), || osd_summary_json(ctx.state.osd.map())))
 }
 
 pub(super) fn ls(ctx: &mut Context<'_>, args: &Args) -> Outcome {
@@ -32,12 +29,8 @@ pub(super) fn ls_tree(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let Some(root) = map.crush.item_by_name(name) else {
         return refuse(errno::ENOENT, format!("\"{name}\" does not exist"));
     };
-    let mut osds: Vec<i32> = map
-        .crush
-        .subtree(root)
-        .into_iter()
-        .filter(|i| map.exists(*i))
-        .collect();
+    let mut osds: Vec<i32> =
+        map.crush.subtree(root).into_iter().filter(|i| map.exists(*i)).collect();
     osds.sort_unstable();
     Ok(list(ctx, osds))
 }
@@ -67,19 +60,8 @@ pub(super) fn getcrushmap(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 pub(super) fn lspools(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     let names = &ctx.state.osd.map().pool_names;
     Ok(ctx.either_nl(
-        || {
-            names
-                .iter()
-                .map(|(id, name)| format!("{id} {name}\n"))
-                .collect()
-        },
-        || {
-            Json::arr(
-                names
-                    .iter()
-                    .map(|(id, name)| obj! { "poolnum" => *id, "poolname" => name }),
-            )
-        },
+        || names.iter().map(|(id, name)| format!("{id} {name}\n")).collect(),
+        || Json::arr(names.iter().map(|(id, name)| obj! { "poolnum" => *id, "poolname" => name })),
     ))
 }
 
@@ -95,22 +77,15 @@ pub(super) fn find(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         "osd_fsid" => osd.uuid.to_string(),
     };
     if let Some(values) = ctx.state.metadata.get(&format!("osd.{id}")) {
-        let known = [
-            ("hostname", "host"),
-            ("pod_name", "pod_name"),
-            ("container_name", "container_name"),
-        ];
+        let known =
+            [("hostname", "host"), ("pod_name", "pod_name"), ("container_name", "container_name")];
         for (key, shown) in known {
             if let Some(value) = values.get(key) {
                 json = json.with(shown, value);
             }
         }
     }
-    let location = map
-        .crush
-        .full_location(id)
-        .into_iter()
-        .map(|(t, n)| (t, Json::from(n)));
+    let location = map.crush.full_location(id).into_iter().map(|(t, n)| (t, Json::from(n)));
     Ok(ctx.json(&json.with("crush_location", Json::obj(location))))
 }
 
@@ -118,9 +93,9 @@ pub(super) fn metadata(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let json = |id: i64, values| metadata_json(values, "id", id.into());
     if !args.has("id") {
         let all = daemons(ctx, "osd");
-        return Ok(ctx.json(&Json::arr(
-            all.iter().map(|(id, v)| json(id.parse().unwrap_or(-1), v)),
-        )));
+        return Ok(
+            ctx.json(&Json::arr(all.iter().map(|(id, v)| json(id.parse().unwrap_or(-1), v))))
+        );
     }
     let id = args.osd("id")?;
     if !ctx.state.osd.map().exists(id) {
@@ -145,9 +120,7 @@ pub(super) fn numa_status(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     Ok(ctx.either(
         || {
             let mut table = TextTable::default();
-            table
-                .column("OSD", Align::Left, Align::Right)
-                .column("HOST", Align::Left, Align::Left);
+            table.column("OSD", Align::Left, Align::Right).column("HOST", Align::Left, Align::Left);
             for heading in ["NETWORK", "STORAGE", "AFFINITY"] {
                 table.column(heading, Align::Right, Align::Right);
             }
@@ -175,20 +148,11 @@ pub(super) fn map(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let Some(pool) = map.pool_by_name(pool_name) else {
         return refuse(errno::ENOENT, format!("pool {pool_name} does not exist"));
     };
-    let locator = ObjectLocator {
-        nspace: nspace.to_owned().into(),
-        ..ObjectLocator::pool(pool)
-    };
-    let raw = map
-        .object_to_pg(&locator, object.as_bytes())
-        .unwrap_or_default();
+    let locator = ObjectLocator { nspace: nspace.to_owned().into(), ..ObjectLocator::pool(pool) };
+    let raw = map.object_to_pg(&locator, object.as_bytes()).unwrap_or_default();
     let pg = map.raw_pg_to_pg(raw).unwrap_or_default();
     let at = map.pg_to_up_acting(pg);
-    let shown = if nspace.is_empty() {
-        object.to_owned()
-    } else {
-        format!("{nspace}/{object}")
-    };
+    let shown = if nspace.is_empty() { object.to_owned() } else { format!("{nspace}/{object}") };
     Ok(ctx.either(
         || {
             format!(
@@ -251,11 +215,7 @@ pub(super) fn pg_map(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 pub(super) fn last_stat_seq(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let id = args.osd("id")?;
     let seqs = &ctx.live.digest.osd_last_seq;
-    let seq = usize::try_from(id)
-        .ok()
-        .and_then(|i| seqs.get(i))
-        .copied()
-        .unwrap_or(0);
+    let seq = usize::try_from(id).ok().and_then(|i| seqs.get(i)).copied().unwrap_or(0);
     // Ceph has no other form of this.
     Ok(match ctx.format {
         super::Format::Plain => Answer::text(format!("{seq}\n")),
@@ -264,10 +224,7 @@ pub(super) fn last_stat_seq(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 }
 
 pub(super) fn min_compat_client(ctx: &mut Context<'_>, _: &Args) -> Outcome {
-    Ok(Answer::text(format!(
-        "{}\n",
-        ctx.state.osd.map().require_min_compat_client
-    )))
+    Ok(Answer::text(format!("{}\n", ctx.state.osd.map().require_min_compat_client)))
 }
 
 /// How evenly PGs are spread.
@@ -277,30 +234,13 @@ pub(super) fn utilization(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     let in_osds = counts.len().max(1) as f64;
     let total: u64 = counts.iter().map(|(_, n)| *n).sum();
     let avg = total as f64 / in_osds;
-    let variance = counts
-        .iter()
-        .map(|(_, n)| (avg - *n as f64).powi(2))
-        .sum::<f64>()
-        / in_osds;
+    let variance = counts.iter().map(|(_, n)| (avg - *n as f64).powi(2)).sum::<f64>() / in_osds;
     // As if every copy were thrown at random.
     let expected = (avg * (1.0 - 1.0 / in_osds)).max(0.0).sqrt();
-    let min = counts
-        .iter()
-        .min_by_key(|(_, n)| *n)
-        .copied()
-        .unwrap_or((-1, 0));
-    let max = counts
-        .iter()
-        .rev()
-        .max_by_key(|(_, n)| *n)
-        .copied()
-        .unwrap_or((-1, 0));
+    let min = counts.iter().min_by_key(|(_, n)| *n).copied().unwrap_or((-1, 0));
+    let max = counts.iter().rev().max_by_key(|(_, n)| *n).copied().unwrap_or((-1, 0));
     let of_mean = |n: u64| {
-        if avg > 0.0 {
-            float(n as f64 / avg, 6)
-        } else {
-            "0".into()
-        }
+        if avg > 0.0 { float(n as f64 / avg, 6) } else { "0".into() }
     };
     Ok(ctx.either(
         || {
@@ -326,11 +266,8 @@ pub(super) fn utilization(ctx: &mut Context<'_>, _: &Args) -> Outcome {
 
 /// Up copies by OSD that is in.
 fn pgs_by_osd(map: &OsdMap) -> Vec<(i32, u64)> {
-    let mut counts: std::collections::BTreeMap<i32, u64> = map
-        .existing_osds()
-        .filter(|(_, o)| o.is_in())
-        .map(|(id, _)| (id, 0))
-        .collect();
+    let mut counts: std::collections::BTreeMap<i32, u64> =
+        map.existing_osds().filter(|(_, o)| o.is_in()).map(|(id, _)| (id, 0)).collect();
     for (&pool, p) in &map.pools {
         for seed in 0..p.pg_num {
             for osd in map.pg_to_up_acting(PgId::new(pool, seed)).up {

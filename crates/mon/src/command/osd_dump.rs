@@ -22,11 +22,7 @@ pub(super) fn info(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let map = ctx.state.osd.map();
     if !args.has("id") {
         return Ok(ctx.either_nl(
-            || {
-                map.existing_osds()
-                    .map(|(id, osd)| osd_line(map, id, osd))
-                    .collect()
-            },
+            || map.existing_osds().map(|(id, osd)| osd_line(map, id, osd)).collect(),
             || Json::arr(map.existing_osds().map(|(id, osd)| osd_json(map, id, osd))),
         ));
     }
@@ -41,27 +37,11 @@ pub(super) fn pool_ls(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let map = ctx.state.osd.map();
     if args.str_opt("detail")? == Some("detail") {
         return Ok(ctx.either(
-            || {
-                map.pools
-                    .iter()
-                    .map(|(id, p)| pool_line(map, *id, p))
-                    .collect::<String>()
-                    + "\n"
-            },
-            || {
-                Json::arr(
-                    map.pools
-                        .iter()
-                        .map(|(id, p)| pool_json(map, *id, p, "pool_id")),
-                )
-            },
+            || map.pools.iter().map(|(id, p)| pool_line(map, *id, p)).collect::<String>() + "\n",
+            || Json::arr(map.pools.iter().map(|(id, p)| pool_json(map, *id, p, "pool_id"))),
         ));
     }
-    let names: Vec<&str> = map
-        .pools
-        .keys()
-        .filter_map(|id| map.pool_name(*id))
-        .collect();
+    let names: Vec<&str> = map.pools.keys().filter_map(|id| map.pool_name(*id)).collect();
     Ok(ctx.either(
         || names.iter().map(|n| format!("{n}\n")).collect(),
         || Json::arr(names.iter().copied()),
@@ -71,9 +51,7 @@ pub(super) fn pool_ls(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 /// The current map, or that of the epoch that is asked for.
 pub(super) fn map_of(ctx: &Context<'_>, args: &Args) -> Result<OsdMap, Refusal> {
     let osd = &ctx.state.osd;
-    let epoch = args
-        .int_opt("epoch")?
-        .filter(|e| *e != 0 && *e != i64::from(osd.epoch()));
+    let epoch = args.int_opt("epoch")?.filter(|e| *e != 0 && *e != i64::from(osd.epoch()));
     let Some(epoch) = epoch else {
         return Ok(osd.map().clone());
     };
@@ -136,11 +114,7 @@ fn dump_text(map: &OsdMap) -> String {
         out += &format!("primary_temp {pg} {osd}\n");
     }
     for (addr, until) in &map.blocklist {
-        out += &format!(
-            "blocklist {} expires {}\n",
-            plain_addr(addr),
-            stamp((*until).into())
-        );
+        out += &format!("blocklist {} expires {}\n", plain_addr(addr), stamp((*until).into()));
     }
     out
 }
@@ -162,10 +136,7 @@ fn osd_line(map: &OsdMap, id: i32, osd: &Osd) -> String {
     let mut out = format!("osd.{id} {up} {in_} weight {weight}");
     let affinity = map.affinity(id);
     if affinity != spirula_maps::AFFINITY_DEFAULT {
-        out += &format!(
-            " primary_affinity {}",
-            float(f64::from(affinity) / 65_536.0, 6)
-        );
+        out += &format!(" primary_affinity {}", float(f64::from(affinity) / 65_536.0, 6));
     }
     let i = &osd.info;
     out += &format!(
@@ -185,11 +156,7 @@ fn osd_line(map: &OsdMap, id: i32, osd: &Osd) -> String {
 }
 
 fn pool_type(pool: &PgPool) -> &'static str {
-    if pool.is_erasure() {
-        "erasure"
-    } else {
-        "replicated"
-    }
+    if pool.is_erasure() { "erasure" } else { "replicated" }
 }
 
 pub(super) fn autoscale_mode(pool: &PgPool) -> &'static str {
@@ -239,11 +206,7 @@ pub(super) fn pool_line(map: &OsdMap, id: i64, pool: &PgPool) -> String {
     if pool.pgp_num_target != pool.pgp_num {
         out += &format!(" pgp_num_target {}", pool.pgp_num_target);
     }
-    out += &format!(
-        " autoscale_mode {} last_change {}",
-        autoscale_mode(pool),
-        pool.last_change
-    );
+    out += &format!(" autoscale_mode {} last_change {}", autoscale_mode(pool), pool.last_change);
     let resend = (
         pool.last_force_op_resend,
         pool.last_force_op_resend_prenautilus,
@@ -264,30 +227,18 @@ pub(super) fn pool_line(map: &OsdMap, id: i64, pool: &PgPool) -> String {
         out += &format!(" {name} {}", opt_text(value));
     }
     if !pool.application_metadata.is_empty() {
-        let apps: Vec<&str> = pool
-            .application_metadata
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let apps: Vec<&str> = pool.application_metadata.keys().map(String::as_str).collect();
         out += &format!(" application {}", apps.join(","));
     }
     out.push('\n');
     for snap in pool.snaps.values() {
-        out += &format!(
-            "\tsnap {} '{}' {}\n",
-            snap.snapid,
-            snap.name,
-            stamp(snap.stamp.into())
-        );
+        out += &format!("\tsnap {} '{}' {}\n", snap.snapid, snap.name, stamp(snap.stamp.into()));
     }
     out
 }
 
 fn dump_json(map: &OsdMap) -> Json {
-    let mut set: Vec<String> = flags::names(map.flags)
-        .split(',')
-        .map(str::to_owned)
-        .collect();
+    let mut set: Vec<String> = flags::names(map.flags).split(',').map(str::to_owned).collect();
     set.sort_unstable();
     let head = obj! {
         "epoch" => map.epoch,
@@ -310,18 +261,12 @@ fn dump_json(map: &OsdMap) -> Json {
         "min_compat_client" => min_compat_client(map),
         "require_osd_release" => map.require_osd_release.name(),
     };
-    let pools = map
-        .pools
-        .iter()
-        .map(|(id, p)| pool_json(map, *id, p, "pool"));
+    let pools = map.pools.iter().map(|(id, p)| pool_json(map, *id, p, "pool"));
     let osds = map.existing_osds().map(|(id, osd)| osd_json(map, id, osd));
     let json = head
         .with("pools", pools.collect::<Vec<_>>())
         .with("osds", osds.collect::<Vec<_>>())
-        .with(
-            "osd_xinfo",
-            map.existing_osds().map(xinfo_json).collect::<Vec<_>>(),
-        );
+        .with("osd_xinfo", map.existing_osds().map(xinfo_json).collect::<Vec<_>>());
     exceptions_json(map, json)
 }
 
@@ -334,13 +279,7 @@ fn exceptions_json(map: &OsdMap, json: Json) -> Json {
         let pairs = profile.iter().map(|(k, v)| (k.clone(), Json::from(v)));
         (name.clone(), Json::obj(pairs))
     });
-    let class_name = |class: &i32| {
-        map.crush
-            .class_names
-            .get(class)
-            .cloned()
-            .unwrap_or_default()
-    };
+    let class_name = |class: &i32| map.crush.class_names.get(class).cloned().unwrap_or_default();
     let classes = map.device_class_flags.iter();
     let classes = classes.map(|(class, bits)| (class_name(class), flags_json(*bits)));
     let node_name = |item: &i32| map.crush.name(*item).unwrap_or_default().to_owned();
@@ -371,20 +310,15 @@ fn mappings_json(map: &OsdMap, json: Json) -> Json {
         obj! { "pgid" => pg.to_string(), "osds" => osds.clone() }
     };
     let items = map.pg_upmap_items.iter().map(|(pg, pairs)| {
-        let mappings = pairs
-            .iter()
-            .map(|(from, to)| obj! { "from" => *from, "to" => *to });
+        let mappings = pairs.iter().map(|(from, to)| obj! { "from" => *from, "to" => *to });
         obj! { "pgid" => pg.to_string(), "mappings" => mappings.collect::<Vec<_>>() }
     });
     let primary = map.primary_temp.iter();
     let primary = primary.map(|(pg, osd)| obj! { "pgid" => pg.to_string(), "osd" => *osd });
-    json.with(
-        "pg_upmap",
-        map.pg_upmap.iter().map(osds).collect::<Vec<_>>(),
-    )
-    .with("pg_upmap_items", items.collect::<Vec<_>>())
-    .with("pg_temp", map.pg_temp.iter().map(osds).collect::<Vec<_>>())
-    .with("primary_temp", primary.collect::<Vec<_>>())
+    json.with("pg_upmap", map.pg_upmap.iter().map(osds).collect::<Vec<_>>())
+        .with("pg_upmap_items", items.collect::<Vec<_>>())
+        .with("pg_temp", map.pg_temp.iter().map(osds).collect::<Vec<_>>())
+        .with("primary_temp", primary.collect::<Vec<_>>())
 }
 
 fn flags_json(bits: u32) -> Json {
@@ -402,10 +336,7 @@ fn snaps_json(snaps: &BTreeMap<i64, SnapIntervals>) -> Json {
 
 fn osd_json(map: &OsdMap, id: i32, osd: &Osd) -> Json {
     let i = &osd.info;
-    let states: Vec<String> = osd_state::names(osd.state)
-        .split(',')
-        .map(str::to_owned)
-        .collect();
+    let states: Vec<String> = osd_state::names(osd.state).split(',').map(str::to_owned).collect();
     obj! {
         "osd" => id,
         "uuid" => osd.uuid.to_string(),
@@ -447,11 +378,7 @@ fn xinfo_json((id, osd): (i32, &Osd)) -> Json {
 
 fn pool_json(map: &OsdMap, id: i64, p: &PgPool, id_key: &str) -> Json {
     let merge = &p.last_pg_merge_meta;
-    let snap_mode = if p.has_flag(pool_flags::POOL_SNAPS) {
-        "pool"
-    } else {
-        "selfmanaged"
-    };
+    let snap_mode = if p.has_flag(pool_flags::POOL_SNAPS) { "pool" } else { "selfmanaged" };
     let snaps = p.snaps.values().map(|s| {
         obj! { "snapid" => s.snapid, "stamp" => stamp(s.stamp.into()), "name" => &s.name }
     });
@@ -510,24 +437,13 @@ fn pool_json_rest(p: &PgPool, head: Json) -> Json {
         let pairs = pairs.iter().map(|(k, v)| (k.clone(), Json::from(v)));
         (app.clone(), Json::obj(pairs))
     });
-    let options = opts_sorted(p)
-        .into_iter()
-        .map(|(name, value)| (name, opt_json(value)));
+    let options = opts_sorted(p).into_iter().map(|(name, value)| (name, opt_json(value)));
     head.with("cache_mode", "none")
         .with("target_max_bytes", p.target_max_bytes)
         .with("target_max_objects", p.target_max_objects)
-        .with(
-            "cache_target_dirty_ratio_micro",
-            p.cache_target_dirty_ratio_micro,
-        )
-        .with(
-            "cache_target_dirty_high_ratio_micro",
-            p.cache_target_dirty_high_ratio_micro,
-        )
-        .with(
-            "cache_target_full_ratio_micro",
-            p.cache_target_full_ratio_micro,
-        )
+        .with("cache_target_dirty_ratio_micro", p.cache_target_dirty_ratio_micro)
+        .with("cache_target_dirty_high_ratio_micro", p.cache_target_dirty_high_ratio_micro)
+        .with("cache_target_full_ratio_micro", p.cache_target_full_ratio_micro)
         .with("cache_min_flush_age", p.cache_min_flush_age)
         .with("cache_min_evict_age", p.cache_min_evict_age)
         .with("erasure_code_profile", &p.erasure_code_profile)
@@ -535,14 +451,8 @@ fn pool_json_rest(p: &PgPool, head: Json) -> Json {
         .with("hit_set_period", p.hit_set_period)
         .with("hit_set_count", p.hit_set_count)
         .with("use_gmt_hitset", p.use_gmt_hitset)
-        .with(
-            "min_read_recency_for_promote",
-            p.min_read_recency_for_promote,
-        )
-        .with(
-            "min_write_recency_for_promote",
-            p.min_write_recency_for_promote,
-        )
+        .with("min_read_recency_for_promote", p.min_read_recency_for_promote)
+        .with("min_write_recency_for_promote", p.min_write_recency_for_promote)
         .with("hit_set_grade_decay_rate", p.hit_set_grade_decay_rate)
         .with("hit_set_search_last_n", p.hit_set_search_last_n)
         .with("grade_table", Json::Arr(vec![]))
@@ -555,14 +465,8 @@ fn pool_json_rest(p: &PgPool, head: Json) -> Json {
 
 /// The encoded map of an epoch.
 pub(super) fn getmap(ctx: &mut Context<'_>, args: &Args) -> Outcome {
-    let epoch = args
-        .int_opt("epoch")?
-        .filter(|e| *e != 0)
-        .unwrap_or(ctx.state.osd.epoch().into());
-    match u32::try_from(epoch)
-        .ok()
-        .and_then(|e| ctx.state.osd.full_at(e))
-    {
+    let epoch = args.int_opt("epoch")?.filter(|e| *e != 0).unwrap_or(ctx.state.osd.epoch().into());
+    match u32::try_from(epoch).ok().and_then(|e| ctx.state.osd.full_at(e)) {
         Some(bytes) => Ok(Answer::raw(bytes).with_status(format!("got osdmap epoch {epoch}"))),
         None => refuse(errno::ENOENT, format!("there is no map for epoch {epoch}")),
     }

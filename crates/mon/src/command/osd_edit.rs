@@ -66,11 +66,7 @@ fn change_flag(ctx: &mut Context<'_>, key: &str, on: bool) -> Outcome {
     let old = ctx.state.osd.map().flags;
     inc.new_flags = Some(if on { old | bits } else { old & !bits });
     put(ctx, inc)?;
-    Ok(Answer::status(format!(
-        "{} is {}",
-        flags::names(bits),
-        if on { "set" } else { "unset" }
-    )))
+    Ok(Answer::status(format!("{} is {}", flags::names(bits), if on { "set" } else { "unset" })))
 }
 
 /// The OSDs that `ids` names; `any` and `all` name every one for which `eligible` holds.
@@ -158,10 +154,7 @@ pub(super) fn reweight(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let mut inc = ctx.state.osd.next(ctx.now);
     inc.new_weight.insert(osd, fixed);
     put(ctx, inc)?;
-    Ok(Answer::status(format!(
-        "reweighted osd.{osd} to {} ({fixed:x})",
-        float(weight, 6)
-    )))
+    Ok(Answer::status(format!("reweighted osd.{osd} to {} ({fixed:x})", float(weight, 6))))
 }
 
 pub(super) fn primary_affinity(ctx: &mut Context<'_>, args: &Args) -> Outcome {
@@ -194,9 +187,7 @@ pub(super) fn set_full_ratio(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 }
 
 pub(super) fn set_backfillfull_ratio(ctx: &mut Context<'_>, args: &Args) -> Outcome {
-    set_ratio(ctx, args, "backfillfull", |inc, r| {
-        inc.new_backfillfull_ratio = r
-    })
+    set_ratio(ctx, args, "backfillfull", |inc, r| inc.new_backfillfull_ratio = r)
 }
 
 pub(super) fn set_nearfull_ratio(ctx: &mut Context<'_>, args: &Args) -> Outcome {
@@ -216,10 +207,7 @@ fn set_ratio(
     let mut inc = ctx.state.osd.next(ctx.now);
     put_ratio(&mut inc, ratio as f32);
     put(ctx, inc)?;
-    Ok(Answer::status(format!(
-        "osd set-{what}-ratio {}",
-        float(ratio, 6)
-    )))
+    Ok(Answer::status(format!("osd set-{what}-ratio {}", float(ratio, 6))))
 }
 
 pub(super) fn setmaxosd(ctx: &mut Context<'_>, args: &Args) -> Outcome {
@@ -260,10 +248,8 @@ pub(super) fn purge(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         return refuse(errno::EBUSY, format!("osd.{osd} is not `down`."));
     }
     let mut inc = ctx.state.osd.next(ctx.now);
-    inc.new_state
-        .insert(osd, map.osd(osd).map_or(osd_state::EXISTS, |o| o.state));
-    inc.new_uuid
-        .insert(osd, spirula_wire::types::Uuid::default());
+    inc.new_state.insert(osd, map.osd(osd).map_or(osd_state::EXISTS, |o| o.state));
+    inc.new_uuid.insert(osd, spirula_wire::types::Uuid::default());
     if map.crush.name(osd).is_some() {
         let mut crush = (*map.crush).clone();
         if let Err(e) = crush.remove_item(osd) {
@@ -272,10 +258,7 @@ pub(super) fn purge(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         inc.crush = super::crush_edit::encoded(&crush);
     }
     put(ctx, inc)?;
-    ctx.change(Change::RemoveAuth(EntityNameStr::new(
-        EntityType::OSD,
-        osd.to_string(),
-    )));
+    ctx.change(Change::RemoveAuth(EntityNameStr::new(EntityType::OSD, osd.to_string())));
     Ok(Answer::status(format!("purged osd.{osd}")))
 }
 
@@ -289,21 +272,10 @@ pub(super) fn new_osd(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     if let Some(id) = map.osd_by_uuid(&uuid) {
         return Ok(new_osd_answer(ctx, id));
     }
-    let free = || {
-        (0..map.max_osd())
-            .find(|id| !map.exists(*id))
-            .unwrap_or(map.max_osd())
-    };
-    let id = if args.has("id") {
-        args.osd("id")?
-    } else {
-        free()
-    };
+    let free = || (0..map.max_osd()).find(|id| !map.exists(*id)).unwrap_or(map.max_osd());
+    let id = if args.has("id") { args.osd("id")? } else { free() };
     if map.exists(id) {
-        return refuse(
-            errno::EEXIST,
-            format!("osd.{id} already exists with another uuid"),
-        );
+        return refuse(errno::EEXIST, format!("osd.{id} already exists with another uuid"));
     }
     let mut inc = ctx.state.osd.next(ctx.now);
     if id >= map.max_osd() {
@@ -313,11 +285,7 @@ pub(super) fn new_osd(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     inc.new_uuid.insert(id, uuid);
     put(ctx, inc)?;
     if let Some(key) = secret_of(&ctx.input)? {
-        let caps = [
-            ("mgr", "allow profile osd"),
-            ("mon", "allow profile osd"),
-            ("osd", "allow *"),
-        ];
+        let caps = [("mgr", "allow profile osd"), ("mon", "allow profile osd"), ("osd", "allow *")];
         let caps: BTreeMap<String, String> = caps.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let name = EntityNameStr::new(EntityType::OSD, id.to_string());
         ctx.change(Change::SetAuth { name, key, caps });
@@ -353,8 +321,7 @@ pub(super) fn blocklist_ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
         // Then the list of banned ranges, of which there are none.
         _ => {
             let entries = Json::arr(
-                list.iter()
-                    .map(|(a, t)| obj! { "addr" => plain_addr(a), "until" => until(t) }),
+                list.iter().map(|(a, t)| obj! { "addr" => plain_addr(a), "until" => until(t) }),
             );
             let (first, second) = (ctx.json(&entries), ctx.json(&Json::Arr(vec![])));
             Answer::raw([first.out, second.out].concat().into())
@@ -371,10 +338,7 @@ pub(super) fn blocklist(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         .to_owned();
     let text = args.str("addr")?;
     if args.has("range") {
-        return refuse(
-            errno::EOPNOTSUPP,
-            "bans of address ranges came after this release",
-        );
+        return refuse(errno::EOPNOTSUPP, "bans of address ranges came after this release");
     }
     let Ok(addr) = text.parse::<EntityAddr>() else {
         return refuse(errno::EINVAL, format!("unable to parse address {text}"));
@@ -386,17 +350,12 @@ pub(super) fn blocklist(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     match op.as_str() {
         "add" => {
             let given = args.float_opt("expire")?.filter(|s| *s > 0.0);
-            let span = given
-                .and_then(|s| Duration::try_from_secs_f64(s).ok())
-                .unwrap_or(BAN);
+            let span = given.and_then(|s| Duration::try_from_secs_f64(s).ok()).unwrap_or(BAN);
             let until = ctx.now.wall + span;
             inc.new_blocklist.insert(addr, UTime::from(until));
             put(ctx, inc)?;
             let secs = float(span.as_secs_f64(), 6);
-            Ok(Answer::status(format!(
-                "blocklisting {shown} until {} ({secs} sec)",
-                stamp(until)
-            )))
+            Ok(Answer::status(format!("blocklisting {shown} until {} ({secs} sec)", stamp(until))))
         }
         "rm" if !listed => Ok(Answer::status(format!("{shown} isn't blocklisted"))),
         "rm" => {
@@ -404,10 +363,7 @@ pub(super) fn blocklist(ctx: &mut Context<'_>, args: &Args) -> Outcome {
             put(ctx, inc)?;
             Ok(Answer::status(format!("un-blocklisting {shown}")))
         }
-        other => refuse(
-            errno::EINVAL,
-            format!("unknown operation '{other}': use add or rm"),
-        ),
+        other => refuse(errno::EINVAL, format!("unknown operation '{other}': use add or rm")),
     }
 }
 

@@ -46,11 +46,8 @@ fn sections(
             continue;
         }
         let wanted = |c: &&Counter| c.0 == section && counter.is_none_or(|name| name == c.1);
-        let members: Vec<_> = counters
-            .iter()
-            .filter(wanted)
-            .map(|c| (c.1.to_owned(), show(c)))
-            .collect();
+        let members: Vec<_> =
+            counters.iter().filter(wanted).map(|c| (c.1.to_owned(), show(c))).collect();
         if !members.is_empty() {
             sections.push((section.to_owned(), Json::obj(members)));
         }
@@ -70,64 +67,19 @@ fn counters(ctx: &Context<'_>) -> Vec<Counter> {
         (c, "num_mon_quorum", "Monitors in quorum", mons as i64),
         (c, "num_osd", "OSDs", osds as i64),
         (c, "num_osd_up", "OSDs that are up", up as i64),
-        (
-            c,
-            "num_osd_in",
-            "OSD in state \"in\" (they are in cluster)",
-            in_ as i64,
-        ),
-        (
-            c,
-            "osd_epoch",
-            "Current epoch of OSD map",
-            i64::from(map.epoch),
-        ),
-        (
-            c,
-            "osd_bytes",
-            "Total capacity of cluster",
-            statfs.total as i64,
-        ),
+        (c, "num_osd_in", "OSD in state \"in\" (they are in cluster)", in_ as i64),
+        (c, "osd_epoch", "Current epoch of OSD map", i64::from(map.epoch)),
+        (c, "osd_bytes", "Total capacity of cluster", statfs.total as i64),
         (c, "osd_bytes_used", "Used space", statfs.used_raw() as i64),
-        (
-            c,
-            "osd_bytes_avail",
-            "Available space",
-            statfs.available as i64,
-        ),
+        (c, "osd_bytes_avail", "Available space", statfs.available as i64),
         (c, "num_pool", "Pools", map.pools.len() as i64),
         (c, "num_pg", "Placement groups", digest.num_pg),
-        (
-            c,
-            "num_pg_active",
-            "Placement groups in active state",
-            digest.num_pg_active,
-        ),
+        (c, "num_pg_active", "Placement groups in active state", digest.num_pg_active),
         (c, "num_object", "Objects", sum.num_objects),
-        (
-            c,
-            "num_object_degraded",
-            "Degraded (missing replicas) objects",
-            sum.num_objects_degraded,
-        ),
-        (
-            c,
-            "num_object_misplaced",
-            "Misplaced objects",
-            sum.num_objects_misplaced,
-        ),
-        (
-            c,
-            "num_object_unfound",
-            "Unfound objects",
-            sum.num_objects_unfound,
-        ),
+        (c, "num_object_degraded", "Degraded (missing replicas) objects", sum.num_objects_degraded),
+        (c, "num_object_misplaced", "Misplaced objects", sum.num_objects_misplaced),
+        (c, "num_object_unfound", "Unfound objects", sum.num_objects_unfound),
         (c, "num_bytes", "Size of all objects", sum.num_bytes),
-        (
-            "mon",
-            "num_sessions",
-            "Open sessions",
-            ctx.live.peers.len() as i64,
-        ),
+        ("mon", "num_sessions", "Open sessions", ctx.live.peers.len() as i64),
     ]
 }

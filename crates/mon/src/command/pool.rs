@@ -26,10 +26,7 @@ pub(crate) struct NewPool {
 
 impl NewPool {
     pub(crate) fn named(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            ..Self::default()
-        }
+        Self { name: name.to_owned(), ..Self::default() }
     }
 }
 
@@ -42,9 +39,7 @@ pub(super) fn create(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         );
     }
     // `osd pool create NAME PG PGP RULE`: the word at the place of the profile is the rule.
-    let rule = args
-        .str_opt("rule")?
-        .or(args.str_opt("erasure_code_profile")?);
+    let rule = args.str_opt("rule")?.or(args.str_opt("erasure_code_profile")?);
     let wanted = NewPool {
         name: name.to_owned(),
         pg_num: args.int_opt("pg_num")?.filter(|n| *n != 0),
@@ -54,11 +49,7 @@ pub(super) fn create(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         autoscale: args.str_opt("autoscale_mode")?.map(str::to_owned),
         expected_objects: args.int_opt("expected_num_objects")?,
     };
-    let said = if create_pool(ctx, &wanted)? {
-        "created"
-    } else {
-        "already exists"
-    };
+    let said = if create_pool(ctx, &wanted)? { "created" } else { "already exists" };
     Ok(Answer::status(format!("pool '{name}' {said}")))
 }
 
@@ -83,9 +74,7 @@ pub(crate) fn create_pool(ctx: &mut Context<'_>, wanted: &NewPool) -> Result<boo
 
 fn new_pool(ctx: &Context<'_>, wanted: &NewPool) -> Result<PgPool, Refusal> {
     let settings = ctx.settings;
-    let pg_num = wanted
-        .pg_num
-        .unwrap_or_else(|| settings.int("osd_pool_default_pg_num"));
+    let pg_num = wanted.pg_num.unwrap_or_else(|| settings.int("osd_pool_default_pg_num"));
     let max = settings.int("mon_max_pool_pg_num");
     if pg_num < 1 || pg_num > max {
         let text = format!(
@@ -94,22 +83,18 @@ fn new_pool(ctx: &Context<'_>, wanted: &NewPool) -> Result<PgPool, Refusal> {
         return refuse(errno::ERANGE, text);
     }
     let default = settings.int("osd_pool_default_pgp_num");
-    let pgp_num = wanted
-        .pgp_num
-        .unwrap_or(if wanted.pg_num.is_none() && default > 0 {
-            default
-        } else {
-            pg_num
-        });
+    let pgp_num = wanted.pgp_num.unwrap_or(if wanted.pg_num.is_none() && default > 0 {
+        default
+    } else {
+        pg_num
+    });
     if pgp_num < 1 || pgp_num > pg_num {
         return refuse(
             errno::ERANGE,
             "'pgp_num' must be greater than 0 and lower or equal than 'pg_num'",
         );
     }
-    let size = wanted
-        .size
-        .unwrap_or_else(|| settings.int("osd_pool_default_size"));
+    let size = wanted.size.unwrap_or_else(|| settings.int("osd_pool_default_size"));
     check_size(ctx, size)?;
     let size = size as u8;
     let min_size = match settings.int("osd_pool_default_min_size") {
@@ -118,10 +103,8 @@ fn new_pool(ctx: &Context<'_>, wanted: &NewPool) -> Result<PgPool, Refusal> {
     };
     let rule = rule_for(ctx, wanted.rule.as_deref())?;
     check_pg_load(ctx, None, pg_num, i64::from(size))?;
-    let mode = wanted
-        .autoscale
-        .as_deref()
-        .unwrap_or(settings.str("osd_pool_default_pg_autoscale_mode"));
+    let mode =
+        wanted.autoscale.as_deref().unwrap_or(settings.str("osd_pool_default_pg_autoscale_mode"));
     let mut pool = PgPool::replicated(size, min_size, pg_num as u32, rule);
     pool.pgp_num = pgp_num as u32;
     pool.pgp_num_target = pool.pgp_num;
@@ -134,10 +117,7 @@ fn new_pool(ctx: &Context<'_>, wanted: &NewPool) -> Result<PgPool, Refusal> {
     let defaults = [
         ("osd_pool_default_flag_nodelete", pool_flags::NODELETE),
         ("osd_pool_default_flag_nopgchange", pool_flags::NOPGCHANGE),
-        (
-            "osd_pool_default_flag_nosizechange",
-            pool_flags::NOSIZECHANGE,
-        ),
+        ("osd_pool_default_flag_nosizechange", pool_flags::NOSIZECHANGE),
     ];
     for (option, flag) in defaults {
         if settings.bool(option) {
@@ -184,15 +164,9 @@ pub(super) fn check_pg_load(
     let map = ctx.state.osd.map();
     let max = ctx.settings.int("mon_max_pg_per_osd");
     let others = map.pools.iter().filter(|(id, _)| changed != Some(**id));
-    let copies: i64 = others
-        .map(|(_, p)| i64::from(p.pg_num_target) * i64::from(p.size))
-        .sum();
+    let copies: i64 = others.map(|(_, p)| i64::from(p.pg_num_target) * i64::from(p.size)).sum();
     let total = copies + pg_num * size;
-    let osds = map
-        .existing_osds()
-        .filter(|(_, o)| o.is_in())
-        .count()
-        .max(1) as i64;
+    let osds = map.existing_osds().filter(|(_, o)| o.is_in()).count().max(1) as i64;
     if max > 0 && total / osds > max {
         let text = format!(
             " pg_num {pg_num} size {size} would mean {total} total pgs, which exceeds max {} (mon_max_pg_per_osd {max} * num_in_osds {osds})",
@@ -210,10 +184,7 @@ pub(super) fn rule_for(ctx: &Context<'_>, name: Option<&str>) -> Result<u8, Refu
         Some(name) => match crush.rule_by_name(name) {
             Some(id) => id,
             None => {
-                return refuse(
-                    errno::ENOENT,
-                    format!("specified rule {name} doesn't exist"),
-                );
+                return refuse(errno::ENOENT, format!("specified rule {name} doesn't exist"));
             }
         },
         None => {
@@ -224,10 +195,7 @@ pub(super) fn rule_for(ctx: &Context<'_>, name: Option<&str>) -> Result<u8, Refu
                     .is_some_and(|r| u32::from(r.mask.type_) == u32::from(RULE_TYPE_REPLICATED))
             };
             let first = || (0..crush.rules.len() as u32).find(replicated);
-            match configured
-                .filter(|id| crush.rule(*id).is_some())
-                .or_else(first)
-            {
+            match configured.filter(|id| crush.rule(*id).is_some()).or_else(first) {
                 Some(id) => id,
                 None => {
                     return refuse(
@@ -267,10 +235,7 @@ pub(crate) fn remove_pool(ctx: &mut Context<'_>, id: i64) -> Result<(), Refusal>
         );
     }
     let map = ctx.state.osd.map();
-    if map
-        .pool(id)
-        .is_some_and(|p| p.has_flag(pool_flags::NODELETE))
-    {
+    if map.pool(id).is_some_and(|p| p.has_flag(pool_flags::NODELETE)) {
         return refuse(
             errno::EPERM,
             "pool deletion is disabled; you must unset nodelete flag for the pool first",
@@ -305,11 +270,7 @@ pub(super) fn rename(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 pub(super) fn set_quota(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let (name, field, text) = (args.str("pool")?, args.str("field")?, args.str("val")?);
     let (id, mut pool) = pool_named(ctx.state.osd.map(), name)?;
-    let parsed = if field == "max_bytes" {
-        parse_size(text)
-    } else {
-        text.parse().ok()
-    };
+    let parsed = if field == "max_bytes" { parse_size(text) } else { text.parse().ok() };
     let Some(value) = parsed.and_then(|n| u64::try_from(n).ok()) else {
         return refuse(errno::EINVAL, format!("error parsing value '{text}'"));
     };
@@ -319,17 +280,13 @@ pub(super) fn set_quota(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         other => return refuse(errno::EINVAL, format!("unrecognized option '{other}'")),
     }
     put_pool(ctx, id, pool)?;
-    Ok(Answer::status(format!(
-        "set-quota {field} = {value} for pool {name}"
-    )))
+    Ok(Answer::status(format!("set-quota {field} = {value} for pool {name}")))
 }
 
 pub(super) fn get_quota(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let name = args.str("pool")?;
     let (id, pool) = pool_named(ctx.state.osd.map(), name)?;
-    let stat = i32::try_from(id)
-        .ok()
-        .and_then(|id| ctx.live.digest.pg_pool_sum.get(&id));
+    let stat = i32::try_from(id).ok().and_then(|id| ctx.live.digest.pg_pool_sum.get(&id));
     let sum = stat.map(|s| s.stats.sum).unwrap_or_default();
     let (objects, bytes) = (sum.num_objects, sum.num_bytes);
     let answer = ctx.either(
@@ -342,12 +299,7 @@ pub(super) fn get_quota(ctx: &mut Context<'_>, args: &Args) -> Outcome {
             format!(
                 "quotas for pool '{name}':\n  max objects: {}\n  max bytes  : {}",
                 quota(pool.quota_max_objects, max_objects, "objects", objects),
-                quota(
-                    pool.quota_max_bytes,
-                    bytes_iec(pool.quota_max_bytes),
-                    "bytes",
-                    bytes
-                ),
+                quota(pool.quota_max_bytes, bytes_iec(pool.quota_max_bytes), "bytes", bytes),
             )
         },
         || {
@@ -370,9 +322,7 @@ pub(super) fn no_snapshots(_: &mut Context<'_>, _: &Args) -> Outcome {
 
 /// The pool of that name, as a copy to change.
 pub(super) fn pool_named(map: &OsdMap, name: &str) -> Result<(i64, PgPool), Refusal> {
-    let found = map
-        .pool_by_name(name)
-        .and_then(|id| Some((id, map.pool(id)?.clone())));
+    let found = map.pool_by_name(name).and_then(|id| Some((id, map.pool(id)?.clone())));
     match found {
         Some(found) => Ok(found),
         None => refuse(errno::ENOENT, format!("unrecognized pool '{name}'")),

@@ -34,8 +34,7 @@ pub(super) fn enable(ctx: &mut Context<'_>, args: &Args) -> Outcome {
             format!("too many enabled applications on pool '{name}'; max {APPS_MAX}"),
         );
     }
-    pool.application_metadata
-        .insert(app.to_owned(), Default::default());
+    pool.application_metadata.insert(app.to_owned(), Default::default());
     put_pool(ctx, id, pool)?;
     Ok(Answer::status(done))
 }
@@ -48,14 +47,10 @@ pub(super) fn disable(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         return refuse(errno::EPERM, text);
     }
     if pool.application_metadata.remove(app).is_none() {
-        return Ok(Answer::status(format!(
-            "application '{app}' is not enabled on pool '{name}'"
-        )));
+        return Ok(Answer::status(format!("application '{app}' is not enabled on pool '{name}'")));
     }
     put_pool(ctx, id, pool)?;
-    Ok(Answer::status(format!(
-        "disable application '{app}' on pool '{name}'"
-    )))
+    Ok(Answer::status(format!("disable application '{app}' on pool '{name}'")))
 }
 
 pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
@@ -69,10 +64,7 @@ pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         );
     };
     if key.is_empty() || key.len() > NAME_MAX || value.len() > NAME_MAX {
-        return refuse(
-            errno::EINVAL,
-            format!("key or value too long; max length {NAME_MAX}"),
-        );
+        return refuse(errno::EINVAL, format!("key or value too long; max length {NAME_MAX}"));
     }
     if pairs.len() >= APPS_MAX && !pairs.contains_key(key) {
         return refuse(
@@ -82,9 +74,7 @@ pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     }
     pairs.insert(key.to_owned(), value.to_owned());
     put_pool(ctx, id, pool)?;
-    Ok(Answer::status(format!(
-        "set application '{app}' key '{key}' to '{value}' on pool '{name}'"
-    )))
+    Ok(Answer::status(format!("set application '{app}' key '{key}' to '{value}' on pool '{name}'")))
 }
 
 pub(super) fn rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
@@ -102,25 +92,19 @@ pub(super) fn rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         )));
     }
     put_pool(ctx, id, pool)?;
-    Ok(Answer::status(format!(
-        "removed application '{app}' key '{key}' on pool '{name}'"
-    )))
+    Ok(Answer::status(format!("removed application '{app}' key '{key}' on pool '{name}'")))
 }
 
 pub(super) fn get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let map = ctx.state.osd.map();
     let apps_json = |pool: &spirula_maps::PgPool| {
         Json::obj(
-            pool.application_metadata
-                .iter()
-                .map(|(app, pairs)| (app.clone(), pairs_json(pairs))),
+            pool.application_metadata.iter().map(|(app, pairs)| (app.clone(), pairs_json(pairs))),
         )
     };
     let Some(name) = args.str_opt("pool")? else {
-        let all = map
-            .pools
-            .iter()
-            .map(|(id, p)| (map.pool_name(*id).unwrap_or_default(), apps_json(p)));
+        let all =
+            map.pools.iter().map(|(id, p)| (map.pool_name(*id).unwrap_or_default(), apps_json(p)));
         return Ok(ctx.json(&Json::obj(all)));
     };
     let (_, pool) = pool_named(map, name)?;
@@ -128,10 +112,7 @@ pub(super) fn get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         return Ok(ctx.json(&apps_json(&pool)));
     };
     let Some(pairs) = pool.application_metadata.get(app) else {
-        return refuse(
-            errno::ENOENT,
-            format!("pool '{name}' has no application '{app}'"),
-        );
+        return refuse(errno::ENOENT, format!("pool '{name}' has no application '{app}'"));
     };
     let Some(key) = args.str_opt("key")? else {
         return Ok(ctx.json(&pairs_json(pairs)));

@@ -103,10 +103,7 @@ pub(super) fn get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     }
     if ctx.format == Format::Plain {
         return Ok(Answer::text(
-            values
-                .iter()
-                .map(|(n, text, _)| format!("{n}: {text}\n"))
-                .collect::<String>(),
+            values.iter().map(|(n, text, _)| format!("{n}: {text}\n")).collect::<String>(),
         ));
     }
     let mut json = crate::obj! { "pool" => name, "pool_id" => id };
@@ -118,39 +115,20 @@ pub(super) fn get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 
 fn no_value(pool: &str, var: &str) -> Refusal {
     let (errno, text) = if TIER_ONLY.contains(&var) {
-        (
-            errno::EACCES,
-            format!("pool '{pool}' is not a tier pool: variable not applicable"),
-        )
+        (errno::EACCES, format!("pool '{pool}' is not a tier pool: variable not applicable"))
     } else if matches!(var, "erasure_code_profile" | "allow_ec_overwrites") {
-        (
-            errno::EACCES,
-            format!("pool '{pool}' is not a erasure pool: variable not applicable"),
-        )
+        (errno::EACCES, format!("pool '{pool}' is not a erasure pool: variable not applicable"))
     } else if opts::kind(var).is_some() {
-        (
-            errno::ENOENT,
-            format!("option '{var}' is not set on pool '{pool}'"),
-        )
+        (errno::ENOENT, format!("option '{var}' is not set on pool '{pool}'"))
     } else {
-        (
-            errno::EINVAL,
-            format!("pool '{pool}': invalid variable: '{var}'"),
-        )
+        (errno::EINVAL, format!("pool '{pool}': invalid variable: '{var}'"))
     };
-    Refusal {
-        errno,
-        text,
-        out: Default::default(),
-    }
+    Refusal { errno, text, out: Default::default() }
 }
 
 fn rule_name(ctx: &Context<'_>, pool: &PgPool) -> String {
     let names = &ctx.state.osd.map().crush.rule_names;
-    names
-        .get(&i32::from(pool.crush_rule))
-        .cloned()
-        .unwrap_or_else(|| pool.crush_rule.to_string())
+    names.get(&i32::from(pool.crush_rule)).cloned().unwrap_or_else(|| pool.crush_rule.to_string())
 }
 
 /// A variable as text and JSON.
@@ -166,10 +144,9 @@ fn value_of(pool: &PgPool, rule: &str, var: &str) -> Option<(String, Json)> {
         "pg_num" => number(pool.pg_num.into()),
         "pgp_num" => number(pool.pgp_num.into()),
         "crush_rule" => Some((rule.to_owned(), rule.into())),
-        "use_gmt_hitset" => Some((
-            u32::from(pool.use_gmt_hitset).to_string(),
-            pool.use_gmt_hitset.into(),
-        )),
+        "use_gmt_hitset" => {
+            Some((u32::from(pool.use_gmt_hitset).to_string(), pool.use_gmt_hitset.into()))
+        }
         "fast_read" => number(pool.fast_read.into()),
         "pg_autoscale_mode" => Some((autoscale_mode(pool).to_owned(), autoscale_mode(pool).into())),
         _ => pool.opts.get(var).map(|v| (opt_text(v), opt_json(v))),
@@ -195,16 +172,9 @@ fn apply(
 ) -> Result<(), Refusal> {
     if let Some((_, bit)) = FLAGS.iter().find(|(flag, _)| *flag == var) {
         let Some(on) = parse_bool(val) else {
-            return refuse(
-                errno::EINVAL,
-                "expecting value 'true', 'false', '0', or '1'",
-            );
+            return refuse(errno::EINVAL, "expecting value 'true', 'false', '0', or '1'");
         };
-        pool.flags = if on {
-            pool.flags | bit
-        } else {
-            pool.flags & !bit
-        };
+        pool.flags = if on { pool.flags | bit } else { pool.flags & !bit };
         return Ok(());
     }
     match var {
@@ -216,28 +186,20 @@ fn apply(
             }
             _ => refuse(
                 errno::EINVAL,
-                format!(
-                    "pool min_size must be between 1 and size, which is set to {}",
-                    pool.size
-                ),
+                format!("pool min_size must be between 1 and size, which is set to {}", pool.size),
             ),
         },
         "pg_num" => set_pg_num(ctx, id, name, pool, integer(val)?),
         "pgp_num" | "pgp_num_actual" => set_pgp_num(name, pool, integer(val)?),
-        "crush_rule" => match ctx
-            .state
-            .osd
-            .map()
-            .crush
-            .rule_by_name(val)
-            .and_then(|r| u8::try_from(r).ok())
-        {
-            Some(rule) => {
-                pool.crush_rule = rule;
-                Ok(())
+        "crush_rule" => {
+            match ctx.state.osd.map().crush.rule_by_name(val).and_then(|r| u8::try_from(r).ok()) {
+                Some(rule) => {
+                    pool.crush_rule = rule;
+                    Ok(())
+                }
+                None => refuse(errno::ENOENT, format!("crush rule {val} does not exist")),
             }
-            None => refuse(errno::ENOENT, format!("crush rule {val} does not exist")),
-        },
+        }
         "pg_autoscale_mode" => match autoscale_number(val) {
             Some(mode) => {
                 pool.pg_autoscale_mode = mode;
@@ -252,18 +214,12 @@ fn apply(
 
 fn set_switch(pool: &mut PgPool, var: &str, val: &str) -> Result<(), Refusal> {
     let Some(on) = parse_bool(val) else {
-        return refuse(
-            errno::EINVAL,
-            "expecting value 'true', 'false', '0', or '1'",
-        );
+        return refuse(errno::EINVAL, "expecting value 'true', 'false', '0', or '1'");
     };
     if var == "use_gmt_hitset" {
         pool.use_gmt_hitset = on;
     } else if on {
-        return refuse(
-            errno::EINVAL,
-            "fast read is not supported in replication pool",
-        );
+        return refuse(errno::EINVAL, "fast read is not supported in replication pool");
     }
     Ok(())
 }
@@ -294,11 +250,7 @@ fn set_size(ctx: &Context<'_>, id: i64, pool: &mut PgPool, size: i64) -> Result<
     } else if pool.size > old {
         let default = ctx.settings.int("osd_pool_default_min_size");
         let derived = pool.size - pool.size / 2;
-        pool.min_size = if default > 0 {
-            default.clamp(1, size) as u8
-        } else {
-            derived
-        };
+        pool.min_size = if default > 0 { default.clamp(1, size) as u8 } else { derived };
     }
     Ok(())
 }
@@ -340,16 +292,10 @@ fn set_pg_num(
 
 fn set_pgp_num(name: &str, pool: &mut PgPool, n: i64) -> Result<(), Refusal> {
     if n < 1 {
-        return refuse(
-            errno::EINVAL,
-            format!("specified pgp_num must > 0, but you set to {n}"),
-        );
+        return refuse(errno::EINVAL, format!("specified pgp_num must > 0, but you set to {n}"));
     }
     if n > i64::from(pool.pg_num) {
-        return refuse(
-            errno::EINVAL,
-            format!("specified pgp_num {n} > pg_num {}", pool.pg_num),
-        );
+        return refuse(errno::EINVAL, format!("specified pgp_num {n} > pg_num {}", pool.pg_num));
     }
     if n == i64::from(pool.pgp_num) {
         return Ok(());

@@ -9,9 +9,7 @@ use crate::json::Json;
 pub(super) fn ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     let profiles = &ctx.state.osd.map().erasure_code_profiles;
     if ctx.format == super::Format::Plain {
-        return Ok(Answer::text(
-            profiles.keys().fold(String::new(), |out, n| out + n + "\n"),
-        ));
+        return Ok(Answer::text(profiles.keys().fold(String::new(), |out, n| out + n + "\n")));
     }
     Ok(ctx.json_line(&Json::arr(profiles.keys())))
 }
@@ -19,22 +17,14 @@ pub(super) fn ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
 pub(super) fn get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let name = args.str("name")?;
     let Some(profile) = ctx.state.osd.map().erasure_code_profiles.get(name) else {
-        return refuse(
-            errno::ENOENT,
-            format!("unknown erasure code profile '{name}'"),
-        );
+        return refuse(errno::ENOENT, format!("unknown erasure code profile '{name}'"));
     };
     if ctx.format == super::Format::Plain {
         return Ok(Answer::text(
-            profile
-                .iter()
-                .map(|(k, v)| format!("{k}={v}\n"))
-                .collect::<String>(),
+            profile.iter().map(|(k, v)| format!("{k}={v}\n")).collect::<String>(),
         ));
     }
-    Ok(ctx.json_line(&Json::obj(
-        profile.iter().map(|(k, v)| (k.clone(), Json::from(v))),
-    )))
+    Ok(ctx.json_line(&Json::obj(profile.iter().map(|(k, v)| (k.clone(), Json::from(v))))))
 }
 
 pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
@@ -47,21 +37,14 @@ pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         profile.insert(key.to_owned(), value.to_owned());
     }
-    if profile
-        .get("plugin")
-        .is_some_and(|p| p != "jerasure" && p != "isa")
-    {
+    if profile.get("plugin").is_some_and(|p| p != "jerasure" && p != "isa") {
         return refuse(
             errno::ENOENT,
             format!("unknown erasure code plugin '{}'", profile["plugin"]),
         );
     }
     for key in ["k", "m"] {
-        if profile
-            .get(key)
-            .and_then(|v| v.parse::<u8>().ok())
-            .is_none_or(|n| n == 0)
-        {
+        if profile.get(key).and_then(|v| v.parse::<u8>().ok()).is_none_or(|n| n == 0) {
             return refuse(
                 errno::EINVAL,
                 format!(
@@ -85,8 +68,7 @@ pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         }
     }
     let mut inc = ctx.state.osd.next(ctx.now);
-    inc.new_erasure_code_profiles
-        .insert(name.to_owned(), profile);
+    inc.new_erasure_code_profiles.insert(name.to_owned(), profile);
     put(ctx, inc)?;
     Ok(Answer::default())
 }
@@ -95,14 +77,10 @@ pub(super) fn rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let name = args.str("name")?;
     let map = ctx.state.osd.map();
     if !map.erasure_code_profiles.contains_key(name) {
-        return Ok(Answer::status(format!(
-            "erasure-code-profile {name} does not exist"
-        )));
+        return Ok(Answer::status(format!("erasure-code-profile {name} does not exist")));
     }
-    if let Some((id, _)) = map
-        .pools
-        .iter()
-        .find(|(_, p)| p.is_erasure() && p.erasure_code_profile == name)
+    if let Some((id, _)) =
+        map.pools.iter().find(|(_, p)| p.is_erasure() && p.erasure_code_profile == name)
     {
         let pool = map.pool_name(*id).unwrap_or_default();
         return refuse(

@@ -63,17 +63,13 @@ pub(crate) fn described_from_json(text: &str) -> Vec<Described> {
         return Vec::new();
     };
     let text = |v: &serde_json::Value, key: &str| {
-        v.get(key)
-            .and_then(|v| v.as_str())
-            .unwrap_or_default()
-            .to_owned()
+        v.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_owned()
     };
     let word = |v: &serde_json::Value| match v {
         serde_json::Value::String(word) => word.clone(),
         serde_json::Value::Object(param) => {
-            let pairs = param
-                .iter()
-                .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()));
+            let pairs =
+                param.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()));
             pairs.collect::<Vec<_>>().join(",")
         }
         _ => String::new(),
@@ -111,17 +107,9 @@ pub(crate) fn shape(signature: &str) -> String {
                 _ => {}
             }
         }
-        let inner = if strings.is_empty() {
-            format!("<{name}>")
-        } else {
-            strings.to_owned()
-        };
+        let inner = if strings.is_empty() { format!("<{name}>") } else { strings.to_owned() };
         let dots = if many { "..." } else { "" };
-        out += &if optional {
-            format!(" [{inner}{dots}]")
-        } else {
-            format!(" {inner}{dots}")
-        };
+        out += &if optional { format!(" [{inner}{dots}]") } else { format!(" {inner}{dots}") };
     }
     out
 }
@@ -166,9 +154,7 @@ fn params_at(signature: &str) -> usize {
 }
 
 fn params(signature: &str) -> impl Iterator<Item = &str> {
-    signature[params_at(signature)..]
-        .split(' ')
-        .filter(|p| !p.is_empty())
+    signature[params_at(signature)..].split(' ').filter(|p| !p.is_empty())
 }
 
 /// Values may contain anything but a comma and a blank.

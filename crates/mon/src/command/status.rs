@@ -30,24 +30,14 @@ pub(super) fn status(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     if ctx.format != Format::Plain {
         return Ok(ctx.json_nl(&status_json(ctx)));
     }
-    let mut out = format!(
-        "  cluster:\n    id:     {}\n    health: {}",
-        ctx.state.fsid,
-        status_name(ctx)
-    );
+    let mut out =
+        format!("  cluster:\n    id:     {}\n    health: {}", ctx.state.fsid, status_name(ctx));
     out += &format!("{}\n", muted_note(ctx));
     for summary in summaries(ctx) {
         out += &format!("            {summary}\n");
     }
     out += " \n  services:\n";
-    let quorum: Vec<&str> = ctx
-        .state
-        .monmap
-        .map()
-        .ranks
-        .iter()
-        .map(String::as_str)
-        .collect();
+    let quorum: Vec<&str> = ctx.state.monmap.map().ranks.iter().map(String::as_str).collect();
     let up = ctx.now.mono.saturating_sub(ctx.live.started.mono);
     out += &format!(
         "    mon: {} daemons, quorum {} (age {})\n",
@@ -55,11 +45,8 @@ pub(super) fn status(ctx: &mut Context<'_>, _: &Args) -> Outcome {
         quorum.join(","),
         age(up)
     );
-    out += &format!(
-        "    mgr: {}\n    osd: {}",
-        mgr_line(ctx),
-        osd_summary(ctx, "         ", false)
-    );
+    out +=
+        &format!("    mgr: {}\n    osd: {}", mgr_line(ctx), osd_summary(ctx, "         ", false));
     out += &format!(" \n{}  data:\n{}", progress_text(ctx), data_text(ctx));
     out += " \n";
     let io = io_text(ctx);
@@ -117,11 +104,7 @@ pub(super) fn osd_counts(map: &OsdMap) -> (usize, usize, usize) {
     let count = |wanted: fn(&spirula_maps::Osd) -> bool| {
         map.existing_osds().filter(|(_, o)| wanted(o)).count()
     };
-    (
-        count(|_| true),
-        count(spirula_maps::Osd::is_up),
-        count(spirula_maps::Osd::is_in),
-    )
+    (count(|_| true), count(spirula_maps::Osd::is_up), count(spirula_maps::Osd::is_in))
 }
 
 fn mgr_line(ctx: &Context<'_>) -> String {
@@ -141,12 +124,7 @@ fn mgr_line(ctx: &Context<'_>) -> String {
 }
 
 fn progress_text(ctx: &Context<'_>) -> String {
-    let shown: Vec<_> = ctx
-        .live
-        .progress
-        .values()
-        .filter(|e| e.add_to_ceph_s)
-        .collect();
+    let shown: Vec<_> = ctx.live.progress.values().filter(|e| e.add_to_ceph_s).collect();
     if shown.is_empty() {
         return String::new();
     }
@@ -176,36 +154,22 @@ fn data_text(ctx: &Context<'_>) -> String {
     let mut lines = Vec::new();
     let percent = |n: i64, of: i64| 100.0 * n as f64 / of.max(1) as f64;
     if digest.num_pg_unknown > 0 {
-        lines.push(format!(
-            "{:.3}% pgs unknown",
-            percent(digest.num_pg_unknown, digest.num_pg)
-        ));
+        lines.push(format!("{:.3}% pgs unknown", percent(digest.num_pg_unknown, digest.num_pg)));
     }
     let inactive = digest.num_pg - digest.num_pg_active - digest.num_pg_unknown;
     if inactive > 0 {
-        lines.push(format!(
-            "{:.3}% pgs not active",
-            percent(inactive, digest.num_pg)
-        ));
+        lines.push(format!("{:.3}% pgs not active", percent(inactive, digest.num_pg)));
     }
     let copies = sum.num_object_copies;
-    for (n, word) in [
-        (sum.num_objects_degraded, "degraded"),
-        (sum.num_objects_misplaced, "misplaced"),
-    ] {
+    for (n, word) in
+        [(sum.num_objects_degraded, "degraded"), (sum.num_objects_misplaced, "misplaced")]
+    {
         if n > 0 {
-            lines.push(format!(
-                "{n}/{copies} objects {word} ({:.3}%)",
-                percent(n, copies)
-            ));
+            lines.push(format!("{n}/{copies} objects {word} ({:.3}%)", percent(n, copies)));
         }
     }
     let states = by_state(ctx);
-    let width = states
-        .iter()
-        .map(|(_, n)| n.to_string().len())
-        .max()
-        .unwrap_or(0);
+    let width = states.iter().map(|(_, n)| n.to_string().len()).max().unwrap_or(0);
     lines.extend(states.iter().map(|(name, n)| format!("{n:<width$} {name}")));
     out += &format!("    pgs:     {}\n", lines.join("\n             "));
     out
@@ -324,9 +288,8 @@ fn status_json(ctx: &Context<'_>) -> Json {
 fn pgmap_json(ctx: &Context<'_>) -> Json {
     let digest = &ctx.live.digest;
     let (sum, statfs) = (&digest.pg_sum.stats.sum, &digest.osd_sum.statfs);
-    let states = by_state(ctx)
-        .into_iter()
-        .map(|(name, n)| obj! { "state_name" => name, "count" => n });
+    let states =
+        by_state(ctx).into_iter().map(|(name, n)| obj! { "state_name" => name, "count" => n });
     let mut json = obj! {
         "pgs_by_state" => states.collect::<Vec<_>>(),
         "num_pgs" => digest.num_pg,
@@ -435,23 +398,14 @@ pub(super) fn daemons<'a>(
 ) -> Vec<(String, &'a BTreeMap<String, String>)> {
     let map = ctx.state.osd.map();
     let mgrmap = ctx.state.mgr.map();
-    let of = |name: String| {
-        Some((
-            name.clone(),
-            ctx.state.metadata.get(&format!("{kind}.{name}"))?,
-        ))
-    };
+    let of =
+        |name: String| Some((name.clone(), ctx.state.metadata.get(&format!("{kind}.{name}"))?));
     match kind {
         "mon" => vec![(ctx.live.name.clone(), &ctx.live.metadata)],
-        "osd" => map
-            .existing_osds()
-            .filter_map(|(id, _)| of(id.to_string()))
-            .collect(),
+        "osd" => map.existing_osds().filter_map(|(id, _)| of(id.to_string())).collect(),
         "mgr" => {
             let active = Some(&mgrmap.active_name).filter(|n| !n.is_empty());
-            let names = active
-                .into_iter()
-                .chain(mgrmap.standbys.values().map(|s| &s.name));
+            let names = active.into_iter().chain(mgrmap.standbys.values().map(|s| &s.name));
             names.filter_map(|n| of(n.clone())).collect()
         }
         _ => Vec::new(),
@@ -465,11 +419,9 @@ pub(super) fn features(ctx: &mut Context<'_>, _: &Args) -> Outcome {
 pub(super) fn features_json(ctx: &Context<'_>) -> Json {
     let one = |(bits, n): (u64, u64)| obj! { "features" => format!("{bits:#x}"), "release" => "luminous", "num" => n };
     let mut members = vec![("mon", Json::Arr(vec![one((Features::PACIFIC.0, 1))]))];
-    for (name, type_) in [
-        ("osd", EntityType::OSD),
-        ("client", EntityType::CLIENT),
-        ("mgr", EntityType::MGR),
-    ] {
+    for (name, type_) in
+        [("osd", EntityType::OSD), ("client", EntityType::CLIENT), ("mgr", EntityType::MGR)]
+    {
         let counts = ctx.live.features_of(type_);
         if !counts.is_empty() {
             members.push((name, Json::arr(counts.into_iter().map(one))));
@@ -484,9 +436,7 @@ pub(super) fn node_ls(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     if wanted != "all" {
         return Ok(ctx.json_nl(&hosts_json(ctx, wanted)));
     }
-    let kinds = ["mon", "osd", "mds", "mgr"]
-        .into_iter()
-        .map(|kind| (kind, hosts_json(ctx, kind)));
+    let kinds = ["mon", "osd", "mds", "mgr"].into_iter().map(|kind| (kind, hosts_json(ctx, kind)));
     let there = kinds.filter(|(_, json)| *json != Json::Obj(vec![]));
     Ok(ctx.json_nl(&Json::obj(there.collect::<Vec<_>>())))
 }

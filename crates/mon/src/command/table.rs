@@ -17,14 +17,7 @@ const fn row(
     flags: u32,
     run: Handler,
 ) -> Command {
-    Command {
-        signature,
-        help,
-        module,
-        perm,
-        flags,
-        run,
-    }
+    Command { signature, help, module, perm, flags, run }
 }
 
 /// Commands to the cluster.

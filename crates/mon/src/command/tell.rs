@@ -22,9 +22,7 @@ pub(super) fn log_file(ctx: &mut Context<'_>, _: &Args) -> Outcome {
 }
 
 pub(super) fn help(ctx: &mut Context<'_>, _: &Args) -> Outcome {
-    let lines = TELL_COMMANDS
-        .iter()
-        .map(|c| (words_of(c.signature), Json::from(c.help)));
+    let lines = TELL_COMMANDS.iter().map(|c| (words_of(c.signature), Json::from(c.help)));
     let json = Json::obj(lines);
     Ok(ctx.either(
         || {
@@ -61,9 +59,7 @@ pub(super) fn ops(ctx: &mut Context<'_>, _: &Args) -> Outcome {
 
 /// Options that are set, with where their value comes from.
 pub(super) fn config_show(ctx: &mut Context<'_>, _: &Args) -> Outcome {
-    let all = options::all()
-        .iter()
-        .map(|o| (o.name, Json::from(ctx.settings.str(o.name))));
+    let all = options::all().iter().map(|o| (o.name, Json::from(ctx.settings.str(o.name))));
     Ok(ctx.json(&Json::obj(all)))
 }
 
@@ -86,10 +82,9 @@ pub(super) fn config_get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let name = args.str("var")?;
     match options::find(name) {
         Some(opt) => Ok(ctx.json(&obj! { opt.name => ctx.settings.str(opt.name) })),
-        None => refuse(
-            errno::ENOENT,
-            format!("error getting '{name}': (2) No such file or directory"),
-        ),
+        None => {
+            refuse(errno::ENOENT, format!("error getting '{name}': (2) No such file or directory"))
+        }
     }
 }
 
@@ -103,10 +98,7 @@ pub(super) fn config_set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 pub(super) fn config_unset(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let name = args.str("var")?;
     let Some(opt) = options::find(name) else {
-        return refuse(
-            errno::ENOENT,
-            format!("unrecognized config option '{name}'"),
-        );
+        return refuse(errno::ENOENT, format!("unrecognized config option '{name}'"));
     };
     ctx.overrides.push((opt.name, None));
     Ok(ctx.json(&obj! { "success" => "" }))
@@ -131,10 +123,7 @@ pub(super) fn injectargs(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 
 fn override_option(ctx: &mut Context<'_>, name: &str, value: &str) -> Result<(), super::Refusal> {
     let Some(opt) = options::find(name) else {
-        return refuse(
-            errno::ENOENT,
-            format!("unrecognized config option '{name}'"),
-        );
+        return refuse(errno::ENOENT, format!("unrecognized config option '{name}'"));
     };
     match opt.normalize(value) {
         Ok(value) => {

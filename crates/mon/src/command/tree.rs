@@ -46,19 +46,10 @@ fn show(ctx: &Context<'_>, map: &OsdMap, args: &Args, root: Option<i32>) -> Outc
     let roots = root.map_or_else(|| roots(map, false), |r| vec![r]);
     let keep = (!states.is_empty()).then(|| kept(map, shown));
     let nodes = walk(map, &roots, keep.as_ref());
-    let placed: BTreeSet<i32> = walk(map, &roots_of_all(map), None)
-        .iter()
-        .map(|n| n.id)
-        .collect();
-    let stray = map
-        .existing_osds()
-        .map(|(id, _)| id)
-        .filter(|id| !placed.contains(id) && shown(*id));
-    let stray: Vec<i32> = if root.is_some() {
-        Vec::new()
-    } else {
-        stray.collect()
-    };
+    let placed: BTreeSet<i32> = walk(map, &roots_of_all(map), None).iter().map(|n| n.id).collect();
+    let stray =
+        map.existing_osds().map(|(id, _)| id).filter(|id| !placed.contains(id) && shown(*id));
+    let stray: Vec<i32> = if root.is_some() { Vec::new() } else { stray.collect() };
     Ok(ctx.either_nl(
         || {
             let mut table = table(true);
@@ -66,30 +57,14 @@ fn show(ctx: &Context<'_>, map: &OsdMap, args: &Args, root: Option<i32>) -> Outc
                 table.row(row(map, node, true));
             }
             for id in &stray {
-                table.row(row(
-                    map,
-                    &Node {
-                        id: *id,
-                        depth: 0,
-                        weight: 0.0,
-                    },
-                    true,
-                ));
+                table.row(row(map, &Node { id: *id, depth: 0, weight: 0.0 }, true));
             }
             table.render()
         },
         || {
-            let stray = stray.iter().map(|id| {
-                node_json(
-                    map,
-                    &Node {
-                        id: *id,
-                        depth: 0,
-                        weight: 0.0,
-                    },
-                    true,
-                )
-            });
+            let stray = stray
+                .iter()
+                .map(|id| node_json(map, &Node { id: *id, depth: 0, weight: 0.0 }, true));
             obj! {
                 "nodes" => nodes.iter().map(|n| node_json(map, n, true)).collect::<Vec<_>>(),
                 "stray" => stray.collect::<Vec<_>>(),
@@ -148,20 +123,9 @@ fn kept(map: &OsdMap, wanted: impl Fn(i32) -> bool) -> BTreeSet<i32> {
 fn walk(map: &OsdMap, roots: &[i32], keep: Option<&BTreeSet<i32>>) -> Vec<Node> {
     let crush = &map.crush;
     let mut out = Vec::new();
-    let weight = |id: i32| {
-        crush
-            .bucket(id)
-            .map_or(0.0, |b| f64::from(b.weight) / 65_536.0)
-    };
-    let mut stack: Vec<Node> = roots
-        .iter()
-        .rev()
-        .map(|id| Node {
-            id: *id,
-            depth: 0,
-            weight: weight(*id),
-        })
-        .collect();
+    let weight = |id: i32| crush.bucket(id).map_or(0.0, |b| f64::from(b.weight) / 65_536.0);
+    let mut stack: Vec<Node> =
+        roots.iter().rev().map(|id| Node { id: *id, depth: 0, weight: weight(*id) }).collect();
     while let Some(node) = stack.pop() {
         if keep.is_some_and(|k| !k.contains(&node.id)) {
             continue;
@@ -173,14 +137,7 @@ fn walk(map: &OsdMap, roots: &[i32], keep: Option<&BTreeSet<i32>>) -> Vec<Node> 
                 .enumerate()
                 .map(|(i, &id)| {
                     let weight = f64::from(bucket.item_weight(i)) / 65_536.0;
-                    (
-                        sort_key(map, id),
-                        Node {
-                            id,
-                            depth: node.depth + 1,
-                            weight,
-                        },
-                    )
+                    (sort_key(map, id), Node { id, depth: node.depth + 1, weight })
                 })
                 .collect();
             children.sort_by(|a, b| b.0.cmp(&a.0));
@@ -193,10 +150,7 @@ fn walk(map: &OsdMap, roots: &[i32], keep: Option<&BTreeSet<i32>>) -> Vec<Node> 
 
 fn sort_key(map: &OsdMap, id: i32) -> String {
     if id >= 0 {
-        format!(
-            "{}_osd.{id:08}",
-            map.crush.item_class(id).unwrap_or_default()
-        )
+        format!("{}_osd.{id:08}", map.crush.item_class(id).unwrap_or_default())
     } else {
         format!("_{}", map.crush.name(id).unwrap_or_default())
     }
@@ -219,11 +173,7 @@ fn table(osds: bool) -> TextTable {
 
 /// CRUSH and affinity weights: five decimals, and a plain zero.
 fn weight_text(weight: f64) -> String {
-    if weight == 0.0 {
-        "0".into()
-    } else {
-        format!("{weight:.5}")
-    }
+    if weight == 0.0 { "0".into() } else { format!("{weight:.5}") }
 }
 
 fn row(map: &OsdMap, node: &Node, osds: bool) -> Vec<String> {
@@ -231,11 +181,7 @@ fn row(map: &OsdMap, node: &Node, osds: bool) -> Vec<String> {
     let name = if node.id >= 0 {
         format!("osd.{}", node.id)
     } else {
-        format!(
-            "{} {}",
-            type_name(map, node.id),
-            map.crush.name(node.id).unwrap_or_default()
-        )
+        format!("{} {}", type_name(map, node.id), map.crush.name(node.id).unwrap_or_default())
     };
     let mut cells = vec![
         node.id.to_string(),
@@ -263,17 +209,8 @@ fn row(map: &OsdMap, node: &Node, osds: bool) -> Vec<String> {
 
 /// The class of an OSD, or of the shadow tree that a bucket is in.
 fn class_of(map: &OsdMap, id: i32) -> Option<String> {
-    let of_bucket = || {
-        map.crush
-            .name(id)?
-            .split_once('~')
-            .map(|(_, class)| class.to_owned())
-    };
-    if id >= 0 {
-        map.crush.item_class(id).map(str::to_owned)
-    } else {
-        of_bucket()
-    }
+    let of_bucket = || map.crush.name(id)?.split_once('~').map(|(_, class)| class.to_owned());
+    if id >= 0 { map.crush.item_class(id).map(str::to_owned) } else { of_bucket() }
 }
 
 fn status(map: &OsdMap, osd: i32) -> &'static str {
@@ -292,11 +229,8 @@ fn type_name(map: &OsdMap, id: i32) -> &str {
 fn node_json(map: &OsdMap, node: &Node, osds: bool) -> Json {
     let crush = &map.crush;
     if let Some(bucket) = crush.bucket(node.id) {
-        let mut children: Vec<(String, i32)> = bucket
-            .items
-            .iter()
-            .map(|id| (sort_key(map, *id), *id))
-            .collect();
+        let mut children: Vec<(String, i32)> =
+            bucket.items.iter().map(|id| (sort_key(map, *id), *id)).collect();
         // Ceph lists them in the order in which it takes them from a stack.
         children.sort_by(|a, b| b.0.cmp(&a.0));
         let children: Vec<i32> = children.into_iter().map(|(_, id)| id).collect();
@@ -333,10 +267,7 @@ fn node_json(map: &OsdMap, node: &Node, osds: bool) -> Json {
     json.with("exists", u32::from(map.exists(node.id)))
         .with("status", status(map, node.id))
         .with("reweight", f64::from(weight) / 65_536.0)
-        .with(
-            "primary_affinity",
-            f64::from(map.affinity(node.id)) / 65_536.0,
-        )
+        .with("primary_affinity", f64::from(map.affinity(node.id)) / 65_536.0)
 }
 
 /// The names of what is directly below a bucket.
@@ -349,16 +280,12 @@ pub(super) fn crush_ls(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let below: Vec<String> = match crush.bucket(id) {
         None => vec![name.to_owned()],
         Some(bucket) => {
-            let names = bucket.items.iter().map(|i| {
-                crush
-                    .name(*i)
-                    .map_or_else(|| float(f64::from(*i), 6), str::to_owned)
-            });
+            let names = bucket
+                .items
+                .iter()
+                .map(|i| crush.name(*i).map_or_else(|| float(f64::from(*i), 6), str::to_owned));
             names.collect()
         }
     };
-    Ok(ctx.either(
-        || below.iter().map(|n| format!("{n}\n")).collect(),
-        || Json::arr(below.iter()),
-    ))
+    Ok(ctx.either(|| below.iter().map(|n| format!("{n}\n")).collect(), || Json::arr(below.iter())))
 }

@@ -17,19 +17,7 @@ const fn opt(
     desc: &'static str,
 ) -> Opt {
     let [min, max] = range;
-    Opt {
-        name,
-        kind,
-        level,
-        default,
-        daemon_default,
-        min,
-        max,
-        choices,
-        runtime,
-        services,
-        desc,
-    }
+    Opt { name, kind, level, default, daemon_default, min, max, choices, runtime, services, desc }
 }
 
 /// Sorted by name.

@@ -7,33 +7,14 @@ use spirula_wire::types::EntityAddrVec;
 
 /// The metadata of a monitor, with the keys that Ceph's daemons use.
 pub fn metadata(addrs: &EntityAddrVec) -> BTreeMap<String, String> {
-    let read = |path: &str| {
-        fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let field = |text: &str, name: &str, separator: char| {
         let line = text.lines().find_map(|l| l.strip_prefix(name));
         let value = line.map(|l| l.trim_start_matches([separator, ' ', '\t']));
-        value
-            .unwrap_or_default()
-            .trim_matches('"')
-            .trim()
-            .to_owned()
+        value.unwrap_or_default().trim_matches('"').trim().to_owned()
     };
-    let (os, cpu, memory) = (
-        read("/etc/os-release"),
-        read("/proc/cpuinfo"),
-        read("/proc/meminfo"),
-    );
-    let kib = |name| {
-        field(&memory, name, ':')
-            .split(' ')
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let (os, cpu, memory) = (read("/etc/os-release"), read("/proc/cpuinfo"), read("/proc/meminfo"));
+    let kib = |name| field(&memory, name, ':').split(' ').next().unwrap_or_default().to_owned();
     let listed: Vec<String> = addrs.iter().map(ToString::to_string).collect();
     let pairs = [
         ("addrs", format!("[{}]", listed.join(","))),

@@ -15,13 +15,8 @@ use crate::options::Settings;
 use crate::state::{AuthDb, Change};
 
 /// Services whose tickets the monitor seals with rotating secrets.
-const SERVICES: [EntityType; 5] = [
-    EntityType::MON,
-    EntityType::MDS,
-    EntityType::OSD,
-    EntityType::MGR,
-    EntityType::AUTH,
-];
+const SERVICES: [EntityType; 5] =
+    [EntityType::MON, EntityType::MDS, EntityType::OSD, EntityType::MGR, EntityType::AUTH];
 
 impl Service {
     /// Answers ticket renewals and requests for rotating secrets.
@@ -38,20 +33,10 @@ impl Service {
         let peer = session.peer.auth.clone();
         let config = self.auth_config();
         let keys = Keys(&self.state.auth);
-        let (result, payload) = handle_auth_message(
-            &config,
-            &keys,
-            now.wall,
-            &mut self.rng,
-            &peer,
-            &request.payload,
-        );
+        let (result, payload) =
+            handle_auth_message(&config, &keys, now.wall, &mut self.rng, &peer, &request.payload);
         let reply = AuthReply {
-            protocol: if peer.allow_all {
-                METHOD_NONE
-            } else {
-                METHOD_CEPHX
-            },
+            protocol: if peer.allow_all { METHOD_NONE } else { METHOD_CEPHX },
             result,
             global_id: peer.global_id,
             payload: payload.into(),
@@ -89,9 +74,7 @@ impl Service {
         let mut changes = rotation(&self.state.auth, &self.settings, now, &mut self.rng);
         let left = (self.state.auth.max_global_id + 1).saturating_sub(self.next_global_id);
         if left < GLOBAL_IDS_STEP / 2 {
-            changes.push(Change::MaxGlobalId(
-                self.state.auth.max_global_id + GLOBAL_IDS_STEP,
-            ));
+            changes.push(Change::MaxGlobalId(self.state.auth.max_global_id + GLOBAL_IDS_STEP));
         }
         changes
     }
@@ -112,10 +95,7 @@ pub(crate) fn rotation(
             _ => settings.secs("auth_service_ticket_ttl"),
         };
         if secrets.rotate(now.wall, ttl, rng) > 0 {
-            changes.push(Change::Rotate {
-                service: service.0,
-                secrets,
-            });
+            changes.push(Change::Rotate { service: service.0, secrets });
         }
     }
     changes
@@ -132,10 +112,8 @@ pub(super) fn config(settings: &Settings) -> MonAuthConfig {
             })
             .collect()
     };
-    let modes = settings
-        .str("ms_mon_service_mode")
-        .split([',', ' '])
-        .filter_map(|m| match m.trim() {
+    let modes =
+        settings.str("ms_mon_service_mode").split([',', ' ']).filter_map(|m| match m.trim() {
             "secure" => Some(ConMode::Secure),
             "crc" => Some(ConMode::Crc),
             _ => None,

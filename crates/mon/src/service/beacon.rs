@@ -44,10 +44,7 @@ impl Service {
         let daemon = format!("mgr.{}", beacon.name);
         if !beacon.metadata.is_empty() && self.state.metadata.get(&daemon) != Some(&beacon.metadata)
         {
-            changes.push(Change::Metadata {
-                daemon,
-                values: beacon.metadata.clone(),
-            });
+            changes.push(Change::Metadata { daemon, values: beacon.metadata.clone() });
         }
         if beacon.gid == map.active_gid && !beacon.command_descs.is_empty() {
             let commands = beacon.command_descs.iter().map(|c| {
@@ -64,11 +61,7 @@ impl Service {
                 changes.push(Change::MgrCommands(json));
             }
         }
-        Ok(if changes.is_empty() {
-            Handled::Done
-        } else {
-            Handled::Propose(changes, Vec::new())
-        })
+        Ok(if changes.is_empty() { Handled::Done } else { Handled::Propose(changes, Vec::new()) })
     }
 
     /// Replaces an active manager that fell silent, and forgets such standbys.
@@ -104,8 +97,7 @@ fn take_beacon(map: &mut MgrMap, beacon: &MgrBeacon, now: Now) -> Vec<String> {
         drop_active(map, now);
     }
     // A standby of the same name is a former process of this one.
-    map.standbys
-        .retain(|gid, s| *gid == beacon.gid || s.name != beacon.name);
+    map.standbys.retain(|gid, s| *gid == beacon.gid || s.name != beacon.name);
     if map.active_gid == 0 {
         map.standbys.remove(&beacon.gid);
         log.push(format!("Activating manager daemon {}", beacon.name));
@@ -130,10 +122,7 @@ fn take_beacon(map: &mut MgrMap, beacon: &MgrBeacon, now: Now) -> Vec<String> {
         let standby = StandbyInfo {
             gid: beacon.gid,
             name: beacon.name.clone(),
-            available_module_names: modules
-                .iter()
-                .map(|m| m.name.clone())
-                .collect::<BTreeSet<_>>(),
+            available_module_names: modules.iter().map(|m| m.name.clone()).collect::<BTreeSet<_>>(),
             available_modules: modules,
             mgr_features: beacon.mgr_features,
         };
@@ -186,10 +175,6 @@ fn module(from: &BeaconModule) -> ModuleInfo {
         name: from.name.clone(),
         can_run: from.can_run,
         error_string: from.error_string.clone(),
-        module_options: from
-            .module_options
-            .iter()
-            .map(|(k, o)| (k.clone(), option(o)))
-            .collect(),
+        module_options: from.module_options.iter().map(|(k, o)| (k.clone(), option(o))).collect(),
     }
 }

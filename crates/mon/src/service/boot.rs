@@ -51,10 +51,7 @@ impl Service {
         }
         let inc = self.boot_incremental(now, osd, &boot, &addrs);
         self.info(now, format!("osd.{osd} {addrs} boot"));
-        let metadata = Change::Metadata {
-            daemon: format!("osd.{osd}"),
-            values: boot.metadata,
-        };
+        let metadata = Change::Metadata { daemon: format!("osd.{osd}"), values: boot.metadata };
         Ok(match self.sealed(inc, vec![metadata]) {
             Some(changes) => Handled::Propose(changes, Vec::new()),
             None => Handled::Done,
@@ -96,11 +93,7 @@ impl Service {
         inc.new_up_cluster.insert(osd, boot.cluster_addrs.clone());
         inc.new_hb_back_up.insert(osd, boot.hb_back_addrs.clone());
         inc.new_hb_front_up.insert(osd, boot.hb_front_addrs.clone());
-        let known = map
-            .osd(osd)
-            .filter(|o| o.exists())
-            .cloned()
-            .unwrap_or_default();
+        let known = map.osd(osd).filter(|o| o.exists()).cloned().unwrap_or_default();
         if known.uuid != boot.sb.osd_fsid {
             inc.new_uuid.insert(osd, boot.sb.osd_fsid);
         }
@@ -117,11 +110,7 @@ impl Service {
             || auto_out && self.settings.bool("mon_osd_auto_mark_auto_out_in")
             || self.settings.bool("mon_osd_auto_mark_in");
         if mark_in && !self.osdmap().has_flag(flags::NOIN) {
-            let weight = if xinfo.old_weight > 0 {
-                xinfo.old_weight
-            } else {
-                WEIGHT_IN
-            };
+            let weight = if xinfo.old_weight > 0 { xinfo.old_weight } else { WEIGHT_IN };
             xinfo.old_weight = 0;
             inc.new_weight.insert(osd, weight);
         }
@@ -177,11 +166,8 @@ impl Service {
         }
         let mut inc = self.state.osd.next(now);
         // Grant what the OSD could know of at most.
-        inc.new_up_thru
-            .insert(osd, request.want.min(self.osdmap().epoch));
-        Ok(self
-            .sealed(inc, Vec::new())
-            .map_or(Handled::Done, |c| Handled::Propose(c, Vec::new())))
+        inc.new_up_thru.insert(osd, request.want.min(self.osdmap().epoch));
+        Ok(self.sealed(inc, Vec::new()).map_or(Handled::Done, |c| Handled::Propose(c, Vec::new())))
     }
 
     pub(super) fn osd_beacon(
@@ -216,16 +202,8 @@ impl Service {
             debug!(osd, "mark-me-down refused");
             return Ok(Handled::Done);
         }
-        let ack = OsdMarkMeDown {
-            request_ack: false,
-            ..request.clone()
-        }
-        .to_raw(raw.header.tid, F);
-        let replies: Vec<_> = request
-            .request_ack
-            .then_some((id, ack))
-            .into_iter()
-            .collect();
+        let ack = OsdMarkMeDown { request_ack: false, ..request.clone() }.to_raw(raw.header.tid, F);
+        let replies: Vec<_> = request.request_ack.then_some((id, ack)).into_iter().collect();
         let same = self
             .osdmap()
             .osd(osd)
@@ -240,9 +218,7 @@ impl Service {
         let mut inc = self.state.osd.next(now);
         self.mark_down(now, &mut inc, osd);
         self.info(now, format!("osd.{osd} marked itself down"));
-        Ok(self
-            .sealed(inc, Vec::new())
-            .map_or(Handled::Done, |c| Handled::Propose(c, replies)))
+        Ok(self.sealed(inc, Vec::new()).map_or(Handled::Done, |c| Handled::Propose(c, replies)))
     }
 
     /// A PG is active for the first time: once all of a pool are, the pool is no longer "creating".
@@ -264,9 +240,7 @@ impl Service {
         pool.flags &= !spirula_maps::pool_flags::CREATING;
         let mut inc = self.state.osd.next(now);
         inc.new_pools.insert(pool_id, pool);
-        Ok(self
-            .sealed(inc, Vec::new())
-            .map_or(Handled::Done, |c| Handled::Propose(c, Vec::new())))
+        Ok(self.sealed(inc, Vec::new()).map_or(Handled::Done, |c| Handled::Propose(c, Vec::new())))
     }
 
     /// The OSD of a session that may act as one.
@@ -286,10 +260,7 @@ impl Service {
 
     /// Sends maps from `from` on to a session that does not get them anyway.
     fn send_osdmaps_unless_subscribed(&mut self, id: SessionId, from: u32) {
-        let subscribed = self
-            .sessions
-            .get(&id)
-            .is_some_and(|s| s.subs.contains_key("osdmap"));
+        let subscribed = self.sessions.get(&id).is_some_and(|s| s.subs.contains_key("osdmap"));
         if !subscribed {
             self.send_osdmaps(id, from.max(1));
         }

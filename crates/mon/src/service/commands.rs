@@ -74,11 +74,7 @@ impl Service {
         let (result, changes) =
             self.run(now, id, &request.cmd.concat(), request.inbl, TELL_COMMANDS);
         debug_assert!(changes.is_empty(), "a tell command changes no state");
-        let reply = CommandReply {
-            r: result.code,
-            rs: result.status,
-            outbl: result.out,
-        };
+        let reply = CommandReply { r: result.code, rs: result.status, outbl: result.out };
         self.reply(id, raw, &reply);
         Ok(Handled::Done)
     }
@@ -87,13 +83,8 @@ impl Service {
     pub fn admin_command(&mut self, now: Now, text: &str) -> CommandResult {
         let name = EntityNameStr::new(EntityType::CLIENT, "admin");
         let outcome = command::parse(text, TELL_COMMANDS).and_then(|request| {
-            let (outcome, _) = self.execute(
-                now,
-                &name,
-                &EntityAddrVec::default(),
-                Bytes::new(),
-                &request,
-            );
+            let (outcome, _) =
+                self.execute(now, &name, &EntityAddrVec::default(), Bytes::new(), &request);
             outcome
         });
         result_of(self.described(text, TELL_COMMANDS).unwrap_or(outcome))
@@ -117,18 +108,12 @@ impl Service {
         let request = match command::parse(text, table) {
             Ok(request) => request,
             Err(refusal) => {
-                return (
-                    result_of(self.maybe_the_manager_s(text, refusal)),
-                    Vec::new(),
-                );
+                return (result_of(self.maybe_the_manager_s(text, refusal)), Vec::new());
             }
         };
         if !allowed(session, &request) {
             debug!(name = %name, command = request.command.signature, "access denied");
-            return (
-                result_of(refuse(errno::EACCES, "access denied")),
-                Vec::new(),
-            );
+            return (result_of(refuse(errno::EACCES, "access denied")), Vec::new());
         }
         let (outcome, changes) = self.execute(now, &name, &addrs, input, &request);
         let changes = if outcome.is_ok() { changes } else { Vec::new() };
@@ -182,15 +167,8 @@ impl Service {
     /// A better refusal for a command that the manager answers.
     fn maybe_the_manager_s(&self, text: &str, refusal: Refusal) -> Result<Answer, Refusal> {
         let args = command::Args::parse(text).ok();
-        let prefix = args
-            .as_ref()
-            .and_then(|a| a.str("prefix").ok())
-            .unwrap_or_default();
-        let known = self
-            .state
-            .mgr
-            .commands()
-            .any(|c| command::words_of(&c.signature) == prefix);
+        let prefix = args.as_ref().and_then(|a| a.str("prefix").ok()).unwrap_or_default();
+        let known = self.state.mgr.commands().any(|c| command::words_of(&c.signature) == prefix);
         if known {
             return refuse(
                 errno::EOPNOTSUPP,
@@ -222,24 +200,14 @@ impl Service {
         raw: &RawMessage,
     ) -> Result<Handled, DecodeError> {
         let request = Log::from_raw(raw)?;
-        let allowed = self
-            .sessions
-            .get(&id)
-            .is_some_and(|s| s.caps.may("log", "w"));
+        let allowed = self.sessions.get(&id).is_some_and(|s| s.caps.may("log", "w"));
         let entries: Vec<LogEntry> = request.entries;
         let Some(last) = entries.last().filter(|_| allowed) else {
             return Ok(Handled::Done);
         };
-        let ack = LogAck {
-            fsid: self.state.fsid,
-            last: last.seq,
-            channel: last.channel.clone(),
-        };
+        let ack = LogAck { fsid: self.state.fsid, last: last.seq, channel: last.channel.clone() };
         let ack = ack.to_raw(raw.header.tid, F);
-        Ok(Handled::Propose(
-            vec![Change::Log(entries)],
-            vec![(id, ack)],
-        ))
+        Ok(Handled::Propose(vec![Change::Log(entries)], vec![(id, ack)]))
     }
 
     /// `ping`: health and status, for whoever can reach the port.
@@ -282,22 +250,14 @@ impl Service {
 fn allowed(session: &Session, request: &command::Request) -> bool {
     let command = request.command;
     let words = command::words_of(command.signature);
-    session
-        .caps
-        .may_command(command.module, words, &request.args.texts(), command.perm)
+    session.caps.may_command(command.module, words, &request.args.texts(), command.perm)
 }
 
 fn result_of(outcome: Result<Answer, Refusal>) -> CommandResult {
     match outcome {
-        Ok(answer) => CommandResult {
-            code: 0,
-            status: answer.status,
-            out: answer.out,
-        },
-        Err(refusal) => CommandResult {
-            code: -refusal.errno,
-            status: refusal.text,
-            out: refusal.out,
-        },
+        Ok(answer) => CommandResult { code: 0, status: answer.status, out: answer.out },
+        Err(refusal) => {
+            CommandResult { code: -refusal.errno, status: refusal.text, out: refusal.out }
+        }
     }
 }

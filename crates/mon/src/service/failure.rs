@@ -21,10 +21,7 @@ impl Service {
     ) -> Result<Handled, DecodeError> {
         let report = OsdFailure::from_raw(raw)?;
         let target = report.target_osd;
-        let Some(reporter) = self
-            .osd_session(id)
-            .filter(|_| report.fsid == self.state.fsid)
-        else {
+        let Some(reporter) = self.osd_session(id).filter(|_| report.fsid == self.state.fsid) else {
             return Ok(Handled::Done);
         };
         let addrs_fit = self
@@ -41,16 +38,12 @@ impl Service {
             }
             return Ok(Handled::Done);
         }
-        let since = now.mono.saturating_sub(std::time::Duration::from_secs(
-            report.failed_for.max(0) as u64,
-        ));
+        let since = now
+            .mono
+            .saturating_sub(std::time::Duration::from_secs(report.failed_for.max(0) as u64));
         let immediate = report.flags & OsdFailure::IMMEDIATE != 0;
         let entry = FailureReport { since, immediate };
-        self.live
-            .failures
-            .entry(target)
-            .or_default()
-            .insert(reporter, entry);
+        self.live.failures.entry(target).or_default().insert(reporter, entry);
         if !self.is_failed(now, target) {
             return Ok(Handled::Done);
         }
@@ -64,28 +57,17 @@ impl Service {
         if inc.is_empty() {
             return Ok(Handled::Done);
         }
-        Ok(self
-            .sealed(inc, Vec::new())
-            .map_or(Handled::Done, |c| Handled::Propose(c, Vec::new())))
+        Ok(self.sealed(inc, Vec::new()).map_or(Handled::Done, |c| Handled::Propose(c, Vec::new())))
     }
 
     /// Marks silent OSDs down in `inc`.
     pub(super) fn silent_osds(&mut self, now: Now, inc: &mut Incremental) {
         let timeout = self.settings.secs("mon_osd_report_timeout");
         let grace = self.settings.secs("osd_heartbeat_grace");
-        let up: Vec<i32> = self
-            .osdmap()
-            .existing_osds()
-            .filter(|(_, o)| o.is_up())
-            .map(|(osd, _)| osd)
-            .collect();
+        let up: Vec<i32> =
+            self.osdmap().existing_osds().filter(|(_, o)| o.is_up()).map(|(osd, _)| osd).collect();
         for osd in up {
-            let seen = self
-                .live
-                .osd_seen
-                .get(&osd)
-                .copied()
-                .unwrap_or(self.live.started.mono);
+            let seen = self.live.osd_seen.get(&osd).copied().unwrap_or(self.live.started.mono);
             let gone = self.live.osd_gone.get(&osd).copied();
             if now.mono.saturating_sub(seen) > timeout {
                 let silent = (now.mono - seen).as_secs();
@@ -105,12 +87,7 @@ impl Service {
                     format!("osd.{osd} marked down: its session was lost {lost} seconds ago"),
                 );
             } else if self.is_failed(now, osd) {
-                self.fail(
-                    now,
-                    inc,
-                    osd,
-                    format!("osd.{osd} failed (reported by its peers)"),
-                );
+                self.fail(now, inc, osd, format!("osd.{osd} failed (reported by its peers)"));
             }
         }
     }
@@ -142,15 +119,11 @@ impl Service {
         let crush = &self.osdmap().crush;
         let subtree = |reporter: i32| {
             let above = crush.full_location(reporter);
-            let bucket = above
-                .into_iter()
-                .find(|(t, _)| *t == level)
-                .map(|(_, name)| name.to_owned());
+            let bucket =
+                above.into_iter().find(|(t, _)| *t == level).map(|(_, name)| name.to_owned());
             bucket.unwrap_or_else(|| format!("osd.{reporter}"))
         };
-        let lasting = reports
-            .iter()
-            .filter(|(_, r)| now.mono.saturating_sub(r.since) >= grace);
+        let lasting = reports.iter().filter(|(_, r)| now.mono.saturating_sub(r.since) >= grace);
         let subtrees: std::collections::BTreeSet<String> =
             lasting.map(|(r, _)| subtree(*r)).collect();
         subtrees.len() as i64 >= self.settings.int("mon_osd_min_down_reporters").max(1)
@@ -159,9 +132,7 @@ impl Service {
     fn fail(&mut self, now: Now, inc: &mut Incremental, osd: i32, text: String) {
         let map = self.osdmap();
         let nodown = map.has_flag(flags::NODOWN)
-            || map
-                .osd(osd)
-                .is_some_and(|o| o.state & osd_state::NODOWN != 0);
+            || map.osd(osd).is_some_and(|o| o.state & osd_state::NODOWN != 0);
         if nodown {
             return;
         }

@@ -49,10 +49,7 @@ impl Service {
         id: SessionId,
         request: &PoolOp,
     ) -> Result<Vec<Change>, Refusal> {
-        let may = self
-            .sessions
-            .get(&id)
-            .is_some_and(|s| s.caps.may("osd", "w"));
+        let may = self.sessions.get(&id).is_some_and(|s| s.caps.may("osd", "w"));
         if !may {
             return refuse(errno::EPERM, "no permission to write at the osd service");
         }
@@ -61,9 +58,8 @@ impl Service {
         }
         let pool = i64::from(request.pool);
         match request.op {
-            pool_op::CREATE => self.changes_of(now, |ctx| {
-                create_pool(ctx, &NewPool::named(&request.name)).map(drop)
-            }),
+            pool_op::CREATE => self
+                .changes_of(now, |ctx| create_pool(ctx, &NewPool::named(&request.name)).map(drop)),
             pool_op::DELETE if self.osdmap().pool(pool).is_none() => Ok(Vec::new()),
             pool_op::DELETE => self.changes_of(now, |ctx| remove_pool(ctx, pool)),
             pool_op::CREATE_SNAP

@@ -20,10 +20,7 @@ impl Service {
         id: SessionId,
         raw: &RawMessage,
     ) -> Result<(), DecodeError> {
-        let allowed = self
-            .sessions
-            .get(&id)
-            .is_some_and(|s| s.caps.may("mgr", "x"));
+        let allowed = self.sessions.get(&id).is_some_and(|s| s.caps.may("mgr", "x"));
         if !allowed {
             debug!(session = id, "statistics of a session that may not report");
             return Ok(());
@@ -47,10 +44,7 @@ impl Service {
     pub(super) fn statfs(&mut self, id: SessionId, raw: &RawMessage) -> Result<(), DecodeError> {
         let request = Statfs::from_raw(raw)?;
         let fits = request.fsid == self.state.fsid;
-        let may = self
-            .sessions
-            .get(&id)
-            .is_some_and(|s| s.caps.may("osd", "r"));
+        let may = self.sessions.get(&id).is_some_and(|s| s.caps.may("osd", "r"));
         if !fits || !may {
             debug!(session = id, "statfs refused");
             return Ok(());
@@ -67,14 +61,8 @@ impl Service {
         match pool {
             Some((pool, stat)) => {
                 let sum = &stat.stats.sum;
-                let rule = self
-                    .osdmap()
-                    .pool(pool)
-                    .map_or(0, |p| i32::from(p.crush_rule));
-                let avail = digest
-                    .avail_space_by_rule
-                    .get(&rule)
-                    .map_or(0, |b| (*b).max(0) as u64);
+                let rule = self.osdmap().pool(pool).map_or(0, |p| i32::from(p.crush_rule));
+                let avail = digest.avail_space_by_rule.get(&rule).map_or(0, |b| (*b).max(0) as u64);
                 reply.kb_used = sum.num_bytes.max(0) as u64 >> 10;
                 reply.kb_avail = avail >> 10;
                 reply.kb = reply.kb_used + reply.kb_avail;
@@ -98,23 +86,15 @@ impl Service {
         raw: &RawMessage,
     ) -> Result<(), DecodeError> {
         let request = GetPoolStats::from_raw(raw)?;
-        let may = self
-            .sessions
-            .get(&id)
-            .is_some_and(|s| s.caps.may("pg", "r"));
+        let may = self.sessions.get(&id).is_some_and(|s| s.caps.may("pg", "r"));
         if request.fsid != self.state.fsid || !may {
             debug!(session = id, "getpoolstats refused");
             return Ok(());
         }
         let found = request.pools.iter().filter_map(|name| {
             let pool = self.osdmap().pool_by_name(name)?;
-            let stat = self
-                .live
-                .digest
-                .pg_pool_sum
-                .get(&(pool as i32))
-                .cloned()
-                .unwrap_or_default();
+            let stat =
+                self.live.digest.pg_pool_sum.get(&(pool as i32)).cloned().unwrap_or_default();
             Some((name.clone(), stat))
         });
         let reply = GetPoolStatsReply {

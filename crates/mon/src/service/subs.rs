@@ -49,13 +49,7 @@ impl Service {
                 w if w.starts_with("log-") && item.start == 0 => self.state.log.version + 1,
                 _ => item.start,
             };
-            session.subs.insert(
-                what.clone(),
-                Subscription {
-                    next,
-                    onetime: item.onetime(),
-                },
-            );
+            session.subs.insert(what.clone(), Subscription { next, onetime: item.onetime() });
             self.serve(now, id, &what);
         }
         Ok(Handled::Done)
@@ -77,12 +71,8 @@ impl Service {
     /// Sends every manager that subscribed its digest.
     pub(super) fn publish_digest(&mut self, now: Now) {
         let wants = |s: &Session| s.subs.contains_key("mgrdigest");
-        let due: Vec<SessionId> = self
-            .sessions
-            .iter()
-            .filter(|(_, s)| wants(s))
-            .map(|(id, _)| *id)
-            .collect();
+        let due: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, s)| wants(s)).map(|(id, _)| *id).collect();
         for id in due {
             self.serve(now, id, "mgrdigest");
         }
@@ -90,12 +80,7 @@ impl Service {
 
     /// Sends session `id` what it is owed of `what`.
     fn serve(&mut self, now: Now, id: SessionId, what: &str) {
-        let Some(sub) = self
-            .sessions
-            .get(&id)
-            .and_then(|s| s.subs.get(what))
-            .copied()
-        else {
+        let Some(sub) = self.sessions.get(&id).and_then(|s| s.subs.get(what)).copied() else {
             return;
         };
         let Some(next) = self.send_news(now, id, what, sub.next) else {
@@ -107,9 +92,7 @@ impl Service {
         if sub.onetime {
             session.subs.remove(what);
         } else {
-            session
-                .subs
-                .insert(what.to_owned(), Subscription { next, ..sub });
+            session.subs.insert(what.to_owned(), Subscription { next, ..sub });
         }
     }
 
@@ -126,9 +109,7 @@ impl Service {
             "monmap" => {
                 let epoch = u64::from(self.state.monmap.epoch());
                 (from <= epoch).then(|| {
-                    let message = MonMapMsg {
-                        monmap: self.state.monmap.encoded(),
-                    };
+                    let message = MonMapMsg { monmap: self.state.monmap.encoded() };
                     self.send(id, message.to_raw(0, F));
                     epoch + 1
                 })
@@ -136,9 +117,7 @@ impl Service {
             "mgrmap" => {
                 let epoch = u64::from(self.state.mgr.epoch());
                 (from <= epoch).then(|| {
-                    let message = MgrMapMsg {
-                        map: self.state.mgr.encoded(),
-                    };
+                    let message = MgrMapMsg { map: self.state.mgr.encoded() };
                     self.send(id, message.to_raw(0, F));
                     epoch + 1
                 })
@@ -153,9 +132,7 @@ impl Service {
                 Some(from)
             }
             "servicemap" => (from <= 1).then(|| {
-                let message = ServiceMapMsg {
-                    map: self.live.service_map.clone(),
-                };
+                let message = ServiceMapMsg { map: self.live.service_map.clone() };
                 self.send(id, message.to_raw(0, F));
                 2
             }),
@@ -179,11 +156,7 @@ impl Service {
         if !entries.is_empty() {
             // A client takes only what is newer than the last version it saw.
             let paxos = Paxos::at(log.version);
-            let message = Log {
-                paxos,
-                fsid: self.state.fsid,
-                entries,
-            };
+            let message = Log { paxos, fsid: self.state.fsid, entries };
             self.send(id, message.to_raw(0, F));
         }
         Some(next)
@@ -220,13 +193,9 @@ impl Service {
     fn config_of(&self, name: &EntityNameStr) -> std::collections::BTreeMap<String, String> {
         let class = self.state.device_class_of(name);
         let location = self.state.location_of(name);
-        let location: Vec<(&str, &str)> = location
-            .iter()
-            .map(|(t, n)| (t.as_str(), n.as_str()))
-            .collect();
-        self.state
-            .config
-            .effective(name, class.as_deref(), &location)
+        let location: Vec<(&str, &str)> =
+            location.iter().map(|(t, n)| (t.as_str(), n.as_str())).collect();
+        self.state.config.effective(name, class.as_deref(), &location)
     }
 
     /// The full current map for `from` 0, else the increments from there, as many messages as
@@ -244,10 +213,7 @@ impl Service {
         let mut messages = Vec::new();
         let mut next = from;
         if from == 0 {
-            messages.push(OsdMapMsg {
-                maps: [(newest, osd.full_encoded())].into(),
-                ..blank()
-            });
+            messages.push(OsdMapMsg { maps: [(newest, osd.full_encoded())].into(), ..blank() });
             next = newest + 1;
         } else if from <= oldest {
             let full = osd.full_at(oldest);
@@ -260,10 +226,7 @@ impl Service {
         while next <= newest {
             let last = newest.min(next.saturating_add(per_message - 1));
             let incs = (next..=last).filter_map(|e| Some((e, osd.incremental(e)?)));
-            messages.push(OsdMapMsg {
-                incremental_maps: incs.collect(),
-                ..blank()
-            });
+            messages.push(OsdMapMsg { incremental_maps: incs.collect(), ..blank() });
             next = last + 1;
         }
         for message in messages {

@@ -61,36 +61,20 @@ impl Service {
             let worse = check.is_some_and(|c| c.count > mute.count as i64) && !mute.sticky;
             expired || gone || worse
         });
-        ended
-            .map(|(code, _)| Change::Mute {
-                code: code.clone(),
-                mute: None,
-            })
-            .collect()
+        ended.map(|(code, _)| Change::Mute { code: code.clone(), mute: None }).collect()
     }
 
     /// After a proposal was applied: what follows from it here.
     pub(super) fn after_apply(&mut self, now: Now, proposal: &crate::state::Proposal) {
-        let config = proposal
-            .changes
-            .iter()
-            .any(|c| matches!(c, Change::Config { .. }));
+        let config = proposal.changes.iter().any(|c| matches!(c, Change::Config { .. }));
         if config {
             let name = self.live.name.clone();
             self.settings.refresh(&self.state.config, &name);
         }
-        if proposal
-            .changes
-            .iter()
-            .any(|c| matches!(c, Change::OsdMap(_)))
-        {
+        if proposal.changes.iter().any(|c| matches!(c, Change::OsdMap(_))) {
             self.note_osds(now);
         }
-        if proposal
-            .changes
-            .iter()
-            .any(|c| !matches!(c, Change::Log(_)))
-        {
+        if proposal.changes.iter().any(|c| !matches!(c, Change::Log(_))) {
             self.refresh_health(now);
         }
     }
@@ -100,11 +84,7 @@ impl Service {
 fn transitions(before: &HealthChecks, after: &HealthChecks) -> Vec<(u16, String)> {
     let mut lines = Vec::new();
     let prio = |severity: u8| {
-        if severity == health::ERR {
-            log_priority::ERROR
-        } else {
-            log_priority::WARN
-        }
+        if severity == health::ERR { log_priority::ERROR } else { log_priority::WARN }
     };
     for (code, check) in &after.checks {
         match before.checks.get(code) {

@@ -24,14 +24,9 @@ impl Scope {
         let (section, mask) = who.split_once('/').unwrap_or((who, ""));
         let known = section == "global"
             || is_type(section)
-            || section
-                .split_once('.')
-                .is_some_and(|(t, id)| is_type(t) && !id.is_empty());
+            || section.split_once('.').is_some_and(|(t, id)| is_type(t) && !id.is_empty());
         let masks_ok = mask.is_empty() || mask.split('/').all(|m| m.contains(':'));
-        (known && masks_ok).then(|| Self {
-            section: section.to_owned(),
-            mask: mask.to_owned(),
-        })
+        (known && masks_ok).then(|| Self { section: section.to_owned(), mask: mask.to_owned() })
     }
 
     /// `section[/mask]`.
@@ -49,10 +44,7 @@ impl Scope {
 
     /// `(type, name)` of a CRUSH location in the mask.
     pub fn location(&self) -> Option<(&str, &str)> {
-        self.mask
-            .split('/')
-            .filter_map(|m| m.split_once(':'))
-            .find(|(t, _)| *t != "class")
+        self.mask.split('/').filter_map(|m| m.split_once(':')).find(|(t, _)| *t != "class")
     }
 
     fn matches(&self, class: Option<&str>, location: &[(&str, &str)]) -> bool {
@@ -85,9 +77,7 @@ pub struct ConfigDb {
 
 impl ConfigDb {
     pub fn get(&self, scope: &Scope, name: &str) -> Option<&str> {
-        self.values
-            .get(&(scope.clone(), name.to_owned()))
-            .map(String::as_str)
+        self.values.get(&(scope.clone(), name.to_owned())).map(String::as_str)
     }
 
     /// Every value in Ceph's order of sections, masked ones first within a section.
@@ -99,9 +89,7 @@ impl ConfigDb {
             .collect();
         let rank = |section: &str| {
             let type_ = section.split('.').next().unwrap_or_default();
-            ["global", "mon", "mgr", "osd", "mds", "client"]
-                .iter()
-                .position(|t| *t == type_)
+            ["global", "mon", "mgr", "osd", "mds", "client"].iter().position(|t| *t == type_)
         };
         all.sort_by(|a, b| {
             let key = |x: &(&Scope, &str, &str)| {
@@ -127,10 +115,7 @@ impl ConfigDb {
         location: &[(&str, &str)],
     ) -> BTreeMap<String, String> {
         let found = self.effective_with_scope(entity, class, location);
-        found
-            .into_iter()
-            .map(|(name, (_, value))| (name.to_owned(), value.to_owned()))
-            .collect()
+        found.into_iter().map(|(name, (_, value))| (name.to_owned(), value.to_owned())).collect()
     }
 
     pub fn effective_with_scope(
@@ -161,9 +146,7 @@ impl ConfigDb {
         let oldest = self.history.first().map_or(self.version, |e| e.version - 1);
         (oldest <= version && version <= self.version).then(|| {
             let newer = self.history().take_while(|e| e.version > version);
-            newer
-                .map(|e| (e.scope.clone(), e.name.clone(), e.before.clone()))
-                .collect()
+            newer.map(|e| (e.scope.clone(), e.name.clone(), e.before.clone())).collect()
         })
     }
 
@@ -193,10 +176,7 @@ impl ConfigDb {
 
 /// `client.a.b` reads `global`, `client`, `client.a`, `client.a.b`.
 fn sections_of(entity: &EntityNameStr) -> Vec<String> {
-    let mut sections = vec![
-        "global".to_owned(),
-        EntityType::name(entity.type_).to_owned(),
-    ];
+    let mut sections = vec!["global".to_owned(), EntityType::name(entity.type_).to_owned()];
     for part in entity.id.split('.') {
         let last = sections.last().cloned().unwrap_or_default();
         sections.push(format!("{last}.{part}"));
@@ -214,11 +194,7 @@ impl Encode for ConfigDb {
 
 impl Decode for ConfigDb {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            version: r.u64()?,
-            values: Decode::decode(r)?,
-            history: Decode::decode(r)?,
-        })
+        Ok(Self { version: r.u64()?, values: Decode::decode(r)?, history: Decode::decode(r)? })
     }
 }
 
@@ -229,12 +205,7 @@ mod tests {
     fn db(values: &[(&str, &str, &str)]) -> ConfigDb {
         let mut db = ConfigDb::default();
         for (who, name, value) in values {
-            db.set(
-                Duration::ZERO,
-                &Scope::parse(who).unwrap(),
-                name,
-                Some(value),
-            );
+            db.set(Duration::ZERO, &Scope::parse(who).unwrap(), name, Some(value));
         }
         db
     }
@@ -266,16 +237,10 @@ mod tests {
         let undo = db.undo_to(1).unwrap();
         assert_eq!(
             undo,
-            [
-                (scope.clone(), "x".into(), Some("2".into())),
-                (scope, "x".into(), Some("1".into()))
-            ]
+            [(scope.clone(), "x".into(), Some("2".into())), (scope, "x".into(), Some("1".into()))]
         );
         assert_eq!(db.undo_to(9), None);
-        assert_eq!(
-            ConfigDb::from_bytes(&db.to_bytes(Features::PACIFIC)),
-            Ok(db)
-        );
+        assert_eq!(ConfigDb::from_bytes(&db.to_bytes(Features::PACIFIC)), Ok(db));
         assert_eq!(Scope::parse("nobody"), None);
     }
 }

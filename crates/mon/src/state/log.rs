@@ -24,9 +24,7 @@ impl ClusterLog {
     /// Entries newer than `version`, oldest first.
     pub fn after(&self, version: u64) -> impl Iterator<Item = &LogEntry> {
         let new = usize::try_from(self.version.saturating_sub(version)).unwrap_or(usize::MAX);
-        self.entries
-            .iter()
-            .skip(self.entries.len().saturating_sub(new))
+        self.entries.iter().skip(self.entries.len().saturating_sub(new))
     }
 
     pub(crate) fn append(&mut self, entry: LogEntry) {
@@ -49,9 +47,6 @@ impl Encode for ClusterLog {
 impl Decode for ClusterLog {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let version = r.u64()?;
-        Ok(Self {
-            version,
-            entries: Vec::decode(r)?.into(),
-        })
+        Ok(Self { version, entries: Vec::decode(r)?.into() })
     }
 }

@@ -65,11 +65,7 @@ impl OsdMaps {
 
     /// The oldest epoch that is kept.
     pub fn oldest(&self) -> u32 {
-        self.fulls
-            .keys()
-            .next()
-            .copied()
-            .unwrap_or(self.current.epoch)
+        self.fulls.keys().next().copied().unwrap_or(self.current.epoch)
     }
 
     pub fn full_encoded(&self) -> Bytes {
@@ -107,11 +103,7 @@ impl OsdMaps {
 
     /// An incremental to the next epoch that changes nothing yet.
     pub fn next(&self, now: Now) -> Incremental {
-        Incremental::new(
-            self.current.fsid,
-            self.current.epoch + 1,
-            UTime::from(now.wall),
-        )
+        Incremental::new(self.current.fsid, self.current.epoch + 1, UTime::from(now.wall))
     }
 
     /// Completes an incremental: times of change, and the checksum of the map it leads to.
@@ -167,12 +159,7 @@ impl Decode for OsdMaps {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let full = Bytes::decode(r)?;
         let current = Arc::new(OsdMap::from_bytes(&full)?);
-        Ok(Self {
-            current,
-            full,
-            incrementals: Decode::decode(r)?,
-            fulls: Decode::decode(r)?,
-        })
+        Ok(Self { current, full, incrementals: Decode::decode(r)?, fulls: Decode::decode(r)? })
     }
 }
 
@@ -203,11 +190,7 @@ impl MonMapState {
     }
 
     pub fn addrs_of(&self, name: &str) -> EntityAddrVec {
-        self.0
-            .mons
-            .get(name)
-            .map(|m| m.public_addrs.clone())
-            .unwrap_or_default()
+        self.0.mons.get(name).map(|m| m.public_addrs.clone()).unwrap_or_default()
     }
 
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
@@ -246,10 +229,7 @@ pub struct MgrState {
 
 impl MgrState {
     pub fn new(map: MgrMap) -> Self {
-        Self {
-            map,
-            ..Self::default()
-        }
+        Self { map, ..Self::default() }
     }
 
     pub fn map(&self) -> &MgrMap {

@@ -160,46 +160,27 @@ fn decode_change(r: &mut Reader<'_>) -> Result<Change, DecodeError> {
             caps: Decode::decode(r)?,
         },
         5 => Change::RemoveAuth(Decode::decode(r)?),
-        6 => Change::Rotate {
-            service: r.u8()?,
-            secrets: Decode::decode(r)?,
-        },
+        6 => Change::Rotate { service: r.u8()?, secrets: Decode::decode(r)? },
         7 => Change::MaxGlobalId(r.u64()?),
         8 => Change::Config {
             scope: Decode::decode(r)?,
             name: Decode::decode(r)?,
             value: Decode::decode(r)?,
         },
-        9 => Change::Key {
-            key: Decode::decode(r)?,
-            value: Decode::decode(r)?,
-        },
+        9 => Change::Key { key: Decode::decode(r)?, value: Decode::decode(r)? },
         10 => Change::Log(Decode::decode(r)?),
-        11 => Change::Mute {
-            code: Decode::decode(r)?,
-            mute: Decode::decode(r)?,
-        },
-        12 => Change::Metadata {
-            daemon: Decode::decode(r)?,
-            values: Decode::decode(r)?,
-        },
+        11 => Change::Mute { code: Decode::decode(r)?, mute: Decode::decode(r)? },
+        12 => Change::Metadata { daemon: Decode::decode(r)?, values: Decode::decode(r)? },
         13 => Change::MgrCommands(Decode::decode(r)?),
         other => {
-            return Err(DecodeError::Invalid {
-                what: "change",
-                value: other.into(),
-            });
+            return Err(DecodeError::Invalid { what: "change", value: other.into() });
         }
     })
 }
 
 impl From<(EntityNameStr, EntityAuth)> for Change {
     fn from((name, auth): (EntityNameStr, EntityAuth)) -> Self {
-        Self::SetAuth {
-            name,
-            key: auth.key,
-            caps: auth.caps,
-        }
+        Self::SetAuth { name, key: auth.key, caps: auth.caps }
     }
 }
 
@@ -222,29 +203,17 @@ mod tests {
                     caps: [("mon".to_owned(), "allow r".to_owned())].into(),
                 },
                 Change::RemoveAuth(name),
-                Change::Rotate {
-                    service: 4,
-                    secrets: RotatingSecrets::default(),
-                },
+                Change::Rotate { service: 4, secrets: RotatingSecrets::default() },
                 Change::MaxGlobalId(9),
                 Change::Config {
                     scope: Scope::parse("osd").unwrap(),
                     name: "x".into(),
                     value: None,
                 },
-                Change::Key {
-                    key: "k".into(),
-                    value: Some(Bytes::from_static(b"v")),
-                },
+                Change::Key { key: "k".into(), value: Some(Bytes::from_static(b"v")) },
                 Change::Log(vec![]),
-                Change::Mute {
-                    code: "OSD_DOWN".into(),
-                    mute: None,
-                },
-                Change::Metadata {
-                    daemon: "osd.0".into(),
-                    values: BTreeMap::new(),
-                },
+                Change::Mute { code: "OSD_DOWN".into(), mute: None },
+                Change::Metadata { daemon: "osd.0".into(), values: BTreeMap::new() },
                 Change::MgrCommands("{}".into()),
             ],
         );

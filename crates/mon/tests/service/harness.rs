@@ -69,25 +69,14 @@ impl Mon {
             admin_key: key(1),
             mgrs: vec![("x".into(), key(2))],
             osds: (0..osds)
-                .map(|n| NewOsd {
-                    uuid: Uuid([n + 1; 16]),
-                    key: key(10 + n),
-                    bytes: 1 << 30,
-                })
+                .map(|n| NewOsd { uuid: Uuid([n + 1; 16]), key: key(10 + n), bytes: 1 << 30 })
                 .collect(),
             device_class: "ssd".into(),
-            pools: vec![NewPoolSpec {
-                name: "rbd".into(),
-                pg_num: 8,
-                application: "rbd".into(),
-            }],
+            pools: vec![NewPoolSpec { name: "rbd".into(), pg_num: 8, application: "rbd".into() }],
             options: options(),
             seed: [5; 32],
         };
-        let now = Now {
-            mono: Duration::ZERO,
-            wall: START,
-        };
+        let now = Now { mono: Duration::ZERO, wall: START };
         let state = mkfs(&config, now, &mut storage).unwrap();
         Self::over(storage, state, now)
     }
@@ -145,11 +134,7 @@ impl Mon {
     }
 
     pub(crate) fn session(&mut self, name: &str, caps: &str) -> u64 {
-        self.session_at(
-            name,
-            caps,
-            &format!("v2:127.0.0.1:{}/{}", 6800 + self.sessions, 77),
-        )
+        self.session_at(name, caps, &format!("v2:127.0.0.1:{}/{}", 6800 + self.sessions, 77))
     }
 
     pub(crate) fn session_at(&mut self, name: &str, caps: &str, at: &str) -> u64 {
@@ -162,11 +147,7 @@ impl Mon {
             expires: Duration::MAX,
             server_challenge: 1,
         };
-        let peer = Peer {
-            auth,
-            addrs: addr(at),
-            features: F.0,
-        };
+        let peer = Peer { auth, addrs: addr(at), features: F.0 };
         self.service.session_opened(self.now, self.sessions, peer);
         self.sessions
     }
@@ -183,10 +164,7 @@ impl Mon {
     pub(crate) fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds {
             let second = Duration::from_secs(1);
-            self.now = Now {
-                mono: self.now.mono + second,
-                wall: self.now.wall + second,
-            };
+            self.now = Now { mono: self.now.mono + second, wall: self.now.wall + second };
             self.service.tick(self.now);
             self.pump();
         }
@@ -194,9 +172,8 @@ impl Mon {
 
     /// What session `id` was sent since the last look, oldest first.
     pub(crate) fn take(&mut self, id: u64) -> Vec<RawMessage> {
-        let (mine, others) = std::mem::take(&mut self.sent)
-            .into_iter()
-            .partition(|(to, _)| *to == id);
+        let (mine, others) =
+            std::mem::take(&mut self.sent).into_iter().partition(|(to, _)| *to == id);
         self.sent = others;
         let mine: Vec<(u64, RawMessage)> = mine;
         mine.into_iter().map(|(_, raw)| raw).collect()
@@ -226,11 +203,7 @@ impl Mon {
 
     pub(crate) fn command(&mut self, id: u64, json: &str) -> (i32, String, String) {
         let ack = self.command_with(id, json, b"");
-        (
-            ack.r,
-            ack.rs,
-            String::from_utf8_lossy(&ack.outbl).into_owned(),
-        )
+        (ack.r, ack.rs, String::from_utf8_lossy(&ack.outbl).into_owned())
     }
 
     pub(crate) fn ok(&mut self, id: u64, json: &str) -> String {
@@ -289,15 +262,9 @@ pub(crate) fn beacon(gid: u64) -> MgrBeacon {
 }
 
 pub(crate) fn subscribe(items: &[(&str, u64, bool)]) -> MonSubscribe {
-    let item = |start, onetime| SubscribeItem {
-        start,
-        flags: u8::from(onetime),
-    };
+    let item = |start, onetime| SubscribeItem { start, flags: u8::from(onetime) };
     MonSubscribe {
-        what: items
-            .iter()
-            .map(|(w, start, once)| ((*w).to_owned(), item(*start, *once)))
-            .collect(),
+        what: items.iter().map(|(w, start, once)| ((*w).to_owned(), item(*start, *once))).collect(),
         hostname: "host1".into(),
     }
 }

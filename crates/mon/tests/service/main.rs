@@ -26,15 +26,9 @@ fn a_client_starts_as_measured() {
     let mut mon = Mon::new(3);
     let id = mon.admin();
     mon.send(id, &MonGetMap {});
-    mon.send(
-        id,
-        &subscribe(&[("config", 0, false), ("monmap", 0, false)]),
-    );
+    mon.send(id, &subscribe(&[("config", 0, false), ("monmap", 0, false)]));
     let got = mon.take(id);
-    assert_eq!(
-        types_of(&got),
-        [types::MON_MAP, types::CONFIG, types::MON_MAP]
-    );
+    assert_eq!(types_of(&got), [types::MON_MAP, types::CONFIG, types::MON_MAP]);
     let monmap = MonMap::from_bytes(&MonMapMsg::from_raw(&got[0]).unwrap().monmap).unwrap();
     assert_eq!((monmap.epoch, monmap.fsid), (1, FSID));
     assert_eq!(Config::from_raw(&got[1]).unwrap().config, BTreeMap::new());
@@ -47,19 +41,13 @@ fn a_client_starts_as_measured() {
     let maps: OsdMapMsg = mon.take_one(id);
     assert_eq!((maps.oldest_map, maps.newest_map), (1, 1));
     let map = OsdMap::from_bytes(&maps.maps[&1]).unwrap();
-    assert_eq!(
-        (map.epoch, map.pool_by_name("rbd"), map.max_osd()),
-        (1, Some(1), 3)
-    );
+    assert_eq!((map.epoch, map.pool_by_name("rbd"), map.max_osd()), (1, Some(1), 3));
 
     // One-time: the next epoch is not sent.
     mon.boot(0);
     assert!(!types_of(&mon.take(id)).contains(&types::OSD_MAP));
     let (_, _, descriptions) = mon.command(id, r#"{"prefix":"get_command_descriptions"}"#);
-    assert!(
-        descriptions.starts_with(r#"{"cmd000":{"sig":["fsid"],"help":"#),
-        "{descriptions:.80}"
-    );
+    assert!(descriptions.starts_with(r#"{"cmd000":{"sig":["fsid"],"help":"#), "{descriptions:.80}");
 }
 
 #[test]
@@ -82,10 +70,7 @@ fn osds_boot_and_everybody_hears_of_it() {
     }
     assert_eq!(map.epoch, 3);
     assert!(map.is_up(0) && map.is_up(1) && map.is_in(0));
-    assert_eq!(
-        map.client_addrs(1).unwrap().to_string(),
-        "v2:127.0.0.1:7001/1"
-    );
+    assert_eq!(map.client_addrs(1).unwrap().to_string(), "v2:127.0.0.1:7001/1");
     assert_eq!(map.last_up_change, START.into());
 
     // The same boot again changes nothing; a new process of the same OSD goes down and up.
@@ -156,38 +141,19 @@ fn a_pool_is_acknowledged_after_its_commit_only() {
     let epoch = mon.map().epoch;
     mon.stalled = true;
     let create = r#"{"prefix":"osd pool create","pool":"p1","pg_num":16}"#;
-    let message = MonCommand {
-        fsid: FSID,
-        cmd: vec![create.into()],
-        ..MonCommand::default()
-    };
+    let message = MonCommand { fsid: FSID, cmd: vec![create.into()], ..MonCommand::default() };
     mon.send(id, &message);
     // A read is answered meanwhile, from the state before; a second write waits.
     assert_eq!(mon.ok(id, r#"{"prefix":"osd pool ls"}"#), "rbd\n");
-    let second = MonCommand {
-        cmd: vec![create.replace("p1", "p2")],
-        ..message
-    };
+    let second = MonCommand { cmd: vec![create.replace("p1", "p2")], ..message };
     mon.send(id, &second);
     assert_eq!(mon.take(id), []);
     mon.unstall();
-    let acks: Vec<MonCommandAck> = mon
-        .take(id)
-        .iter()
-        .map(|raw| MonCommandAck::from_raw(raw).unwrap())
-        .collect();
-    let said: Vec<(&str, u64)> = acks
-        .iter()
-        .map(|a| (a.rs.as_str(), a.paxos.version))
-        .collect();
+    let acks: Vec<MonCommandAck> =
+        mon.take(id).iter().map(|raw| MonCommandAck::from_raw(raw).unwrap()).collect();
+    let said: Vec<(&str, u64)> = acks.iter().map(|a| (a.rs.as_str(), a.paxos.version)).collect();
     let epoch = u64::from(epoch);
-    assert_eq!(
-        said,
-        [
-            ("pool 'p1' created", epoch + 1),
-            ("pool 'p2' created", epoch + 2)
-        ]
-    );
+    assert_eq!(said, [("pool 'p1' created", epoch + 1), ("pool 'p2' created", epoch + 2)]);
     assert_eq!(mon.ok(id, create), "pool 'p1' already exists");
     let (id1, pool) = mon.map().pools.iter().nth(1).unwrap();
     assert_eq!((*id1, pool.pg_num, pool.size), (2, 16, 1));
@@ -199,23 +165,14 @@ fn what_was_acknowledged_survives_a_restart() {
     mon.boot(0);
     let id = mon.admin();
     mon.ok(id, r#"{"prefix":"osd pool create","pool":"p1"}"#);
-    mon.ok(
-        id,
-        r#"{"prefix":"auth get-or-create","entity":"client.x","caps":["mon","allow r"]}"#,
-    );
-    mon.ok(
-        id,
-        r#"{"prefix":"config set","who":"client","name":"rbd_cache","value":"off"}"#,
-    );
+    mon.ok(id, r#"{"prefix":"auth get-or-create","entity":"client.x","caps":["mon","allow r"]}"#);
+    mon.ok(id, r#"{"prefix":"config set","who":"client","name":"rbd_cache","value":"off"}"#);
     mon.ok(id, r#"{"prefix":"config-key set","key":"a/b","val":"c"}"#);
     mon.ok(id, r#"{"prefix":"log","logtext":["hello"]}"#);
     let before = mon.service.state().to_bytes(F);
     let mon = mon.restart();
     let state = mon.service.state();
-    assert_eq!(
-        State::from_bytes(&before).unwrap().osd.epoch(),
-        state.osd.epoch()
-    );
+    assert_eq!(State::from_bytes(&before).unwrap().osd.epoch(), state.osd.epoch());
     assert!(state.osd.map().pool_by_name("p1").is_some());
     assert!(state.auth.get(&"client.x".parse().unwrap()).is_some());
     assert_eq!(state.keys["a/b"], Bytes::from_static(b"c"));
@@ -225,10 +182,7 @@ fn what_was_acknowledged_survives_a_restart() {
     let mut mon = mon;
     let id = mon.admin();
     for n in 0..1200 {
-        mon.ok(
-            id,
-            &format!(r#"{{"prefix":"config-key set","key":"k","val":"{n}"}}"#),
-        );
+        mon.ok(id, &format!(r#"{{"prefix":"config-key set","key":"k","val":"{n}"}}"#));
     }
     let mon = mon.restart();
     assert_eq!(mon.service.state().keys["k"], Bytes::from_static(b"1199"));
@@ -244,18 +198,10 @@ fn capabilities_are_enforced() {
     assert_eq!(mon.command(reader, r#"{"prefix":"auth ls"}"#).0, -13);
     let none = mon.session("client.none", "profile bootstrap-osd");
     assert_eq!(mon.command(none, r#"{"prefix":"auth ls"}"#).0, -13);
-    mon.send(
-        none,
-        &subscribe(&[("osdmap", 0, false), ("mgrmap", 0, false)]),
-    );
+    mon.send(none, &subscribe(&[("osdmap", 0, false), ("mgrmap", 0, false)]));
     assert!(mon.take(none).len() <= 2);
 
-    let op = PoolOp {
-        fsid: FSID,
-        op: pool_op::CREATE,
-        name: "p9".into(),
-        ..PoolOp::default()
-    };
+    let op = PoolOp { fsid: FSID, op: pool_op::CREATE, name: "p9".into(), ..PoolOp::default() };
     mon.send(reader, &op);
     assert_eq!(mon.take_one::<PoolOpReply>(reader).reply_code, -1);
     // A client may not boot an OSD nor pose as a manager.
@@ -271,48 +217,19 @@ fn capabilities_are_enforced() {
 fn pool_ops_and_versions() {
     let mut mon = Mon::new(1);
     let id = mon.admin();
-    let op = PoolOp {
-        fsid: FSID,
-        op: pool_op::CREATE,
-        name: "p1".into(),
-        ..PoolOp::default()
-    };
+    let op = PoolOp { fsid: FSID, op: pool_op::CREATE, name: "p1".into(), ..PoolOp::default() };
     mon.send(id, &op);
     let reply: PoolOpReply = mon.take_one(id);
     assert_eq!((reply.reply_code, reply.epoch), (0, mon.map().epoch));
-    mon.send(
-        id,
-        &PoolOp {
-            op: pool_op::CREATE_SNAP,
-            pool: 2,
-            name: "s".into(),
-            ..op.clone()
-        },
-    );
+    mon.send(id, &PoolOp { op: pool_op::CREATE_SNAP, pool: 2, name: "s".into(), ..op.clone() });
     assert_eq!(mon.take_one::<PoolOpReply>(id).reply_code, -95);
-    mon.send(
-        id,
-        &PoolOp {
-            op: pool_op::DELETE,
-            pool: 2,
-            ..op
-        },
-    );
+    mon.send(id, &PoolOp { op: pool_op::DELETE, pool: 2, ..op });
     assert_eq!(mon.take_one::<PoolOpReply>(id).reply_code, 0);
     assert_eq!(mon.map().pool_by_name("p1"), None);
 
-    mon.send(
-        id,
-        &MonGetVersion {
-            handle: 5,
-            what: "osdmap".into(),
-        },
-    );
+    mon.send(id, &MonGetVersion { handle: 5, what: "osdmap".into() });
     let version: MonGetVersionReply = mon.take_one(id);
-    assert_eq!(
-        (version.handle, version.version),
-        (5, mon.map().epoch.into())
-    );
+    assert_eq!((version.handle, version.version), (5, mon.map().epoch.into()));
 }
 
 #[test]
@@ -324,35 +241,19 @@ fn a_manager_becomes_active_reports_and_is_replaced() {
     mon.take(client);
     let mgr = mon.manager();
     let map = MgrMap::from_bytes(&mon.take_one::<MgrMapMsg>(client).map).unwrap();
-    assert_eq!(
-        (map.active_gid, map.active_name.as_str(), map.available),
-        (4711, "x", true)
-    );
+    assert_eq!((map.active_gid, map.active_name.as_str(), map.available), (4711, "x", true));
 
-    let mut digest = PgMapDigest {
-        num_pg: 8,
-        num_pg_active: 8,
-        ..PgMapDigest::default()
-    };
+    let mut digest = PgMapDigest { num_pg: 8, num_pg_active: 8, ..PgMapDigest::default() };
     digest.osd_sum.statfs.total = 1 << 30;
     digest.osd_sum.statfs.available = 1 << 29;
     let mut stat = PoolStat::default();
     stat.stats.sum.num_objects = 3;
     digest.pg_pool_sum.insert(1, stat);
     digest.num_pg_by_state.insert(6, 8);
-    let report = MonMgrReport {
-        digest: digest.to_bytes(F).into(),
-        gid: 4711,
-        ..MonMgrReport::default()
-    };
+    let report =
+        MonMgrReport { digest: digest.to_bytes(F).into(), gid: 4711, ..MonMgrReport::default() };
     mon.send(mgr, &report);
-    mon.send(
-        client,
-        &Statfs {
-            fsid: FSID,
-            ..Statfs::default()
-        },
-    );
+    mon.send(client, &Statfs { fsid: FSID, ..Statfs::default() });
     let statfs: StatfsReply = mon.take_one(client);
     assert_eq!((statfs.kb, statfs.kb_avail), (1 << 20, 1 << 19));
     mon.send(
@@ -372,10 +273,7 @@ fn a_manager_becomes_active_reports_and_is_replaced() {
 
     mon.pass(32);
     assert_eq!(mon.service.state().mgr.map().active_gid, 0);
-    assert!(
-        mon.ok(client, r#"{"prefix":"health"}"#)
-            .contains("no active mgr")
-    );
+    assert!(mon.ok(client, r#"{"prefix":"health"}"#).contains("no active mgr"));
 }
 
 #[test]
@@ -390,10 +288,7 @@ fn options_reach_whom_they_concern() {
         r#"{"prefix":"config set","who":"client.vm","name":"rbd_cache","value":"false"}"#,
     );
     let config: Config = mon.take_one(client);
-    assert_eq!(
-        config.config,
-        [("rbd_cache".to_owned(), "false".to_owned())].into()
-    );
+    assert_eq!(config.config, [("rbd_cache".to_owned(), "false".to_owned())].into());
     // The monitor itself listens too.
     let refused = r#"{"prefix":"osd pool create","pool":"big","pg_num":64}"#;
     mon.ok(
@@ -401,15 +296,10 @@ fn options_reach_whom_they_concern() {
         r#"{"prefix":"config set","who":"mon","name":"mon_max_pool_pg_num","value":"32"}"#,
     );
     assert_eq!(mon.command(admin, refused).0, -34);
-    mon.ok(
-        admin,
-        r#"{"prefix":"config rm","who":"mon","name":"mon_max_pool_pg_num"}"#,
-    );
+    mon.ok(admin, r#"{"prefix":"config rm","who":"mon","name":"mon_max_pool_pg_num"}"#);
     assert_eq!(mon.command(admin, refused).0, 0);
-    let (r, rs, _) = mon.command(
-        admin,
-        r#"{"prefix":"config set","who":"global","name":"nope","value":"1"}"#,
-    );
+    let (r, rs, _) =
+        mon.command(admin, r#"{"prefix":"config set","who":"global","name":"nope","value":"1"}"#);
     assert_eq!((r, rs.as_str()), (-22, "unrecognized config option 'nope'"));
 }
 
@@ -424,15 +314,9 @@ fn the_log_is_followed() {
     assert_eq!(log.entries.last().unwrap().msg, "hello world");
     assert_eq!(log.paxos.version, mon.service.state().log.version);
     let (_, _, out) = mon.command(admin, r#"{"prefix":"log last","num":1}"#);
-    assert!(
-        out.ends_with(" client.admin (client.?) 0 : cluster [INF] hello world\n"),
-        "{out}"
-    );
+    assert!(out.ends_with(" client.admin (client.?) 0 : cluster [INF] hello world\n"), "{out}");
     let (_, _, audit) = mon.command(admin, r#"{"prefix":"log last","num":1,"channel":"audit"}"#);
-    assert!(
-        audit.contains("entity='client.admin' cmd='[{\"prefix\":\"log\""),
-        "{audit}"
-    );
+    assert!(audit.contains("entity='client.admin' cmd='[{\"prefix\":\"log\""), "{audit}");
 }
 
 #[test]
@@ -441,29 +325,18 @@ fn auth_commands_print_as_in_ceph() {
     let id = mon.admin();
     let create = r#"{"prefix":"auth get-or-create","entity":"client.ro","caps":["mon","allow r","osd","allow r pool=p1"]}"#;
     let text = mon.ok(id, create);
-    assert!(
-        text.starts_with("[client.ro]\n\tkey = ") && text.lines().count() == 2,
-        "{text}"
-    );
+    assert!(text.starts_with("[client.ro]\n\tkey = ") && text.lines().count() == 2, "{text}");
     assert_eq!(mon.ok(id, create), text);
     let (r, rs, _) = mon.command(
         id,
         r#"{"prefix":"auth get-or-create","entity":"client.ro","caps":["mon","allow rw"]}"#,
     );
+    assert_eq!((r, rs.as_str()), (-22, "key for client.ro exists but cap mon does not match"));
+    let (r, rs, _) =
+        mon.command(id, r#"{"prefix":"auth add","entity":"client.z","caps":["mon","foo bar"]}"#);
     assert_eq!(
         (r, rs.as_str()),
-        (-22, "key for client.ro exists but cap mon does not match")
-    );
-    let (r, rs, _) = mon.command(
-        id,
-        r#"{"prefix":"auth add","entity":"client.z","caps":["mon","foo bar"]}"#,
-    );
-    assert_eq!(
-        (r, rs.as_str()),
-        (
-            -22,
-            "mon capability parse failed, stopped at 'foo bar' of 'foo bar'"
-        )
+        (-22, "mon capability parse failed, stopped at 'foo bar' of 'foo bar'")
     );
     let exported = mon.ok(id, r#"{"prefix":"auth export","entity":"client.ro"}"#);
     assert!(
@@ -494,28 +367,13 @@ fn blocklist_flags_and_old_epochs() {
         said.starts_with("blocklisting 1.2.3.4:5/6 until ") && said.ends_with(" (60 sec)"),
         "{said}"
     );
-    assert!(
-        mon.ok(id, r#"{"prefix":"osd blocklist ls"}"#)
-            .starts_with("1.2.3.4:5/6 ")
-    );
+    assert!(mon.ok(id, r#"{"prefix":"osd blocklist ls"}"#).starts_with("1.2.3.4:5/6 "));
     mon.pass(62);
     assert!(mon.map().blocklist.is_empty(), "bans run out");
-    assert_eq!(
-        mon.ok(id, r#"{"prefix":"osd set","key":"noout"}"#),
-        "noout is set"
-    );
-    assert_eq!(
-        mon.ok(id, r#"{"prefix":"health"}"#),
-        "HEALTH_WARN noout flag(s) set\n"
-    );
-    assert_eq!(
-        mon.ok(id, r#"{"prefix":"osd out","ids":["1"]}"#),
-        "marked out osd.1. "
-    );
-    assert_eq!(
-        mon.ok(id, r#"{"prefix":"osd out","ids":["1"]}"#),
-        "osd.1 is already out. "
-    );
+    assert_eq!(mon.ok(id, r#"{"prefix":"osd set","key":"noout"}"#), "noout is set");
+    assert_eq!(mon.ok(id, r#"{"prefix":"health"}"#), "HEALTH_WARN noout flag(s) set\n");
+    assert_eq!(mon.ok(id, r#"{"prefix":"osd out","ids":["1"]}"#), "marked out osd.1. ");
+    assert_eq!(mon.ok(id, r#"{"prefix":"osd out","ids":["1"]}"#), "osd.1 is already out. ");
     let old = mon.ok(id, r#"{"prefix":"osd dump","epoch":4}"#);
     assert!(
         old.starts_with("epoch 4\n") && old.contains("blocklist 1.2.3.4:5/6 expires "),
@@ -537,11 +395,7 @@ fn a_subscriber_far_behind_gets_all_increments() {
     mon.send(id, &subscribe(&[("osdmap", 2, false)]));
     let mut next = 2;
     for raw in mon.take(id) {
-        for epoch in OsdMapMsg::from_raw(&raw)
-            .unwrap()
-            .incremental_maps
-            .into_keys()
-        {
+        for epoch in OsdMapMsg::from_raw(&raw).unwrap().incremental_maps.into_keys() {
             assert_eq!(epoch, next);
             next += 1;
         }
@@ -558,17 +412,11 @@ fn unknown_and_hostile_input() {
     let id = mon.admin();
     let (r, rs, _) = mon.command(id, r#"{"prefix":"osd pol ls"}"#);
     assert_eq!(r, -22);
-    assert!(
-        rs.starts_with("no valid command found; 10 closest matches:\nosd stat\n"),
-        "{rs}"
-    );
+    assert!(rs.starts_with("no valid command found; 10 closest matches:\nosd stat\n"), "{rs}");
     assert_eq!(mon.command(id, "not json").0, -22);
     assert_eq!(mon.command(id, r#"{"prefix":7}"#).0, -22);
     assert_eq!(mon.command(id, r#"{"prefix":"osd find","id":-1}"#).0, -22);
-    assert_eq!(
-        mon.command(id, r#"{"prefix":"status","format":"xml"}"#).0,
-        -22
-    );
+    assert_eq!(mon.command(id, r#"{"prefix":"status","format":"xml"}"#).0, -22);
     mon.service.message(
         mon.now,
         id,
@@ -589,33 +437,16 @@ fn unknown_and_hostile_input() {
 fn tell_and_ping() {
     let mut mon = Mon::new(1);
     let id = mon.admin();
-    let tell = |json: &str| Command {
-        fsid: FSID,
-        cmd: vec![json.into()],
-        ..Command::default()
-    };
+    let tell = |json: &str| Command { fsid: FSID, cmd: vec![json.into()], ..Command::default() };
     mon.send(id, &tell(r#"{"prefix":"version"}"#));
     let reply: CommandReply = mon.take_one(id);
     assert!(reply.r == 0 && reply.outbl.starts_with(b"{\n    \"version\": \"16.2.15\""));
     mon.send(id, &tell(r#"{"prefix":"get_command_descriptions"}"#));
-    assert!(
-        mon.take_one::<CommandReply>(id)
-            .outbl
-            .starts_with(b"{\"cmd000\"")
-    );
-    mon.send(
-        id,
-        &tell(r#"{"prefix":"config set","var":"debug_mon","val":["20"]}"#),
-    );
+    assert!(mon.take_one::<CommandReply>(id).outbl.starts_with(b"{\"cmd000\""));
+    mon.send(id, &tell(r#"{"prefix":"config set","var":"debug_mon","val":["20"]}"#));
     mon.take(id);
-    mon.send(
-        id,
-        &tell(r#"{"prefix":"config get","var":"debug_mon","format":"json"}"#),
-    );
-    assert_eq!(
-        mon.take_one::<CommandReply>(id).outbl,
-        r#"{"debug_mon":"20/20"}"#
-    );
+    mon.send(id, &tell(r#"{"prefix":"config get","var":"debug_mon","format":"json"}"#));
+    assert_eq!(mon.take_one::<CommandReply>(id).outbl, r#"{"debug_mon":"20/20"}"#);
     mon.send(id, &Ping::default());
     assert!(!mon.take_one::<Ping>(id).payload.is_empty());
 }

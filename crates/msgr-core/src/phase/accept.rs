@@ -29,12 +29,7 @@ impl Hello {
         let Control::Hello { type_, addr } = frame else {
             return unexpected(&frame);
         };
-        let session = Session {
-            auth: self.auth,
-            type_,
-            my_addr: addr,
-            attempts: 0,
-        };
+        let session = Session { auth: self.auth, type_, my_addr: addr, attempts: 0 };
         Ok(Phase::AcceptRequest(Request(session)))
     }
 }
@@ -52,12 +47,7 @@ pub(crate) struct Request(Session);
 
 impl Request {
     pub(super) fn step(self, frame: Control, cx: &mut Cx<'_>) -> Result<Phase, ProtocolError> {
-        let Control::AuthRequest {
-            method,
-            modes,
-            payload,
-        } = frame
-        else {
+        let Control::AuthRequest { method, modes, payload } = frame else {
             return unexpected(&frame);
         };
         let mut session = self.0;
@@ -93,16 +83,9 @@ impl Session {
         match step {
             AcceptStep::More(payload) => {
                 cx.wire.send(&Control::AuthReplyMore(payload.into()))?;
-                Ok(Phase::AcceptMore(More {
-                    session: self,
-                    method,
-                }))
+                Ok(Phase::AcceptMore(More { session: self, method }))
             }
-            AcceptStep::Bad {
-                result,
-                allowed_methods,
-                allowed_modes,
-            } => {
+            AcceptStep::Bad { result, allowed_methods, allowed_modes } => {
                 self.attempts += 1;
                 if self.attempts > ATTEMPTS_MAX {
                     return Err(PeerMisbehaved::AuthAttempts.into());
@@ -127,11 +110,7 @@ impl Session {
                     &done.session_key,
                     &done.connection_secret,
                 )?;
-                let proven = Proven {
-                    done,
-                    type_: self.type_,
-                    my_addr: self.my_addr,
-                };
+                let proven = Proven { done, type_: self.type_, my_addr: self.my_addr };
                 Ok(Phase::AcceptSignature(Signature { proven, expected }))
             }
         }
@@ -207,16 +186,8 @@ impl Ident {
             flags: IdentFields::LOSSY,
             cookie: 0,
         }))?;
-        let Proven {
-            done,
-            type_,
-            my_addr,
-        } = self.0;
-        let num = if ident.gid < 0 {
-            done.global_id as i64
-        } else {
-            ident.gid
-        };
+        let Proven { done, type_, my_addr } = self.0;
+        let num = if ident.gid < 0 { done.global_id as i64 } else { ident.gid };
         Ok(Phase::Ready(Box::new(Peer {
             entity: EntityName::new(type_, num),
             addrs: ident.addrs,

@@ -37,12 +37,7 @@ impl Hello {
         let request = self.auth.request();
         send_request(request, cx)?;
         let Self { auth, target } = self;
-        Ok(Phase::ConnectAuth(Auth {
-            auth,
-            target,
-            my_addr: addr,
-            rounds: 0,
-        }))
+        Ok(Phase::ConnectAuth(Auth { auth, target, my_addr: addr, rounds: 0 }))
     }
 }
 
@@ -66,23 +61,15 @@ impl Auth {
                 cx.wire.send(&Control::AuthRequestMore(reply.into()))?;
                 Ok(Phase::ConnectAuth(self))
             }
-            Control::AuthBadMethod {
-                method,
-                result,
-                allowed_methods,
-                allowed_modes,
-            } => {
+            Control::AuthBadMethod { method, result, allowed_methods, allowed_modes } => {
                 let again =
-                    self.auth
-                        .bad_method(method, result, &allowed_methods, &allowed_modes)?;
+                    self.auth.bad_method(method, result, &allowed_methods, &allowed_modes)?;
                 send_request(again, cx)?;
                 Ok(Phase::ConnectAuth(self))
             }
-            Control::AuthDone {
-                global_id,
-                mode,
-                payload,
-            } => self.done(global_id, mode, &payload, cx),
+            Control::AuthDone { global_id, mode, payload } => {
+                self.done(global_id, mode, &payload, cx)
+            }
             other => unexpected(&other),
         }
     }
@@ -102,16 +89,8 @@ impl Auth {
             &done.session_key,
             &done.connection_secret,
         )?;
-        let Self {
-            target, my_addr, ..
-        } = self;
-        let proven = Proven {
-            done,
-            global_id,
-            mode,
-            target,
-            my_addr,
-        };
+        let Self { target, my_addr, .. } = self;
+        let proven = Proven { done, global_id, mode, target, my_addr };
         Ok(Phase::ConnectSignature(Signature { proven, expected }))
     }
 }
@@ -154,10 +133,7 @@ impl Signature {
             flags: IdentFields::LOSSY,
             cookie: 0,
         };
-        cx.wire.send(&Control::ClientIdent {
-            ident,
-            target: self.proven.target.addr,
-        })?;
+        cx.wire.send(&Control::ClientIdent { ident, target: self.proven.target.addr })?;
         Ok(Phase::ConnectIdent(Ident(self.proven)))
     }
 }
@@ -175,13 +151,7 @@ impl Ident {
             Control::Wait => return Err(PeerMisbehaved::Wait.into()),
             other => return unexpected(&other),
         };
-        let Proven {
-            done,
-            global_id,
-            mode,
-            target,
-            my_addr,
-        } = self.0;
+        let Proven { done, global_id, mode, target, my_addr } = self.0;
         if !ident.addrs.iter().any(|a| same_endpoint(a, &target.addr)) {
             return Err(PeerMisbehaved::WrongTarget.into());
         }
@@ -211,16 +181,8 @@ impl Ident {
 }
 
 fn send_request(request: AuthRequest, cx: &mut Cx<'_>) -> Result<(), ProtocolError> {
-    let AuthRequest {
-        method,
-        modes,
-        payload,
-    } = request;
-    cx.wire.send(&Control::AuthRequest {
-        method,
-        modes,
-        payload: payload.into(),
-    })
+    let AuthRequest { method, modes, payload } = request;
+    cx.wire.send(&Control::AuthRequest { method, modes, payload: payload.into() })
 }
 
 /// The address the server sees us at; its port is not one we listen on.

@@ -29,20 +29,12 @@ impl AcceptAuth for TestAccept {
         if method == METHOD {
             return AcceptStep::More(b"magic word?".to_vec());
         }
-        AcceptStep::Bad {
-            result: -95,
-            allowed_methods: vec![METHOD],
-            allowed_modes: vec![1, 2],
-        }
+        AcceptStep::Bad { result: -95, allowed_methods: vec![METHOD], allowed_modes: vec![1, 2] }
     }
 
     fn more(&mut self, _: WallTime, payload: &[u8]) -> AcceptStep {
         if payload != b"please" {
-            return AcceptStep::Bad {
-                result: -13,
-                allowed_methods: vec![],
-                allowed_modes: vec![],
-            };
+            return AcceptStep::Bad { result: -13, allowed_methods: vec![], allowed_modes: vec![] };
         }
         AcceptStep::Done(AcceptDone {
             global_id: 4123,
@@ -66,11 +58,7 @@ impl AcceptAuth for TestAccept {
 pub struct TestConnect;
 
 fn request(method: u32) -> AuthRequest {
-    AuthRequest {
-        method,
-        modes: vec![1, 2],
-        payload: Vec::new(),
-    }
+    AuthRequest { method, modes: vec![1, 2], payload: Vec::new() }
 }
 
 impl ConnectAuth for TestConnect {
@@ -87,11 +75,7 @@ impl ConnectAuth for TestConnect {
     ) -> Result<AuthRequest, AuthError> {
         match allowed {
             [METHOD] => Ok(request(METHOD)),
-            _ => Err(AuthError::Refused {
-                method,
-                result,
-                allowed: allowed.to_vec(),
-            }),
+            _ => Err(AuthError::Refused { method, result, allowed: allowed.to_vec() }),
         }
     }
 
@@ -107,18 +91,11 @@ impl ConnectAuth for TestConnect {
         _: &[u8],
     ) -> Result<ConnectDone, AuthError> {
         let connection_secret = SECRET.to_vec();
-        Ok(ConnectDone {
-            session_key: key(),
-            connection_secret,
-            grant: None,
-        })
+        Ok(ConnectDone { session_key: key(), connection_secret, grant: None })
     }
 }
 
-pub const NOW: Now = Now {
-    mono: Duration::from_secs(5),
-    wall: Duration::from_secs(1_700_000_000),
-};
+pub const NOW: Now = Now { mono: Duration::from_secs(5), wall: Duration::from_secs(1_700_000_000) };
 
 pub fn server_addr() -> EntityAddr {
     "v2:127.0.0.1:3300/9".parse().unwrap()
@@ -150,16 +127,7 @@ pub struct End {
 impl End {
     pub fn new(conn: Connection) -> Self {
         let (input, messages, sent) = (BytesMut::new(), Vec::new(), Vec::new());
-        Self {
-            conn,
-            input,
-            peer: None,
-            messages,
-            sent,
-            direct: false,
-            bodies: 0,
-            body: None,
-        }
+        Self { conn, input, peer: None, messages, sent, direct: false, bodies: 0, body: None }
     }
 
     pub fn receive(&mut self, mut bytes: &[u8]) -> Result<(), ProtocolError> {
@@ -214,27 +182,18 @@ pub struct Pair {
 
 impl Pair {
     pub fn new(mode: ConMode, client: Config, server: Config) -> Self {
-        let target = Target {
-            type_: server.name.type_,
-            addr: server_addr(),
-        };
+        let target = Target { type_: server.name.type_, addr: server_addr() };
         let from = "10.1.2.3:5555".parse().unwrap();
         let accept = Connection::accept(server, from, Box::new(TestAccept(mode)), NOW);
         let connect = Connection::connect(client, target, Box::new(TestConnect), NOW);
-        Self {
-            client: End::new(connect),
-            server: End::new(accept),
-        }
+        Self { client: End::new(connect), server: End::new(accept) }
     }
 
     /// A pair that speaks this revision.
     pub fn of(mode: ConMode, revision_1: bool) -> Self {
         let mut client = client_config();
         if !revision_1 {
-            client.banner = Banner {
-                supported: 0,
-                required: 0,
-            };
+            client.banner = Banner { supported: 0, required: 0 };
         }
         Self::new(mode, client, server_config())
     }
@@ -247,37 +206,22 @@ impl Pair {
             if up.is_empty() && down.is_empty() {
                 return Ok(());
             }
-            up.chunks(piece)
-                .try_for_each(|part| self.server.receive(part))?;
-            down.chunks(piece)
-                .try_for_each(|part| self.client.receive(part))?;
+            up.chunks(piece).try_for_each(|part| self.server.receive(part))?;
+            down.chunks(piece).try_for_each(|part| self.client.receive(part))?;
         }
     }
 }
 
 pub fn message(type_: u16, front: usize, middle: usize, data: &[usize]) -> RawMessage {
     let bytes = |len: usize, salt: usize| {
-        (0..len)
-            .map(|i| (i * 31 + salt + (i >> 8)) as u8)
-            .collect::<Vec<u8>>()
-            .into()
+        (0..len).map(|i| (i * 31 + salt + (i >> 8)) as u8).collect::<Vec<u8>>().into()
     };
     RawMessage {
-        header: Header {
-            type_,
-            tid: 99,
-            version: 3,
-            compat_version: 1,
-            ..Header::default()
-        },
+        header: Header { type_, tid: 99, version: 3, compat_version: 1, ..Header::default() },
         payload: Payload {
             front: bytes(front, 1),
             middle: bytes(middle, 2),
-            data: data
-                .iter()
-                .enumerate()
-                .map(|(i, &len)| bytes(len, 3 + i))
-                .collect(),
+            data: data.iter().enumerate().map(|(i, &len)| bytes(len, 3 + i)).collect(),
         },
     }
 }
@@ -285,12 +229,7 @@ pub fn message(type_: u16, front: usize, middle: usize, data: &[usize]) -> RawMe
 /// Asserts that `got` is what `sent` became as the `seq`-th message.
 pub fn assert_same(got: &InMessage, sent: &RawMessage, seq: u64) {
     assert_eq!(got.raw.header.seq, seq);
-    let header = Header {
-        seq,
-        ack_seq: got.raw.header.ack_seq,
-        flags: 3,
-        ..sent.header
-    };
+    let header = Header { seq, ack_seq: got.raw.header.ack_seq, flags: 3, ..sent.header };
     assert_eq!(got.raw.header, header);
     assert_eq!(got.raw.payload.front, sent.payload.front);
     assert_eq!(got.raw.payload.middle, sent.payload.middle);

@@ -53,20 +53,12 @@ pub fn acceptor(cephx: bool, now: Duration) -> Box<dyn AcceptAuth> {
 
 pub fn connector(key: CryptoKey, mode: ConMode, now: Duration) -> Box<dyn ConnectAuth> {
     let config = MonConnectConfig {
-        principal: Principal {
-            name: EntityNameStr::new(EntityType::CLIENT, "admin"),
-            key,
-        },
+        principal: Principal { name: EntityNameStr::new(EntityType::CLIENT, "admin"), key },
         methods: vec![METHOD_CEPHX, METHOD_NONE],
         modes: vec![mode],
         want: WANT_ALL,
     };
-    Box::new(MonConnector::new(
-        config,
-        &MonGrant::default(),
-        now,
-        [2; 32],
-    ))
+    Box::new(MonConnector::new(config, &MonGrant::default(), now, [2; 32]))
 }
 
 pub fn client(mode: ConMode, now: Duration) -> Box<dyn ConnectAuth> {
@@ -74,19 +66,9 @@ pub fn client(mode: ConMode, now: Duration) -> Box<dyn ConnectAuth> {
 }
 
 pub fn message(tid: u64, front: usize, data: usize) -> RawMessage {
-    let bytes = |len: usize| {
-        (0..len)
-            .map(|i| (i as u64 * 7 + tid) as u8)
-            .collect::<Vec<u8>>()
-    };
+    let bytes = |len: usize| (0..len).map(|i| (i as u64 * 7 + tid) as u8).collect::<Vec<u8>>();
     RawMessage {
-        header: Header {
-            type_: 42,
-            tid,
-            version: 1,
-            compat_version: 1,
-            ..Header::default()
-        },
+        header: Header { type_: 42, tid, version: 1, compat_version: 1, ..Header::default() },
         payload: Payload {
             front: bytes(front).into(),
             data: vec![bytes(data).into()],

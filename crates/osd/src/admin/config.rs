@@ -24,11 +24,8 @@ pub(super) fn set(target: &Target, args: &Args) -> Shown {
     let (var, val) = (text_arg(args, "var"), text_arg(args, "val"));
     let value = change(target, &var, &val)?;
     // Of what is in force at once Ceph says nothing.
-    let said = if var.starts_with("debug_") {
-        String::new()
-    } else {
-        format!("{var} = '{value}' ")
-    };
+    let said =
+        if var.starts_with("debug_") { String::new() } else { format!("{var} = '{value}' ") };
     Ok(json!({ "success": said }))
 }
 
@@ -51,10 +48,7 @@ pub(super) fn inject(target: &Target, args: &Args) -> Shown {
 pub(super) fn unset(target: &Target, args: &Args) -> Shown {
     let var = text_arg(args, "var");
     if options::info(&var).is_none() {
-        return Err(Failure(
-            EINVAL,
-            format!("error unsetting '{var}': {INVALID}"),
-        ));
+        return Err(Failure(EINVAL, format!("error unsetting '{var}': {INVALID}")));
     }
     target.change_options(|o| drop(o.overrides.remove(&var)));
     Ok(json!({}))
@@ -89,9 +83,7 @@ pub(super) fn help(_: &Target, args: &Args) -> Shown {
 fn change(target: &Target, var: &str, val: &str) -> Result<String, Failure> {
     let failed = |errno, why| Failure(errno, format!("error setting '{var}' to '{val}': {why}"));
     let option = options::info(var).ok_or_else(|| failed(ENOENT, ABSENT))?;
-    let value = option
-        .normalize(val)
-        .ok_or_else(|| failed(EINVAL, INVALID))?;
+    let value = option.normalize(val).ok_or_else(|| failed(EINVAL, INVALID))?;
     target.change_options(|o| drop(o.overrides.insert(var.to_owned(), value.clone())));
     Ok(value)
 }
@@ -106,17 +98,10 @@ fn differences(options: &Options, only: Option<&str>) -> Value {
         }
         let mut row = Map::new();
         row.insert("default".into(), json!(default));
-        let sources = [
-            ("file", &options.file),
-            ("mon", &options.mon),
-            ("override", &options.overrides),
-        ];
+        let sources =
+            [("file", &options.file), ("mon", &options.mon), ("override", &options.overrides)];
         for (source, values) in sources {
-            row.extend(
-                values
-                    .get(name)
-                    .map(|value| (source.to_owned(), json!(value))),
-            );
+            row.extend(values.get(name).map(|value| (source.to_owned(), json!(value))));
         }
         row.insert("final".into(), json!(last));
         diff.insert(name.to_owned(), Value::Object(row));

@@ -26,12 +26,7 @@ pub(super) fn status(target: &Target, _: &Args) -> Shown {
 }
 
 pub(super) fn mapped_pools(target: &Target, _: &Args) -> Shown {
-    let mut pools: Vec<i64> = target
-        .pgs()
-        .all()
-        .iter()
-        .map(|pg| pg.pgid.pgid.pool)
-        .collect();
+    let mut pools: Vec<i64> = target.pgs().all().iter().map(|pg| pg.pgid.pgid.pool).collect();
     pools.sort_unstable();
     pools.dedup();
     Ok(json!({ "mapped_pools": pools }))
@@ -45,9 +40,7 @@ pub(super) fn blocklist(target: &Target, _: &Args) -> Shown {
 
 pub(super) fn pg_query(target: &Target, args: &Args) -> Shown {
     let text = text_arg(args, "pgid");
-    let pgid: PgId = text
-        .parse()
-        .map_err(|_| Failure(EINVAL, format!("invalid pgid '{text}'")))?;
+    let pgid: PgId = text.parse().map_err(|_| Failure(EINVAL, format!("invalid pgid '{text}'")))?;
     let Some(pg) = target.pgs().get(pgid) else {
         return Err(Failure(ENOENT, format!("i don't have pgid {pgid}")));
     };
@@ -112,12 +105,7 @@ pub(super) fn pg_query(target: &Target, args: &Args) -> Shown {
 }
 
 pub(super) fn ops_in_flight(target: &Target, _: &Args) -> Shown {
-    let ops: Vec<Value> = target
-        .tracker()
-        .in_flight()
-        .iter()
-        .map(|op| op_json(op))
-        .collect();
+    let ops: Vec<Value> = target.tracker().in_flight().iter().map(|op| op_json(op)).collect();
     Ok(json!({ "num_ops": ops.len(), "ops": ops }))
 }
 
@@ -125,11 +113,7 @@ pub(super) fn ops_blocked(target: &Target, _: &Args) -> Shown {
     let limit = std::time::Duration::from_secs(30);
     let blocked = |op: &&std::rc::Rc<Tracked>| now().saturating_sub(op.received) >= limit;
     let in_flight = target.tracker().in_flight();
-    let ops: Vec<Value> = in_flight
-        .iter()
-        .filter(blocked)
-        .map(|op| op_json(op))
-        .collect();
+    let ops: Vec<Value> = in_flight.iter().filter(blocked).map(|op| op_json(op)).collect();
     Ok(json!({ "num_blocked_ops": ops.len(), "ops": ops }))
 }
 
@@ -138,9 +122,7 @@ pub(super) fn ops_historic(target: &Target, _: &Args) -> Shown {
 }
 
 pub(super) fn ops_by_duration(target: &Target, _: &Args) -> Shown {
-    historic(target, |ops| {
-        ops.sort_by_key(|op| std::cmp::Reverse(op.duration()))
-    })
+    historic(target, |ops| ops.sort_by_key(|op| std::cmp::Reverse(op.duration())))
 }
 
 pub(super) fn ops_slow(target: &Target, _: &Args) -> Shown {
@@ -182,11 +164,7 @@ pub(super) fn perf(target: &Target, args: &Args) -> Shown {
     let perf = target.tracker().perf();
     let time = |t: &crate::track::Timing| {
         let sum = t.sum.as_secs_f64();
-        let avg = if t.count == 0 {
-            0.0
-        } else {
-            sum / t.count as f64
-        };
+        let avg = if t.count == 0 { 0.0 } else { sum / t.count as f64 };
         json!({ "avgcount": t.count, "sum": sum, "avgtime": avg })
     };
     let space = target.store().statfs();
@@ -221,28 +199,10 @@ const PRIORITY_INTERESTING: u32 = 8;
 
 /// Counter, kind, short name, unit, meaning.
 const SCHEMA: &[(&str, u32, &str, &str, &str)] = &[
-    (
-        "op_wip",
-        GAUGE,
-        "wip",
-        "none",
-        "Client operations currently being processed",
-    ),
+    ("op_wip", GAUGE, "wip", "none", "Client operations currently being processed"),
     ("op", COUNTER, "ops", "none", "Client operations"),
-    (
-        "op_in_bytes",
-        COUNTER,
-        "wr",
-        "bytes",
-        "Client operations total write size",
-    ),
-    (
-        "op_out_bytes",
-        COUNTER,
-        "rd",
-        "bytes",
-        "Client operations total read size",
-    ),
+    ("op_in_bytes", COUNTER, "wr", "bytes", "Client operations total write size"),
+    ("op_out_bytes", COUNTER, "rd", "bytes", "Client operations total read size"),
     (
         "op_latency",
         TIME_AVERAGE,
@@ -267,29 +227,11 @@ const SCHEMA: &[(&str, u32, &str, &str, &str)] = &[
         "Latency of write operation (including queue time)",
     ),
     ("numpg", GAUGE, "pgs", "none", "Placement groups"),
-    (
-        "numpg_primary",
-        GAUGE,
-        "ppgs",
-        "none",
-        "Placement groups for which this osd is primary",
-    ),
-    (
-        "map_message_epochs",
-        GAUGE,
-        "mape",
-        "none",
-        "OSD map epochs",
-    ),
+    ("numpg_primary", GAUGE, "ppgs", "none", "Placement groups for which this osd is primary"),
+    ("map_message_epochs", GAUGE, "mape", "none", "OSD map epochs"),
     ("stat_bytes", GAUGE, "size", "bytes", "OSD size"),
     ("stat_bytes_used", GAUGE, "used", "bytes", "Used space"),
-    (
-        "stat_bytes_avail",
-        GAUGE,
-        "free",
-        "bytes",
-        "Available space",
-    ),
+    ("stat_bytes_avail", GAUGE, "free", "bytes", "Available space"),
 ];
 
 pub(super) fn perf_schema(_: &Target, args: &Args) -> Shown {
@@ -330,10 +272,7 @@ fn stamp(t: UTime) -> String {
     let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
     let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     let mp = (5 * doy + 2) / 153;
-    let (day, month) = (
-        doy - (153 * mp + 2) / 5 + 1,
-        if mp < 10 { mp + 3 } else { mp - 9 },
-    );
+    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
     let year = yoe + era * 400 + i64::from(month <= 2);
     format!(
         "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}+0000",
@@ -351,10 +290,7 @@ mod tests {
     #[test]
     fn stamps_are_utc_dates() {
         assert_eq!(stamp(UTime::default()), "1970-01-01T00:00:00.000000+0000");
-        let t = UTime {
-            sec: 1_709_210_096,
-            nsec: 789_000,
-        };
+        let t = UTime { sec: 1_709_210_096, nsec: 789_000 };
         assert_eq!(stamp(t), "2024-02-29T12:34:56.000789+0000");
     }
 }

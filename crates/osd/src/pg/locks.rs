@@ -50,12 +50,7 @@ impl ObjectLocks {
     pub async fn acquire(self: &Rc<Self>, key: Bytes, mode: Mode) -> Held {
         let waiter = self.enqueue(&key, mode);
         // Made before waiting: dropping the future gives the place back.
-        let held = Held {
-            locks: self.clone(),
-            key,
-            mode,
-            waiter,
-        };
+        let held = Held { locks: self.clone(), key, mode, waiter };
         if let Some(waiter) = &held.waiter {
             poll_fn(|cx| {
                 if waiter.granted.get() {
@@ -83,12 +78,7 @@ impl ObjectLocks {
         let mut objects = self.objects.borrow_mut();
         let Some(object) = objects.get_mut(key) else {
             let planning = mode != Mode::Read;
-            let object = Object {
-                mode,
-                holders: 1,
-                planning,
-                queue: VecDeque::new(),
-            };
+            let object = Object { mode, holders: 1, planning, queue: VecDeque::new() };
             objects.insert(key.clone(), object);
             return None;
         };
@@ -96,11 +86,7 @@ impl ObjectLocks {
             object.grant(mode);
             return None;
         }
-        let waiter = Rc::new(Waiter {
-            mode,
-            granted: Cell::new(false),
-            waker: RefCell::new(None),
-        });
+        let waiter = Rc::new(Waiter { mode, granted: Cell::new(false), waker: RefCell::new(None) });
         object.queue.push_back(waiter.clone());
         Some(waiter)
     }

@@ -78,11 +78,7 @@ pub struct LogLimits {
 
 impl Default for LogLimits {
     fn default() -> Self {
-        Self {
-            entries: 250,
-            batch: 250,
-            dups: 3000,
-        }
+        Self { entries: 250, batch: 250, dups: 3000 }
     }
 }
 
@@ -120,10 +116,7 @@ struct Kept {
 
 impl PgLog {
     pub fn new(limits: LogLimits) -> Self {
-        Self {
-            limits,
-            ..Self::default()
-        }
+        Self { limits, ..Self::default() }
     }
 
     /// The record of a request and the publish ticket of its transaction.
@@ -144,11 +137,7 @@ impl PgLog {
 
     /// Version before the oldest entry, as `ceph pg dump` reports it.
     pub fn tail(&self) -> EVersion {
-        match self
-            .trimmed
-            .checked_sub(1)
-            .and_then(|last| self.records.get(last))
-        {
+        match self.trimmed.checked_sub(1).and_then(|last| self.records.get(last)) {
             Some(kept) => kept.dup.version,
             None => EVersion::default(),
         }
@@ -161,36 +150,18 @@ impl PgLog {
         if excess < self.limits.batch.max(1) {
             return None;
         }
-        let cut = || {
-            self.records
-                .iter()
-                .skip(self.trimmed)
-                .take(excess)
-                .map(|k| &k.dup)
-        };
+        let cut = || self.records.iter().skip(self.trimmed).take(excess).map(|k| &k.dup);
         let last = cut().next_back()?.version;
         let mut batch = vec![ENTRY_VERSION];
         (excess as u32).encode(&mut batch, F);
         cut().for_each(|d| d.encode(&mut batch, F));
-        let log_to = version_key(EVersion {
-            version: last.version + 1,
-            ..last
-        });
-        let dropped = self
-            .batches
-            .iter()
-            .take(self.batches_to_drop(excess))
-            .next_back();
+        let log_to = version_key(EVersion { version: last.version + 1, ..last });
+        let dropped = self.batches.iter().take(self.batches_to_drop(excess)).next_back();
         Some(Trim {
             log_to,
             batch_key: version_key(last),
             batch: batch.into(),
-            dups_to: dropped.map(|(v, _)| {
-                version_key(EVersion {
-                    version: v.version + 1,
-                    ..*v
-                })
-            }),
+            dups_to: dropped.map(|(v, _)| version_key(EVersion { version: v.version + 1, ..*v })),
         })
     }
 
@@ -201,11 +172,7 @@ impl PgLog {
         };
         let gone = self.batches_to_drop(excess);
         self.trimmed += excess;
-        if let Some(last) = self
-            .trimmed
-            .checked_sub(1)
-            .and_then(|l| self.records.get(l))
-        {
+        if let Some(last) = self.trimmed.checked_sub(1).and_then(|l| self.records.get(l)) {
             self.batches.push_back((last.dup.version, excess));
         }
         for _ in 0..gone {
@@ -285,11 +252,7 @@ impl Decode for DupRecord {
     const MIN_SIZE: usize = 49;
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
-            reqid: RequestId {
-                name: Decode::decode(r)?,
-                tid: r.u64()?,
-                inc: r.i32()?,
-            },
+            reqid: RequestId { name: Decode::decode(r)?, tid: r.u64()?, inc: r.i32()? },
             version: EVersion::decode(r)?,
             user_version: r.u64()?,
             result: r.i32()?,
@@ -327,10 +290,7 @@ impl Decode for LogEntry {
             9 => EntryKind::Error,
             value => {
                 let what = "log entry kind";
-                return Err(DecodeError::Invalid {
-                    what,
-                    value: value.into(),
-                });
+                return Err(DecodeError::Invalid { what, value: value.into() });
             }
         };
         Ok(Self {
@@ -351,10 +311,7 @@ fn check_version(version: u8) -> Result<(), DecodeError> {
     if version == ENTRY_VERSION {
         return Ok(());
     }
-    Err(DecodeError::Invalid {
-        what: "log record version",
-        value: version.into(),
-    })
+    Err(DecodeError::Invalid { what: "log record version", value: version.into() })
 }
 
 #[cfg(test)]
@@ -363,18 +320,10 @@ mod tests {
 
     use super::*;
 
-    const SMALL: LogLimits = LogLimits {
-        entries: 4,
-        batch: 3,
-        dups: 10,
-    };
+    const SMALL: LogLimits = LogLimits { entries: 4, batch: 3, dups: 10 };
 
     fn reqid(tid: u64) -> RequestId {
-        RequestId {
-            name: EntityName::client(7),
-            tid,
-            inc: 0,
-        }
+        RequestId { name: EntityName::client(7), tid, inc: 0 }
     }
 
     fn dup(tid: u64) -> DupRecord {
@@ -417,27 +366,16 @@ mod tests {
             append(&mut log, &mut stored, tid);
             assert!(log.len() <= 7);
             assert_eq!(log.len(), stored.log.len());
-            let known: Vec<_> = (1..=100)
-                .filter(|t| log.find(&reqid(*t)).is_some())
-                .collect();
-            assert!(
-                known.len() >= 10.min(tid as usize) && known.len() <= 10 + 3 + 7,
-                "{known:?}"
-            );
+            let known: Vec<_> = (1..=100).filter(|t| log.find(&reqid(*t)).is_some()).collect();
+            assert!(known.len() >= 10.min(tid as usize) && known.len() <= 10 + 3 + 7, "{known:?}");
             assert_eq!(known.last(), Some(&tid));
             let mut again = PgLog::new(SMALL);
             for (_, raw) in &stored.dups {
                 again.load_batch(raw).unwrap();
             }
-            stored
-                .log
-                .iter()
-                .for_each(|(_, d)| again.append(d.clone(), 0));
+            stored.log.iter().for_each(|(_, d)| again.append(d.clone(), 0));
             for t in &known {
-                assert_eq!(
-                    again.find(&reqid(*t)).unwrap().0,
-                    log.find(&reqid(*t)).unwrap().0
-                );
+                assert_eq!(again.find(&reqid(*t)).unwrap().0, log.find(&reqid(*t)).unwrap().0);
             }
             assert_eq!((again.len(), again.tail()), (log.len(), log.tail()));
             assert_eq!(again.due_trim(), log.due_trim());
@@ -456,11 +394,7 @@ mod tests {
             epoch: 77,
             object: "key".into(),
             dup: dup(4),
-            stats: StatSum {
-                num_bytes: -1,
-                num_wr_kb: 9,
-                ..StatSum::default()
-            },
+            stats: StatSum { num_bytes: -1, num_wr_kb: 9, ..StatSum::default() },
             last_user_version: 4,
         };
         assert_eq!(LogEntry::from_bytes(&entry.to_bytes(F)), Ok(entry));

@@ -30,11 +30,7 @@ struct Slot {
 
 impl Default for Publisher {
     fn default() -> Self {
-        Self {
-            base: Cell::new(1),
-            pending: RefCell::default(),
-            failed: Cell::new(false),
-        }
+        Self { base: Cell::new(1), pending: RefCell::default(), failed: Cell::new(false) }
     }
 }
 

@@ -21,17 +21,9 @@ struct XattrArgs {
 impl XattrArgs {
     fn of(args: &OpArgs) -> Self {
         match *args {
-            OpArgs::Xattr {
-                name_len,
-                value_len,
-                cmp_op,
-                cmp_mode,
-            } => Self {
-                name_len,
-                value_len,
-                cmp_op,
-                cmp_mode,
-            },
+            OpArgs::Xattr { name_len, value_len, cmp_op, cmp_mode } => {
+                Self { name_len, value_len, cmp_op, cmp_mode }
+            }
             _ => Self::default(),
         }
     }
@@ -39,18 +31,8 @@ impl XattrArgs {
 
 impl From<XattrArgs> for OpArgs {
     fn from(x: XattrArgs) -> Self {
-        let XattrArgs {
-            name_len,
-            value_len,
-            cmp_op,
-            cmp_mode,
-        } = x;
-        Self::Xattr {
-            name_len,
-            value_len,
-            cmp_op,
-            cmp_mode,
-        }
+        let XattrArgs { name_len, value_len, cmp_op, cmp_mode } = x;
+        Self::Xattr { name_len, value_len, cmp_op, cmp_mode }
     }
 }
 
@@ -63,11 +45,7 @@ impl<V: ObjectView> Run<'_, V> {
         let Some(value) = self.view.xattr(&name)? else {
             return err(ENODATA);
         };
-        out.args = XattrArgs {
-            value_len: value.len() as u32,
-            ..args
-        }
-        .into();
+        out.args = XattrArgs { value_len: value.len() as u32, ..args }.into();
         self.delta.num_rd_kb += super::kib(value.len() as u64);
         out.outdata = vec![value];
         ok()
@@ -147,14 +125,8 @@ fn leading_number(value: &Bytes) -> u64 {
     let number = digits
         .iter()
         .take_while(|b| b.is_ascii_digit())
-        .fold(0u64, |n, b| {
-            n.saturating_mul(10).saturating_add(u64::from(b - b'0'))
-        });
-    if negative {
-        number.wrapping_neg()
-    } else {
-        number
-    }
+        .fold(0u64, |n, b| n.saturating_mul(10).saturating_add(u64::from(b - b'0')));
+    if negative { number.wrapping_neg() } else { number }
 }
 
 #[cfg(test)]
@@ -165,14 +137,7 @@ mod tests {
     fn numbers_are_read_like_strtoull() {
         let n = |s: &'static str| leading_number(&Bytes::from_static(s.as_bytes()));
         assert_eq!(
-            [
-                n(""),
-                n("12x"),
-                n("  7"),
-                n("-1"),
-                n("x"),
-                n("99999999999999999999")
-            ],
+            [n(""), n("12x"), n("  7"), n("-1"), n("x"), n("99999999999999999999")],
             [0, 12, 7, u64::MAX, 0, u64::MAX]
         );
     }

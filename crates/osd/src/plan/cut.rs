@@ -12,9 +12,7 @@ pub(super) struct Cut {
 
 impl Cut {
     pub(super) fn new(input: &Bytes) -> Self {
-        Self {
-            rest: input.clone(),
-        }
+        Self { rest: input.clone() }
     }
 
     pub(super) fn take<M>(&mut self, n: usize) -> Result<Bytes, Fault<M>> {
@@ -31,9 +29,7 @@ impl Cut {
 
     pub(super) fn u64<M>(&mut self) -> Result<u64, Fault<M>> {
         let b = self.take(8)?;
-        Ok(u64::from_le_bytes([
-            b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7],
-        ]))
+        Ok(u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
     }
 
     /// A `u32` length and that many bytes.

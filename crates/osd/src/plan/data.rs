@@ -37,9 +37,7 @@ impl<V: ObjectView> Run<'_, V> {
             return err(EINVAL);
         }
         self.require_stored()?;
-        let extents = self
-            .view
-            .extents(e.offset, clip(e.offset, e.length, self.info.size))?;
+        let extents = self.view.extents(e.offset, clip(e.offset, e.length, self.info.size))?;
         let total: u64 = extents.iter().map(|x| x.1).sum();
         let mut head = Vec::new();
         extents.encode(&mut head, Features::PACIFIC);
@@ -56,9 +54,7 @@ impl<V: ObjectView> Run<'_, V> {
     pub(super) fn mapext(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
         let e = Extent::of(&out.args);
         self.require_stored()?;
-        let extents = self
-            .view
-            .extents(e.offset, clip(e.offset, e.length, self.info.size))?;
+        let extents = self.view.extents(e.offset, clip(e.offset, e.length, self.info.size))?;
         out.outdata = vec![extents.to_bytes(Features::PACIFIC).into()];
         self.count_read(0);
         Ok(None)
@@ -78,11 +74,7 @@ impl<V: ObjectView> Run<'_, V> {
     /// Compares with what a read returns, zeroes after its end.
     pub(super) fn cmpext(&mut self, input: &Bytes, out: &mut OsdOpResult) -> Step<V::Missing> {
         let mut e = Extent::of(&out.args);
-        let size = if self.truncated_by(e) {
-            e.truncate_size
-        } else {
-            self.info.size
-        };
+        let size = if self.truncated_by(e) { e.truncate_size } else { self.info.size };
         e.length = clip(e.offset, e.length, size);
         out.args = e.into();
         let stored = if e.length == 0 || !self.exists {
@@ -94,11 +86,7 @@ impl<V: ObjectView> Run<'_, V> {
             stored
         };
         let stored = stored.iter().flatten().copied().chain(std::iter::repeat(0));
-        match input
-            .iter()
-            .zip(stored)
-            .position(|(want, have)| *want != have)
-        {
+        match input.iter().zip(stored).position(|(want, have)| *want != have) {
             None => ok(),
             Some(at) => {
                 let at = i32::try_from(at).unwrap_or(i32::MAX - MAX_ERRNO);
@@ -153,11 +141,7 @@ impl<V: ObjectView> Run<'_, V> {
         self.ensure_exists();
         if length > 0 {
             let op = self.current;
-            self.effect(Effect::Write {
-                offset: e.offset,
-                data,
-                op,
-            });
+            self.effect(Effect::Write { offset: e.offset, data, op });
         } else if e.offset > self.info.size {
             self.effect(Effect::Truncate(e.offset));
         }
@@ -179,11 +163,7 @@ impl<V: ObjectView> Run<'_, V> {
         }
         if length > 0 {
             let op_index = self.current;
-            self.effect(Effect::Write {
-                offset: 0,
-                data: input.clone(),
-                op: op_index,
-            });
+            self.effect(Effect::Write { offset: 0, data: input.clone(), op: op_index });
         }
         self.resize(length);
         self.count_write(length);
@@ -206,12 +186,7 @@ impl<V: ObjectView> Run<'_, V> {
     }
 
     pub(super) fn writesame(&mut self, input: &Bytes, out: &mut OsdOpResult) -> Step<V::Missing> {
-        let OpArgs::WriteSame {
-            offset,
-            length,
-            data_length,
-        } = out.args
-        else {
+        let OpArgs::WriteSame { offset, length, data_length } = out.args else {
             return err(EINVAL);
         };
         if length == 0 {
@@ -228,11 +203,7 @@ impl<V: ObjectView> Run<'_, V> {
         for _ in 0..length / data_length {
             data.extend_from_slice(input);
         }
-        let e = Extent {
-            offset,
-            length,
-            ..Extent::default()
-        };
+        let e = Extent { offset, length, ..Extent::default() };
         self.write_at(e, data.freeze())?;
         ok()
     }
@@ -277,10 +248,7 @@ impl<V: ObjectView> Run<'_, V> {
             return err(EINVAL);
         }
         if self.exists {
-            self.effect(Effect::Zero {
-                offset: e.offset,
-                length: e.length,
-            });
+            self.effect(Effect::Zero { offset: e.offset, length: e.length });
             self.delta.num_wr += 1;
         }
         ok()
@@ -312,11 +280,7 @@ impl<V: ObjectView> Run<'_, V> {
     }
 
     pub(super) fn set_alloc_hint(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
-        let OpArgs::AllocHint {
-            expected_object_size,
-            expected_write_size,
-            flags,
-        } = out.args
+        let OpArgs::AllocHint { expected_object_size, expected_write_size, flags } = out.args
         else {
             return err(EINVAL);
         };

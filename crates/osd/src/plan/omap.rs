@@ -21,9 +21,7 @@ impl<V: ObjectView> Run<'_, V> {
     ) -> Step<V::Missing> {
         let mut input = Cut::new(input);
         let (after, max) = (input.blob()?, input.u64()?);
-        self.list(&after, &Bytes::new(), max, out, |key, _, raw| {
-            key.encode(raw, F)
-        })
+        self.list(&after, &Bytes::new(), max, out, |key, _, raw| key.encode(raw, F))
     }
 
     pub(super) fn omap_get_vals(
@@ -52,15 +50,11 @@ impl<V: ObjectView> Run<'_, V> {
         let max_bytes = self.limits.max_omap_bytes_per_request as usize;
         let mut raw = 0u32.to_bytes(F);
         let (mut num, mut more) = (0u32, false);
-        let (mut from, mut exclusive) = if prefix > after {
-            (prefix.clone(), false)
-        } else {
-            (after.clone(), true)
-        };
+        let (mut from, mut exclusive) =
+            if prefix > after { (prefix.clone(), false) } else { (after.clone(), true) };
         'listing: while self.has_omap()? {
             let batch =
-                self.view
-                    .omap_range(&from, exclusive, BATCH.min(max - num as usize + 1))?;
+                self.view.omap_range(&from, exclusive, BATCH.min(max - num as usize + 1))?;
             let Some((last, _)) = batch.last() else { break };
             (from, exclusive) = (last.clone(), true);
             for (key, value) in &batch {
@@ -128,12 +122,7 @@ impl<V: ObjectView> Run<'_, V> {
         self.delta.num_rd += 1;
         let stored = self.has_omap()?;
         for (key, want, cmp) in assertions {
-            let have = if stored {
-                self.view.omap_value(&key)?
-            } else {
-                None
-            }
-            .unwrap_or_default();
+            let have = if stored { self.view.omap_value(&key)? } else { None }.unwrap_or_default();
             let holds = match cmp {
                 1 => have == want,
                 3 => have > want,

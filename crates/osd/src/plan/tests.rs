@@ -22,10 +22,7 @@ struct Model {
 
 impl Model {
     fn of(data: &str) -> Self {
-        let mut m = Self {
-            info: Some(ObjectInfo::default()),
-            ..Self::default()
-        };
+        let mut m = Self { info: Some(ObjectInfo::default()), ..Self::default() };
         m.run(&[write_full(data)]);
         m
     }
@@ -37,12 +34,7 @@ impl Model {
 
     fn run_as(&mut self, ops: &[OsdOp], return_vec: bool) -> Executed {
         let may_write = ops.iter().any(|o| o.code.writes());
-        let request = Request {
-            ops,
-            may_write,
-            return_vec,
-            ..Request::default()
-        };
+        let request = Request { ops, may_write, return_vec, ..Request::default() };
         let Ok(done) = execute(&request, self);
         if let Some(change) = &done.change {
             for effect in &change.effects {
@@ -50,10 +42,7 @@ impl Model {
             }
             self.info = change.info.clone();
             let size = self.info.as_ref().map_or(0, |i| i.size);
-            assert!(
-                self.data.len() as u64 <= size,
-                "data beyond the recorded size"
-            );
+            assert!(self.data.len() as u64 <= size, "data beyond the recorded size");
         }
         done
     }
@@ -126,11 +115,7 @@ impl ObjectView for Model {
         Ok(vec![Bytes::from(data).slice(offset as usize..)])
     }
     fn extents(&self, offset: u64, len: u64) -> Viewed<Vec<(u64, u64)>, Infallible> {
-        Ok(if len == 0 {
-            vec![]
-        } else {
-            vec![(offset, len)]
-        })
+        Ok(if len == 0 { vec![] } else { vec![(offset, len)] })
     }
 }
 
@@ -139,10 +124,7 @@ fn ranged(code: OpCode, offset: u64, length: u64, data: &str) -> OsdOp {
 }
 
 fn plain(code: OpCode) -> OsdOp {
-    OsdOp {
-        code,
-        ..OsdOp::default()
-    }
+    OsdOp { code, ..OsdOp::default() }
 }
 
 fn write(offset: u64, data: &str) -> OsdOp {
@@ -158,10 +140,7 @@ fn read(offset: u64, length: u64) -> OsdOp {
 }
 
 fn fail_ok(op: OsdOp) -> OsdOp {
-    OsdOp {
-        flags: op.flags | op_flag::FAILOK,
-        ..op
-    }
+    OsdOp { flags: op.flags | op_flag::FAILOK, ..op }
 }
 
 fn xattr(code: OpCode, name: &str, value: &[u8], cmp: (u8, u8)) -> OsdOp {
@@ -180,18 +159,12 @@ fn set_xattr(name: &str, value: &str) -> OsdOp {
 }
 
 fn with_input(code: OpCode, input: &[u8]) -> OsdOp {
-    OsdOp {
-        code,
-        indata: Bytes::copy_from_slice(input),
-        ..OsdOp::default()
-    }
+    OsdOp { code, indata: Bytes::copy_from_slice(input), ..OsdOp::default() }
 }
 
 fn pairs(list: &[(&str, &str)]) -> Vec<u8> {
-    let list: Vec<(String, String)> = list
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-        .collect();
+    let list: Vec<(String, String)> =
+        list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     list.to_bytes(F)
 }
 
@@ -205,14 +178,8 @@ fn check(ops: &[OsdOp], result: i32, rvals: &[i32], data: Option<&str>) {
     let mut m = Model::of("hello");
     let done = m.run(ops);
     assert_eq!(done.result, result);
-    assert_eq!(
-        done.outputs.iter().map(|o| o.rval).collect::<Vec<_>>(),
-        rvals
-    );
-    let after = m
-        .info
-        .is_some()
-        .then(|| String::from_utf8_lossy(&m.data).into_owned());
+    assert_eq!(done.outputs.iter().map(|o| o.rval).collect::<Vec<_>>(), rvals);
+    let after = m.info.is_some().then(|| String::from_utf8_lossy(&m.data).into_owned());
     assert_eq!(after.as_deref(), data);
 }
 
@@ -221,47 +188,18 @@ fn data_writes() {
     check(&[write(5, " you")], 0, &[0], Some("hello you"));
     check(&[write(1, "ipp")], 0, &[0], Some("hippo"));
     check(&[write_full("yo")], 0, &[0], Some("yo"));
-    check(
-        &[ranged(OpCode::APPEND, 0, 1, "!")],
-        0,
-        &[0],
-        Some("hello!"),
-    );
+    check(&[ranged(OpCode::APPEND, 0, 1, "!")], 0, &[0], Some("hello!"));
     check(&[ranged(OpCode::APPEND, 0, 0, "")], 0, &[0], Some("hello"));
     check(&[ranged(OpCode::TRUNCATE, 2, 0, "")], 0, &[0], Some("he"));
     check(&[ranged(OpCode::ZERO, 1, 2, "")], 0, &[0], Some("h\0\0lo"));
     check(&[ranged(OpCode::ZERO, 1, 9, "")], 0, &[0], Some("h"));
     check(&[ranged(OpCode::ZERO, 5, 9, "")], 0, &[0], Some("hello"));
     check(&[plain(OpCode::DELETE)], 0, &[0], None);
-    check(
-        &[plain(OpCode::DELETE), plain(OpCode::DELETE)],
-        -ENOENT,
-        &[0, -ENOENT],
-        Some("hello"),
-    );
-    check(
-        &[plain(OpCode::DELETE), write(0, "x")],
-        0,
-        &[0, 0],
-        Some("x"),
-    );
-    check(
-        &[ranged(OpCode::WRITE, 0, 3, "ab")],
-        -EINVAL,
-        &[-EINVAL],
-        Some("hello"),
-    );
-    let args = OpArgs::WriteSame {
-        offset: 1,
-        length: 4,
-        data_length: 2,
-    };
-    check(
-        &[OsdOp::new(OpCode::WRITESAME, args, "ab".into())],
-        0,
-        &[0],
-        Some("habab"),
-    );
+    check(&[plain(OpCode::DELETE), plain(OpCode::DELETE)], -ENOENT, &[0, -ENOENT], Some("hello"));
+    check(&[plain(OpCode::DELETE), write(0, "x")], 0, &[0, 0], Some("x"));
+    check(&[ranged(OpCode::WRITE, 0, 3, "ab")], -EINVAL, &[-EINVAL], Some("hello"));
+    let args = OpArgs::WriteSame { offset: 1, length: 4, data_length: 2 };
+    check(&[OsdOp::new(OpCode::WRITESAME, args, "ab".into())], 0, &[0], Some("habab"));
 }
 
 #[test]
@@ -269,51 +207,18 @@ fn size_limits() {
     let max = Limits::default().max_object_size;
     check(&[write(max, "x")], -EFBIG, &[-EFBIG], Some("hello"));
     check(&[write(max - 1, "xy")], -EFBIG, &[-EFBIG], Some("hello"));
-    check(
-        &[ranged(OpCode::TRUNCATE, max + 1, 0, "")],
-        -EFBIG,
-        &[-EFBIG],
-        Some("hello"),
-    );
-    check(
-        &[ranged(OpCode::ZERO, max, 1, "")],
-        -EFBIG,
-        &[-EFBIG],
-        Some("hello"),
-    );
+    check(&[ranged(OpCode::TRUNCATE, max + 1, 0, "")], -EFBIG, &[-EFBIG], Some("hello"));
+    check(&[ranged(OpCode::ZERO, max, 1, "")], -EFBIG, &[-EFBIG], Some("hello"));
     let long = "n".repeat(101);
-    check(
-        &[set_xattr(&long, "v")],
-        -ENAMETOOLONG,
-        &[-ENAMETOOLONG],
-        Some("hello"),
-    );
+    check(&[set_xattr(&long, "v")], -ENAMETOOLONG, &[-ENAMETOOLONG], Some("hello"));
 }
 
 #[test]
 fn a_failure_undoes_the_list_unless_it_may_fail() {
-    let excl = OsdOp {
-        flags: op_flag::EXCL,
-        ..plain(OpCode::CREATE)
-    };
-    check(
-        &[write(0, "J"), excl.clone()],
-        -EEXIST,
-        &[0, -EEXIST],
-        Some("hello"),
-    );
-    check(
-        &[fail_ok(excl.clone()), write(0, "J")],
-        0,
-        &[-EEXIST, 0],
-        Some("Jello"),
-    );
-    check(
-        &[plain(OpCode::WATCH), write(0, "J")],
-        -EOPNOTSUPP,
-        &[-EOPNOTSUPP, 0],
-        Some("hello"),
-    );
+    let excl = OsdOp { flags: op_flag::EXCL, ..plain(OpCode::CREATE) };
+    check(&[write(0, "J"), excl.clone()], -EEXIST, &[0, -EEXIST], Some("hello"));
+    check(&[fail_ok(excl.clone()), write(0, "J")], 0, &[-EEXIST, 0], Some("Jello"));
+    check(&[plain(OpCode::WATCH), write(0, "J")], -EOPNOTSUPP, &[-EOPNOTSUPP, 0], Some("hello"));
     assert_eq!(Model::default().run(&[excl]).result, 0);
 }
 
@@ -322,10 +227,7 @@ fn reads_see_the_object_before_the_request() {
     let mut m = Model::of("hello");
     let done = m.run(&[write(0, "J"), read(0, 2), plain(OpCode::STAT)]);
     assert_eq!((done.result, done.data_offset), (0, Some(0)));
-    assert!(
-        done.outputs.iter().all(|o| o.outdata.is_empty()),
-        "a write returns no data"
-    );
+    assert!(done.outputs.iter().all(|o| o.outdata.is_empty()), "a write returns no data");
     let done = m.run(&[read(0, 2), read(1, 0), read(9, 4), plain(OpCode::STAT)]);
     assert_eq!(text(&done.outputs[0]), "Je");
     assert_eq!(text(&done.outputs[1]), "ello");
@@ -366,29 +268,15 @@ fn guards_compare_and_cancel() {
 fn xattrs() {
     let mut m = Model::of("");
     m.run(&[set_xattr("b", "2"), set_xattr("a", "1")]);
-    let done = m.run(&[
-        xattr(OpCode::GETXATTR, "a", b"", (0, 0)),
-        plain(OpCode::GETXATTRS),
-    ]);
+    let done = m.run(&[xattr(OpCode::GETXATTR, "a", b"", (0, 0)), plain(OpCode::GETXATTRS)]);
     assert_eq!(text(&done.outputs[0]), "1");
-    assert_eq!(
-        done.outputs[1].outdata.concat(),
-        pairs(&[("a", "1"), ("b", "2")])
-    );
-    assert_eq!(
-        m.run(&[xattr(OpCode::GETXATTR, "c", b"", (0, 0))]).result,
-        -ENODATA
-    );
+    assert_eq!(done.outputs[1].outdata.concat(), pairs(&[("a", "1"), ("b", "2")]));
+    assert_eq!(m.run(&[xattr(OpCode::GETXATTR, "c", b"", (0, 0))]).result, -ENODATA);
     assert_eq!(m.run(&[xattr(OpCode::RMXATTR, "c", b"", (0, 0))]).result, 0);
     m.run(&[xattr(OpCode::RMXATTR, "a", b"", (0, 0))]);
     assert_eq!(m.xattrs.len(), 1);
     let mut absent = Model::default();
-    assert_eq!(
-        absent
-            .run(&[xattr(OpCode::RMXATTR, "c", b"", (0, 0))])
-            .result,
-        -ENOENT
-    );
+    assert_eq!(absent.run(&[xattr(OpCode::RMXATTR, "c", b"", (0, 0))]).result, -ENOENT);
     assert_eq!(absent.run(&[set_xattr("c", "v")]).result, 0);
     assert!(absent.info.is_some());
 }
@@ -398,18 +286,11 @@ fn omap_lists_in_pages() {
     let mut m = Model::of("");
     let all: Vec<(String, String)> = (0..600).map(|i| (format!("k{i:03}"), "v".into())).collect();
     let mut input = all.to_bytes(F);
-    assert_eq!(
-        m.run(&[with_input(OpCode::OMAP_SET_VALS, &input)])
-            .delta
-            .num_objects_omap,
-        1
-    );
+    assert_eq!(m.run(&[with_input(OpCode::OMAP_SET_VALS, &input)]).delta.num_objects_omap, 1);
     let keys = |m: &mut Model, after: &str, max: u64| {
         let mut input = after.to_owned().to_bytes(F);
         max.encode(&mut input, F);
-        let raw = m.run(&[with_input(OpCode::OMAP_GET_KEYS, &input)]).outputs[0]
-            .outdata
-            .concat();
+        let raw = m.run(&[with_input(OpCode::OMAP_GET_KEYS, &input)]).outputs[0].outdata.concat();
         let n = u32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]);
         (n, raw[raw.len() - 1] != 0)
     };
@@ -429,20 +310,14 @@ fn omap_lists_in_pages() {
     let rm = vec!["k000".to_owned(), "zz".to_owned()].to_bytes(F);
     m.run(&[with_input(OpCode::OMAP_RM_KEYS, &rm)]);
     assert_eq!(m.omap.len(), 99);
-    assert_eq!(
-        m.run(&[plain(OpCode::OMAP_CLEAR)]).delta.num_objects_omap,
-        -1
-    );
+    assert_eq!(m.run(&[plain(OpCode::OMAP_CLEAR)]).delta.num_objects_omap, -1);
     assert_eq!(keys(&mut m, "", 9), (0, false));
 }
 
 #[test]
 fn omap_values_header_and_compare() {
     let mut m = Model::of("");
-    assert_eq!(
-        m.run(&[plain(OpCode::OMAP_GET_HEADER)]).outputs[0].outdata,
-        Vec::<Bytes>::new()
-    );
+    assert_eq!(m.run(&[plain(OpCode::OMAP_GET_HEADER)]).outputs[0].outdata, Vec::<Bytes>::new());
     let set = with_input(OpCode::OMAP_SET_VALS, &pairs(&[("a", "1"), ("b", "2")]));
     m.run(&[with_input(OpCode::OMAP_SET_HEADER, b"head"), set]);
     let done = m.run(&[plain(OpCode::OMAP_GET_HEADER)]);
@@ -462,11 +337,7 @@ fn omap_values_header_and_compare() {
     assert_eq!(m.run(&[cmp("a", "2", 5)]).result, 0);
     assert_eq!(m.run(&[cmp("x", "", 1)]).result, 0);
     assert_eq!(m.run(&[cmp("a", "2", 9)]).result, -EINVAL);
-    assert_eq!(
-        m.run(&[with_input(OpCode::OMAP_GET_KEYS, b"\xff\xff\xff\xff")])
-            .result,
-        -EINVAL
-    );
+    assert_eq!(m.run(&[with_input(OpCode::OMAP_GET_KEYS, b"\xff\xff\xff\xff")]).result, -EINVAL);
 }
 
 #[test]
@@ -486,20 +357,14 @@ fn a_write_that_changes_nothing_is_no_change() {
     let done = m.run(&[ranged(OpCode::TRUNCATE, 5, 0, "")]);
     assert_eq!((done.result, done.change), (0, None));
     assert!(m.run(&[plain(OpCode::CREATE)]).change.is_some());
-    assert!(
-        m.run(&[plain(OpCode::CREATE)]).change.is_some(),
-        "creating again is a new version"
-    );
+    assert!(m.run(&[plain(OpCode::CREATE)]).change.is_some(), "creating again is a new version");
 }
 
 #[test]
 fn a_return_vector_is_kept_and_bounded() {
     let mut m = Model::of("hello");
     let done = m.run_as(&[read(0, 5), write(0, "J")], true);
-    assert_eq!(
-        (done.result, text(&done.outputs[0])),
-        (0, "hello".to_owned())
-    );
+    assert_eq!((done.result, text(&done.outputs[0])), (0, "hello".to_owned()));
     m.run(&[write_full(&"x".repeat(65))]);
     let done = m.run_as(&[read(0, 65), write(0, "J")], true);
     assert_eq!((done.result, done.change), (-EOVERFLOW, None));
@@ -508,22 +373,14 @@ fn a_return_vector_is_kept_and_bounded() {
 #[test]
 fn truncation_sequences_order_writes() {
     let seq = |op: OsdOp, truncate_seq, truncate_size| {
-        let args = Extent {
-            truncate_seq,
-            truncate_size,
-            ..Extent::of(&op.args)
-        }
-        .into();
+        let args = Extent { truncate_seq, truncate_size, ..Extent::of(&op.args) }.into();
         OsdOp { args, ..op }
     };
     let mut m = Model::of("hello world");
     m.run(&[seq(write(0, "J"), 2, 5)]);
     assert_eq!(m.data, b"Jello");
     m.run(&[seq(write(3, "xyz"), 1, 9)]);
-    assert_eq!(
-        m.data, b"Jelxy",
-        "an older write does not grow what was cut"
-    );
+    assert_eq!(m.data, b"Jelxy", "an older write does not grow what was cut");
     m.run(&[seq(ranged(OpCode::TRIMTRUNC, 0, 0, ""), 3, 2)]);
     assert_eq!(m.data, b"Je");
     m.run(&[seq(ranged(OpCode::TRIMTRUNC, 0, 0, ""), 3, 1)]);

@@ -81,10 +81,7 @@ fn run(seed: u64) -> u64 {
                 let before = l.acknowledged.get(&object).cloned().flatten();
                 let after = l.under_way.remove(&object);
                 let fits = found == before || Some(&found) == after.as_ref();
-                assert!(
-                    fits,
-                    "seed {seed}: o{object} is neither as before nor as after"
-                );
+                assert!(fits, "seed {seed}: o{object} is neither as before nor as after");
                 l.acknowledged.insert(object, found);
             }
         });
@@ -95,8 +92,5 @@ fn run(seed: u64) -> u64 {
 #[test]
 fn objects_are_whole_after_power_loss() {
     let total: u64 = (100..106).map(run).sum();
-    assert!(
-        total > 100,
-        "only {total} requests were acknowledged: nothing was tested"
-    );
+    assert!(total > 100, "only {total} requests were acknowledged: nothing was tested");
 }

@@ -16,22 +16,14 @@ fn an_object_is_written_read_changed_and_removed() {
         assert_eq!(reply.replay_version, EVersion::new(1, 1));
         let reply = c.op("o1", &[Op::read(0, 100), Op::stat()]).await;
         assert_eq!((reply.result, text(&reply, 0)), (0, "hello".to_owned()));
-        assert_eq!(
-            (reply.replay_version, reply.user_version),
-            (EVersion::default(), 1)
-        );
+        assert_eq!((reply.replay_version, reply.user_version), (EVersion::default(), 1));
         let big = "x".repeat(300_000);
         assert_eq!(c.op("o1", &[Op::write(5, &big)]).await.result, 0);
         let reply = c.op("o1", &[Op::read(0, 0)]).await;
         assert_eq!(text(&reply, 0), format!("hello{big}"));
         assert_eq!(c.op("o1", &[Op::set_xattr("a", "1")]).await.result, 0);
         assert_eq!(text(&c.op("o1", &[Op::get_xattr("a")]).await, 0), "1");
-        assert_eq!(
-            c.op("o1", &[Op::set_omap(&[("k", "v"), ("l", "w")])])
-                .await
-                .result,
-            0
-        );
+        assert_eq!(c.op("o1", &[Op::set_omap(&[("k", "v"), ("l", "w")])]).await.result, 0);
         let listed = c.op("o1", &[Op::omap_keys("", 10)]).await;
         assert_eq!(listed.ops[0].outdata.concat().len(), 4 + 5 + 5 + 1);
         assert_eq!(c.op("o1", &[Op::plain(OpCode::DELETE)]).await.result, 0);
@@ -42,18 +34,10 @@ fn an_object_is_written_read_changed_and_removed() {
         assert_eq!(reply.result, 0);
         assert!(reply.user_version > 5);
         let reply = c.op("o1", &[Op::omap_keys("", 10)]).await;
-        assert_eq!(
-            reply.ops[0].outdata.concat(),
-            [0; 5],
-            "nothing of the old object is left"
-        );
+        assert_eq!(reply.ops[0].outdata.concat(), [0; 5], "nothing of the old object is left");
         for (class, result) in [("lock", -95), ("nonsense", -1)] {
-            let args = OpArgs::Cls {
-                class_len: class.len() as u8,
-                method_len: 1,
-                argc: 0,
-                indata_len: 0,
-            };
+            let args =
+                OpArgs::Cls { class_len: class.len() as u8, method_len: 1, argc: 0, indata_len: 0 };
             let call = Op::with(OpCode::CALL, args, &format!("{class}m"));
             assert_eq!(c.op("o1", &[call]).await.result, result);
         }
@@ -85,10 +69,7 @@ fn a_repeated_request_is_executed_once() {
         let first = c.op_as(77, "o", &[Op::append("b")]).await;
         for _ in 0..2 {
             let again = c.op_as(77, "o", &[Op::append("b")]).await;
-            assert_eq!(
-                (again.result, again.replay_version),
-                (0, first.replay_version)
-            );
+            assert_eq!((again.result, again.replay_version), (0, first.replay_version));
         }
         let failed = c.op_as(78, "none", &[Op::plain(OpCode::DELETE)]).await;
         c.op("none", &[Op::write_full("now it is there")]).await;
@@ -99,12 +80,7 @@ fn a_repeated_request_is_executed_once() {
     cluster.client(async |c| {
         assert_eq!(c.op_as(77, "o", &[Op::append("b")]).await.result, 0);
         assert_eq!(text(&c.op("o", &[Op::read(0, 0)]).await, 0), "ab");
-        assert_eq!(
-            c.op_as(78, "none", &[Op::plain(OpCode::DELETE)])
-                .await
-                .result,
-            ENOENT
-        );
+        assert_eq!(c.op_as(78, "none", &[Op::plain(OpCode::DELETE)]).await.result, ENOENT);
     });
 }
 
@@ -114,22 +90,14 @@ fn acknowledged_writes_survive_power_loss() {
     cluster.client(async |c| {
         for i in 0..50 {
             let data = format!("{i}").repeat(i * 97);
-            assert_eq!(
-                c.op(&format!("o{i}"), &[Op::write_full(&data)])
-                    .await
-                    .result,
-                0
-            );
+            assert_eq!(c.op(&format!("o{i}"), &[Op::write_full(&data)]).await.result, 0);
         }
     });
     cluster.power_loss();
     cluster.client(async |c| {
         for i in 0..50 {
             let reply = c.op(&format!("o{i}"), &[Op::read(0, 0)]).await;
-            assert_eq!(
-                (reply.result, text(&reply, 0)),
-                (0, format!("{i}").repeat(i * 97))
-            );
+            assert_eq!((reply.result, text(&reply, 0)), (0, format!("{i}").repeat(i * 97)));
         }
         assert_eq!(c.list(10).await.len(), 50);
     });
@@ -157,15 +125,10 @@ fn requests_on_one_object_keep_their_order() {
 fn a_failed_guard_changes_nothing() {
     let cluster = Cluster::start(6);
     cluster.client(async |c| {
-        c.op("o", &[Op::write_full("one"), Op::set_xattr("v", "1")])
-            .await;
-        let reply = c
-            .op("o", &[Op::cmp_xattr("v", "2"), Op::write_full("two")])
-            .await;
+        c.op("o", &[Op::write_full("one"), Op::set_xattr("v", "1")]).await;
+        let reply = c.op("o", &[Op::cmp_xattr("v", "2"), Op::write_full("two")]).await;
         assert_eq!(reply.result, -125);
-        let reply = c
-            .op("o", &[Op::cmp_xattr("v", "1"), Op::write_full("two")])
-            .await;
+        let reply = c.op("o", &[Op::cmp_xattr("v", "1"), Op::write_full("two")]).await;
         assert_eq!(reply.result, 0);
         let guard = Op::with(OpCode::CMPEXT, OpArgs::extent(0, 3), "two");
         assert_eq!(c.op("o", &[guard, Op::append("!")]).await.result, 0);

@@ -44,12 +44,7 @@ impl Cluster {
         let world = SimWorld::new(seed);
         let (osd, clients) = (world.host("osd"), world.host("clients"));
         osd.disk(DISK, 256 << 20);
-        let cluster = Self {
-            world,
-            osd,
-            clients,
-            map: Rc::default(),
-        };
+        let cluster = Self { world, osd, clients, map: Rc::default() };
         cluster.run(true);
         cluster
     }
@@ -87,18 +82,12 @@ impl Cluster {
             let started = |target: &Target, _: SocketAddr| {
                 let new = map_of(target.addrs());
                 let maps = [(new.epoch, new.to_bytes(F).into())].into();
-                target.handle_maps(&OsdMapMsg {
-                    fsid: FSID,
-                    maps,
-                    ..OsdMapMsg::default()
-                });
+                target.handle_maps(&OsdMapMsg { fsid: FSID, maps, ..OsdMapMsg::default() });
                 *map.borrow_mut() = Some(new);
             };
             spirula_osd::run(config, store, started).await.unwrap();
         });
-        let started = self
-            .world
-            .run_until(Duration::from_secs(60), || self.map.borrow().is_some());
+        let started = self.world.run_until(Duration::from_secs(60), || self.map.borrow().is_some());
         assert!(started, "the target did not start");
     }
 
@@ -136,13 +125,8 @@ async fn open_store(format: bool) -> Store {
         Store::format(&device, &options).await.unwrap();
     }
     let device = Device::open(DISK).unwrap();
-    let expect = Expect {
-        fsid: Some(FSID.0),
-        osd_id: Some(0),
-    };
-    Store::open(&device, expect, Options::default())
-        .await
-        .unwrap()
+    let expect = Expect { fsid: Some(FSID.0), osd_id: Some(0) };
+    Store::open(&device, expect, Options::default()).await.unwrap()
 }
 
 fn map_of(addrs: &EntityAddrVec) -> OsdMap {
@@ -168,18 +152,11 @@ pub(crate) struct Client {
 
 impl Client {
     async fn connect(addr: SocketAddr, map: OsdMap) -> Self {
-        let grant = MonGrant {
-            method: METHOD_NONE,
-            global_id: 4100,
-            ..MonGrant::default()
-        };
+        let grant = MonGrant { method: METHOD_NONE, global_id: 4100, ..MonGrant::default() };
         let name = EntityNameStr::new(EntityType::CLIENT, "admin");
         let auth =
             ServiceConnector::new(EntityType::OSD, &grant, &name, vec![ConMode::Crc], [3; 32]);
-        let peer = Peer {
-            type_: EntityType::OSD,
-            addr: map.osds[0].client_addrs.front(),
-        };
+        let peer = Peer { type_: EntityType::OSD, addr: map.osds[0].client_addrs.front() };
         assert_eq!(peer.addr.addr, Some(addr));
         let mut config = Config::new(EntityName::client(4100), EntityAddrVec::default());
         config.nonce = 9;
@@ -192,9 +169,8 @@ impl Client {
             }
         };
         let auth = Box::new(auth.unwrap());
-        let session = on_xstream::connect(Class::Client, config, peer, auth, dispatch)
-            .await
-            .unwrap();
+        let session =
+            on_xstream::connect(Class::Client, config, peer, auth, dispatch).await.unwrap();
         Self {
             session,
             replies,
@@ -265,15 +241,9 @@ impl Client {
         let mut names = Vec::new();
         for seed in 0..PG_NUM {
             let pgid = PgId::new(POOL, seed);
-            let mut cursor = HObject {
-                snap: SnapId::HEAD,
-                ..HObject::at_hash(POOL, seed)
-            };
+            let mut cursor = HObject { snap: SnapId::HEAD, ..HObject::at_hash(POOL, seed) };
             loop {
-                let args = OpArgs::Pgls {
-                    count: page,
-                    start_epoch: 0,
-                };
+                let args = OpArgs::Pgls { count: page, start_epoch: 0 };
                 let op = OsdOp::new(OpCode::PGNLS, args, cursor.to_bytes(F).into());
                 self.last_tid += 1;
                 self.send_to(pgid, seed, self.last_tid, "", &[op]);
@@ -307,10 +277,7 @@ impl Op {
     }
 
     pub(crate) fn plain(code: OpCode) -> OsdOp {
-        OsdOp {
-            code,
-            ..OsdOp::default()
-        }
+        OsdOp { code, ..OsdOp::default() }
     }
 
     pub(crate) fn stat() -> OsdOp {
@@ -322,19 +289,11 @@ impl Op {
     }
 
     pub(crate) fn write(offset: u64, data: &str) -> OsdOp {
-        Self::with(
-            OpCode::WRITE,
-            OpArgs::extent(offset, data.len() as u64),
-            data,
-        )
+        Self::with(OpCode::WRITE, OpArgs::extent(offset, data.len() as u64), data)
     }
 
     pub(crate) fn write_full(data: &str) -> OsdOp {
-        Self::with(
-            OpCode::WRITEFULL,
-            OpArgs::extent(0, data.len() as u64),
-            data,
-        )
+        Self::with(OpCode::WRITEFULL, OpArgs::extent(0, data.len() as u64), data)
     }
 
     pub(crate) fn append(data: &str) -> OsdOp {
@@ -342,11 +301,7 @@ impl Op {
     }
 
     pub(crate) fn set_xattr(name: &str, value: &str) -> OsdOp {
-        Self::with(
-            OpCode::SETXATTR,
-            xattr_args(name, value),
-            &format!("{name}{value}"),
-        )
+        Self::with(OpCode::SETXATTR, xattr_args(name, value), &format!("{name}{value}"))
     }
 
     pub(crate) fn get_xattr(name: &str) -> OsdOp {
@@ -354,23 +309,13 @@ impl Op {
     }
 
     pub(crate) fn cmp_xattr(name: &str, value: &str) -> OsdOp {
-        Self::with(
-            OpCode::CMPXATTR,
-            xattr_args(name, value),
-            &format!("{name}{value}"),
-        )
+        Self::with(OpCode::CMPXATTR, xattr_args(name, value), &format!("{name}{value}"))
     }
 
     pub(crate) fn set_omap(pairs: &[(&str, &str)]) -> OsdOp {
-        let pairs: Vec<(String, String)> = pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
-        OsdOp::new(
-            OpCode::OMAP_SET_VALS,
-            OpArgs::default(),
-            pairs.to_bytes(F).into(),
-        )
+        let pairs: Vec<(String, String)> =
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        OsdOp::new(OpCode::OMAP_SET_VALS, OpArgs::default(), pairs.to_bytes(F).into())
     }
 
     pub(crate) fn omap_keys(after: &str, max: u64) -> OsdOp {

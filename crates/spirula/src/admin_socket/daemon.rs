@@ -54,11 +54,7 @@ impl OsdInbox {
         while let Some((json, answer)) = self.0.recv().await {
             let result = run_json(&target, &json);
             // The client may have left.
-            let _ = answer.send(AdminReply {
-                code: result.r,
-                status: result.rs,
-                out: result.out,
-            });
+            let _ = answer.send(AdminReply { code: result.r, status: result.rs, out: result.out });
         }
     }
 }
@@ -116,18 +112,12 @@ impl WithLog {
     }
 
     async fn follow_options(&self) {
-        let shown = self
-            .daemon
-            .command(r#"{"prefix":"config show","format":"json"}"#.into())
-            .await;
+        let shown = self.daemon.command(r#"{"prefix":"config show","format":"json"}"#.into()).await;
         let Ok(options) = serde_json::from_slice::<Map<String, Value>>(&shown.out) else {
             return;
         };
         let text = |(name, value)| Some((name, Value::as_str(value)?));
-        let levels = options
-            .iter()
-            .map(|(n, v)| (n.as_str(), v))
-            .filter_map(text);
+        let levels = options.iter().map(|(n, v)| (n.as_str(), v)).filter_map(text);
         self.log.apply_options(&self.name, levels);
     }
 
@@ -150,13 +140,7 @@ fn with_format(json: String) -> (String, String) {
     let Ok(mut command) = serde_json::from_str::<Map<String, Value>>(&json) else {
         return (String::new(), json);
     };
-    let prefix = command
-        .get("prefix")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned();
-    command
-        .entry("format")
-        .or_insert_with(|| "json-pretty".into());
+    let prefix = command.get("prefix").and_then(Value::as_str).unwrap_or_default().to_owned();
+    command.entry("format").or_insert_with(|| "json-pretty".into());
     (prefix, Value::Object(command).to_string())
 }

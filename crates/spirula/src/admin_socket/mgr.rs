@@ -21,27 +21,15 @@ const OPTIONS: &[(&str, &str)] = &[
 
 /// Prefix, parameters (`name` or `name...` for several), help.
 const COMMANDS: &[(&str, &[&str], &str)] = &[
-    (
-        "config diff",
-        &[],
-        "dump diff of current config and default config",
-    ),
-    (
-        "config get",
-        &["var"],
-        "config get <field>: get the config value",
-    ),
+    ("config diff", &[], "dump diff of current config and default config"),
+    ("config get", &["var"], "config get <field>: get the config value"),
     (
         "config set",
         &["var", "val..."],
         "config set <field> <val> [<val> ...]: set a config variable",
     ),
     ("config show", &[], "dump current config settings"),
-    (
-        "config unset",
-        &["var"],
-        "config unset <field>: unset a config variable",
-    ),
+    ("config unset", &["var"], "config unset <field>: unset a config variable"),
     ("get_command_descriptions", &[], "list available commands"),
     ("git_version", &[], "get git sha1"),
     ("help", &[], "list available commands"),
@@ -66,17 +54,11 @@ pub(crate) struct MgrAdmin {
 
 impl MgrAdmin {
     pub(crate) fn new(version: &str, status: Map<String, Value>) -> Self {
-        Self {
-            status,
-            version: version.to_owned(),
-            overrides: Mutex::default(),
-        }
+        Self { status, version: version.to_owned(), overrides: Mutex::default() }
     }
 
     fn overrides(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
-        self.overrides
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.overrides.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answer(&self, args: &Map<String, Value>) -> Result<Value, AdminReply> {
@@ -88,10 +70,9 @@ impl MgrAdmin {
                 json!({ name: self.value(name, default) })
             }
             "config set" => self.set(args)?,
-            "config show" => OPTIONS
-                .iter()
-                .map(|(n, d)| ((*n).to_owned(), json!(self.value(n, d))))
-                .collect(),
+            "config show" => {
+                OPTIONS.iter().map(|(n, d)| ((*n).to_owned(), json!(self.value(n, d)))).collect()
+            }
             "config unset" => {
                 let (name, _) = option(args, "unsetting", EINVAL)?;
                 self.overrides().remove(name);
@@ -99,10 +80,7 @@ impl MgrAdmin {
             }
             "get_command_descriptions" => descriptions(),
             "git_version" => json!({ "git_version": "" }),
-            "help" => COMMANDS
-                .iter()
-                .map(|(p, _, h)| ((*p).to_owned(), json!(h)))
-                .collect(),
+            "help" => COMMANDS.iter().map(|(p, _, h)| ((*p).to_owned(), json!(h))).collect(),
             "mgr_status" | "status" => Value::Object(self.status.clone()),
             "version" => json!({
                 "version": self.version,
@@ -129,19 +107,11 @@ impl MgrAdmin {
     }
 
     fn value(&self, name: &str, default: &str) -> String {
-        self.overrides()
-            .get(name)
-            .cloned()
-            .unwrap_or_else(|| default.to_owned())
+        self.overrides().get(name).cloned().unwrap_or_else(|| default.to_owned())
     }
 
     fn diff(&self) -> Value {
-        let default = |name| {
-            OPTIONS
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map_or("", |(_, d)| d)
-        };
+        let default = |name| OPTIONS.iter().find(|(n, _)| *n == name).map_or("", |(_, d)| d);
         let row = |(name, value): (&&'static str, &String)| {
             let row = json!({ "default": default(*name), "override": value, "final": value });
             ((*name).to_owned(), row)
@@ -170,9 +140,7 @@ fn render(value: &Value, format: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     // Writing to memory does not fail.
-    let _ = value.serialize(&mut serde_json::Serializer::with_formatter(
-        &mut out, indent,
-    ));
+    let _ = value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, indent));
     out.push(b'\n');
     out
 }
@@ -183,27 +151,21 @@ fn option(
     errno: i32,
 ) -> Result<(&'static str, &'static str), AdminReply> {
     let name = text(args, "var");
-    OPTIONS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .copied()
-        .ok_or_else(|| {
-            AdminReply::refusal(
-                errno,
-                format!("error {doing} '{name}': {}", super::reply::describe(-errno)),
-            )
-        })
+    OPTIONS.iter().find(|(known, _)| *known == name).copied().ok_or_else(|| {
+        AdminReply::refusal(
+            errno,
+            format!("error {doing} '{name}': {}", super::reply::describe(-errno)),
+        )
+    })
 }
 
 /// An argument as text; several words are joined.
 fn text(args: &Map<String, Value>, name: &str) -> String {
     match args.get(name) {
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(list)) => list
-            .iter()
-            .filter_map(Value::as_str)
-            .collect::<Vec<_>>()
-            .join(" "),
+        Some(Value::Array(list)) => {
+            list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
+        }
         _ => String::new(),
     }
 }
@@ -223,11 +185,8 @@ fn descriptions() -> Value {
 
 fn unknown(prefix: &str) -> String {
     let first = prefix.split(' ').next().unwrap_or_default();
-    let near: Vec<&str> = COMMANDS
-        .iter()
-        .map(|c| c.0)
-        .filter(|p| !first.is_empty() && p.contains(first))
-        .collect();
+    let near: Vec<&str> =
+        COMMANDS.iter().map(|c| c.0).filter(|p| !first.is_empty() && p.contains(first)).collect();
     let near = if near.is_empty() {
         String::new()
     } else {
@@ -274,9 +233,6 @@ mod tests {
             assert!(!text.starts_with("ERROR"), "{prefix} {params:?}: {text}");
         }
         let unknown = ask(&mgr, r#"{"prefix":"log"}"#).await;
-        assert!(
-            unknown.contains("near matches: log dump, log flush, log reopen"),
-            "{unknown}"
-        );
+        assert!(unknown.contains("near matches: log dump, log flush, log reopen"), "{unknown}");
     }
 }

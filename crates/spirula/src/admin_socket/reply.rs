@@ -18,20 +18,12 @@ pub(crate) struct AdminReply {
 
 impl AdminReply {
     pub(crate) fn ok(out: impl Into<Vec<u8>>) -> Self {
-        Self {
-            code: 0,
-            status: String::new(),
-            out: out.into(),
-        }
+        Self { code: 0, status: String::new(), out: out.into() }
     }
 
     /// `errno` is positive.
     pub(crate) fn refusal(errno: i32, status: impl Into<String>) -> Self {
-        Self {
-            code: -errno,
-            status: status.into(),
-            out: Vec::new(),
-        }
+        Self { code: -errno, status: status.into(), out: Vec::new() }
     }
 
     /// As it goes over the socket.
@@ -50,9 +42,7 @@ pub(crate) fn describe(code: i32) -> String {
     let errno = code.saturating_neg();
     let text = io::Error::from_raw_os_error(errno).to_string();
     // Rust adds the number at the end.
-    let text = text
-        .rsplit_once(" (os error ")
-        .map_or(text.as_str(), |(text, _)| text);
+    let text = text.rsplit_once(" (os error ").map_or(text.as_str(), |(text, _)| text);
     format!("({errno}) {text}")
 }
 

@@ -7,10 +7,9 @@ use super::*;
 
 fn echo() -> Arc<dyn DaemonAdmin> {
     Arc::new(FnAdmin(|json: &str| match json {
-        r#"{"prefix":"bad"}"# => AdminReply {
-            out: b"more".to_vec(),
-            ..AdminReply::refusal(2, "not here")
-        },
+        r#"{"prefix":"bad"}"# => {
+            AdminReply { out: b"more".to_vec(), ..AdminReply::refusal(2, "not here") }
+        }
         r#"{"prefix":"big"}"# => AdminReply::ok(vec![b'x'; 3 << 20]),
         json => AdminReply::ok(json),
     }))
@@ -46,12 +45,7 @@ async fn requests_are_answered_as_ceph_does() {
     let echoed = std::str::from_utf8(version).unwrap();
     check(&path, &[version, &b"\0"[..]].concat(), echoed).await;
     check(&path, &[version, &b"\n"[..]].concat(), echoed).await;
-    check(
-        &path,
-        &[version, &b"\0rest is not read\0"[..]].concat(),
-        echoed,
-    )
-    .await;
+    check(&path, &[version, &b"\0rest is not read\0"[..]].concat(), echoed).await;
     check(&path, b"\0\0\0\0", "2").await;
     check(&path, b"\0\0\0\x01", r#"{"prefix":"perf dump"}"#).await;
     check(&path, b"\0\0\0\x02", r#"{"prefix":"perf schema"}"#).await;
@@ -67,16 +61,9 @@ async fn garbage_stops_nothing() {
     let path = dir.path().join("x.asok");
     let _socket = AdminSocket::bind(&path, "osd.0", echo()).unwrap();
     let invalid = "ERROR: (22) Invalid argument\ninvalid json\n";
-    for garbage in [
-        &b"0\0"[..],
-        b"help\0",
-        b"{\0",
-        b"[]\0",
-        b"\"\"\0",
-        b"\xff\xfe\0",
-        b"\n",
-        b"\0\0\0\x07",
-    ] {
+    for garbage in
+        [&b"0\0"[..], b"help\0", b"{\0", b"[]\0", b"\"\"\0", b"\xff\xfe\0", b"\n", b"\0\0\0\x07"]
+    {
         check(&path, garbage, invalid).await;
     }
     let deep = [vec![b'['; 20_000], vec![0]].concat();
@@ -85,10 +72,7 @@ async fn garbage_stops_nothing() {
     assert_eq!(ask(&path, &vec![b'a'; REQUEST_BYTES_MAX * 2]).await, b"");
     // Clients that leave early.
     drop(StdStream::connect(&path).unwrap());
-    StdStream::connect(&path)
-        .unwrap()
-        .write_all(b"{\"pre")
-        .unwrap();
+    StdStream::connect(&path).unwrap().write_all(b"{\"pre").unwrap();
     check(&path, b"{}\0", "{}").await;
 }
 
@@ -97,9 +81,8 @@ async fn waiting_clients_do_not_keep_others_out() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.asok");
     let _socket = AdminSocket::bind(&path, "osd.0", echo()).unwrap();
-    let _silent: Vec<_> = (1..CONNECTIONS_MAX)
-        .map(|_| StdStream::connect(&path).unwrap())
-        .collect();
+    let _silent: Vec<_> =
+        (1..CONNECTIONS_MAX).map(|_| StdStream::connect(&path).unwrap()).collect();
     check(&path, b"{}\0", "{}").await;
 }
 
@@ -122,10 +105,7 @@ async fn the_socket_s_file_follows_the_daemon() {
     fs::write(&path, "precious").unwrap();
     drop(socket);
     let refused = AdminSocket::bind(&path, "osd.0", echo()).unwrap_err();
-    assert!(
-        matches!(refused, AdminSocketError::NoSocket(_)),
-        "{refused}"
-    );
+    assert!(matches!(refused, AdminSocketError::NoSocket(_)), "{refused}");
     assert_eq!(fs::read(&path).unwrap(), b"precious");
     let long = dir.path().join("x".repeat(120));
     let refused = AdminSocket::bind(&long, "osd.0", echo()).unwrap_err();

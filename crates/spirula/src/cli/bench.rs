@@ -69,11 +69,7 @@ pub(crate) async fn run(io: &IoCtx, args: &BenchArgs) -> Result<()> {
     let (record, prefix) = match args.mode {
         Mode::Write => {
             let pid = std::process::id() as i32;
-            let record = Record {
-                object_size: args.block_size,
-                objects: 0,
-                pid,
-            };
+            let record = Record { object_size: args.block_size, objects: 0, pid };
             (record, prefix_of(pid))
         }
         _ => {
@@ -105,10 +101,7 @@ pub(crate) async fn run(io: &IoCtx, args: &BenchArgs) -> Result<()> {
     if args.mode != Mode::Write {
         return Ok(());
     }
-    let record = Record {
-        objects: stats.finished,
-        ..record
-    };
+    let record = Record { objects: stats.finished, ..record };
     io.write_full(record_name, record.encode()).await?;
     if !args.no_cleanup {
         clean_run(io, record_name, args.threads).await?;
@@ -381,20 +374,14 @@ fn summary(mode: Mode, object_size: u64, stats: &Stats) -> String {
         Mode::Write => ("Write", "writes"),
         _ => ("Read", "reads"),
     };
-    let (bandwidths, iops): (Vec<f64>, Vec<f64>) = stats
-        .seconds
-        .iter()
-        .map(|(mib, requests)| (*mib, *requests as f64))
-        .unzip();
+    let (bandwidths, iops): (Vec<f64>, Vec<f64>) =
+        stats.seconds.iter().map(|(mib, requests)| (*mib, *requests as f64)).unzip();
     let mut lines = vec![
         ("Total time run:".to_owned(), general(elapsed)),
         (format!("Total {what} made:"), stats.finished.to_string()),
         (format!("{word} size:"), object_size.to_string()),
         ("Object size:".to_owned(), object_size.to_string()),
-        (
-            "Bandwidth (MB/sec):".to_owned(),
-            general(count * object_size as f64 / MIB / elapsed),
-        ),
+        ("Bandwidth (MB/sec):".to_owned(), general(count * object_size as f64 / MIB / elapsed)),
     ];
     let mut add = |name: &str, value: f64| lines.push((name.to_owned(), general(value)));
     if mode == Mode::Write {
@@ -404,11 +391,7 @@ fn summary(mode: Mode, object_size: u64, stats: &Stats) -> String {
     }
     let l = &stats.latencies;
     let mean = if count > 0.0 { l.sum / count } else { 0.0 };
-    let variance = if count > 1.0 {
-        (l.squares - l.sum * mean) / (count - 1.0)
-    } else {
-        0.0
-    };
+    let variance = if count > 1.0 { (l.squares - l.sum * mean) / (count - 1.0) } else { 0.0 };
     add("Average IOPS:", (count / elapsed).floor());
     add("Stddev IOPS:", deviation(&iops));
     add("Max IOPS:", largest(&iops));
@@ -461,9 +444,8 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
         Some((at, 'G' | 'g')) => (&bare[..at], 30),
         _ => (bare, 0),
     };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| format!("`{text}` is not a size like 4096, 64K or 4M"))?;
+    let number: u64 =
+        digits.parse().map_err(|_| format!("`{text}` is not a size like 4096, 64K or 4M"))?;
     let bytes = number.checked_shl(shift).filter(|b| *b >> shift == number);
     let most = 128 << 20;
     bytes
@@ -477,11 +459,7 @@ mod tests {
 
     #[test]
     fn records_are_those_of_ceph() {
-        let record = Record {
-            object_size: 4096,
-            objects: 3929,
-            pid: 25206,
-        };
+        let record = Record { object_size: 4096, objects: 3929, pid: 25206 };
         let bytes = record.encode();
         assert_eq!(bytes.len(), 24);
         assert_eq!(Record::decode(&bytes).unwrap(), record);

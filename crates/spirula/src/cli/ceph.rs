@@ -26,11 +26,7 @@ use super::{daemon, report};
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {
     /// A command and its arguments; `--help` lists them.
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "COMMAND"
-    )]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     words: Vec<String>,
 }
 
@@ -155,12 +151,7 @@ enum Target {
 
 async fn execute(line: &Line, cluster: &Cluster) -> Result<ExitCode> {
     if let Some(level) = &line.watch_level {
-        return watch(
-            cluster,
-            level,
-            line.watch_channel.as_deref().unwrap_or("cluster"),
-        )
-        .await;
+        return watch(cluster, level, line.watch_channel.as_deref().unwrap_or("cluster")).await;
     }
     let input = read_input(line.input.as_deref())?;
     let mut words = line.words.clone();
@@ -184,11 +175,7 @@ async fn execute(line: &Line, cluster: &Cluster) -> Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     let several = targets.len() > 1;
     for (label, target) in targets {
-        let prefix = if several {
-            format!("{label}: ")
-        } else {
-            String::new()
-        };
+        let prefix = if several { format!("{label}: ") } else { String::new() };
         let output = one_command(line, cluster, &target, &label, &words, &input).await?;
         match output {
             Some(output) => {
@@ -222,11 +209,7 @@ async fn one_command(
     }
     let descriptions = Descriptions::parse(&answer.outbl)?;
     if line.help || words.first().is_some_and(|w| w == "help") {
-        let beginning = if line.help {
-            words.join(" ")
-        } else {
-            words[1..].join(" ")
-        };
+        let beginning = if line.help { words.join(" ") } else { words[1..].join(" ") };
         print!("{}", descriptions.help(&beginning));
         return Ok(None);
     }
@@ -277,9 +260,9 @@ fn find_targets(cluster: &Cluster, words: &[String]) -> Result<Vec<(String, Targ
     let one = |label: &str, daemon| vec![(label.to_owned(), Target::One(daemon))];
     let pgid = |text: &str| PgId::from_str(text).ok();
     match (word(0), word(1)) {
-        (Some("pg"), Some(id)) if pgid(id).is_some() => Ok(pgid(id)
-            .map(|pg| one(id, Daemon::Pg(pg)))
-            .unwrap_or_default()),
+        (Some("pg"), Some(id)) if pgid(id).is_some() => {
+            Ok(pgid(id).map(|pg| one(id, Daemon::Pg(pg))).unwrap_or_default())
+        }
         (Some("tell"), Some(who)) => match who.split_once('.') {
             _ if who == "mgr" => Ok(one(who, Daemon::Mgr)),
             Some(("mgr", _)) => Ok(one(who, Daemon::Mgr)),
@@ -321,11 +304,7 @@ fn show(line: &Line, prefix: &str, output: &CommandOutput) -> Result<Option<Errn
     } else {
         let mut out = std::io::stdout();
         // Scripts skip this line.
-        if line
-            .format
-            .as_deref()
-            .is_some_and(|f| f.starts_with("json"))
-        {
+        if line.format.as_deref().is_some_and(|f| f.starts_with("json")) {
             out.write_all(b"\n")?;
         }
         if !output.outbl.is_empty() {
@@ -354,9 +333,7 @@ fn show(line: &Line, prefix: &str, output: &CommandOutput) -> Result<Option<Errn
 
 async fn watch(cluster: &Cluster, level: &str, channel: &str) -> Result<ExitCode> {
     let mut log = cluster.watch_log(level);
-    let status = cluster
-        .mon_command(r#"{"prefix":"status"}"#, Bytes::new())
-        .await?;
+    let status = cluster.mon_command(r#"{"prefix":"status"}"#, Bytes::new()).await?;
     if let Some(errno) = status.error() {
         eprintln!("status query failed: {}", status.rs);
         return Ok(exit_code(errno));
@@ -545,14 +522,8 @@ mod tests {
         assert_eq!(line.format.as_deref(), Some("json"));
         assert_eq!(line.overrides.name.as_deref(), Some("client.bob"));
         assert!(parse("-s").status);
-        assert_eq!(
-            parse("--format=json-pretty df").format.as_deref(),
-            Some("json-pretty")
-        );
-        assert_eq!(
-            parse("config set a b -- -s").words,
-            ["config", "set", "a", "b", "-s"]
-        );
+        assert_eq!(parse("--format=json-pretty df").format.as_deref(), Some("json-pretty"));
+        assert_eq!(parse("config set a b -- -s").words, ["config", "set", "a", "b", "-s"]);
         assert_eq!(parse("-W audit").watch_level.as_deref(), Some("info"));
         assert!(Line::parse(vec!["-f".to_owned()]).is_err());
     }
@@ -565,9 +536,6 @@ mod tests {
             msg: "text".to_owned(),
             ..LogEntry::default()
         };
-        assert_eq!(
-            log_line(&entry),
-            "1970-01-01T00:00:00.000000+0000 mon.a [WRN] text"
-        );
+        assert_eq!(log_line(&entry), "1970-01-01T00:00:00.000000+0000 mon.a [WRN] text");
     }
 }

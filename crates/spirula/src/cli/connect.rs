@@ -41,10 +41,7 @@ impl ConnectArgs {
         Overrides {
             conf: self.conf.clone(),
             cluster: self.cluster.clone(),
-            name: self
-                .entity
-                .clone()
-                .or_else(|| self.entity_id.as_ref().map(by_id)),
+            name: self.entity.clone().or_else(|| self.entity_id.as_ref().map(by_id)),
             mon_host: self.mon_host.clone(),
             keyring: self.keyring.clone(),
             options: self.options.clone(),
@@ -75,8 +72,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> 
 }
 
 fn parse_option(text: &str) -> Result<(String, String), String> {
-    let (option, value) = text
-        .split_once('=')
-        .ok_or_else(|| format!("`{text}` is not OPTION=VALUE"))?;
+    let (option, value) =
+        text.split_once('=').ok_or_else(|| format!("`{text}` is not OPTION=VALUE"))?;
     Ok((option.to_owned(), value.to_owned()))
 }

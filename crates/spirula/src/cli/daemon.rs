@@ -53,9 +53,7 @@ fn ask(socket: &Path, words: &[String], format: Option<&str>) -> Result<Vec<u8>>
     let mut plain = Map::new();
     plain.insert("prefix".to_owned(), "get_command_descriptions".into());
     let table = exchange(socket, plain)?;
-    let matched = Descriptions::parse(&table)?
-        .resolve(words)
-        .map_err(|e| anyhow!("{e}"))?;
+    let matched = Descriptions::parse(&table)?.resolve(words).map_err(|e| anyhow!("{e}"))?;
     let mut args = matched.args;
     args.insert("format".to_owned(), format.unwrap_or("json-pretty").into());
     exchange(socket, args)
@@ -76,10 +74,7 @@ fn exchange(path: &Path, args: Map<String, Value>) -> Result<Vec<u8>> {
         bail!("an answer of {len} bytes is too long");
     }
     let mut answer = Vec::new();
-    socket
-        .take(len.into())
-        .read_to_end(&mut answer)
-        .with_context(at)?;
+    socket.take(len.into()).read_to_end(&mut answer).with_context(at)?;
     if answer.len() != len as usize {
         bail!("the answer ends early");
     }
@@ -109,18 +104,13 @@ mod tests {
                 }
                 asked.push(String::from_utf8(request).unwrap());
                 let len = (answer.len() as u32).to_be_bytes();
-                stream
-                    .write_all(&[&len[..], answer.as_bytes()].concat())
-                    .unwrap();
+                stream.write_all(&[&len[..], answer.as_bytes()].concat()).unwrap();
             }
             asked
         });
         let words = ["config", "get", "fsid"].map(str::to_owned);
         assert_eq!(ask(&path, &words, None).unwrap(), b"{}");
         let asked = server.join().unwrap();
-        assert_eq!(
-            asked[1],
-            r#"{"prefix":"config get","key":"fsid","format":"json-pretty"}"#
-        );
+        assert_eq!(asked[1], r#"{"prefix":"config get","key":"fsid","format":"json-pretty"}"#);
     }
 }

@@ -94,25 +94,15 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             .name(format!("load-{thread}"))
             .spawn(move || run_thread(&args, &config, &clients, &start))
     });
-    let handles: Vec<_> = spawned
-        .collect::<Result<_, _>>()
-        .context("starting a thread")?;
+    let handles: Vec<_> = spawned.collect::<Result<_, _>>().context("starting a thread")?;
     let mut latency_us = histogram()?;
     let mut elapsed = Duration::ZERO;
     for handle in handles {
-        let measured = handle
-            .join()
-            .map_err(|_| anyhow!("a thread of clients died"))??;
+        let measured = handle.join().map_err(|_| anyhow!("a thread of clients died"))??;
         latency_us.add(measured.latency_us)?;
         elapsed = elapsed.max(measured.elapsed);
     }
-    report(
-        &args,
-        &Measured {
-            latency_us,
-            elapsed,
-        },
-    );
+    report(&args, &Measured { latency_us, elapsed });
     Ok(ExitCode::SUCCESS)
 }
 
@@ -122,9 +112,7 @@ fn run_thread(
     clients: &[usize],
     start: &std::sync::Barrier,
 ) -> Result<Measured> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(LocalSet::new().run_until(async {
         let prepared = prepare(args, config, clients).await;
         // The others wait for this thread even if it has nothing to give.
@@ -152,10 +140,7 @@ fn run_thread(
                 for_all(io, *client, args, Step::Remove).await?;
             }
         }
-        Ok(Measured {
-            latency_us,
-            elapsed,
-        })
+        Ok(Measured { latency_us, elapsed })
     }))
 }
 
@@ -242,9 +227,7 @@ async fn for_all(io: &IoCtx, client: usize, args: &Args, step: Step) -> Result<(
 
 fn object_names(client: usize, count: u64) -> Vec<String> {
     let pid = std::process::id();
-    (0..count)
-        .map(|i| format!("spirula_load_{pid}_{client}_{i}"))
-        .collect()
+    (0..count).map(|i| format!("spirula_load_{pid}_{client}_{i}")).collect()
 }
 
 fn histogram() -> Result<Histogram<u64>> {
@@ -277,12 +260,7 @@ fn report(args: &Args, measured: &Measured) {
         println!("{result}");
         return;
     }
-    let Args {
-        connections,
-        depth,
-        size,
-        ..
-    } = args;
+    let Args { connections, depth, size, .. } = args;
     let mode = args.mode.name();
     println!("{mode}: {connections} connections x {depth} in flight, {size} bytes each");
     println!("requests    {count} in {seconds:.2} s");

@@ -64,11 +64,7 @@ enum Command {
     /// Set the size of an object.
     Truncate { object: String, size: u64 },
     /// Set an extended attribute; without a value, from standard input.
-    Setxattr {
-        object: String,
-        name: String,
-        value: Option<String>,
-    },
+    Setxattr { object: String, name: String, value: Option<String> },
     /// Print an extended attribute.
     Getxattr { object: String, name: String },
     /// Names of the extended attributes.
@@ -76,17 +72,9 @@ enum Command {
     /// Remove an extended attribute.
     Rmxattr { object: String, name: String },
     /// Set an omap value; without a value, from standard input.
-    Setomapval {
-        object: String,
-        key: String,
-        value: Option<String>,
-    },
+    Setomapval { object: String, key: String, value: Option<String> },
     /// Print an omap value; with a file, write it there.
-    Getomapval {
-        object: String,
-        key: String,
-        file: Option<PathBuf>,
-    },
+    Getomapval { object: String, key: String, file: Option<PathBuf> },
     /// Keys of an object's omap.
     Listomapkeys { object: String },
     /// Keys and values of an object's omap.
@@ -103,15 +91,9 @@ enum Command {
         objects: Vec<String>,
     },
     /// Set the omap header; without a value, from standard input.
-    Setomapheader {
-        object: String,
-        value: Option<String>,
-    },
+    Setomapheader { object: String, value: Option<String> },
     /// Print the omap header; with a file, write it there.
-    Getomapheader {
-        object: String,
-        file: Option<PathBuf>,
-    },
+    Getomapheader { object: String, file: Option<PathBuf> },
     /// Statistics of the pools.
     Df,
     /// Names of the pools.
@@ -164,27 +146,17 @@ async fn execute(args: &Args, cluster: &Cluster) -> Result<()> {
 async fn on_object(io: &IoCtx, pool: &str, command: &Command) -> Result<()> {
     use Command::*;
     match command {
-        Put {
-            object,
-            file,
-            offset,
-        } => put(io, pool, object, file, *offset).await,
-        Get { object, file } => get(io, object, file)
-            .await
-            .map_err(|e| e.explain(&format!("getting {pool}/{object}"))),
+        Put { object, file, offset } => put(io, pool, object, file, *offset).await,
+        Get { object, file } => {
+            get(io, object, file).await.map_err(|e| e.explain(&format!("getting {pool}/{object}")))
+        }
         Append { object, file } => {
             let data = read_input(file)?;
-            done(
-                io.append(object, data).await,
-                &format!("appending {pool}/{object}"),
-            )
+            done(io.append(object, data).await, &format!("appending {pool}/{object}"))
         }
         Rm { objects } => {
             for object in objects {
-                done(
-                    io.remove(object).await,
-                    &format!("removing {pool}>{object}"),
-                )?;
+                done(io.remove(object).await, &format!("removing {pool}>{object}"))?;
             }
             Ok(())
         }
@@ -195,14 +167,12 @@ async fn on_object(io: &IoCtx, pool: &str, command: &Command) -> Result<()> {
             println!("{pool}/{object} mtime {mtime}, size {size}");
             Ok(())
         }
-        Create { object } => done(
-            io.create(object, true).await,
-            &format!("creating {pool}/{object}"),
-        ),
-        Truncate { object, size } => done(
-            io.truncate(object, *size).await,
-            &format!("truncating oid {object} to {size}"),
-        ),
+        Create { object } => {
+            done(io.create(object, true).await, &format!("creating {pool}/{object}"))
+        }
+        Truncate { object, size } => {
+            done(io.truncate(object, *size).await, &format!("truncating oid {object} to {size}"))
+        }
         Setxattr { .. } | Getxattr { .. } | Listxattr { .. } | Rmxattr { .. } => {
             on_xattr(io, pool, command).await
         }
@@ -212,21 +182,14 @@ async fn on_object(io: &IoCtx, pool: &str, command: &Command) -> Result<()> {
 
 async fn on_xattr(io: &IoCtx, pool: &str, command: &Command) -> Result<()> {
     match command {
-        Command::Setxattr {
-            object,
-            name,
-            value,
-        } => {
+        Command::Setxattr { object, name, value } => {
             let value = value_or_stdin(value)?;
             let what = format!("setting xattr {pool}/{object}/{name}");
             done(io.set_xattr(object, name, value).await, &what)
         }
         Command::Getxattr { object, name } => {
             let what = format!("getting xattr {pool}/{object}/{name}");
-            let value = io
-                .get_xattr(object, name)
-                .await
-                .map_err(|e| failed(&what, &e))?;
+            let value = io.get_xattr(object, name).await.map_err(|e| failed(&what, &e))?;
             print_raw(&value, true)
         }
         Command::Listxattr { object } => {
@@ -293,10 +256,7 @@ async fn on_omap(io: &IoCtx, pool: &str, command: &Command) -> Result<()> {
         }
         Command::Getomapheader { object, file } => {
             let what = format!("getting omap header {pool}/{object}");
-            let header = io
-                .omap_get_header(object)
-                .await
-                .map_err(|e| failed(&what, &e))?;
+            let header = io.omap_get_header(object).await.map_err(|e| failed(&what, &e))?;
             show_value("header", &header, file.as_deref())
         }
         _ => Ok(()),
@@ -332,9 +292,7 @@ async fn put(io: &IoCtx, pool: &str, object: &str, file: &Path, at: Option<u64>)
     let mut first = true;
     loop {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-        (&mut input)
-            .take(CHUNK_BYTES as u64)
-            .read_to_end(&mut chunk)?;
+        (&mut input).take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
         let len = chunk.len();
         if first && at.is_none() {
             done(io.write_full(object, chunk).await, &what)?;
@@ -397,12 +355,7 @@ async fn df(cluster: &Cluster, only: Option<&str>) -> Result<()> {
     let heads = "POOL_NAME,USED,OBJECTS,CLONES,COPIES,MISSING_ON_PRIMARY,UNFOUND,DEGRADED,RD_OPS,\
                  RD,WR_OPS,WR,USED COMPR,UNDER COMPR";
     let mut rows = vec![heads.split(',').map(str::to_owned).collect::<Vec<_>>()];
-    rows.extend(
-        stats
-            .pool_stats
-            .iter()
-            .map(|(name, stat)| df_row(name, stat)),
-    );
+    rows.extend(stats.pool_stats.iter().map(|(name, stat)| df_row(name, stat)));
     print!("{}", report::table(&rows));
     println!();
     println!("total_objects    {}", usage.num_objects);
@@ -449,9 +402,7 @@ fn open_input(file: &Path) -> Result<Box<dyn Read>> {
         return Ok(Box::new(std::io::stdin()));
     }
     let opened = std::fs::File::open(file);
-    Ok(Box::new(
-        opened.with_context(|| format!("reading {}", file.display()))?,
-    ))
+    Ok(Box::new(opened.with_context(|| format!("reading {}", file.display()))?))
 }
 
 fn read_input(file: &Path) -> Result<Bytes> {

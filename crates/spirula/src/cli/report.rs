@@ -24,10 +24,8 @@ fn scaled(n: u64, base: u64, units: &[&str]) -> String {
     }
     let value = n as f64 / divisor as f64;
     let fits = (0..=2).rev().map(|places| format!("{value:.places$}"));
-    let number = fits
-        .into_iter()
-        .find(|text| text.len() <= 3)
-        .unwrap_or_else(|| format!("{value:.0}"));
+    let number =
+        fits.into_iter().find(|text| text.len() <= 3).unwrap_or_else(|| format!("{value:.0}"));
     format!("{number} {unit}")
 }
 
@@ -59,8 +57,7 @@ pub(crate) fn stamp(t: UTime) -> String {
     );
     let nanos = i128::from(t.sec) * 1_000_000_000 + i128::from(t.nsec);
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok();
-    time.and_then(|time| time.format(&format).ok())
-        .unwrap_or_else(|| t.sec.to_string())
+    time.and_then(|time| time.format(&format).ok()).unwrap_or_else(|| t.sec.to_string())
 }
 
 /// 16 bytes a line, repeated lines as `*`, the length at the end.
@@ -86,11 +83,7 @@ pub(crate) fn hexdump(data: &[u8]) -> String {
             }
         }
         let printable = |b: &u8| {
-            if (0x20..0x7f).contains(b) {
-                *b as char
-            } else {
-                '.'
-            }
+            if (0x20..0x7f).contains(b) { *b as char } else { '.' }
         };
         let text: String = line.iter().map(printable).collect();
         out.push_str(&format!("  |{text}|\n"));
@@ -158,20 +151,12 @@ mod tests {
     fn dumps() {
         let want = "00000000  76 31                                             |v1|\n00000002\n";
         assert_eq!(hexdump(b"v1"), want);
-        assert_eq!(
-            hexdump(&[0; 48]).lines().nth(1),
-            Some("*"),
-            "{}",
-            hexdump(&[0; 48])
-        );
+        assert_eq!(hexdump(&[0; 48]).lines().nth(1), Some("*"), "{}", hexdump(&[0; 48]));
     }
 
     #[test]
     fn stamps_and_tables() {
-        let t = UTime {
-            sec: 1_795_322_792,
-            nsec: 5000,
-        };
+        let t = UTime { sec: 1_795_322_792, nsec: 5000 };
         assert_eq!(stamp(t), "2026-11-22T04:46:32.000005+0000");
         let cell = |s: &str| s.to_owned();
         let rows = [vec![cell("A"), cell("BB")], vec![cell("long"), cell("1")]];

@@ -75,8 +75,7 @@ where
         let subsystem = subsystem_of(metadata.target());
         let of_span = || {
             let span = ctx.lookup_current()?;
-            span.scope()
-                .find_map(|span| span.extensions().get::<SpanDaemon>()?.0.upgrade())
+            span.scope().find_map(|span| span.extensions().get::<SpanDaemon>()?.0.upgrade())
         };
         let daemon = of_span().unwrap_or_else(|| self.shared.owner(metadata.target()));
         *metadata.level() <= daemon.levels.filter(subsystem)
@@ -95,8 +94,7 @@ where
         attrs.record(&mut name);
         if let (Some(name), Some(span)) = (name.0, ctx.span(id)) {
             let daemon = self.shared.daemon(&name);
-            span.extensions_mut()
-                .insert(SpanDaemon(Arc::downgrade(&daemon)));
+            span.extensions_mut().insert(SpanDaemon(Arc::downgrade(&daemon)));
         }
     }
 
@@ -104,12 +102,7 @@ where
         let metadata = event.metadata();
         let daemon = self.owner(event, &ctx);
         let subsystem = SUBSYSTEMS[subsystem_of(metadata.target())].name;
-        let text = line(
-            self.shared.offset,
-            number_of(*metadata.level()),
-            subsystem,
-            event,
-        );
+        let text = line(self.shared.offset, number_of(*metadata.level()), subsystem, event);
         if *metadata.level() == Level::ERROR && self.shared.errors_to_stderr {
             eprint!("{text}");
         }
@@ -120,9 +113,7 @@ where
 impl Shared {
     /// Whose work an event with this target is, apart from spans.
     fn owner(&self, target: &str) -> Arc<Daemon> {
-        current()
-            .or_else(|| self.only_daemon_of(target))
-            .unwrap_or_else(|| self.fallback.clone())
+        current().or_else(|| self.only_daemon_of(target)).unwrap_or_else(|| self.fallback.clone())
     }
 
     /// Monitor and manager share threads but not crates.
@@ -132,9 +123,7 @@ impl Shared {
             _ => return None,
         };
         let daemons = self.daemons();
-        let mut of_kind = daemons
-            .iter()
-            .filter(|d| d.name.split('.').next() == Some(kind));
+        let mut of_kind = daemons.iter().filter(|d| d.name.split('.').next() == Some(kind));
         let only = of_kind.next()?;
         of_kind.next().is_none().then(|| only.clone())
     }

@@ -58,24 +58,16 @@ subsystems! {
 /// Index into [`SUBSYSTEMS`] of a `tracing` target such as `spirula_osd::target`.
 pub(crate) fn subsystem_of(target: &str) -> usize {
     let belongs = |prefix: &str| {
-        target
-            .strip_prefix(prefix)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        target.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
-    let found = SUBSYSTEMS
-        .iter()
-        .position(|s| s.targets.iter().any(|p| belongs(p)));
+    let found = SUBSYSTEMS.iter().position(|s| s.targets.iter().any(|p| belongs(p)));
     found.unwrap_or(SUBSYSTEMS.len() - 1)
 }
 
 /// Index into [`SUBSYSTEMS`] of an option such as `debug_osd` or `debug osd`.
 pub(crate) fn subsystem_of_option(option: &str) -> Option<usize> {
-    let name = option
-        .strip_prefix("debug")?
-        .strip_prefix(['_', ' ', '-'])?;
-    SUBSYSTEMS
-        .iter()
-        .position(|s| s.name == name || s.aliases.contains(&name))
+    let name = option.strip_prefix("debug")?.strip_prefix(['_', ' ', '-'])?;
+    SUBSYSTEMS.iter().position(|s| s.name == name || s.aliases.contains(&name))
 }
 
 /// The first number of `N` or `N/M`: what is logged. (M, what Ceph gathers in memory beyond that,
@@ -130,9 +122,7 @@ impl Levels {
 
 impl Default for Levels {
     fn default() -> Self {
-        Self(std::array::from_fn(|i| {
-            AtomicU8::new(SUBSYSTEMS[i].default)
-        }))
+        Self(std::array::from_fn(|i| AtomicU8::new(SUBSYSTEMS[i].default)))
     }
 }
 

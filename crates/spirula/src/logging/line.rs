@@ -27,10 +27,7 @@ pub(crate) fn line(
     stamp(&mut out, OffsetDateTime::now_utc().to_offset(offset));
     // Writing to a string does not fail.
     let _ = THREAD.with(|thread| write!(out, " {thread} {level:>2} {subsystem} "));
-    event.record(&mut Fields {
-        out: &mut out,
-        gap: "",
-    });
+    event.record(&mut Fields { out: &mut out, gap: "" });
     finish(&mut out);
     out
 }
@@ -65,9 +62,7 @@ fn stamp(out: &mut String, t: OffsetDateTime) {
 /// The kernel's id of this thread, as `top -H` shows it but in hexadecimal, as wide as Ceph's.
 fn thread_name() -> String {
     let link = std::fs::read_link("/proc/thread-self").ok();
-    let id = link
-        .as_ref()
-        .and_then(|l| l.file_name()?.to_str()?.parse::<u64>().ok());
+    let id = link.as_ref().and_then(|l| l.file_name()?.to_str()?.parse::<u64>().ok());
     format!("{:012x}", id.unwrap_or(0))
 }
 
@@ -75,18 +70,12 @@ fn thread_name() -> String {
 fn finish(out: &mut String) {
     if out.contains(|c: char| c.is_control()) {
         let escape = |c: char| {
-            if c.is_control() {
-                c.escape_default().collect()
-            } else {
-                c.to_string()
-            }
+            if c.is_control() { c.escape_default().collect() } else { c.to_string() }
         };
         *out = out.chars().map(escape).collect::<String>();
     }
     if out.len() >= LINE_BYTES_MAX {
-        let end = (0..LINE_BYTES_MAX - 4)
-            .rev()
-            .find(|i| out.is_char_boundary(*i));
+        let end = (0..LINE_BYTES_MAX - 4).rev().find(|i| out.is_char_boundary(*i));
         out.truncate(end.unwrap_or(0));
         out.push_str("...");
     }
@@ -134,10 +123,7 @@ mod tests {
         stamp(&mut out, t);
         assert_eq!(out, "2026-11-22T03:57:25.825+0000");
         out.clear();
-        stamp(
-            &mut out,
-            t.to_offset(UtcOffset::from_hms(-3, -30, 0).unwrap()),
-        );
+        stamp(&mut out, t.to_offset(UtcOffset::from_hms(-3, -30, 0).unwrap()));
         assert_eq!(out, "2026-11-22T00:27:25.825-0330");
     }
 
@@ -146,10 +132,6 @@ mod tests {
         let text = notice(UtcOffset::UTC, -1, "osd", "a\nb\r\u{1b}[0m");
         assert!(text.ends_with(" -1 osd a\\nb\\r\\u{1b}[0m\n"), "{text}");
         let text = notice(UtcOffset::UTC, 1, "osd", &"ä".repeat(20_000));
-        assert!(
-            text.ends_with("...\n") && text.len() <= LINE_BYTES_MAX,
-            "{}",
-            text.len()
-        );
+        assert!(text.ends_with("...\n") && text.len() <= LINE_BYTES_MAX, "{}", text.len());
     }
 }

@@ -25,12 +25,7 @@ impl Log {
         };
         let handle = LogHandle::new(config).unwrap();
         let _default = tracing::subscriber::set_default(handle.subscriber());
-        Self {
-            dir,
-            handle,
-            _default,
-            _turn,
-        }
+        Self { dir, handle, _default, _turn }
     }
 
     fn work_as(&self, name: &str) -> DaemonGuard {
@@ -42,9 +37,7 @@ impl Log {
         self.handle.flush();
         let path = self.dir.path().join("log").join(format!("{name}.log"));
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        text.lines()
-            .map(|line| line.splitn(3, ' ').nth(2).unwrap_or(line).to_owned())
-            .collect()
+        text.lines().map(|line| line.splitn(3, ' ').nth(2).unwrap_or(line).to_owned()).collect()
     }
 }
 
@@ -70,16 +63,10 @@ fn a_line_has_ceph_s_form() {
     log.handle.flush();
     let text = std::fs::read_to_string(log.dir.path().join("log/vstart.log")).unwrap();
     let (stamp, rest) = text.split_at(28);
-    let shape: String = stamp
-        .chars()
-        .map(|c| if c.is_ascii_digit() { '0' } else { c })
-        .collect();
+    let shape: String = stamp.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     assert_eq!(shape.replace('-', "+"), "0000+00+00T00:00:00.000+0000");
     let (thread, rest) = rest[1..].split_once(' ').unwrap();
-    assert!(
-        thread.len() == 12 && u64::from_str_radix(thread, 16).is_ok_and(|id| id > 0),
-        "{text}"
-    );
+    assert!(thread.len() == 12 && u64::from_str_radix(thread, 16).is_ok_and(|id| id > 0), "{text}");
     assert_eq!(rest, " 1 osd text\n");
 }
 
@@ -97,17 +84,12 @@ fn levels_are_per_daemon_and_subsystem_and_change_at_run_time() {
     say("osd.0", "osd at 10");
     say("osd.1", "other daemon");
     log.handle.apply_options("osd.0", [("debug_osd", "1/5")]);
-    log.handle
-        .apply_options("osd.0", [("debug_ms", "20"), ("osd_max_object_size", "20")]);
+    log.handle.apply_options("osd.0", [("debug_ms", "20"), ("osd_max_object_size", "20")]);
     say("osd.0", "ms at 20");
-    assert_eq!(
-        log.lines("osd.0"),
-        ["10 osd osd debug osd at 10", "10 ms ms debug ms at 20"]
-    );
+    assert_eq!(log.lines("osd.0"), ["10 osd osd debug osd at 10", "10 ms ms debug ms at 20"]);
     assert_eq!(log.lines("osd.1"), [""; 0]);
     // What is no level changes nothing.
-    log.handle
-        .apply_options("osd.0", [("debug_ms", "loud"), ("debug_nonsense", "1")]);
+    log.handle.apply_options("osd.0", [("debug_ms", "loud"), ("debug_nonsense", "1")]);
     say("osd.0", "still");
     assert_eq!(log.lines("osd.0").len(), 3);
 }
@@ -115,10 +97,8 @@ fn levels_are_per_daemon_and_subsystem_and_change_at_run_time() {
 #[test]
 fn the_most_talkative_of_ceph_s_names_decides() {
     let log = Log::new();
-    log.handle
-        .apply_options("osd.0", [("debug_bluestore", "1/5"), ("debug_store", "20")]);
-    log.handle
-        .apply_options("osd.1", [("debug_store", "20"), ("debug_bluestore", "1/5")]);
+    log.handle.apply_options("osd.0", [("debug_bluestore", "1/5"), ("debug_store", "20")]);
+    log.handle.apply_options("osd.1", [("debug_store", "20"), ("debug_bluestore", "1/5")]);
     for name in ["osd.0", "osd.1"] {
         let _daemon = log.work_as(name);
         debug!(target: "spirula_vos", "page");
@@ -182,11 +162,7 @@ fn a_full_queue_drops_and_says_so() {
     let told: u64 = lines
         .iter()
         .filter_map(|l| {
-            l.strip_prefix(" 0 none ")?
-                .split_once(" lines were dropped")?
-                .0
-                .parse::<u64>()
-                .ok()
+            l.strip_prefix(" 0 none ")?.split_once(" lines were dropped")?.0.parse::<u64>().ok()
         })
         .sum();
     let written = lines.iter().filter(|l| l.contains(" osd line ")).count() as u64;

@@ -87,9 +87,8 @@ pub(crate) fn start(
         files: HashMap::new(),
         complained: false,
     };
-    let thread = std::thread::Builder::new()
-        .name(THREAD_NAME.into())
-        .spawn(move || writer.run(&queue))?;
+    let thread =
+        std::thread::Builder::new().name(THREAD_NAME.into()).spawn(move || writer.run(&queue))?;
     Ok((Queue { jobs, dropped }, thread))
 }
 
@@ -162,13 +161,9 @@ impl Writer {
 
     fn dump(&mut self, name: FileName) {
         let file = self.files.entry(name).or_default();
-        file.pending
-            .push_str("--- begin dump of recent events ---\n");
+        file.pending.push_str("--- begin dump of recent events ---\n");
         for (i, text) in file.recent.iter().enumerate() {
-            file.pending.push_str(&format!(
-                "{:>6}> {text}",
-                i as i64 - file.recent.len() as i64
-            ));
+            file.pending.push_str(&format!("{:>6}> {text}", i as i64 - file.recent.len() as i64));
         }
         file.pending.push_str("--- end dump of recent events ---\n");
     }

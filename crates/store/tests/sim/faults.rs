@@ -36,13 +36,8 @@ fn key(i: u64) -> ObjectKey {
 
 async fn open() -> Store {
     let device = Device::open(PATH).unwrap();
-    let options = Options {
-        zero_ahead: false,
-        ..Options::default()
-    };
-    Store::open(&device, Expect::default(), options)
-        .await
-        .unwrap()
+    let options = Options { zero_ahead: false, ..Options::default() };
+    Store::open(&device, Expect::default(), options).await.unwrap()
 }
 
 async fn submit(store: &Store, tx: &Tx) -> Result<(), StageError> {
@@ -65,9 +60,7 @@ async fn write(store: &Store, i: u64, data: Bytes) -> Result<(), StageError> {
 }
 
 async fn read(store: &Store, i: u64) -> Result<Bytes, StoreError> {
-    let extents = store
-        .read(|vos| vos.extents(CID, &key(i), b"d", b"", 0, u64::MAX))
-        .await?;
+    let extents = store.read(|vos| vos.extents(CID, &key(i), b"d", b"", 0, u64::MAX)).await?;
     Ok(store.read_data(&extents).await?.concat().into())
 }
 
@@ -85,13 +78,9 @@ fn damaged_data_is_an_error_with_its_place() {
         .block_on(async {
             let store = open().await;
             container(&store).await;
-            write(&store, 1, Bytes::from(vec![7; 20_000]))
-                .await
-                .unwrap();
+            write(&store, 1, Bytes::from(vec![7; 20_000])).await.unwrap();
             let extents = store.try_read(|vos| vos.extents(CID, &key(1), b"d", b"", 0, 20_000));
-            let [Extent::Device(extent)] = &extents.unwrap()[..] else {
-                panic!("one extent")
-            };
+            let [Extent::Device(extent)] = &extents.unwrap()[..] else { panic!("one extent") };
             store.close().await.unwrap();
             extent.addr
         })
@@ -99,19 +88,11 @@ fn damaged_data_is_an_error_with_its_place() {
     disk.corrupt(block.byte_offset() + 2 * 4096, 512);
     host.block_on(async move {
         let store = open().await;
-        let damage = Damage::Data {
-            addr: spirula_vos::BlockAddr(block.0 + 2),
-        };
+        let damage = Damage::Data { addr: spirula_vos::BlockAddr(block.0 + 2) };
         assert_eq!(read(&store, 1).await, Err(StoreError::Damaged(damage)));
         // What lies before the damage is still served.
-        let front = store
-            .read(|vos| vos.extents(CID, &key(1), b"d", b"", 0, 8192))
-            .await
-            .unwrap();
-        assert_eq!(
-            store.read_data(&front).await.unwrap().concat(),
-            vec![7; 8192]
-        );
+        let front = store.read(|vos| vos.extents(CID, &key(1), b"d", b"", 0, 8192)).await.unwrap();
+        assert_eq!(store.read_data(&front).await.unwrap().concat(), vec![7; 8192]);
         let failure = store.check().await.unwrap_err();
         assert!(matches!(failure, CheckFailure::Store(StoreError::Damaged(d)) if d == damage));
     })
@@ -144,10 +125,7 @@ fn damage_anywhere_is_never_wrong_data() {
         noticed += host
             .block_on(async move {
                 let device = Device::open(PATH).unwrap();
-                let options = Options {
-                    zero_ahead: false,
-                    ..Options::default()
-                };
+                let options = Options { zero_ahead: false, ..Options::default() };
                 let Ok(store) = Store::open(&device, Expect::default(), options).await else {
                     return 1;
                 };
@@ -200,10 +178,7 @@ fn a_full_store_deletes_and_fills_again() {
             while write(&store, n, data.clone()).await.is_ok() {
                 n += 1;
             }
-            assert_eq!(
-                write(&store, n, data.clone()).await,
-                Err(StageError::NoSpace)
-            );
+            assert_eq!(write(&store, n, data.clone()).await, Err(StageError::NoSpace));
             capacity.push(n);
             assert_eq!(read(&store, n / 2).await.unwrap(), data);
             for i in 0..n {
@@ -215,10 +190,7 @@ fn a_full_store_deletes_and_fills_again() {
             let stats = store.statfs();
             assert_eq!((stats.stored, stats.objects), (0, 0));
         }
-        let (least, most) = (
-            capacity.iter().min().unwrap(),
-            capacity.iter().max().unwrap(),
-        );
+        let (least, most) = (capacity.iter().min().unwrap(), capacity.iter().max().unwrap());
         assert!(*least > 300 && most - least < 20, "{capacity:?}");
         store.check().await.unwrap();
     })
@@ -235,15 +207,7 @@ fn small_appends_and_values_of_megabytes() {
         for i in 0..4000u64 {
             let piece = vec![i as u8; 100];
             let mut tx = Tx::new(i);
-            tx.write(
-                CID,
-                &key(1),
-                b"d",
-                b"",
-                all.len() as u64,
-                Bytes::from(piece.clone()),
-                None,
-            );
+            tx.write(CID, &key(1), b"d", b"", all.len() as u64, Bytes::from(piece.clone()), None);
             submit(&store, &tx).await.unwrap();
             all.extend(piece);
         }
@@ -258,10 +222,7 @@ fn small_appends_and_values_of_megabytes() {
         submit(&store, &tx).await.unwrap();
         store.checkpoint().await.unwrap();
         store.drop_caches();
-        let found = store
-            .read(|vos| vos.fetch(CID, &key(2), b"omap", b"big"))
-            .await
-            .unwrap();
+        let found = store.read(|vos| vos.fetch(CID, &key(2), b"omap", b"big")).await.unwrap();
         assert_eq!(found, Some(value));
         let mut tx = Tx::new(1);
         tx.update(CID, &key(2), b"omap", b"big", Bytes::from(vec![0; 1 << 20]));
@@ -276,14 +237,8 @@ async fn open_small(store: Store) -> Store {
     store.close().await.unwrap();
     drop(store);
     let device = Device::open(PATH).unwrap();
-    let options = Options {
-        zero_ahead: false,
-        pool_bytes: 1,
-        ..Options::default()
-    };
-    Store::open(&device, Expect::default(), options)
-        .await
-        .unwrap()
+    let options = Options { zero_ahead: false, pool_bytes: 1, ..Options::default() };
+    Store::open(&device, Expect::default(), options).await.unwrap()
 }
 
 #[test]
@@ -293,39 +248,20 @@ fn devices_of_others_are_refused() {
     host.disk("/small", 1 << 20);
     host.block_on(async {
         let device = Device::open(PATH).unwrap();
-        assert!(matches!(
-            Device::open(PATH),
-            Err(DeviceError::Locked { .. })
-        ));
-        let mut expect = Expect {
-            fsid: Some([4; 16]),
-            osd_id: Some(4),
-        };
+        assert!(matches!(Device::open(PATH), Err(DeviceError::Locked { .. })));
+        let mut expect = Expect { fsid: Some([4; 16]), osd_id: Some(4) };
         let refused = Store::open(&device, expect, Options::default()).await;
         assert!(matches!(refused, Err(OpenError::OtherCluster { found, .. }) if found == [3; 16]));
-        expect = Expect {
-            fsid: Some([3; 16]),
-            osd_id: Some(5),
-        };
+        expect = Expect { fsid: Some([3; 16]), osd_id: Some(5) };
         let refused = Store::open(&device, expect, Options::default()).await;
-        assert!(matches!(
-            refused,
-            Err(OpenError::OtherOsd {
-                found: 4,
-                expected: 5,
-                ..
-            })
-        ));
+        assert!(matches!(refused, Err(OpenError::OtherOsd { found: 4, expected: 5, .. })));
         let other = Device::open("/other").unwrap();
         let refused = Store::open(&other, Expect::default(), Options::default()).await;
         let Err(OpenError::Device(DeviceError::Superblock { reason, .. })) = refused else {
             panic!("an empty device is no store")
         };
         assert_eq!(reason, SuperblockError::NotOurs);
-        assert!(matches!(
-            Device::open("/small"),
-            Err(DeviceError::TooSmall { .. })
-        ));
+        assert!(matches!(Device::open("/small"), Err(DeviceError::TooSmall { .. })));
         assert!(matches!(Device::open("/none"), Err(DeviceError::Io { .. })));
     })
     .unwrap();
@@ -349,10 +285,7 @@ fn formatting_again_leaves_nothing_behind() {
         host.block_on(async {
             let device = Device::open(PATH).unwrap();
             let wal_bytes = Some(1 << 20);
-            let options = FormatOptions {
-                wal_bytes,
-                ..FormatOptions::default()
-            };
+            let options = FormatOptions { wal_bytes, ..FormatOptions::default() };
             Store::format(&device, &options).await.unwrap();
         })
         .unwrap();
@@ -375,10 +308,7 @@ fn a_failing_disk_stops_the_store() {
         assert!(matches!(commit.await, Err(StoreError::Write(_))));
         let mut tx = Tx::new(2);
         tx.update(CID, &key(2), b"a", b"b", Bytes::new());
-        assert!(matches!(
-            store.submit(&tx).unwrap().await,
-            Err(StoreError::Write(_))
-        ));
+        assert!(matches!(store.submit(&tx).unwrap().await, Err(StoreError::Write(_))));
         assert!(store.close().await.is_err());
         failing.fail_after(None);
     })
@@ -403,9 +333,7 @@ fn steady_overwrites_do_not_grow() {
         let store = open().await;
         container(&store).await;
         for i in 0..3000u64 {
-            write(&store, i % 50, Bytes::from(vec![i as u8; 16_384]))
-                .await
-                .unwrap();
+            write(&store, i % 50, Bytes::from(vec![i as u8; 16_384])).await.unwrap();
         }
         sleep(Duration::from_secs(1)).await;
         let stored = store.statfs().stored;

@@ -14,9 +14,7 @@ fn run_seed(seed: u64, faults: Faults) -> Result<(u64, u64), String> {
     let mut machine = Machine::new(seed, faults);
     for round in 0..4 {
         machine.run_and_lose_power();
-        machine
-            .verify()
-            .map_err(|e| format!("seed {seed} round {round}: {e}"))?;
+        machine.verify().map_err(|e| format!("seed {seed} round {round}: {e}"))?;
     }
     let ledger = machine.ledger.borrow();
     Ok((ledger.submitted, ledger.acknowledged))
@@ -45,8 +43,6 @@ fn power_loss_keeps_every_acknowledged_transaction() {
 #[test]
 fn canary_without_flushes_is_found() {
     let faults = Faults { ignore_flush: true };
-    let failed = (0..20)
-        .filter(|&seed| run_seed(seed, faults).is_err())
-        .count();
+    let failed = (0..20).filter(|&seed| run_seed(seed, faults).is_err()).count();
     assert!(failed >= 15, "only {failed} of 20 seeds noticed");
 }

@@ -59,58 +59,35 @@ impl Machine {
         host.disk(PATH, DEVICE_BYTES);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let options = Options {
-            pool_bytes: if rng.random_bool(0.5) {
-                256 << 10
-            } else {
-                16 << 20
-            },
+            pool_bytes: if rng.random_bool(0.5) { 256 << 10 } else { 16 << 20 },
             zero_ahead: rng.random_bool(0.2),
             ..Options::default()
         };
         host.block_on(async {
             let device = Device::open(PATH).unwrap();
-            let format = FormatOptions {
-                wal_bytes: Some(1 << 20),
-                ..FormatOptions::default()
-            };
+            let format = FormatOptions { wal_bytes: Some(1 << 20), ..FormatOptions::default() };
             Store::format(&device, &format).await.unwrap();
         })
         .unwrap();
         let ledger = Shared::default();
         for i in 0..CONTAINERS {
-            let history = History {
-                states: vec![(0, None)],
-                acknowledged: 0,
-            };
-            ledger
-                .borrow_mut()
-                .histories
-                .insert(ContainerId([i; 16]), history);
+            let history = History { states: vec![(0, None)], acknowledged: 0 };
+            ledger.borrow_mut().histories.insert(ContainerId([i; 16]), history);
         }
-        Machine {
-            world,
-            host,
-            rng,
-            ledger,
-            faults,
-            options,
-        }
+        Machine { world, host, rng, ledger, faults, options }
     }
 
     /// Random transactions until the power goes.
     pub(crate) fn run_and_lose_power(&mut self) {
         let (ledger, faults, options) = (self.ledger.clone(), self.faults, self.options);
         let rng = ChaCha8Rng::seed_from_u64(self.rng.random());
-        let task = self
-            .host
-            .spawn(Class::Client, submit_forever(ledger, faults, options, rng));
+        let task = self.host.spawn(Class::Client, submit_forever(ledger, faults, options, rng));
         let micros = match self.rng.random_range(0..10) {
             0..4 => 5_000,
             4..9 => 25_000,
             _ => 150_000,
         };
-        self.world
-            .run_for(Duration::from_micros(self.rng.random_range(100..micros)));
+        self.world.run_for(Duration::from_micros(self.rng.random_range(100..micros)));
         self.host.power_loss();
         drop(task);
     }
@@ -125,60 +102,37 @@ impl Machine {
                 let _ = Store::open(&device, Expect::default(), options).await;
                 sleep(Duration::from_secs(1)).await;
             });
-            self.world
-                .run_for(Duration::from_micros(self.rng.random_range(50..20_000)));
+            self.world.run_for(Duration::from_micros(self.rng.random_range(50..20_000)));
             self.host.power_loss();
             drop(task);
         }
         let (ledger, options) = (self.ledger.clone(), self.options);
-        let verified = self
-            .host
-            .block_on(async move { verify(&ledger, options).await });
+        let verified = self.host.block_on(async move { verify(&ledger, options).await });
         verified.map_err(|e| e.to_string())?
     }
 }
 
 async fn verify(ledger: &Shared, options: Options) -> Result<(), String> {
     let device = Device::open(PATH).map_err(|e| e.to_string())?;
-    let options = Options {
-        zero_ahead: false,
-        ..options
-    };
+    let options = Options { zero_ahead: false, ..options };
     let store = Store::open(&device, Expect::default(), options).await;
     let store = store.map_err(|e| e.to_string())?;
     store.check().await.map_err(|e| format!("check: {e}"))?;
     let mut reached = BTreeMap::new();
     let cids: Vec<ContainerId> = ledger.borrow().histories.keys().copied().collect();
     for cid in cids {
-        let found = observe(&store, cid, &DKEYS)
-            .await
-            .map_err(|e| e.to_string())?;
+        let found = observe(&store, cid, &DKEYS).await.map_err(|e| e.to_string())?;
         let mut ledger = ledger.borrow_mut();
         let history = ledger.histories.get_mut(&cid).unwrap();
         let acknowledged = history.acknowledged;
-        let candidates = history
-            .states
-            .iter()
-            .rev()
-            .take_while(|(n, _)| *n >= acknowledged);
-        let Some(n) = candidates
-            .clone()
-            .find(|(_, s)| *s == found)
-            .map(|(n, _)| *n)
-        else {
+        let candidates = history.states.iter().rev().take_while(|(n, _)| *n >= acknowledged);
+        let Some(n) = candidates.clone().find(|(_, s)| *s == found).map(|(n, _)| *n) else {
             let newest = candidates.map(|(n, s)| format!("{n}: {}", ops::difference(s, &found)));
             let all: Vec<String> = newest.collect();
-            return Err(format!(
-                "{cid:?} is no state since {acknowledged}: {}",
-                all.join("; ")
-            ));
+            return Err(format!("{cid:?} is no state since {acknowledged}: {}", all.join("; ")));
         };
         // Equal states have several numbers: this container may be at any of them.
-        let alike = history
-            .states
-            .iter()
-            .filter(|(_, s)| *s == found)
-            .map(|(n, _)| *n);
+        let alike = history.states.iter().filter(|(_, s)| *s == found).map(|(n, _)| *n);
         reached.insert(cid, (alike.min().unwrap_or(n).max(acknowledged), n));
         history.states = vec![(n, found)];
         history.acknowledged = n;
@@ -195,9 +149,7 @@ async fn verify(ledger: &Shared, options: Options) -> Result<(), String> {
 
 async fn submit_forever(ledger: Shared, faults: Faults, options: Options, mut rng: ChaCha8Rng) {
     let device = Device::open(PATH).unwrap();
-    let store = Store::open(&device, Expect::default(), options)
-        .await
-        .unwrap();
+    let store = Store::open(&device, Expect::default(), options).await.unwrap();
     store.set_faults(faults);
     loop {
         store.admit().await;
@@ -214,11 +166,8 @@ async fn submit_forever(ledger: Shared, faults: Faults, options: Options, mut rn
 async fn submit_one(store: &Store, ledger: &Shared, rng: &mut ChaCha8Rng) {
     let first = ContainerId([rng.random_range(0..CONTAINERS); 16]);
     let second = ContainerId([rng.random_range(0..CONTAINERS); 16]);
-    let cids = if rng.random_bool(0.1) && first != second {
-        vec![first, second]
-    } else {
-        vec![first]
-    };
+    let cids =
+        if rng.random_bool(0.1) && first != second { vec![first, second] } else { vec![first] };
     let (number, mut states) = {
         let mut ledger = ledger.borrow_mut();
         ledger.next += 1;
@@ -249,12 +198,7 @@ async fn submit_one(store: &Store, ledger: &Shared, rng: &mut ChaCha8Rng) {
         let mut ledger = ledger.borrow_mut();
         ledger.submitted += 1;
         for (cid, state) in cids.iter().zip(states) {
-            ledger
-                .histories
-                .get_mut(cid)
-                .unwrap()
-                .states
-                .push((number, state));
+            ledger.histories.get_mut(cid).unwrap().states.push((number, state));
         }
         if let [a, b] = cids[..] {
             ledger.pairs.push((number, a, b));
@@ -283,19 +227,12 @@ pub(crate) async fn observe(
     }
     let all = std::ops::Bound::Unbounded;
     let mut objects = Objects::new();
-    for oid in store
-        .read(|vos| vos.list_objects(cid, all, None, usize::MAX))
-        .await?
-    {
+    for oid in store.read(|vos| vos.list_objects(cid, all, None, usize::MAX)).await? {
         let mut items = Items::new();
         for dkey in dkeys {
-            let list = store
-                .read(|vos| vos.list_akeys(cid, &oid, dkey, all, usize::MAX))
-                .await?;
+            let list = store.read(|vos| vos.list_akeys(cid, &oid, dkey, all, usize::MAX)).await?;
             for (akey, value) in list {
-                let size = store
-                    .read(|vos| vos.array_size(cid, &oid, dkey, &akey))
-                    .await?;
+                let size = store.read(|vos| vos.array_size(cid, &oid, dkey, &akey)).await?;
                 let value = match size {
                     None => Value::Single(value),
                     Some(size) => {
@@ -319,9 +256,7 @@ async fn read_array(
     akey: &[u8],
     size: u64,
 ) -> Result<Vec<u8>, StoreError> {
-    let extents = store
-        .read(|vos| vos.extents(cid, oid, dkey, akey, 0, u64::MAX))
-        .await?;
+    let extents = store.read(|vos| vos.extents(cid, oid, dkey, akey, 0, u64::MAX)).await?;
     let total: u64 = extents.iter().map(Extent::byte_len).sum();
     assert_eq!(total, size, "extents cover the array");
     Ok(store.read_data(&extents).await?.concat())

@@ -123,9 +123,7 @@ impl Rig {
         let root = Root::decode(&self.root.encode()).unwrap();
         let mut loader = Loader::new(self.config, root, (FIRST, END)).unwrap();
         for (i, addr) in loader.directories().into_iter().enumerate() {
-            loader
-                .directory(i, &read(&self.disk, addr, PAGE_SIZE))
-                .unwrap();
+            loader.directory(i, &read(&self.disk, addr, PAGE_SIZE)).unwrap();
         }
         for (i, addr) in loader.maps().into_iter().enumerate() {
             let page = (addr.0 != 0).then(|| read(&self.disk, addr, PAGE_SIZE));
@@ -206,11 +204,7 @@ impl Rig {
                 let bytes = read(&self.disk, d.addr, len);
                 for (i, block) in bytes.chunks(BLOCK_SIZE as usize).enumerate() {
                     let last = i + 1 == d.crcs.len();
-                    let covered = if last {
-                        usize::from(d.tail)
-                    } else {
-                        block.len()
-                    };
+                    let covered = if last { usize::from(d.tail) } else { block.len() };
                     assert_eq!(crc32c::crc32c(&block[..covered]), d.crcs[i], "checksum");
                 }
                 bytes[usize::from(d.skip)..][..d.len as usize].to_vec()
@@ -221,17 +215,12 @@ impl Rig {
 
 fn read(disk: &HashMap<u64, Vec<u8>>, addr: BlockAddr, len: usize) -> Vec<u8> {
     let blocks = (len as u64).div_ceil(BLOCK_SIZE);
-    (addr.0..addr.0 + blocks)
-        .flat_map(|b| disk.get(&b).cloned().unwrap_or(vec![0; 4096]))
-        .collect()
+    (addr.0..addr.0 + blocks).flat_map(|b| disk.get(&b).cloned().unwrap_or(vec![0; 4096])).collect()
 }
 
 fn run(seed: u64, steps: usize, pool_pages: usize) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let config = Config {
-        pool_bytes: pool_pages * PAGE_SIZE,
-        ..Config::default()
-    };
+    let config = Config { pool_bytes: pool_pages * PAGE_SIZE, ..Config::default() };
     let mut rig = Rig::new(config);
     let mut model: BTreeMap<ContainerId, State> =
         (0..3).map(|i| (ContainerId([i; 16]), None)).collect();
@@ -259,12 +248,7 @@ fn run(seed: u64, steps: usize, pool_pages: usize) {
             24..27 => {
                 for (cid, state) in &model {
                     let found = rig.observe(*cid);
-                    assert_eq!(
-                        *state,
-                        found,
-                        "step {step}: {}",
-                        ops::difference(state, &found)
-                    );
+                    assert_eq!(*state, found, "step {step}: {}", ops::difference(state, &found));
                 }
             }
             _ => rig.vos.evict(),
@@ -293,15 +277,7 @@ fn drain(rig: &mut Rig, model: &BTreeMap<ContainerId, State>) {
     rig.checkpoint();
     rig.check();
     let stats = rig.vos.stats();
-    assert_eq!(
-        (
-            stats.data_blocks,
-            stats.aging_blocks,
-            stats.objects,
-            stats.pages
-        ),
-        (0, 0, 0, 1)
-    );
+    assert_eq!((stats.data_blocks, stats.aging_blocks, stats.objects, stats.pages), (0, 0, 0, 1));
 }
 
 proptest! {

@@ -115,9 +115,8 @@ fn apply_to_objects(objects: &mut Objects, op: &Op) {
 
 fn with_array(objects: &mut Objects, o: &[u8], d: &[u8], a: &[u8], f: impl FnOnce(&mut Vec<u8>)) {
     let items = objects.entry(o.to_vec()).or_default();
-    let value = items
-        .entry((d.to_vec(), a.to_vec()))
-        .or_insert_with(|| Value::Array(Rc::default()));
+    let value =
+        items.entry((d.to_vec(), a.to_vec())).or_insert_with(|| Value::Array(Rc::default()));
     if let Value::Array(array) = value {
         f(Rc::make_mut(array));
     }
@@ -140,12 +139,7 @@ pub(crate) fn difference(a: &State, b: &State) -> String {
                     return format!("{name} {key:?}: {} / {} at {at:?}", x.len(), y.len());
                 }
                 (x, y) if x != y => {
-                    return format!(
-                        "{} {key:?}: {} / {}",
-                        oid.escape_ascii(),
-                        brief(x),
-                        brief(y)
-                    );
+                    return format!("{} {key:?}: {} / {}", oid.escape_ascii(), brief(x), brief(y));
                 }
                 _ => {}
             }
@@ -175,10 +169,7 @@ pub(crate) fn random_op(state: &State, rng: &mut ChaCha8Rng) -> Op {
     let oid = format!("object{}", rng.random_range(0..8)).into_bytes();
     let omap = || b"omap".to_vec();
     let akey = |rng: &mut ChaCha8Rng| format!("key{:03}", rng.random_range(0..60)).into_bytes();
-    let size = match objects
-        .get(&oid)
-        .and_then(|i| i.get(&(b"array".to_vec(), vec![])))
-    {
+    let size = match objects.get(&oid).and_then(|i| i.get(&(b"array".to_vec(), vec![]))) {
         Some(Value::Array(array)) => array.len() as u64,
         _ => 0,
     };
@@ -206,11 +197,7 @@ pub(crate) fn random_op(state: &State, rng: &mut ChaCha8Rng) -> Op {
             Op::PunchRange(o, d, a, offset, rng.random_range(0..20_000))
         }
         50..75 => {
-            let len = if rng.random_bool(0.05) {
-                20_000
-            } else {
-                rng.random_range(0..300)
-            };
+            let len = if rng.random_bool(0.05) { 20_000 } else { rng.random_range(0..300) };
             Op::Update(oid, omap(), akey(rng), random_bytes(len, rng))
         }
         75..80 => {
@@ -243,11 +230,7 @@ fn random_len(rng: &mut ChaCha8Rng) -> usize {
 
 fn random_offset(size: u64, rng: &mut ChaCha8Rng) -> u64 {
     let offset = rng.random_range(0..=(size + 8192).min(300_000));
-    if rng.random_bool(0.5) {
-        offset / 4096 * 4096
-    } else {
-        offset
-    }
+    if rng.random_bool(0.5) { offset / 4096 * 4096 } else { offset }
 }
 
 fn random_bytes(len: usize, rng: &mut ChaCha8Rng) -> Bytes {
@@ -255,9 +238,7 @@ fn random_bytes(len: usize, rng: &mut ChaCha8Rng) -> Bytes {
     let mut out = Vec::with_capacity(len);
     let mut word = seed | 1;
     while out.len() < len {
-        word = word
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        word = word.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         out.extend_from_slice(&word.to_le_bytes());
     }
     out.truncate(len);

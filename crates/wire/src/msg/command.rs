@@ -37,8 +37,6 @@ pub struct Ping {
 impl Ping {
     /// The answer of a mon.
     pub fn with_text(json: &str) -> Self {
-        Self {
-            payload: json.to_bytes(Features::default()).into(),
-        }
+        Self { payload: json.to_bytes(Features::default()).into() }
     }
 }

@@ -129,19 +129,13 @@ impl Message for MgrOpen {
         self.service.encode(&mut out, f);
         self.config.encode(&mut out, f);
         self.config_defaults.encode(&mut out, f);
-        Payload {
-            front: out.into(),
-            ..Payload::default()
-        }
+        Payload { front: out.into(), ..Payload::default() }
     }
 
     fn decode_payload(header: &Header, payload: &Payload) -> Result<Self, DecodeError> {
         check_compat::<Self>("MgrOpen", header)?;
         let r = &mut Reader::new(&payload.front);
-        let mut open = Self {
-            daemon_name: String::decode(r)?,
-            ..Self::default()
-        };
+        let mut open = Self { daemon_name: String::decode(r)?, ..Self::default() };
         if header.version >= 2 {
             open.service_name = String::decode(r)?;
             open.service = Option::decode(r)?;

@@ -177,10 +177,7 @@ pub struct PoolOpReply {
 impl PoolOpReply {
     /// The id that `CREATE_UNMANAGED_SNAP` returns.
     pub fn with_snap(self, id: SnapId) -> Self {
-        Self {
-            response_data: Some(id.to_bytes(Features::default()).into()),
-            ..self
-        }
+        Self { response_data: Some(id.to_bytes(Features::default()).into()), ..self }
     }
 }
 
@@ -251,10 +248,7 @@ impl Message for LogAck {
         self.fsid.encode(&mut front, f);
         self.last.encode(&mut front, f);
         self.channel.encode(&mut front, f);
-        Payload {
-            front: front.into(),
-            ..Payload::default()
-        }
+        Payload { front: front.into(), ..Payload::default() }
     }
 
     fn decode_payload(header: &Header, payload: &Payload) -> Result<Self, DecodeError> {
@@ -262,15 +256,7 @@ impl Message for LogAck {
         crate::message::check_compat::<Self>("LogAck", header)?;
         let mut r = Reader::new(&payload.front);
         let (fsid, last) = (Uuid::decode(&mut r)?, r.u64()?);
-        let channel = if r.is_empty() {
-            String::new()
-        } else {
-            String::decode(&mut r)?
-        };
-        Ok(Self {
-            fsid,
-            last,
-            channel,
-        })
+        let channel = if r.is_empty() { String::new() } else { String::decode(&mut r)? };
+        Ok(Self { fsid, last, channel })
     }
 }

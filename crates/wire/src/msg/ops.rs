@@ -271,12 +271,7 @@ impl Default for OpArgs {
 
 impl OpArgs {
     pub fn extent(offset: u64, length: u64) -> Self {
-        Self::Extent {
-            offset,
-            length,
-            truncate_size: 0,
-            truncate_seq: 0,
-        }
+        Self::Extent { offset, length, truncate_size: 0, truncate_seq: 0 }
     }
 
     pub(crate) fn decode(code: OpCode, raw: [u8; ARGS_SIZE]) -> Result<Self, DecodeError> {
@@ -301,13 +296,8 @@ impl OpArgs {
                 argc: r.u8()?,
                 indata_len: r.u32()?,
             },
-            Layout::Pgls => Self::Pgls {
-                count: r.u64()?,
-                start_epoch: r.u32()?,
-            },
-            Layout::Snap => Self::Snap {
-                snapid: SnapId(r.u64()?),
-            },
+            Layout::Pgls => Self::Pgls { count: r.u64()?, start_epoch: r.u32()? },
+            Layout::Snap => Self::Snap { snapid: SnapId(r.u64()?) },
             Layout::Watch => Self::Watch {
                 cookie: r.u64()?,
                 ver: r.u64()?,
@@ -327,19 +317,15 @@ impl OpArgs {
                 flags: r.u8()?,
                 src_fadvise_flags: r.u32()?,
             },
-            Layout::HitSetGet => Self::HitSetGet {
-                stamp: UTime::decode(r)?,
-            },
+            Layout::HitSetGet => Self::HitSetGet { stamp: UTime::decode(r)? },
             Layout::AllocHint => Self::AllocHint {
                 expected_object_size: r.u64()?,
                 expected_write_size: r.u64()?,
                 flags: r.u32()?,
             },
-            Layout::WriteSame => Self::WriteSame {
-                offset: r.u64()?,
-                length: r.u64()?,
-                data_length: r.u64()?,
-            },
+            Layout::WriteSame => {
+                Self::WriteSame { offset: r.u64()?, length: r.u64()?, data_length: r.u64()? }
+            }
             Layout::Checksum => Self::Checksum {
                 offset: r.u64()?,
                 length: r.u64()?,
@@ -357,69 +343,30 @@ impl OpArgs {
         let end = out.len() + ARGS_SIZE;
         match *self {
             Self::Raw(raw) => put!(raw),
-            Self::Extent {
-                offset,
-                length,
-                truncate_size,
-                truncate_seq,
-            } => {
+            Self::Extent { offset, length, truncate_size, truncate_seq } => {
                 put!(offset, length, truncate_size, truncate_seq);
             }
-            Self::Xattr {
-                name_len,
-                value_len,
-                cmp_op,
-                cmp_mode,
-            } => {
+            Self::Xattr { name_len, value_len, cmp_op, cmp_mode } => {
                 put!(name_len, value_len, cmp_op, cmp_mode);
             }
-            Self::Cls {
-                class_len,
-                method_len,
-                argc,
-                indata_len,
-            } => {
+            Self::Cls { class_len, method_len, argc, indata_len } => {
                 put!(class_len, method_len, argc, indata_len);
             }
             Self::Pgls { count, start_epoch } => put!(count, start_epoch),
             Self::Snap { snapid } => put!(snapid),
-            Self::Watch {
-                cookie,
-                ver,
-                op,
-                gen_,
-                timeout,
-            } => put!(cookie, ver, op, gen_, timeout),
+            Self::Watch { cookie, ver, op, gen_, timeout } => put!(cookie, ver, op, gen_, timeout),
             Self::Notify { cookie } => put!(cookie),
             Self::AssertVer { ver } => put!(0u64, ver),
             Self::CopyGet { max } => put!(max),
-            Self::CopyFrom {
-                snapid,
-                src_version,
-                flags,
-                src_fadvise_flags,
-            } => {
+            Self::CopyFrom { snapid, src_version, flags, src_fadvise_flags } => {
                 put!(snapid, src_version, flags, src_fadvise_flags);
             }
             Self::HitSetGet { stamp } => put!(stamp),
-            Self::AllocHint {
-                expected_object_size,
-                expected_write_size,
-                flags,
-            } => {
+            Self::AllocHint { expected_object_size, expected_write_size, flags } => {
                 put!(expected_object_size, expected_write_size, flags);
             }
-            Self::WriteSame {
-                offset,
-                length,
-                data_length,
-            } => put!(offset, length, data_length),
-            Self::Checksum {
-                offset,
-                length,
-                chunk_size,
-                type_,
-            } => {
+            Self::WriteSame { offset, length, data_length } => put!(offset, length, data_length),
+            Self::Checksum { offset, length, chunk_size, type_ } => {
                 put!(offset, length, chunk_size, type_);
             }
         }

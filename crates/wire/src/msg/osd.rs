@@ -260,10 +260,7 @@ impl Message for OsdPing {
         self.mono_send_stamp.encode(&mut out, f);
         self.delta_ub.encode(&mut out, f);
         out.resize(out.len() + padding as usize, 0);
-        Payload {
-            front: out.into(),
-            ..Payload::default()
-        }
+        Payload { front: out.into(), ..Payload::default() }
     }
 
     fn decode_payload(header: &Header, payload: &Payload) -> Result<Self, DecodeError> {
@@ -272,19 +269,9 @@ impl Message for OsdPing {
         let (fsid, map_epoch, op) = (Uuid::decode(r)?, r.u32()?, r.u8()?);
         let (ping_stamp, padding) = (UTime::decode(r)?, r.u32()?);
         if padding > Self::MAX_PADDING {
-            return Err(DecodeError::Invalid {
-                what: "ping padding",
-                value: padding.into(),
-            });
+            return Err(DecodeError::Invalid { what: "ping padding", value: padding.into() });
         }
-        let mut ping = Self {
-            fsid,
-            map_epoch,
-            op,
-            ping_stamp,
-            padding,
-            ..Self::default()
-        };
+        let mut ping = Self { fsid, map_epoch, op, ping_stamp, padding, ..Self::default() };
         if header.version >= 5 {
             ping.up_from = r.u32()?;
             ping.mono_ping_stamp = TimeSpan::decode(r)?;

@@ -63,12 +63,7 @@ pub struct OsdOp {
 
 impl OsdOp {
     pub fn new(code: OpCode, args: OpArgs, indata: Bytes) -> Self {
-        Self {
-            code,
-            flags: 0,
-            args,
-            indata,
-        }
+        Self { code, flags: 0, args, indata }
     }
 }
 
@@ -109,11 +104,7 @@ impl OsdOpMsg {
     pub fn object(&self) -> HObject {
         HObject {
             // A key equal to the name means no key.
-            key: if self.locator.key == self.oid {
-                Bytes::new()
-            } else {
-                self.locator.key.clone()
-            },
+            key: if self.locator.key == self.oid { Bytes::new() } else { self.locator.key.clone() },
             oid: self.oid.clone(),
             snap: self.snap,
             hash: self.hash,
@@ -128,11 +119,7 @@ impl OsdOpMsg {
         if self.reqid.name != EntityName::default() || self.reqid.tid != 0 {
             return self.reqid;
         }
-        RequestId {
-            name: source,
-            tid,
-            inc: self.reqid.inc,
-        }
+        RequestId { name: source, tid, inc: self.reqid.inc }
     }
 
     pub fn has_flag(&self, mask: u32) -> bool {
@@ -167,17 +154,8 @@ impl Message for OsdOpMsg {
         self.snapc.encode(&mut out, f);
         self.retry_attempt.encode(&mut out, f);
         self.features.encode(&mut out, f);
-        let data = self
-            .ops
-            .iter()
-            .map(|op| op.indata.clone())
-            .filter(|d| !d.is_empty())
-            .collect();
-        Payload {
-            front: out.into(),
-            middle: Bytes::new(),
-            data,
-        }
+        let data = self.ops.iter().map(|op| op.indata.clone()).filter(|d| !d.is_empty()).collect();
+        Payload { front: out.into(), middle: Bytes::new(), data }
     }
 
     fn decode_payload(header: &Header, payload: &Payload) -> Result<Self, DecodeError> {
@@ -187,10 +165,7 @@ impl Message for OsdOpMsg {
             8 => decode_head_v8(r)?,
             7 => decode_head_v7(r)?,
             other => {
-                return Err(DecodeError::Invalid {
-                    what: "osd_op version",
-                    value: other.into(),
-                });
+                return Err(DecodeError::Invalid { what: "osd_op version", value: other.into() });
             }
         };
         m.client_inc = r.u32()?;
@@ -203,12 +178,7 @@ impl Message for OsdOpMsg {
         m.ops = Vec::with_capacity(count);
         for _ in 0..count {
             let (code, flags, args, len) = next_op(ops)?;
-            m.ops.push(OsdOp {
-                code,
-                flags,
-                args,
-                indata: data.take(len)?,
-            });
+            m.ops.push(OsdOp { code, flags, args, indata: data.take(len)? });
         }
         m.snap = SnapId::decode(r)?;
         m.snapc = SnapContext::decode(r)?;
@@ -237,14 +207,7 @@ fn decode_head_v7(r: &mut Reader<'_>) -> Result<OsdOpMsg, DecodeError> {
     EVersion::decode(r)?;
     let reqid = RequestId::decode(r)?;
     let spgid = SpgId::whole(pgid);
-    Ok(OsdOpMsg {
-        spgid,
-        hash: pgid.seed,
-        map_epoch,
-        flags,
-        reqid,
-        ..OsdOpMsg::default()
-    })
+    Ok(OsdOpMsg { spgid, hash: pgid.seed, map_epoch, flags, reqid, ..OsdOpMsg::default() })
 }
 
 /// What came of one operation.
@@ -261,13 +224,7 @@ pub struct OsdOpResult {
 impl OsdOpResult {
     /// The answer to `op`, without output.
     pub fn of(op: &OsdOp, rval: i32) -> Self {
-        Self {
-            code: op.code,
-            flags: op.flags,
-            args: op.args,
-            rval,
-            outdata: Vec::new(),
-        }
+        Self { code: op.code, flags: op.flags, args: op.args, rval, outdata: Vec::new() }
     }
 
     pub fn out_len(&self) -> usize {
@@ -297,10 +254,7 @@ impl Decode for Redirect {
     const MIN_SIZE: usize = 6;
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.versioned("request_redirect_t", 1, |_, r| {
-            let redirect = Self {
-                locator: ObjectLocator::decode(r)?,
-                object: Bytes::decode(r)?,
-            };
+            let redirect = Self { locator: ObjectLocator::decode(r)?, object: Bytes::decode(r)? };
             r.blob("legacy instructions")?;
             Ok(redirect)
         })
@@ -336,11 +290,7 @@ impl OsdOpReply {
             flags: i64::from(request.flags & !acks | flag::ONDISK | flag::ACK),
             result,
             map_epoch,
-            ops: request
-                .ops
-                .iter()
-                .map(|op| OsdOpResult::of(op, 0))
-                .collect(),
+            ops: request.ops.iter().map(|op| OsdOpResult::of(op, 0)).collect(),
             retry_attempt: request.retry_attempt,
             ..Self::default()
         }
@@ -386,27 +336,15 @@ impl Message for OsdOpReply {
         self.user_version.encode(&mut out, f);
         self.redirect.encode(&mut out, f);
         self.trace.encode(&mut out, f);
-        let pieces = self
-            .ops
-            .iter()
-            .flat_map(|op| &op.outdata)
-            .filter(|d| !d.is_empty());
-        Payload {
-            front: out.into(),
-            middle: Bytes::new(),
-            data: pieces.cloned().collect(),
-        }
+        let pieces = self.ops.iter().flat_map(|op| &op.outdata).filter(|d| !d.is_empty());
+        Payload { front: out.into(), middle: Bytes::new(), data: pieces.cloned().collect() }
     }
 
     fn decode_payload(header: &Header, payload: &Payload) -> Result<Self, DecodeError> {
         check_compat::<Self>("OsdOpReply", header)?;
         if header.version < 7 {
             let version = header.version as u8;
-            return Err(DecodeError::TooOld {
-                what: "osd_op_reply",
-                version,
-                oldest: 7,
-            });
+            return Err(DecodeError::TooOld { what: "osd_op_reply", version, oldest: 7 });
         }
         let r = &mut Reader::new(&payload.front);
         let mut reply = Self {
@@ -425,18 +363,8 @@ impl Message for OsdOpReply {
         let mut data = DataCursor::new(payload);
         for _ in 0..count {
             let (code, flags, args, len) = next_op(ops)?;
-            let outdata = if len == 0 {
-                Vec::new()
-            } else {
-                vec![data.take(len)?]
-            };
-            reply.ops.push(OsdOpResult {
-                code,
-                flags,
-                args,
-                rval: r.i32()?,
-                outdata,
-            });
+            let outdata = if len == 0 { Vec::new() } else { vec![data.take(len)?] };
+            reply.ops.push(OsdOpResult { code, flags, args, rval: r.i32()?, outdata });
         }
         reply.replay_version = EVersion::decode(r)?;
         reply.user_version = r.u64()?;
@@ -458,8 +386,7 @@ fn put_op(code: OpCode, flags: u32, args: &OpArgs, payload_len: usize, out: &mut
 
 /// The `count` ops that come next, checked to be there whole.
 fn take_ops<'a>(count: usize, r: &mut Reader<'a>) -> Result<Reader<'a>, DecodeError> {
-    r.take(count.saturating_mul(OP_SIZE), "ops")
-        .map(Reader::new)
+    r.take(count.saturating_mul(OP_SIZE), "ops").map(Reader::new)
 }
 
 /// Code, flags, arguments, payload length.
@@ -476,9 +403,7 @@ struct DataCursor {
 
 impl DataCursor {
     fn new(payload: &Payload) -> Self {
-        Self {
-            rest: payload.data_bytes(),
-        }
+        Self { rest: payload.data_bytes() }
     }
 
     fn take(&mut self, n: usize) -> Result<Bytes, DecodeError> {
@@ -487,11 +412,7 @@ impl DataCursor {
         }
         if n > self.rest.len() {
             let (what, remaining) = ("op data", self.rest.len());
-            return Err(DecodeError::Truncated {
-                what,
-                needed: n,
-                remaining,
-            });
+            return Err(DecodeError::Truncated { what, needed: n, remaining });
         }
         Ok(self.rest.split_to(n))
     }
@@ -529,10 +450,7 @@ mod tests {
     fn a_payload_longer_than_the_data_is_refused() {
         let mut raw = request().to_raw(1, Features::PACIFIC);
         raw.payload.data = vec!["abcde".into()];
-        assert!(matches!(
-            OsdOpMsg::from_raw(&raw),
-            Err(DecodeError::Truncated { .. })
-        ));
+        assert!(matches!(OsdOpMsg::from_raw(&raw), Err(DecodeError::Truncated { .. })));
     }
 
     #[test]
@@ -568,9 +486,6 @@ mod tests {
         assert_eq!(back.ops[0].outdata, [Bytes::from("size")]);
         assert_eq!(back.bad_replay_version, EVersion::new(9, 6));
         assert_eq!(back.ops[2].rval, -5);
-        assert_eq!(
-            back.to_raw(1, Features::PACIFIC).payload.front,
-            raw.payload.front
-        );
+        assert_eq!(back.to_raw(1, Features::PACIFIC).payload.front, raw.payload.front);
     }
 }

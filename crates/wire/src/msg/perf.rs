@@ -71,11 +71,7 @@ impl PerfValue {
         if type_ & counter_type::LONGRUNAVG == 0 {
             return r.u64().map(Self::Single);
         }
-        Ok(Self::Average {
-            sum: r.u64()?,
-            count: r.u64()?,
-            count2: r.u64()?,
-        })
+        Ok(Self::Average { sum: r.u64()?, count: r.u64()?, count2: r.u64()? })
     }
 }
 
@@ -105,10 +101,7 @@ impl<T: Decode> Decode for VarVec<T> {
                 return Self::items(n, r);
             }
         }
-        Err(DecodeError::Invalid {
-            what: "varint count",
-            value: n,
-        })
+        Err(DecodeError::Invalid { what: "varint count", value: n })
     }
 }
 
@@ -117,16 +110,9 @@ impl<T: Decode> VarVec<T> {
         let needed = (n as usize).saturating_mul(T::MIN_SIZE);
         if needed > r.remaining() {
             let (what, remaining) = ("varint vector", r.remaining());
-            return Err(DecodeError::Truncated {
-                what,
-                needed,
-                remaining,
-            });
+            return Err(DecodeError::Truncated { what, needed, remaining });
         }
-        (0..n)
-            .map(|_| T::decode(r))
-            .collect::<Result<_, _>>()
-            .map(Self)
+        (0..n).map(|_| T::decode(r)).collect::<Result<_, _>>().map(Self)
     }
 }
 

@@ -39,19 +39,11 @@ pub struct EntityAddr {
 
 impl EntityAddr {
     pub fn msgr2(addr: SocketAddr, nonce: u32) -> Self {
-        Self {
-            type_: AddrType::MSGR2,
-            nonce,
-            addr: Some(addr),
-        }
+        Self { type_: AddrType::MSGR2, nonce, addr: Some(addr) }
     }
 
     pub fn legacy(addr: SocketAddr, nonce: u32) -> Self {
-        Self {
-            type_: AddrType::LEGACY,
-            nonce,
-            addr: Some(addr),
-        }
+        Self { type_: AddrType::LEGACY, nonce, addr: Some(addr) }
     }
 
     pub fn is_blank(&self) -> bool {
@@ -86,10 +78,7 @@ impl Decode for EntityAddr {
         match r.u8()? {
             0 => decode_legacy(r),
             1 => decode_typed(r),
-            other => Err(DecodeError::Invalid {
-                what: "address marker",
-                value: other.into(),
-            }),
+            other => Err(DecodeError::Invalid { what: "address marker", value: other.into() }),
         }
     }
 }
@@ -109,11 +98,7 @@ impl EntityAddrVec {
 
     /// The msgr1 address, or a blank one: what a peer without `MSG_ADDR2` is told.
     pub fn legacy(&self) -> EntityAddr {
-        self.0
-            .iter()
-            .find(|a| a.type_ == AddrType::LEGACY)
-            .copied()
-            .unwrap_or_default()
+        self.0.iter().find(|a| a.type_ == AddrType::LEGACY).copied().unwrap_or_default()
     }
 
     /// The address to show and compare when only one fits: msgr2 if there is one.
@@ -158,10 +143,7 @@ impl Decode for EntityAddrVec {
             0 => decode_legacy(r).map(Self::one),
             1 => decode_typed(r).map(Self::one),
             2 => Vec::decode(r).map(Self),
-            other => Err(DecodeError::Invalid {
-                what: "addrvec marker",
-                value: other.into(),
-            }),
+            other => Err(DecodeError::Invalid { what: "addrvec marker", value: other.into() }),
         }
     }
 }
@@ -211,30 +193,18 @@ impl FromStr for EntityAddr {
         if s == "-" {
             return Ok(Self::default());
         }
-        let (type_, rest) = [
-            ("v1:", AddrType::LEGACY),
-            ("v2:", AddrType::MSGR2),
-            ("any:", AddrType::ANY),
-        ]
-        .into_iter()
-        .find_map(|(prefix, t)| Some((t, s.strip_prefix(prefix)?)))
-        .unwrap_or((AddrType::ANY, s));
+        let (type_, rest) =
+            [("v1:", AddrType::LEGACY), ("v2:", AddrType::MSGR2), ("any:", AddrType::ANY)]
+                .into_iter()
+                .find_map(|(prefix, t)| Some((t, s.strip_prefix(prefix)?)))
+                .unwrap_or((AddrType::ANY, s));
         let (host, nonce) = match rest.split_once('/') {
             Some((host, nonce)) => (host, nonce.parse().map_err(|_| bad())?),
             None => (rest, 0),
         };
-        let bare = || {
-            host.trim_matches(['[', ']'])
-                .parse()
-                .ok()
-                .map(|ip| SocketAddr::new(ip, 0))
-        };
+        let bare = || host.trim_matches(['[', ']']).parse().ok().map(|ip| SocketAddr::new(ip, 0));
         let addr = host.parse().ok().or_else(bare).ok_or_else(bad)?;
-        Ok(Self {
-            type_,
-            nonce,
-            addr: Some(addr),
-        })
+        Ok(Self { type_, nonce, addr: Some(addr) })
     }
 }
 
@@ -291,10 +261,7 @@ fn get_sockaddr(family: u16, rest: &mut Reader<'_>) -> Result<Option<SocketAddr>
             let ip = Ipv6Addr::from(rest.array::<16>("IPv6 address")?);
             Ok(Some(SocketAddrV6::new(ip, port, flow, rest.u32()?).into()))
         }
-        other => Err(DecodeError::Invalid {
-            what: "address family",
-            value: other.into(),
-        }),
+        other => Err(DecodeError::Invalid { what: "address family", value: other.into() }),
     }
 }
 
@@ -315,11 +282,7 @@ fn decode_legacy(r: &mut Reader<'_>) -> Result<EntityAddr, DecodeError> {
     let mut storage = Reader::new(r.take(SOCKADDR_STORAGE, "sockaddr_storage")?);
     let family = u16::from_be_bytes(storage.array("address family")?);
     let addr = get_sockaddr(family, &mut storage)?;
-    let type_ = if addr.is_some() {
-        AddrType::LEGACY
-    } else {
-        AddrType::NONE
-    };
+    let type_ = if addr.is_some() { AddrType::LEGACY } else { AddrType::NONE };
     Ok(EntityAddr { type_, nonce, addr })
 }
 
@@ -344,25 +307,13 @@ mod tests {
     fn check(text: &str, legacy_text: &str) {
         let addr: EntityAddr = text.parse().unwrap();
         assert_eq!(addr.to_string(), text);
-        assert_eq!(
-            EntityAddr::from_bytes(&addr.to_bytes(Features::PACIFIC)),
-            Ok(addr)
-        );
+        assert_eq!(EntityAddr::from_bytes(&addr.to_bytes(Features::PACIFIC)), Ok(addr));
         let legacy = addr.to_bytes(Features(0));
         assert_eq!(legacy.len(), 136);
-        assert_eq!(
-            EntityAddr::from_bytes(&legacy).unwrap().to_string(),
-            legacy_text
-        );
+        assert_eq!(EntityAddr::from_bytes(&legacy).unwrap().to_string(), legacy_text);
         let vec = EntityAddrVec(vec![addr, EntityAddr::default()]);
-        assert_eq!(
-            EntityAddrVec::from_bytes(&vec.to_bytes(Features::PACIFIC)),
-            Ok(vec.clone())
-        );
-        assert_eq!(
-            vec.to_bytes(Features(0)),
-            vec.legacy().to_bytes(Features(0))
-        );
+        assert_eq!(EntityAddrVec::from_bytes(&vec.to_bytes(Features::PACIFIC)), Ok(vec.clone()));
+        assert_eq!(vec.to_bytes(Features(0)), vec.legacy().to_bytes(Features(0)));
     }
 
     #[test]
@@ -384,14 +335,8 @@ mod tests {
 
     #[test]
     fn a_foreign_family_is_refused() {
-        let mut bytes = "v2:1.2.3.4:1/0"
-            .parse::<EntityAddr>()
-            .unwrap()
-            .to_bytes(Features::PACIFIC);
+        let mut bytes = "v2:1.2.3.4:1/0".parse::<EntityAddr>().unwrap().to_bytes(Features::PACIFIC);
         bytes[19] = 1;
-        assert!(matches!(
-            EntityAddr::from_bytes(&bytes),
-            Err(DecodeError::Invalid { .. })
-        ));
+        assert!(matches!(EntityAddr::from_bytes(&bytes), Err(DecodeError::Invalid { .. })));
     }
 }

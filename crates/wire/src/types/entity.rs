@@ -28,17 +28,11 @@ impl EntityType {
 
     /// The name used in keyrings and logs, `unknown` for a value that Ceph does not define.
     pub fn name(self) -> &'static str {
-        Self::NAMES
-            .iter()
-            .find(|(t, _)| *t == self)
-            .map_or("unknown", |(_, n)| n)
+        Self::NAMES.iter().find(|(t, _)| *t == self).map_or("unknown", |(_, n)| n)
     }
 
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES
-            .iter()
-            .find(|(_, n)| *n == name)
-            .map(|(t, _)| *t)
+        Self::NAMES.iter().find(|(_, n)| *n == name).map(|(t, _)| *t)
     }
 }
 
@@ -80,10 +74,7 @@ impl EntityName {
 /// Type 0, number 0: what an unset name encodes as.
 impl Default for EntityName {
     fn default() -> Self {
-        Self {
-            type_: EntityType(0),
-            num: 0,
-        }
+        Self { type_: EntityType(0), num: 0 }
     }
 }
 
@@ -106,10 +97,7 @@ pub struct EntityNameStr {
 
 impl EntityNameStr {
     pub fn new(type_: EntityType, id: impl Into<String>) -> Self {
-        Self {
-            type_,
-            id: id.into(),
-        }
+        Self { type_, id: id.into() }
     }
 }
 
@@ -124,14 +112,9 @@ impl Decode for EntityNameStr {
     const MIN_SIZE: usize = 8;
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let raw = r.u32()?;
-        let type_ = u8::try_from(raw).map_err(|_| DecodeError::Invalid {
-            what: "entity type",
-            value: raw.into(),
-        })?;
-        Ok(Self {
-            type_: EntityType(type_),
-            id: String::decode(r)?,
-        })
+        let type_ = u8::try_from(raw)
+            .map_err(|_| DecodeError::Invalid { what: "entity type", value: raw.into() })?;
+        Ok(Self { type_: EntityType(type_), id: String::decode(r)? })
     }
 }
 
@@ -149,9 +132,7 @@ pub struct NameParseError(pub String);
 impl FromStr for EntityNameStr {
     type Err = NameParseError;
     fn from_str(s: &str) -> Result<Self, NameParseError> {
-        let parsed = s
-            .split_once('.')
-            .and_then(|(t, id)| Some((EntityType::from_name(t)?, id)));
+        let parsed = s.split_once('.').and_then(|(t, id)| Some((EntityType::from_name(t)?, id)));
         match parsed {
             Some((type_, id)) if !id.is_empty() => Ok(Self::new(type_, id)),
             // A lone `mon.` is the monitors' shared key.

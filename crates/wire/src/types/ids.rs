@@ -15,10 +15,7 @@ pub struct UTime {
 
 impl From<Duration> for UTime {
     fn from(d: Duration) -> Self {
-        Self {
-            sec: u32::try_from(d.as_secs()).unwrap_or(u32::MAX),
-            nsec: d.subsec_nanos(),
-        }
+        Self { sec: u32::try_from(d.as_secs()).unwrap_or(u32::MAX), nsec: d.subsec_nanos() }
     }
 }
 
@@ -60,14 +57,9 @@ impl fmt::Display for Uuid {
 impl FromStr for Uuid {
     type Err = DecodeError;
     fn from_str(s: &str) -> Result<Self, DecodeError> {
-        let bad = || DecodeError::Invalid {
-            what: "UUID text",
-            value: s.len() as u64,
-        };
+        let bad = || DecodeError::Invalid { what: "UUID text", value: s.len() as u64 };
         let dashes_ok = s.len() == 36
-            && s.bytes()
-                .enumerate()
-                .all(|(i, b)| (b == b'-') == matches!(i, 8 | 13 | 18 | 23));
+            && s.bytes().enumerate().all(|(i, b)| (b == b'-') == matches!(i, 8 | 13 | 18 | 23));
         let hex: Vec<u8> = s.bytes().filter(|b| *b != b'-').collect();
         if !dashes_ok || !hex.iter().all(u8::is_ascii_hexdigit) {
             return Err(bad());
@@ -161,10 +153,7 @@ impl FromStr for PgId {
     fn from_str(s: &str) -> Result<Self, PgParseError> {
         s.split_once('.')
             .and_then(|(pool, seed)| {
-                Some(Self {
-                    pool: pool.parse().ok()?,
-                    seed: u32::from_str_radix(seed, 16).ok()?,
-                })
+                Some(Self { pool: pool.parse().ok()?, seed: u32::from_str_radix(seed, 16).ok()? })
             })
             .ok_or_else(|| PgParseError(s.to_owned()))
     }
@@ -195,21 +184,14 @@ pub struct SpgId {
 impl SpgId {
     /// The only shard of a replicated PG.
     pub fn whole(pgid: PgId) -> Self {
-        Self {
-            pgid,
-            shard: ShardId::NONE,
-        }
+        Self { pgid, shard: ShardId::NONE }
     }
 }
 
 impl fmt::Display for SpgId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.pgid.fmt(f)?;
-        if self.shard == ShardId::NONE {
-            Ok(())
-        } else {
-            write!(f, "s{}", self.shard.0)
-        }
+        if self.shard == ShardId::NONE { Ok(()) } else { write!(f, "s{}", self.shard.0) }
     }
 }
 
@@ -228,10 +210,7 @@ mod tests {
     #[test]
     fn layouts_are_exact() {
         let f = Features::PACIFIC;
-        assert_eq!(
-            EVersion::new(2, 1).to_bytes(f),
-            [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]
-        );
+        assert_eq!(EVersion::new(2, 1).to_bytes(f), [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]);
         let spg = SpgId::whole(PgId::new(3, 7));
         let bytes = spg.to_bytes(f);
         assert_eq!(bytes[..7], [1, 1, 18, 0, 0, 0, 1]);
@@ -246,11 +225,7 @@ mod tests {
         assert!("2".parse::<PgId>().is_err());
         let text = "00112233-4455-6677-8899-aabbccddeeff";
         assert_eq!(text.parse::<Uuid>().unwrap().to_string(), text);
-        assert!(
-            "00112233-4455-6677-8899-aabbccddeef"
-                .parse::<Uuid>()
-                .is_err()
-        );
+        assert!("00112233-4455-6677-8899-aabbccddeef".parse::<Uuid>().is_err());
         assert!(EVersion::new(1, 9) < EVersion::new(2, 1));
     }
 }

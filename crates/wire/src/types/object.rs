@@ -75,10 +75,7 @@ impl HObject {
 
     /// After every object.
     pub fn max() -> Self {
-        Self {
-            max: true,
-            ..Self::min()
-        }
+        Self { max: true, ..Self::min() }
     }
 
     pub fn is_min(&self) -> bool {
@@ -96,20 +93,12 @@ impl HObject {
 
     /// What decides placement: the locator key, or the name without one.
     pub fn effective_key(&self) -> &Bytes {
-        if self.key.is_empty() {
-            &self.oid
-        } else {
-            &self.key
-        }
+        if self.key.is_empty() { &self.oid } else { &self.key }
     }
 
     /// The smallest object of the slot with this hash in this pool.
     pub fn at_hash(pool: i64, hash: u32) -> Self {
-        Self {
-            pool,
-            hash,
-            ..Self::min()
-        }
+        Self { pool, hash, ..Self::min() }
     }
 }
 
@@ -162,11 +151,7 @@ impl Decode for HObject {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.versioned("hobject_t", 4, |version, r| {
             if version < 4 {
-                return Err(DecodeError::TooOld {
-                    what: "hobject_t",
-                    version,
-                    oldest: 4,
-                });
+                return Err(DecodeError::TooOld { what: "hobject_t", version, oldest: 4 });
             }
             let object = Self {
                 key: Bytes::decode(r)?,
@@ -178,12 +163,7 @@ impl Decode for HObject {
                 pool: r.i64()?,
             };
             // Some old clients send pool -1 for "before everything".
-            if object
-                == (Self {
-                    pool: -1,
-                    ..Self::min()
-                })
-            {
+            if object == (Self { pool: -1, ..Self::min() }) {
                 return Ok(Self::min());
             }
             Ok(object)
@@ -226,21 +206,13 @@ pub struct ObjectLocator {
 
 impl ObjectLocator {
     pub fn pool(pool: i64) -> Self {
-        Self {
-            pool,
-            ..Self::default()
-        }
+        Self { pool, ..Self::default() }
     }
 }
 
 impl Default for ObjectLocator {
     fn default() -> Self {
-        Self {
-            pool: -1,
-            key: Bytes::new(),
-            nspace: Bytes::new(),
-            hash: -1,
-        }
+        Self { pool: -1, key: Bytes::new(), nspace: Bytes::new(), hash: -1 }
     }
 }
 
@@ -262,11 +234,7 @@ impl Decode for ObjectLocator {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.versioned("object_locator_t", 6, |version, r| {
             if version < 5 {
-                return Err(DecodeError::TooOld {
-                    what: "object_locator_t",
-                    version,
-                    oldest: 5,
-                });
+                return Err(DecodeError::TooOld { what: "object_locator_t", version, oldest: 5 });
             }
             let pool = r.i64()?;
             r.skip(4, "preferred OSD")?;
@@ -274,17 +242,9 @@ impl Decode for ObjectLocator {
             let hash = if version >= 6 { r.i64()? } else { -1 };
             if hash != -1 && !key.is_empty() {
                 let what = "object_locator_t with a key and a hash";
-                return Err(DecodeError::Invalid {
-                    what,
-                    value: hash as u64,
-                });
+                return Err(DecodeError::Invalid { what, value: hash as u64 });
             }
-            Ok(Self {
-                pool,
-                key,
-                nspace,
-                hash,
-            })
+            Ok(Self { pool, key, nspace, hash })
         })
     }
 }
@@ -309,13 +269,7 @@ mod tests {
     use super::*;
 
     fn object(hash: u32, name: &'static str) -> HObject {
-        HObject {
-            oid: name.into(),
-            hash,
-            snap: SnapId::HEAD,
-            pool: 1,
-            ..HObject::min()
-        }
+        HObject { oid: name.into(), hash, snap: SnapId::HEAD, pool: 1, ..HObject::min() }
     }
 
     #[test]
@@ -324,10 +278,7 @@ mod tests {
         assert!(low < high);
         assert!(HObject::min() < low && high < HObject::max());
         assert!(HObject::at_hash(1, 1) < high);
-        let clone = HObject {
-            snap: SnapId(3),
-            ..high.clone()
-        };
+        let clone = HObject { snap: SnapId(3), ..high.clone() };
         assert!(clone < high);
         assert_eq!(high.to_string(), "1:80000000:::a:head");
     }
@@ -338,25 +289,12 @@ mod tests {
         for o in [HObject::min(), HObject::max(), object(7, "x")] {
             assert_eq!(HObject::from_bytes(&o.to_bytes(f)), Ok(o));
         }
-        let minus_one = HObject {
-            pool: -1,
-            ..HObject::min()
-        };
-        assert_eq!(
-            HObject::from_bytes(&minus_one.to_bytes(f)),
-            Ok(HObject::min())
-        );
-        let locator = ObjectLocator {
-            hash: 9,
-            ..ObjectLocator::pool(4)
-        };
+        let minus_one = HObject { pool: -1, ..HObject::min() };
+        assert_eq!(HObject::from_bytes(&minus_one.to_bytes(f)), Ok(HObject::min()));
+        let locator = ObjectLocator { hash: 9, ..ObjectLocator::pool(4) };
         assert_eq!(locator.to_bytes(f)[..2], [6, 6]);
         assert_eq!(ObjectLocator::from_bytes(&locator.to_bytes(f)), Ok(locator));
-        let both = ObjectLocator {
-            hash: 9,
-            key: "k".into(),
-            ..ObjectLocator::pool(4)
-        };
+        let both = ObjectLocator { hash: 9, key: "k".into(), ..ObjectLocator::pool(4) };
         assert!(ObjectLocator::from_bytes(&both.to_bytes(f)).is_err());
     }
 }

@@ -195,16 +195,8 @@ pub mod pg_state {
 
     /// `active+clean` and so on; `unknown` without a known bit.
     pub fn name(state: u64) -> String {
-        let set: Vec<_> = NAMES
-            .iter()
-            .filter(|(b, _)| state & b != 0)
-            .map(|(_, n)| *n)
-            .collect();
-        if set.is_empty() {
-            "unknown".to_owned()
-        } else {
-            set.join("+")
-        }
+        let set: Vec<_> = NAMES.iter().filter(|(b, _)| state & b != 0).map(|(_, n)| *n).collect();
+        if set.is_empty() { "unknown".to_owned() } else { set.join("+") }
     }
 }
 
@@ -340,10 +332,7 @@ impl Decode for StorePerfStat {
                 0 | 1 => r.u32().map(|ms| u64::from(ms) * NS_PER_MS),
                 _ => r.u64(),
             };
-            Ok(Self {
-                commit_latency_ns: next()?,
-                apply_latency_ns: next()?,
-            })
+            Ok(Self { commit_latency_ns: next()?, apply_latency_ns: next()? })
         })
     }
 }
@@ -429,11 +418,7 @@ impl Decode for OsdStat {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.versioned("osd_stat_t", 14, |version, r| {
             if version < 12 {
-                return Err(DecodeError::TooOld {
-                    what: "osd_stat_t",
-                    version,
-                    oldest: 12,
-                });
+                return Err(DecodeError::TooOld { what: "osd_stat_t", version, oldest: 12 });
             }
             r.skip(24, "sizes in KiB")?;
             let (snap_trim_queue_len, num_snap_trimming) = (r.i32()?, r.i32()?);
@@ -458,11 +443,7 @@ impl Decode for OsdStat {
                 num_osds: r.u32()?,
                 num_per_pool_osds: r.u32()?,
                 num_per_pool_omap_osds: if version >= 13 { r.u32()? } else { 0 },
-                hb_pingtime: if version >= 14 {
-                    BTreeMap::decode(r)?
-                } else {
-                    BTreeMap::new()
-                },
+                hb_pingtime: if version >= 14 { BTreeMap::decode(r)? } else { BTreeMap::new() },
             })
         })
     }

@@ -43,10 +43,7 @@ impl Pool {
             results: Mutex::default(),
             xstream,
         };
-        Pool {
-            work: Arc::new(work),
-            threads: Vec::new(),
-        }
+        Pool { work: Arc::new(work), threads: Vec::new() }
     }
 
     pub(super) fn submit(&mut self, key: Key, op: Op) {
@@ -72,11 +69,7 @@ impl Pool {
     fn start_thread(&mut self) -> io::Result<()> {
         let work = self.work.clone();
         let name = format!("file-io-{}", self.threads.len());
-        self.threads.push(
-            thread::Builder::new()
-                .name(name)
-                .spawn(move || work.serve())?,
-        );
+        self.threads.push(thread::Builder::new().name(name).spawn(move || work.serve())?);
         Ok(())
     }
 }
@@ -105,10 +98,7 @@ impl Work {
                 return;
             } else {
                 state.idle += 1;
-                state = self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 state.idle -= 1;
             }
         }
@@ -136,20 +126,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Does a file operation on the calling thread. The xstream keeps the file open meanwhile.
 fn perform(op: Op) -> Output {
     match op {
-        Op::Read {
-            file,
-            offset,
-            buf,
-            len,
-        } => read(file, offset, buf, len),
+        Op::Read { file, offset, buf, len } => read(file, offset, buf, len),
         Op::Write { file, offset, bufs } => Output::Done(write(file, offset, bufs)),
         Op::Datasync { file } => Output::Done(sys::borrow_file(file).sync_data()),
-        Op::Allocate {
-            file,
-            offset,
-            len,
-            kind,
-        } => Output::Done(sys::allocate(file, offset, len, kind)),
+        Op::Allocate { file, offset, len, kind } => {
+            Output::Done(sys::allocate(file, offset, len, kind))
+        }
         _ => unreachable!("not a file operation"),
     }
 }

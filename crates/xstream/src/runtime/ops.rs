@@ -55,20 +55,11 @@ impl Runtime {
 
     /// Starts an operation at once; the future only waits for it.
     pub(crate) fn submit(self: &Rc<Self>, op: Op, keep: Keep) -> OpFuture {
-        let slot = OpSlot {
-            output: None,
-            waker: None,
-            abandoned: false,
-            keep,
-        };
+        let slot = OpSlot { output: None, waker: None, abandoned: false, keep };
         let key = self.ops.borrow_mut().insert(slot);
         self.in_flight.set(self.in_flight.get() + 1);
         self.driver.borrow_mut().submit(key, op);
-        OpFuture {
-            runtime: self.clone(),
-            key,
-            taken: false,
-        }
+        OpFuture { runtime: self.clone(), key, taken: false }
     }
 
     /// Forgets operations whose outcome will never come: the simulated host is gone.

@@ -98,9 +98,7 @@ impl Shared {
         if !self.pending.swap(false, Ordering::SeqCst) {
             return None;
         }
-        Some(std::mem::take(
-            &mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner),
-        ))
+        Some(std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 

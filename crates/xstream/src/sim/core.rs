@@ -21,30 +21,14 @@ pub(super) enum Event {
     /// A reset arrives.
     Reset { sock: Raw },
     /// A disk finishes an operation of a host's incarnation.
-    Disk {
-        host: HostId,
-        incarnation: u64,
-        key: Key,
-        done: DiskDone,
-    },
+    Disk { host: HostId, incarnation: u64, key: Key, done: DiskDone },
 }
 
 /// What a disk finishes.
 pub(super) enum DiskDone {
-    Read {
-        disk: usize,
-        offset: u64,
-        buf: crate::buf::AlignedBuf,
-        len: usize,
-    },
-    Write {
-        disk: usize,
-        ticket: Ticket,
-    },
-    Datasync {
-        disk: usize,
-        tickets: Vec<Ticket>,
-    },
+    Read { disk: usize, offset: u64, buf: crate::buf::AlignedBuf, len: usize },
+    Write { disk: usize, ticket: Ticket },
+    Datasync { disk: usize, tickets: Vec<Ticket> },
     Failed(Output),
 }
 
@@ -87,17 +71,13 @@ impl Core {
             hosts: Vec::new(),
             events: BTreeMap::new(),
             scheduled: 0,
-            trace: Trace {
-                count: 0,
-                hash: seed,
-            },
+            trace: Trace { count: 0, hash: seed },
         }
     }
 
     pub(super) fn schedule(&mut self, at: Duration, event: Event) {
         self.scheduled += 1;
-        self.events
-            .insert((at.max(self.now), self.scheduled), event);
+        self.events.insert((at.max(self.now), self.scheduled), event);
     }
 
     pub(super) fn next_event_at(&self) -> Option<Duration> {

@@ -120,42 +120,23 @@ impl Disk {
             data.extend_from_slice(&piece);
         }
         let len = data.len() as u64;
-        self.begin(Change {
-            offset,
-            len,
-            data: Some(data.freeze()),
-            extends: true,
-        })
+        self.begin(Change { offset, len, data: Some(data.freeze()), extends: true })
     }
 
     pub(super) fn begin_punch(&mut self, offset: u64, len: u64) -> Ticket {
-        self.begin(Change {
-            offset,
-            len,
-            data: None,
-            extends: false,
-        })
+        self.begin(Change { offset, len, data: None, extends: false })
     }
 
     /// Reserving space only ever grows the file.
     pub(super) fn begin_reserve(&mut self, offset: u64, len: u64) -> Ticket {
         let grown = (offset + len).max(self.live.len);
         let data = Some(Bytes::new());
-        self.begin(Change {
-            offset: grown,
-            len: 0,
-            data,
-            extends: true,
-        })
+        self.begin(Change { offset: grown, len: 0, data, extends: true })
     }
 
     fn begin(&mut self, change: Change) -> Ticket {
         let ticket = self.issue();
-        self.unflushed.push(Unflushed {
-            ticket,
-            change,
-            completed: false,
-        });
+        self.unflushed.push(Unflushed { ticket, change, completed: false });
         ticket
     }
 
@@ -166,11 +147,7 @@ impl Disk {
 
     /// The write becomes visible, and last in line.
     pub(super) fn complete_write(&mut self, ticket: Ticket) {
-        let Some(index) = self
-            .unflushed
-            .iter()
-            .position(|write| write.ticket == ticket)
-        else {
+        let Some(index) = self.unflushed.iter().position(|write| write.ticket == ticket) else {
             return;
         };
         let mut write = self.unflushed.remove(index);
@@ -205,12 +182,8 @@ impl Disk {
 
     /// The process is gone; what it had in flight happened or did not.
     pub(super) fn on_kill(&mut self, rng: &mut Rng) {
-        let in_flight: Vec<Ticket> = self
-            .unflushed
-            .iter()
-            .filter(|write| !write.completed)
-            .map(|w| w.ticket)
-            .collect();
+        let in_flight: Vec<Ticket> =
+            self.unflushed.iter().filter(|write| !write.completed).map(|w| w.ticket).collect();
         for ticket in in_flight {
             if rng.coin() {
                 self.complete_write(ticket);
@@ -279,9 +252,7 @@ fn survive(durable: &mut Image, change: &Change, lost_share: u64, rng: &mut Rng)
         },
     };
     let first = change.offset / SECTOR as u64;
-    let count = (change.offset + change.len)
-        .div_ceil(SECTOR as u64)
-        .saturating_sub(first);
+    let count = (change.offset + change.len).div_ceil(SECTOR as u64).saturating_sub(first);
     match fate {
         Fate::Lost => {}
         Fate::Kept => durable.apply(change, |_| true),
@@ -312,10 +283,7 @@ struct Image {
 
 impl Image {
     fn new(len: u64) -> Image {
-        Image {
-            blocks: BTreeMap::new(),
-            len,
-        }
+        Image { blocks: BTreeMap::new(), len }
     }
 
     /// Applies the sectors of `change` that `keep` accepts, by their number on the disk.
@@ -344,10 +312,7 @@ impl Image {
         let (number, from) = (at / BLOCK as u64, (at % BLOCK as u64) as usize);
         match data {
             Some(data) => {
-                let block = self
-                    .blocks
-                    .entry(number)
-                    .or_insert_with(|| Box::new([0; BLOCK]));
+                let block = self.blocks.entry(number).or_insert_with(|| Box::new([0; BLOCK]));
                 block[from..from + len].copy_from_slice(data);
             }
             None => {
@@ -375,10 +340,7 @@ impl Image {
     }
 
     fn flip(&mut self, at: u64, mask: u8) {
-        let block = self
-            .blocks
-            .entry(at / BLOCK as u64)
-            .or_insert_with(|| Box::new([0; BLOCK]));
+        let block = self.blocks.entry(at / BLOCK as u64).or_insert_with(|| Box::new([0; BLOCK]));
         block[(at % BLOCK as u64) as usize] ^= mask;
     }
 
@@ -433,20 +395,13 @@ mod tests {
             let first = bytes(&disk, 4096, 4096);
             let second = bytes(&disk, 8192, 4096);
             let sectors = first.chunks(SECTOR).filter(|sector| sector[0] == 2).count();
-            assert!(
-                first
-                    .chunks(SECTOR)
-                    .all(|sector| sector.iter().all(|b| *b == sector[0]))
-            );
+            assert!(first.chunks(SECTOR).all(|sector| sector.iter().all(|b| *b == sector[0])));
             kept += usize::from(sectors == 8);
             lost += usize::from(sectors == 0);
             torn += usize::from(sectors != 0 && sectors != 8);
             overtook += usize::from(sectors == 0 && second.iter().all(|byte| *byte == 3));
         }
-        assert!(
-            kept > 20 && lost > 20 && torn > 20 && overtook > 5,
-            "{kept} {lost} {torn}"
-        );
+        assert!(kept > 20 && lost > 20 && torn > 20 && overtook > 5, "{kept} {lost} {torn}");
     }
 
     #[test]

@@ -67,9 +67,7 @@ impl SimDriver {
         else {
             unreachable!("not a file operation")
         };
-        let Some(file) = self.files.get(file).copied() else {
-            unreachable!("file is not open")
-        };
+        let Some(file) = self.files.get(file).copied() else { unreachable!("file is not open") };
         let disk = &mut world.disks[file.disk];
         let config = disk.config.clone();
         let latency = match &op {
@@ -83,15 +81,7 @@ impl SimDriver {
         };
         let at = world.core.now + world.core.rng.duration(&latency);
         let (host, incarnation) = (self.host, self.incarnation);
-        world.core.schedule(
-            at,
-            Event::Disk {
-                host,
-                incarnation,
-                key,
-                done,
-            },
-        );
+        world.core.schedule(at, Event::Disk { host, incarnation, key, done });
     }
 
     /// Starts an operation on a socket.
@@ -102,22 +92,8 @@ impl SimDriver {
             Op::Connect { sock, addr } => net.connect(core, sock, key, addr),
             Op::Send { sock, bufs } => net.send(core, sock, key, bufs),
             Op::Recv { sock, buf } => net.receive(core, sock, key, Receive::Some(buf)),
-            Op::RecvExact {
-                sock,
-                buf,
-                start,
-                end,
-            } => {
-                net.receive(
-                    core,
-                    sock,
-                    key,
-                    Receive::Exact {
-                        buf,
-                        at: start,
-                        end,
-                    },
-                );
+            Op::RecvExact { sock, buf, start, end } => {
+                net.receive(core, sock, key, Receive::Exact { buf, at: start, end });
             }
             _ => unreachable!("not a socket operation"),
         }
@@ -157,9 +133,7 @@ impl Driver for SimDriver {
     }
 
     fn now(&self) -> Duration {
-        self.world
-            .upgrade()
-            .map_or(Duration::ZERO, |world| world.borrow().core.now)
+        self.world.upgrade().map_or(Duration::ZERO, |world| world.borrow().core.now)
     }
 
     fn wall_now(&self) -> Duration {
@@ -171,28 +145,23 @@ impl Driver for SimDriver {
     }
 
     fn listen(&mut self, addr: SocketAddr) -> io::Result<Raw> {
-        self.with(|world| world.net.listen(&world.core, self.host, addr))
-            .unwrap_or_else(gone)
+        self.with(|world| world.net.listen(&world.core, self.host, addr)).unwrap_or_else(gone)
     }
 
     fn socket(&mut self, _peer: &SocketAddr) -> io::Result<Raw> {
-        self.with(|world| Ok(world.net.socket(self.host)))
-            .unwrap_or_else(gone)
+        self.with(|world| Ok(world.net.socket(self.host))).unwrap_or_else(gone)
     }
 
     fn local_addr(&self, sock: Raw) -> io::Result<SocketAddr> {
-        self.with(|world| world.net.local_addr(sock))
-            .unwrap_or_else(gone)
+        self.with(|world| world.net.local_addr(sock)).unwrap_or_else(gone)
     }
 
     fn peer_addr(&self, sock: Raw) -> io::Result<SocketAddr> {
-        self.with(|world| world.net.peer_addr(sock))
-            .unwrap_or_else(gone)
+        self.with(|world| world.net.peer_addr(sock)).unwrap_or_else(gone)
     }
 
     fn shutdown(&mut self, sock: Raw, how: Shutdown) -> io::Result<()> {
-        self.with(|world| world.net.shutdown(&mut world.core, sock, how))
-            .unwrap_or_else(gone)
+        self.with(|world| world.net.shutdown(&mut world.core, sock, how)).unwrap_or_else(gone)
     }
 
     fn close_socket(&mut self, sock: Raw) {
@@ -203,33 +172,14 @@ impl Driver for SimDriver {
         let disk = self.with(|world| open(world, self.host, path, options));
         let disk = disk.unwrap_or_else(gone)?;
         self.last_file += 1;
-        let OpenOptions {
-            direct,
-            read_only,
-            lock: locked,
-            ..
-        } = *options;
-        self.files.insert(
-            self.last_file,
-            OpenFile {
-                disk,
-                direct,
-                read_only,
-                locked,
-            },
-        );
-        Ok(Opened {
-            raw: self.last_file,
-            direct,
-        })
+        let OpenOptions { direct, read_only, lock: locked, .. } = *options;
+        self.files.insert(self.last_file, OpenFile { disk, direct, read_only, locked });
+        Ok(Opened { raw: self.last_file, direct })
     }
 
     fn file_len(&self, file: Raw) -> io::Result<u64> {
-        let Some(file) = self.files.get(&file) else {
-            unreachable!("file is not open")
-        };
-        self.with(|world| Ok(world.disks[file.disk].len()))
-            .unwrap_or_else(gone)
+        let Some(file) = self.files.get(&file) else { unreachable!("file is not open") };
+        self.with(|world| Ok(world.disks[file.disk].len())).unwrap_or_else(gone)
     }
 
     fn close_file(&mut self, file: Raw) {
@@ -302,61 +252,35 @@ fn check(op: &Op, file: OpenFile) -> io::Result<()> {
 
 fn is_aligned(offset: u64, bufs: &Gather) -> bool {
     offset.is_multiple_of(SECTOR as u64)
-        && bufs
-            .pieces()
-            .all(|piece| (piece.as_ptr().addr() | piece.len()).is_multiple_of(SECTOR))
+        && bufs.pieces().all(|piece| (piece.as_ptr().addr() | piece.len()).is_multiple_of(SECTOR))
 }
 
 /// The disk's part of an operation that was admitted.
 fn begin(disk: &mut Disk, number: usize, op: Op) -> DiskDone {
     let ticket = match op {
-        Op::Read {
-            offset, buf, len, ..
-        } => {
-            return DiskDone::Read {
-                disk: number,
-                offset,
-                buf,
-                len,
-            };
+        Op::Read { offset, buf, len, .. } => {
+            return DiskDone::Read { disk: number, offset, buf, len };
         }
         Op::Datasync { .. } => {
-            return DiskDone::Datasync {
-                disk: number,
-                tickets: disk.begin_datasync(),
-            };
+            return DiskDone::Datasync { disk: number, tickets: disk.begin_datasync() };
         }
         Op::Write { offset, bufs, .. } => disk.begin_write(offset, bufs),
-        Op::Allocate {
-            offset,
-            len,
-            kind: Allocate::PunchHole,
-            ..
-        } => disk.begin_punch(offset, len),
-        Op::Allocate {
-            offset,
-            len,
-            kind: Allocate::Reserve,
-            ..
-        } => disk.begin_reserve(offset, len),
+        Op::Allocate { offset, len, kind: Allocate::PunchHole, .. } => {
+            disk.begin_punch(offset, len)
+        }
+        Op::Allocate { offset, len, kind: Allocate::Reserve, .. } => {
+            disk.begin_reserve(offset, len)
+        }
         _ => unreachable!("not a file operation"),
     };
-    DiskDone::Write {
-        disk: number,
-        ticket,
-    }
+    DiskDone::Write { disk: number, ticket }
 }
 
 /// The end of a disk operation: its outcome.
 pub(super) fn finish(world: &mut World, done: DiskDone) -> Output {
     match done {
         DiskDone::Failed(output) => output,
-        DiskDone::Read {
-            disk,
-            offset,
-            buf,
-            len,
-        } => read(&world.disks[disk], offset, buf, len),
+        DiskDone::Read { disk, offset, buf, len } => read(&world.disks[disk], offset, buf, len),
         DiskDone::Write { disk, ticket } => {
             world.disks[disk].complete_write(ticket);
             Output::Done(Ok(()))

@@ -144,11 +144,7 @@ impl Net {
         } else if self.find_listener(host, local).is_some() {
             return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
         }
-        let listener = Listener {
-            local,
-            ready: VecDeque::new(),
-            accepts: VecDeque::new(),
-        };
+        let listener = Listener { local, ready: VecDeque::new(), accepts: VecDeque::new() };
         Ok(self.add(host, Kind::Listener(listener)))
     }
 
@@ -172,11 +168,7 @@ impl Net {
     }
 
     pub(super) fn accept(&mut self, core: &mut Core, raw: Raw, key: Key) {
-        if let Some(Sock {
-            kind: Kind::Listener(listener),
-            ..
-        }) = self.sockets.get_mut(&raw)
-        {
+        if let Some(Sock { kind: Kind::Listener(listener), .. }) = self.sockets.get_mut(&raw) {
             listener.accepts.push_back(key);
         }
         self.serve_accepts(core, raw);
@@ -188,20 +180,10 @@ impl Net {
             return;
         };
         let host = sock.host;
-        let ip = if peer.ip().is_loopback() {
-            peer.ip()
-        } else {
-            core.hosts[host].ip
-        };
+        let ip = if peer.ip().is_loopback() { peer.ip() } else { core.hosts[host].ip };
         sock.kind = Kind::End(End::new(SocketAddr::new(ip, port), peer, None, Some(key)));
         let at = core.now + self.latency(core);
-        core.schedule(
-            at,
-            Event::Syn {
-                from: raw,
-                since: core.now,
-            },
-        );
+        core.schedule(at, Event::Syn { from: raw, since: core.now });
     }
 
     pub(super) fn send(&mut self, core: &mut Core, raw: Raw, key: Key, bufs: Gather) {
@@ -277,11 +259,7 @@ impl Net {
                 let last = if unread { Content::Reset } else { Content::End };
                 if unread || !end.write_ended {
                     self.transmit(core, raw, last);
-                } else if self
-                    .wires
-                    .get(&raw)
-                    .is_some_and(|wire| wire.packets.is_empty())
-                {
+                } else if self.wires.get(&raw).is_some_and(|wire| wire.packets.is_empty()) {
                     self.wires.remove(&raw);
                 }
             }
@@ -366,19 +344,12 @@ impl Net {
 
     /// A connection request arrives at its target.
     pub(super) fn on_syn(&mut self, core: &mut Core, from: Raw, since: Duration) {
-        let Some(Sock {
-            host,
-            kind: Kind::End(end),
-        }) = self.sockets.get(&from)
-        else {
+        let Some(Sock { host, kind: Kind::End(end) }) = self.sockets.get(&from) else {
             return;
         };
         let (client, peer, local) = (*host, end.peer, end.local);
-        let target = if peer.ip().is_loopback() {
-            Some(client)
-        } else {
-            core.host_by_ip(peer.ip())
-        };
+        let target =
+            if peer.ip().is_loopback() { Some(client) } else { core.host_by_ip(peer.ip()) };
         let reachable = |target: &HostId| {
             core.hosts[*target].powered
                 && !self.blocked.contains(&(client, *target))
@@ -402,13 +373,7 @@ impl Net {
             },
         };
         let at = core.now + self.latency(core);
-        core.schedule(
-            at,
-            Event::Connected {
-                sock: from,
-                errno: answer,
-            },
-        );
+        core.schedule(at, Event::Connected { sock: from, errno: answer });
     }
 
     /// Makes the server's end and both wires.
@@ -423,26 +388,16 @@ impl Net {
         if let Some(end) = self.end_mut(client.0) {
             end.other = Some(raw);
         }
-        self.wires
-            .insert(client.0, Wire::new(raw, client.1, server.1));
-        self.wires
-            .insert(raw, Wire::new(client.0, server.1, client.1));
-        if let Some(Sock {
-            kind: Kind::Listener(listener),
-            ..
-        }) = self.sockets.get_mut(&server.0)
-        {
+        self.wires.insert(client.0, Wire::new(raw, client.1, server.1));
+        self.wires.insert(raw, Wire::new(client.0, server.1, client.1));
+        if let Some(Sock { kind: Kind::Listener(listener), .. }) = self.sockets.get_mut(&server.0) {
             listener.ready.push_back(raw);
         }
         self.serve_accepts(core, server.0);
     }
 
     pub(super) fn on_connected(&mut self, core: &mut Core, raw: Raw, errno: Option<i32>) {
-        let Some(Sock {
-            host,
-            kind: Kind::End(end),
-        }) = self.sockets.get_mut(&raw)
-        else {
+        let Some(Sock { host, kind: Kind::End(end) }) = self.sockets.get_mut(&raw) else {
             return;
         };
         let Some(key) = end.connecting.take() else {
@@ -456,11 +411,7 @@ impl Net {
     }
 
     fn serve_accepts(&mut self, core: &mut Core, raw: Raw) {
-        let Some(Sock {
-            host,
-            kind: Kind::Listener(listener),
-        }) = self.sockets.get_mut(&raw)
-        else {
+        let Some(Sock { host, kind: Kind::Listener(listener) }) = self.sockets.get_mut(&raw) else {
             return;
         };
         while !listener.ready.is_empty() && !listener.accepts.is_empty() {
@@ -474,11 +425,7 @@ impl Net {
 
     /// Hands arrived bytes to waiting receives, then lets the sender go on.
     fn serve_receives(&mut self, core: &mut Core, raw: Raw) {
-        let Some(Sock {
-            host,
-            kind: Kind::End(end),
-        }) = self.sockets.get_mut(&raw)
-        else {
+        let Some(Sock { host, kind: Kind::End(end) }) = self.sockets.get_mut(&raw) else {
             return;
         };
         let (host, other) = (*host, end.other);
@@ -504,11 +451,7 @@ impl Net {
     /// Moves bytes of waiting sends onto the wire, as far as the window allows.
     fn pump(&mut self, core: &mut Core, raw: Raw) {
         loop {
-            let Some(Sock {
-                host,
-                kind: Kind::End(end),
-            }) = self.sockets.get_mut(&raw)
-            else {
+            let Some(Sock { host, kind: Kind::End(end) }) = self.sockets.get_mut(&raw) else {
                 return;
             };
             let host = *host;
@@ -560,11 +503,7 @@ impl Net {
             core.schedule(due, Event::Wire { from });
         }
         let content = if reset { Content::Reset } else { content };
-        wire.packets.push_back(Packet {
-            due,
-            sent: core.now,
-            content,
-        });
+        wire.packets.push_back(Packet { due, sent: core.now, content });
         if reset {
             core.schedule(core.now + latency, Event::Reset { sock: from });
         }
@@ -572,11 +511,7 @@ impl Net {
 
     /// Breaks one end: what waits on it fails, what comes later too.
     fn fail(&mut self, core: &mut Core, raw: Raw, errno: i32) {
-        let Some(Sock {
-            host,
-            kind: Kind::End(end),
-        }) = self.sockets.get_mut(&raw)
-        else {
+        let Some(Sock { host, kind: Kind::End(end) }) = self.sockets.get_mut(&raw) else {
             return;
         };
         end.error = Some(errno);
@@ -603,10 +538,7 @@ impl Net {
 
     fn end_mut(&mut self, raw: Raw) -> Option<&mut End> {
         match self.sockets.get_mut(&raw) {
-            Some(Sock {
-                kind: Kind::End(end),
-                ..
-            }) => Some(end),
+            Some(Sock { kind: Kind::End(end), .. }) => Some(end),
             _ => None,
         }
     }
@@ -614,39 +546,27 @@ impl Net {
     fn find_listener(&self, host: HostId, addr: SocketAddr) -> Option<Raw> {
         let matches =
             |ip: IpAddr| ip.is_unspecified() || addr.ip().is_unspecified() || ip == addr.ip();
-        self.sockets
-            .iter()
-            .find_map(|(raw, sock)| match &sock.kind {
-                Kind::Listener(listener)
-                    if sock.host == host
-                        && listener.local.port() == addr.port()
-                        && matches(listener.local.ip()) =>
-                {
-                    Some(*raw)
-                }
-                _ => None,
-            })
+        self.sockets.iter().find_map(|(raw, sock)| match &sock.kind {
+            Kind::Listener(listener)
+                if sock.host == host
+                    && listener.local.port() == addr.port()
+                    && matches(listener.local.ip()) =>
+            {
+                Some(*raw)
+            }
+            _ => None,
+        })
     }
 
     fn free_port(&mut self) -> u16 {
-        self.last_port = if self.last_port == u16::MAX {
-            20_001
-        } else {
-            self.last_port + 1
-        };
+        self.last_port = if self.last_port == u16::MAX { 20_001 } else { self.last_port + 1 };
         self.last_port
     }
 }
 
 impl Wire {
     fn new(to: Raw, from_host: HostId, to_host: HostId) -> Wire {
-        Wire {
-            to,
-            from_host,
-            to_host,
-            packets: VecDeque::new(),
-            last_due: Duration::ZERO,
-        }
+        Wire { to, from_host, to_host, packets: VecDeque::new(), last_due: Duration::ZERO }
     }
 }
 

@@ -54,10 +54,7 @@ impl Notify {
 
     /// Waits to be notified. It counts as waiting from its first poll on.
     pub fn notified(&self) -> Notified<'_> {
-        Notified {
-            notify: self,
-            waiter: None,
-        }
+        Notified { notify: self, waiter: None }
     }
 }
 
@@ -99,10 +96,7 @@ impl Drop for Notified<'_> {
             // Notified but never told: pass it on, or a wake-up is lost.
             self.notify.notify_one();
         } else {
-            self.notify
-                .waiters
-                .borrow_mut()
-                .retain(|other| !Rc::ptr_eq(other, &waiter));
+            self.notify.waiters.borrow_mut().retain(|other| !Rc::ptr_eq(other, &waiter));
         }
     }
 }

@@ -8,18 +8,9 @@ use std::task::{Context, Poll, Waker};
 
 /// A channel for one value.
 pub fn oneshot<T>() -> (OneshotSender<T>, OneshotReceiver<T>) {
-    let state = State {
-        value: None,
-        waker: None,
-        closed: false,
-    };
+    let state = State { value: None, waker: None, closed: false };
     let state = Rc::new(RefCell::new(state));
-    (
-        OneshotSender {
-            state: state.clone(),
-        },
-        OneshotReceiver { state },
-    )
+    (OneshotSender { state: state.clone() }, OneshotReceiver { state })
 }
 
 /// The sender was dropped without sending.

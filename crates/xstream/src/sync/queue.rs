@@ -8,19 +8,9 @@ use std::task::{Poll, Waker};
 
 /// An unbounded queue; bound what goes in with a [`super::Semaphore`].
 pub fn queue<T>() -> (QueueSender<T>, QueueReceiver<T>) {
-    let state = State {
-        items: VecDeque::new(),
-        waker: None,
-        senders: 1,
-        closed: false,
-    };
+    let state = State { items: VecDeque::new(), waker: None, senders: 1, closed: false };
     let state = Rc::new(RefCell::new(state));
-    (
-        QueueSender {
-            state: state.clone(),
-        },
-        QueueReceiver { state },
-    )
+    (QueueSender { state: state.clone() }, QueueReceiver { state })
 }
 
 struct State<T> {
@@ -59,9 +49,7 @@ impl<T> QueueSender<T> {
 impl<T> Clone for QueueSender<T> {
     fn clone(&self) -> QueueSender<T> {
         self.state.borrow_mut().senders += 1;
-        QueueSender {
-            state: self.state.clone(),
-        }
+        QueueSender { state: self.state.clone() }
     }
 }
 
@@ -70,11 +58,7 @@ impl<T> Drop for QueueSender<T> {
         let waker = {
             let mut state = self.state.borrow_mut();
             state.senders -= 1;
-            if state.senders == 0 {
-                state.waker.take()
-            } else {
-                None
-            }
+            if state.senders == 0 { state.waker.take() } else { None }
         };
         if let Some(waker) = waker {
             waker.wake();

@@ -26,13 +26,8 @@ struct Waiter {
 
 impl Semaphore {
     pub fn new(permits: usize) -> Semaphore {
-        let state = State {
-            available: Cell::new(permits),
-            waiters: RefCell::default(),
-        };
-        Semaphore {
-            state: Rc::new(state),
-        }
+        let state = State { available: Cell::new(permits), waiters: RefCell::default() };
+        Semaphore { state: Rc::new(state) }
     }
 
     pub fn available(&self) -> usize {
@@ -41,19 +36,12 @@ impl Semaphore {
 
     /// Waits for `count` permits. Asking for more than there will ever be waits forever.
     pub fn acquire(&self, count: usize) -> Acquire {
-        Acquire {
-            state: self.state.clone(),
-            wanted: count,
-            waiter: None,
-        }
+        Acquire { state: self.state.clone(), wanted: count, waiter: None }
     }
 
     /// Takes `count` permits if they are there and nobody waits before.
     pub fn try_acquire(&self, count: usize) -> Option<Permit> {
-        self.state.try_take(count).then(|| Permit {
-            state: self.state.clone(),
-            count,
-        })
+        self.state.try_take(count).then(|| Permit { state: self.state.clone(), count })
     }
 
     /// Adds permits, for good.
@@ -112,16 +100,10 @@ impl Future for Acquire {
                 return Poll::Pending;
             }
             self.waiter = None;
-            return Poll::Ready(Permit {
-                state: self.state.clone(),
-                count: self.wanted,
-            });
+            return Poll::Ready(Permit { state: self.state.clone(), count: self.wanted });
         }
         if self.state.try_take(self.wanted) {
-            return Poll::Ready(Permit {
-                state: self.state.clone(),
-                count: self.wanted,
-            });
+            return Poll::Ready(Permit { state: self.state.clone(), count: self.wanted });
         }
         let waiter = Rc::new(Waiter {
             wanted: self.wanted,
@@ -142,10 +124,7 @@ impl Drop for Acquire {
         if waiter.granted.get() {
             self.state.release(waiter.wanted);
         } else {
-            self.state
-                .waiters
-                .borrow_mut()
-                .retain(|other| !Rc::ptr_eq(other, &waiter));
+            self.state.waiters.borrow_mut().retain(|other| !Rc::ptr_eq(other, &waiter));
             self.state.grant();
         }
     }

@@ -32,48 +32,15 @@ pub(super) struct Flight {
 }
 
 enum Kind {
-    Accept {
-        listener: Raw,
-    },
-    Connect {
-        sock: Raw,
-        addr: Box<SockAddr>,
-    },
-    Recv {
-        sock: Raw,
-        buf: BytesMut,
-    },
-    RecvExact {
-        sock: Raw,
-        buf: AlignedBuf,
-        at: usize,
-        end: usize,
-    },
-    Send {
-        sock: Raw,
-        vector: Vector,
-    },
-    Read {
-        file: Raw,
-        offset: u64,
-        buf: AlignedBuf,
-        at: usize,
-        end: usize,
-    },
-    Write {
-        file: Raw,
-        offset: u64,
-        vector: Vector,
-    },
-    Datasync {
-        file: Raw,
-    },
-    Allocate {
-        file: Raw,
-        offset: u64,
-        len: u64,
-        kind: Allocate,
-    },
+    Accept { listener: Raw },
+    Connect { sock: Raw, addr: Box<SockAddr> },
+    Recv { sock: Raw, buf: BytesMut },
+    RecvExact { sock: Raw, buf: AlignedBuf, at: usize, end: usize },
+    Send { sock: Raw, vector: Vector },
+    Read { file: Raw, offset: u64, buf: AlignedBuf, at: usize, end: usize },
+    Write { file: Raw, offset: u64, vector: Vector },
+    Datasync { file: Raw },
+    Allocate { file: Raw, offset: u64, len: u64, kind: Allocate },
 }
 
 /// Bytes to write, with what the kernel wants to see of several pieces.
@@ -85,11 +52,7 @@ struct Vector {
 
 impl Vector {
     fn new(bufs: Gather) -> Vector {
-        Vector {
-            bufs,
-            iovecs: Vec::new(),
-            header: None,
-        }
+        Vector { bufs, iovecs: Vec::new(), header: None }
     }
 }
 
@@ -97,61 +60,22 @@ impl Flight {
     pub(super) fn new(op: Op) -> Flight {
         let kind = match op {
             Op::Accept { listener } => Kind::Accept { listener },
-            Op::Connect { sock, addr } => Kind::Connect {
-                sock,
-                addr: Box::new(addr.into()),
-            },
+            Op::Connect { sock, addr } => Kind::Connect { sock, addr: Box::new(addr.into()) },
             Op::Recv { sock, buf } => Kind::Recv { sock, buf },
-            Op::RecvExact {
-                sock,
-                buf,
-                start,
-                end,
-            } => Kind::RecvExact {
-                sock,
-                buf,
-                at: start,
-                end,
-            },
-            Op::Send { sock, bufs } => Kind::Send {
-                sock,
-                vector: Vector::new(bufs),
-            },
-            Op::Read {
-                file,
-                offset,
-                buf,
-                len,
-            } => Kind::Read {
-                file,
-                offset,
-                buf,
-                at: 0,
-                end: len,
-            },
-            Op::Write { file, offset, bufs } => Kind::Write {
-                file,
-                offset,
-                vector: Vector::new(bufs),
-            },
+            Op::RecvExact { sock, buf, start, end } => {
+                Kind::RecvExact { sock, buf, at: start, end }
+            }
+            Op::Send { sock, bufs } => Kind::Send { sock, vector: Vector::new(bufs) },
+            Op::Read { file, offset, buf, len } => {
+                Kind::Read { file, offset, buf, at: 0, end: len }
+            }
+            Op::Write { file, offset, bufs } => {
+                Kind::Write { file, offset, vector: Vector::new(bufs) }
+            }
             Op::Datasync { file } => Kind::Datasync { file },
-            Op::Allocate {
-                file,
-                offset,
-                len,
-                kind,
-            } => Kind::Allocate {
-                file,
-                offset,
-                len,
-                kind,
-            },
+            Op::Allocate { file, offset, len, kind } => Kind::Allocate { file, offset, len, kind },
         };
-        Flight {
-            kind,
-            result: Ok(0),
-            abandoned: false,
-        }
+        Flight { kind, result: Ok(0), abandoned: false }
     }
 
     /// Nobody waits any more. Whether to ask the kernel to end the operation: file I/O ends by
@@ -190,33 +114,18 @@ impl Flight {
                     .build()
             }
             Kind::Send { sock, vector } => send_entry(*sock, vector),
-            Kind::Read {
-                file,
-                offset,
-                buf,
-                at,
-                end,
-            } => {
+            Kind::Read { file, offset, buf, at, end } => {
                 let rest = &mut buf.whole()[*at..*end];
                 opcode::Read::new(Fd(*file), rest.as_mut_ptr(), io_len(rest.len()))
                     .offset(*offset + *at as u64)
                     .build()
             }
-            Kind::Write {
-                file,
-                offset,
-                vector,
-            } => write_entry(*file, *offset, vector),
+            Kind::Write { file, offset, vector } => write_entry(*file, *offset, vector),
             Kind::Datasync { file } => {
                 let flags = io_uring::types::FsyncFlags::DATASYNC;
                 opcode::Fsync::new(Fd(*file)).flags(flags).build()
             }
-            Kind::Allocate {
-                file,
-                offset,
-                len,
-                kind,
-            } => opcode::Fallocate::new(Fd(*file), *len)
+            Kind::Allocate { file, offset, len, kind } => opcode::Fallocate::new(Fd(*file), *len)
                 .offset(*offset)
                 .mode(sys::allocate_mode(*kind))
                 .build(),
@@ -234,10 +143,7 @@ impl Flight {
         self.result = Ok(got);
         let finished = match &mut self.kind {
             Kind::Recv { buf, .. } => {
-                assert!(
-                    got <= buf.spare_capacity_mut().len(),
-                    "more received than asked for"
-                );
+                assert!(got <= buf.spare_capacity_mut().len(), "more received than asked for");
                 // SAFETY: the kernel initialised the first `got` bytes of the spare capacity.
                 unsafe { buf.advance_mut(got) };
                 true
@@ -280,9 +186,7 @@ impl Flight {
             Kind::Accept { .. } => Output::Accepted(result.and_then(|fd| {
                 let raw =
                     Raw::try_from(fd).unwrap_or_else(|_| unreachable!("a descriptor is an int"));
-                sys::prepare_accepted(raw)
-                    .map(|()| raw)
-                    .inspect_err(|_| sys::close(raw))
+                sys::prepare_accepted(raw).map(|()| raw).inspect_err(|_| sys::close(raw))
             })),
             Kind::Connect { .. } => Output::Connected(result.map(drop)),
             Kind::Recv { buf, .. } => Output::Received(result, buf),
@@ -323,9 +227,7 @@ fn send_entry(sock: Raw, vector: &mut Vector) -> squeue::Entry {
     });
     header.msg_iov = vector.iovecs.as_mut_ptr();
     header.msg_iovlen = vector.iovecs.len() as _;
-    opcode::SendMsg::new(Fd(sock), &**header)
-        .flags(flags as u32)
-        .build()
+    opcode::SendMsg::new(Fd(sock), &**header).flags(flags as u32).build()
 }
 
 fn write_entry(file: Raw, offset: u64, vector: &mut Vector) -> squeue::Entry {

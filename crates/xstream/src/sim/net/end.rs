@@ -28,11 +28,7 @@ pub(super) struct End {
 /// A receive that waits.
 pub(in crate::sim) enum Receive {
     Some(BytesMut),
-    Exact {
-        buf: AlignedBuf,
-        at: usize,
-        end: usize,
-    },
+    Exact { buf: AlignedBuf, at: usize, end: usize },
 }
 
 impl End {
@@ -100,11 +96,7 @@ impl Receive {
                 *taken += len;
                 Ok(Output::Received(Ok(len), buf))
             }
-            Receive::Exact {
-                mut buf,
-                at,
-                end: stop,
-            } => {
+            Receive::Exact { mut buf, at, end: stop } => {
                 let len = end.take(&mut buf.whole()[at..stop]);
                 *taken += len;
                 let at = at + len;
@@ -113,10 +105,9 @@ impl Receive {
                 }
                 match end.over() {
                     None => Err(Receive::Exact { buf, at, end: stop }),
-                    Some(Ok(())) => Ok(Output::Filled(
-                        Err(io::ErrorKind::UnexpectedEof.into()),
-                        buf,
-                    )),
+                    Some(Ok(())) => {
+                        Ok(Output::Filled(Err(io::ErrorKind::UnexpectedEof.into()), buf))
+                    }
                     Some(Err(error)) => Ok(Output::Filled(Err(error), buf)),
                 }
             }
