@@ -1,0 +1,183 @@
+//! The hosts of a simulated cluster, and how their processes start and end.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use spirula_auth::{CryptoKey, METHOD_CEPHX, Principal};
+use spirula_mon::{MemoryStorage, MkfsConfig, NewOsd, NewPoolSpec, Now};
+use spirula_osd::{Target, TargetConfig};
+use spirula_store::Options;
+use spirula_wire::types::{EntityAddr, EntityNameStr, EntityType, Uuid};
+use spirula_xstream::Class;
+use spirula_xstream::sim::{SimHost, SimWorld};
+
+use crate::Client;
+use crate::mon::{self, MonConfig};
+
+const DISK: &str = "/dev/disk";
+const DISK_BYTES: u64 = 64 << 20;
+const MON_PORT: u16 = 3300;
+const OSD_PORT: u16 = 6800;
+
+/// One monitor, one OSD and a host for clients.
+pub struct Cluster {
+    pub world: SimWorld,
+    pub mon: SimHost,
+    pub osd: SimHost,
+    pub client: SimHost,
+    mon_config: MonConfig,
+    osd_config: TargetConfig,
+    admin: Principal,
+    target: Rc<RefCell<Option<Target>>>,
+}
+
+impl Cluster {
+    /// The pool that is there from the start.
+    pub const POOL: i64 = 1;
+
+    /// A new cluster, formatted but not started; all of it follows from `seed`.
+    pub fn new(seed: u64, pg_num: u32) -> Self {
+        let world = SimWorld::new(seed);
+        let (mon, osd, client) = (world.host("mon"), world.host("osd"), world.host("client"));
+        osd.disk(DISK, DISK_BYTES);
+        let mut rng_seed = [0; 32];
+        for part in rng_seed.chunks_exact_mut(8) {
+            part.copy_from_slice(&world.random_u64().to_le_bytes());
+        }
+        let mut rng = ChaCha20Rng::from_seed(rng_seed);
+        let mon_addr = SocketAddr::new(mon.ip(), MON_PORT);
+        let osd_config = osd_config(&osd, mon_addr, &mut rng);
+        let mkfs = mkfs_config(&osd_config, mon_addr, pg_num, &mut rng);
+        let admin = Principal {
+            name: EntityNameStr::new(EntityType::CLIENT, "admin"),
+            key: mkfs.admin_key.clone(),
+        };
+        let mon_config = MonConfig {
+            name: mkfs.mon_name.clone(),
+            storage: MemoryStorage::default(),
+            options: mkfs.options.clone(),
+            append_max: Duration::from_millis(5),
+        };
+        let cluster =
+            Self { world, mon, osd, client, mon_config, osd_config, admin, target: Rc::default() };
+        cluster.format(mkfs);
+        cluster
+    }
+
+    /// Starts the monitor on what its store holds.
+    pub fn start_mon(&self) {
+        let config = self.mon_config.clone();
+        drop(self.mon.spawn(Class::Client, mon::run(config)));
+    }
+
+    /// Starts the target on what its disk holds.
+    pub fn start_osd(&self) {
+        let (config, target) = (self.osd_config.clone(), self.target.clone());
+        let seed = self.world.seed();
+        drop(self.osd.spawn(Class::Client, async move {
+            let started = |started: &Target, _| *target.borrow_mut() = Some(started.clone());
+            let ended = spirula_osd::start(config, Path::new(DISK), Options::default(), started);
+            if let Err(e) = ended.await {
+                panic!("seed {seed}: the target stopped: {e}");
+            }
+        }));
+    }
+
+    /// The target's host loses power.
+    pub fn osd_power_loss(&self) {
+        self.target.take();
+        self.osd.power_loss();
+    }
+
+    /// The target's process is killed; the machine and its caches live on.
+    pub fn osd_kill(&self) {
+        self.target.take();
+        self.osd.kill();
+    }
+
+    /// A new client; to be called in a task of [`Cluster::client`].
+    pub fn connector(&self) -> impl FnOnce() -> Client + use<> {
+        let principal = self.admin.clone();
+        let mons = self.osd_config.mons.clone();
+        move || Client::start(principal, mons)
+    }
+
+    /// Whether the target runs, the map says so, and its PGs take requests.
+    pub fn is_healthy(&self) -> bool {
+        self.target.borrow().as_ref().is_some_and(|target| {
+            let pgs = target.pgs().all();
+            target.is_up() && !pgs.is_empty() && pgs.iter().all(|pg| pg.active.get())
+        })
+    }
+
+    fn format(&self, mkfs: MkfsConfig) {
+        let (seed, config) = (self.world.seed(), self.osd_config.clone());
+        let mut storage = self.mon_config.storage.clone();
+        let made = self.mon.block_on(async move {
+            let now = Now { mono: spirula_xstream::now(), wall: spirula_xstream::wall_now() };
+            spirula_mon::mkfs(&mkfs, now, &mut storage).map(drop)
+        });
+        assert!(matches!(made, Ok(Ok(()))), "seed {seed}: mkfs: {made:?}");
+        let made = self
+            .osd
+            .block_on(async move { spirula_osd::format(Path::new(DISK), None, &config).await });
+        assert!(matches!(made, Ok(Ok(()))), "seed {seed}: format: {made:?}");
+    }
+}
+
+impl Drop for Cluster {
+    /// The target's tasks and its handle here would keep each other, and the world, alive.
+    fn drop(&mut self) {
+        self.target.take();
+    }
+}
+
+fn osd_config(host: &SimHost, mon: SocketAddr, rng: &mut ChaCha20Rng) -> TargetConfig {
+    TargetConfig {
+        osd_id: 0,
+        fsid: uuid(rng),
+        osd_uuid: uuid(rng),
+        key: CryptoKey::generate(Duration::ZERO, rng),
+        auth_methods: vec![METHOD_CEPHX],
+        mons: vec![mon],
+        bind: SocketAddr::new(host.ip(), OSD_PORT),
+        hostname: host.name(),
+        metadata: Default::default(),
+        options: Default::default(),
+    }
+}
+
+fn mkfs_config(
+    osd: &TargetConfig,
+    mon: SocketAddr,
+    pg_num: u32,
+    rng: &mut ChaCha20Rng,
+) -> MkfsConfig {
+    let options = [("osd_pool_default_size", "1"), ("osd_crush_chooseleaf_type", "0")];
+    let mut seed = [0; 32];
+    rng.fill_bytes(&mut seed);
+    MkfsConfig {
+        fsid: osd.fsid,
+        mon_name: "a".into(),
+        mon_addrs: EntityAddr::msgr2(mon, 0).into(),
+        hostname: osd.hostname.clone(),
+        admin_key: CryptoKey::generate(Duration::ZERO, rng),
+        mgrs: Vec::new(),
+        osds: vec![NewOsd { uuid: osd.osd_uuid, key: osd.key.clone(), bytes: DISK_BYTES }],
+        device_class: "ssd".into(),
+        pools: vec![NewPoolSpec { name: "p".into(), pg_num, application: String::new() }],
+        options: options.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        seed,
+    }
+}
+
+fn uuid(rng: &mut ChaCha20Rng) -> Uuid {
+    let mut bytes = [0; 16];
+    rng.fill_bytes(&mut bytes);
+    Uuid(bytes)
+}

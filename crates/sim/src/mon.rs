@@ -1,0 +1,197 @@
+//! The monitor's service on a simulated host.
+//!
+//! Its log outlives the host ([`MemoryStorage`]); an append takes a while, and one that has not
+//! ended when the host loses power never happened.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use spirula_auth::{EntityAuth, KeyServer, MonAcceptor, RotatingSecrets};
+use spirula_mon::{Action, MemoryStorage, Now, Peer, Service, ServiceConfig, Storage};
+use spirula_msgr::on_xstream::{self, Event, Session};
+use spirula_msgr::{Accepted, Config};
+use spirula_wire::types::{EntityAddrVec, EntityName, EntityNameStr, EntityType};
+use spirula_xstream::sync::{QueueReceiver, QueueSender, queue};
+use spirula_xstream::{Class, TcpListener, random_u64, sleep, sleep_until, spawn};
+
+/// What a monitor is started with.
+#[derive(Clone, Debug)]
+pub struct MonConfig {
+    /// `a` of `mon.a`.
+    pub name: String,
+    pub storage: MemoryStorage,
+    pub options: BTreeMap<String, String>,
+    /// How long an append takes at most.
+    pub append_max: Duration,
+}
+
+/// Serves until the host ends. Panics on what only a broken monitor does: it is a test that fails.
+pub(crate) async fn run(mut config: MonConfig) {
+    let state = match spirula_mon::open(&mut config.storage, None) {
+        Ok(state) => state,
+        Err(e) => panic!("the monitor's store does not open: {e}"),
+    };
+    let addrs = state.monmap.addrs_of(&config.name);
+    let name = EntityName::mon(state.monmap.rank_of(&config.name));
+    let Some(addr) = addrs.msgr2().and_then(|a| a.addr) else {
+        panic!("mon.{} has no address", config.name);
+    };
+    let listener = match TcpListener::bind(addr) {
+        Ok(listener) => listener,
+        Err(e) => panic!("mon.{} cannot listen on {addr}: {e}", config.name),
+    };
+    let mut seed = [0; 32];
+    spirula_xstream::fill_random(&mut seed);
+    let service_config = ServiceConfig {
+        name: config.name.clone(),
+        options: config.options.clone(),
+        seed,
+        ..ServiceConfig::default()
+    };
+    let (appends, work) = queue();
+    let mon = Rc::new(Mon {
+        service: Arc::new(Mutex::new(Service::new(service_config, state, now()))),
+        sessions: RefCell::default(),
+        appends,
+    });
+    mon.with(|_, _| ());
+    drop(spawn(Class::Client, commit(mon.clone(), config, work)));
+    drop(spawn(Class::Client, tick(mon.clone())));
+    serve(mon, listener, name, addrs).await;
+}
+
+struct Mon {
+    /// Handshakes look keys up through a handle that the messenger wants to be `Send`.
+    service: Arc<Mutex<Service>>,
+    sessions: RefCell<BTreeMap<u64, Session>>,
+    appends: QueueSender<Work>,
+}
+
+enum Work {
+    Append(u64, Bytes),
+    Compact(u64, Bytes),
+}
+
+impl Mon {
+    /// Runs an input and then does what the service wants.
+    fn with(&self, input: impl FnOnce(&mut Service, Now)) {
+        let mut service = lock(&self.service);
+        input(&mut service, now());
+        while let Some(action) = service.poll_action() {
+            self.perform(action);
+        }
+    }
+
+    fn perform(&self, action: Action) {
+        let sessions = self.sessions.borrow();
+        let work = match action {
+            Action::Send(id, raw) => {
+                return sessions.get(&id).into_iter().for_each(|s| s.send(raw.clone()));
+            }
+            Action::Close(id) => return sessions.get(&id).into_iter().for_each(Session::close),
+            Action::Append(version, bytes) => Work::Append(version, bytes),
+            Action::Compact(version, bytes) => Work::Compact(version, bytes),
+        };
+        // The committer lives as long as the host.
+        let _ = self.appends.send(work);
+    }
+
+    fn handle(&self, session: &Session, event: Event) {
+        let id = session.id();
+        match event {
+            Event::Ready(peer) => {
+                let (addrs, features) = (peer.addrs, peer.features.0);
+                let Some(auth) = peer.auth else {
+                    return session.close();
+                };
+                let peer = Peer { auth, addrs, features };
+                self.sessions.borrow_mut().insert(id, session.clone());
+                self.with(|service, now| service.session_opened(now, id, peer));
+            }
+            Event::Message(incoming) => {
+                self.with(|service, now| service.message(now, id, incoming.raw.clone()));
+            }
+            Event::Closed(_) => {
+                self.sessions.borrow_mut().remove(&id);
+                self.with(|service, now| service.session_closed(now, id));
+            }
+        }
+    }
+}
+
+fn lock(service: &Mutex<Service>) -> MutexGuard<'_, Service> {
+    service.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now() -> Now {
+    let now = on_xstream::now();
+    Now { mono: now.mono, wall: now.wall }
+}
+
+/// Makes proposals durable, one after the other.
+async fn commit(mon: Rc<Mon>, mut config: MonConfig, mut work: QueueReceiver<Work>) {
+    while let Some(item) = work.recv().await {
+        let max = config.append_max.as_micros().max(1) as u64;
+        sleep(Duration::from_micros(random_u64() % max)).await;
+        let result = match &item {
+            Work::Append(version, bytes) => {
+                config.storage.append(*version, std::slice::from_ref(bytes))
+            }
+            Work::Compact(version, snapshot) => config.storage.compact(*version, snapshot),
+        };
+        if let Err(e) = result {
+            panic!("the monitor's store fails: {e}");
+        }
+        if let Work::Append(version, _) = item {
+            mon.with(|service, now| service.committed(now, version));
+        }
+    }
+}
+
+async fn tick(mon: Rc<Mon>) {
+    loop {
+        let due = lock(&mon.service).poll_timeout();
+        sleep_until(due).await;
+        mon.with(|service, now| service.tick(now));
+    }
+}
+
+async fn serve(mon: Rc<Mon>, listener: TcpListener, name: EntityName, addrs: EntityAddrVec) {
+    let mut global_seq = 0;
+    let accept = |_| {
+        let mut seed = [0; 32];
+        spirula_xstream::fill_random(&mut seed);
+        let auth_config = lock(&mon.service).handshake_config();
+        global_seq += 1;
+        let config = Config { global_seq, ..Config::new(name, addrs.clone()) };
+        let keys = Keys(mon.service.clone());
+        let mon = mon.clone();
+        Some(Accepted {
+            config,
+            auth: Box::new(MonAcceptor::new(auth_config, keys, seed)),
+            dispatch: move |session: &Session, event: Event| mon.handle(session, event),
+        })
+    };
+    on_xstream::serve(Class::Client, listener, accept).await;
+}
+
+/// The auth database as handshakes see it.
+struct Keys(Arc<Mutex<Service>>);
+
+impl KeyServer for Keys {
+    fn auth_of(&self, name: &EntityNameStr) -> Option<EntityAuth> {
+        lock(&self.0).auth_of(name)
+    }
+
+    fn rotating(&self, service: EntityType) -> Option<RotatingSecrets> {
+        lock(&self.0).rotating(service)
+    }
+
+    fn assign_global_id(&mut self) -> Option<u64> {
+        lock(&self.0).assign_global_id()
+    }
+}
