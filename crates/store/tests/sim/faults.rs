@@ -7,7 +7,7 @@ use spirula_bio::{Device, DeviceError, SuperblockError};
 use spirula_store::{CheckFailure, Expect, FormatOptions, OpenError, Options, Store, StoreError};
 use spirula_vos::{ContainerId, Damage, Extent, ObjectKey, ReadError, StageError, Tx};
 use spirula_xstream::sim::{SimHost, SimWorld};
-use spirula_xstream::{Class, sleep};
+use spirula_xstream::{Class, sleep, timeout};
 
 const PATH: &str = "/disk";
 const CID: ContainerId = ContainerId([1; 16]);
@@ -345,4 +345,24 @@ fn steady_overwrites_do_not_grow() {
     let closing = host.spawn(Class::Client, async { open().await.check().await.is_ok() });
     host.world().run_for(Duration::from_secs(5));
     assert!(closing.try_take().is_some_and(|r| r == Ok(true)));
+}
+
+/// Closing while zeros are written ahead, which wants a checkpoint over and over, ends.
+#[test]
+fn a_store_closes_at_any_time() {
+    for seed in 0..30 {
+        let host = SimWorld::new(seed).host("osd");
+        host.disk(PATH, 2 * BYTES);
+        host.block_on(async move {
+            let device = Device::open(PATH).unwrap();
+            let options = FormatOptions { wal_bytes: Some(12 << 20), ..FormatOptions::default() };
+            Store::format(&device, &options).await.unwrap();
+            let store = Store::open(&device, Expect::default(), Options::default()).await.unwrap();
+            container(&store).await;
+            sleep(Duration::from_micros(seed * 60)).await;
+            let closed = timeout(Duration::from_secs(60), store.close()).await;
+            assert_eq!(closed, Ok(Ok(())), "seed {seed}");
+        })
+        .unwrap();
+    }
 }
