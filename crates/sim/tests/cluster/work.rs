@@ -92,7 +92,9 @@ impl Load {
             // Now one after the other, now many at once.
             sleep(PAUSE_MAX.mul_f64((random % 100) as f64 / 100.0)).await;
             if random.is_multiple_of(4) {
-                assert_eq!(read(client, object).await, known, "object {object} changed");
+                let found = read(client, object).await;
+                // Without its bytes, of which there are too many to look at.
+                assert!(found == known, "object {object} is not as acknowledged");
                 continue;
             }
             let (op, new) = step(random, known.as_ref());
