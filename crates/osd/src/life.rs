@@ -6,14 +6,17 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use spirula_bio::Device;
+use spirula_bio::{Device, DeviceError};
 use spirula_store::{Expect, FormatOptions, OpenError, Options, Store};
-use spirula_xstream::{Class, TcpListener, timeout};
+use spirula_xstream::{Class, TcpListener, sleep, timeout};
 
 use crate::boot::mark_me_down_message;
 use crate::target::{Target, TargetConfig, TargetError};
 use crate::{mgr, serve};
 
+/// How long a device may stay locked, and how often to look.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(5);
 /// How long the monitor may take to say good-bye.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -40,10 +43,23 @@ pub async fn start(
     options: Options,
     started: impl FnOnce(&Target, SocketAddr),
 ) -> Result<(), TargetError> {
-    let device = Device::open(device).map_err(OpenError::from)?;
+    let device = open_device(device).await?;
     let expect = Expect { fsid: Some(config.fsid.0), osd_id: Some(config.osd_id) };
     let store = Store::open(&device, expect, options).await?;
     run(config, store, started).await
+}
+
+/// Opens a device. The kernel may hold the lock of one that was closed just now for a moment longer.
+async fn open_device(path: &Path) -> Result<Device, OpenError> {
+    let deadline = spirula_xstream::now() + LOCK_PATIENCE;
+    loop {
+        match Device::open(path) {
+            Err(DeviceError::Locked { .. }) if spirula_xstream::now() < deadline => {
+                sleep(LOCK_RETRY).await;
+            }
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// Runs a target on this xstream until it is told to stop ([`spirula_xstream::stopping`]) or fails.

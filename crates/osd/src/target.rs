@@ -65,7 +65,7 @@ pub enum TargetError {
     Store(#[from] StoreError),
     #[error("a log record of PG {0} does not decode")]
     BadPgRecord(SpgId),
-    #[error("cannot listen on {addr}: {source}")]
+    #[error("cannot listen on {addr}")]
     Listen { addr: SocketAddr, source: std::io::Error },
 }
 
