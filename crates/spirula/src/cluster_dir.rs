@@ -19,7 +19,7 @@ pub(crate) const VERSION: u32 = 1;
 /// What can be wrong with a cluster directory; each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DirError {
-    #[error("{path}: {source}; choose a directory you may write with --dir")]
+    #[error("{path}: cannot be written; choose another directory with --dir")]
     NotWritable { path: PathBuf, source: io::Error },
     #[error("{path}: another spirula has this cluster open; stop it, or choose another --dir")]
     AlreadyOpen { path: PathBuf },
@@ -27,7 +27,7 @@ pub(crate) enum DirError {
         "{path}: written by layout version {found}, this spirula reads version {VERSION}; start with --fresh to erase it, or use the other release"
     )]
     OtherVersion { path: PathBuf, found: u32 },
-    #[error("{path}: not a valid cluster description ({source}); start with --fresh to erase it")]
+    #[error("{path}: not a valid cluster description; start with --fresh to erase it")]
     Damaged { path: PathBuf, source: serde_json::Error },
     #[error(
         "{path}: holds files but no spirula.json, so it is not a Spirula cluster; choose an empty directory"
@@ -121,6 +121,27 @@ impl ClusterDir {
         self.write("keyring", &admin_keyring(identity))?;
         let text = serde_json::to_string_pretty(identity).expect("an identity has no odd keys");
         self.write("spirula.json", &text)
+    }
+
+    /// Takes the identity away again: the cluster never came up, so the next start makes a new one.
+    pub(crate) fn unpublish(&self) {
+        // Not there when the start failed early.
+        let _ = std::fs::remove_file(self.path.join("spirula.json"));
+    }
+
+    /// Removes the stores that a start left which never came to publish an identity.
+    pub(crate) fn clear_unfinished(&self) -> Result<(), DirError> {
+        let not_writable = |source| DirError::NotWritable { path: self.path.clone(), source };
+        for entry in std::fs::read_dir(&self.path).map_err(not_writable)? {
+            let entry = entry.map_err(not_writable)?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let osd = name.strip_prefix("osd.").is_some_and(|id| id.parse::<u32>().is_ok());
+            if osd || name == "mon.a" {
+                std::fs::remove_dir_all(entry.path()).map_err(not_writable)?;
+            }
+        }
+        Ok(())
     }
 
     fn write(&self, name: &str, text: &str) -> Result<(), DirError> {
@@ -248,6 +269,21 @@ mod tests {
         assert_eq!(dir.identity().unwrap(), Some(identity()));
         let second = ClusterDir::open(temp.path(), false).unwrap_err();
         assert!(matches!(second, DirError::AlreadyOpen { .. }), "{second}");
+    }
+
+    #[test]
+    fn an_unfinished_cluster_is_cleared() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = ClusterDir::open(temp.path(), false).unwrap();
+        dir.publish(&identity()).unwrap();
+        for name in ["mon.a", "osd.0", "osd.notes"] {
+            std::fs::create_dir(temp.path().join(name)).unwrap();
+        }
+        dir.unpublish();
+        assert_eq!(dir.identity().unwrap(), None);
+        dir.clear_unfinished().unwrap();
+        let left = |name| temp.path().join(name).exists();
+        assert_eq!(["mon.a", "osd.0", "osd.notes"].map(left), [false, false, true]);
     }
 
     #[test]

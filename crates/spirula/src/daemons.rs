@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use spirula_auth::CryptoKey;
@@ -99,34 +99,38 @@ pub(crate) async fn start_one(dir: &Path, identity: &Identity, role: Role) -> Re
 }
 
 impl Daemons {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (ended_sender, ended) = mpsc::unbounded_channel();
         Self { mon: None, mgr: None, osds: Vec::new(), sockets: Vec::new(), ended, ended_sender }
     }
 
-    /// Starts all daemons and waits until every PG is active and clean.
-    pub(crate) async fn start(dir: &Path, identity: &Identity, is_new: bool) -> Result<Self> {
+    /// Starts all daemons and waits until every PG is active and clean. After an error, or given up
+    /// early, there may be some to stop.
+    pub(crate) async fn start(
+        &mut self,
+        dir: &Path,
+        identity: &Identity,
+        is_new: bool,
+    ) -> Result<()> {
         if is_new {
             mkfs(dir, identity).await?;
         }
-        let mut this = Self::new();
-        this.start_mon(dir, identity).await?;
-        this.start_mgr(dir, identity).await?;
+        self.start_mon(dir, identity).await?;
+        self.start_mgr(dir, identity).await?;
         let osds: Vec<_> = identity.osds.iter().collect();
-        this.start_osds(dir, identity, &osds)?;
-        this.wait_clean().await?;
-        Ok(this)
+        self.start_osds(dir, identity, &osds)?;
+        match tokio::time::timeout(CLEAN_MAX, self.wait_clean()).await {
+            Ok(result) => result,
+            Err(_) => bail!(
+                "not all placement groups were active+clean after {CLEAN_MAX:?}; see the logs"
+            ),
+        }
     }
 
-    /// Waits until the manager has told the monitor that every PG is active and clean.
-    async fn wait_clean(&mut self) -> Result<()> {
-        let deadline = Instant::now() + CLEAN_MAX;
-        while !self.mon.as_ref().is_some_and(|mon| mon.inspect(is_clean)) {
-            if Instant::now() > deadline {
-                bail!(
-                    "not all placement groups were active+clean after {CLEAN_MAX:?}; see the logs"
-                );
-            }
+    /// Waits until the manager has told the monitor, if that runs here, that every PG is active and
+    /// clean.
+    pub(crate) async fn wait_clean(&mut self) -> Result<()> {
+        while self.mon.as_ref().is_some_and(|mon| !mon.inspect(is_clean)) {
             tokio::select! {
                 error = self.failed() => return Err(error),
                 () = tokio::time::sleep(CLEAN_POLL) => {}

@@ -4,7 +4,7 @@
 //! or with their parent's process group, never by name.
 
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster_dir::{ClusterDir, Identity, read_identity};
-use crate::daemons;
+use crate::daemons::{self, Daemons};
 use crate::logging::{self, LogConfig};
 
 const START_TIME_MAX: Duration = Duration::from_secs(30);
@@ -45,25 +45,32 @@ impl Role {
 }
 
 /// The running daemons, in start order.
+#[derive(Default)]
 pub(crate) struct Procs {
     dir: PathBuf,
     children: Vec<(Role, Child)>,
 }
 
 impl Procs {
-    pub(crate) async fn start(dir: &ClusterDir, identity: &Identity, is_new: bool) -> Result<Self> {
+    /// Starts all daemons and waits until every PG is active and clean. After an error, or given up
+    /// early, there may be some to stop.
+    pub(crate) async fn start(
+        &mut self,
+        dir: &ClusterDir,
+        identity: &Identity,
+        is_new: bool,
+    ) -> Result<()> {
         if is_new {
             daemons::mkfs(dir.path(), identity).await?;
             // The daemons read the identity themselves.
             dir.publish(identity)?;
         }
-        let mut this = Self { dir: dir.path().into(), children: Vec::new() };
+        self.dir = dir.path().into();
         let osds = identity.osds.iter().map(|o| Role::Osd(o.id));
         for role in [Role::Mon, Role::Mgr].into_iter().chain(osds) {
-            this.spawn(role)?;
+            self.spawn(role)?;
         }
-        this.wait_ready().await?;
-        Ok(this)
+        self.wait_ready().await
     }
 
     fn spawn(&mut self, role: Role) -> Result<()> {
@@ -93,21 +100,20 @@ impl Procs {
         loop {
             for (role, child) in &mut self.children {
                 if let Some(status) = child.try_wait()? {
-                    bail!(
-                        "{} ended at start ({status}); see {}",
-                        role.name(),
-                        self.dir.join("log").display()
-                    );
+                    bail!(ended_at_start(&self.dir, *role, status));
                 }
             }
-            if self.children.iter().all(|(role, _)| ready_file(&self.dir, *role).exists()) {
+            let mut roles = self.children.iter().map(|(role, _)| *role);
+            let Some(unready) = roles.rfind(|role| !ready_file(&self.dir, *role).exists()) else {
                 return Ok(());
-            }
+            };
             if Instant::now() > deadline {
-                bail!(
-                    "not all daemons were ready in {START_TIME_MAX:?}; see {}",
-                    self.dir.join("log").display()
-                );
+                let what = match unready {
+                    // It is ready once the placement groups are active and clean.
+                    Role::Mon => "not all placement groups were active+clean".to_owned(),
+                    role => format!("{} was not ready", role.name()),
+                };
+                bail!("{what} after {START_TIME_MAX:?}; see {}", self.dir.join("log").display());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -152,6 +158,18 @@ async fn terminate(child: &Child) -> Result<()> {
     Ok(())
 }
 
+/// What to tell about a daemon that did not come up: its own last words, if there are any.
+fn ended_at_start(dir: &Path, role: Role, status: ExitStatus) -> String {
+    let log = dir.join("log");
+    let out = std::fs::read_to_string(log.join(format!("{}.out", role.name()))).unwrap_or_default();
+    let said = out.lines().rev().find_map(|line| line.strip_prefix("spirula: "));
+    match said {
+        Some(said) if said.starts_with(&role.name()) => said.to_owned(),
+        Some(said) => format!("{}: {said}", role.name()),
+        None => format!("{} ended at start ({status}); see {}", role.name(), log.display()),
+    }
+}
+
 fn ready_file(dir: &Path, role: Role) -> PathBuf {
     dir.join("run").join(format!("{}.ready", role.name()))
 }
@@ -170,19 +188,31 @@ pub(crate) fn daemon(dir: &Path, role: Role) -> Result<ExitCode> {
     })?;
     let code = runtime.block_on(async {
         let _reopening = log.reopen_on_sighup()?;
-        let mut running = daemons::start_one(dir, &identity, role).await?;
-        std::fs::write(ready_file(dir, role), "")?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let ready = ready_file(dir, role);
+        let mut running = daemons::start_one(dir, &identity, role).await?;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
-            error = running.failed() => return Err(error),
+            error = serve(&mut running, &ready) => return Err(error),
         }
         running.stop().await?;
-        let _ = std::fs::remove_file(ready_file(dir, role));
+        let _ = std::fs::remove_file(&ready);
         Ok(ExitCode::SUCCESS)
     });
     log.flush();
     code
+}
+
+/// Says when the daemon is ready (the monitor: when every PG is active and clean), and returns when
+/// it ends by itself.
+async fn serve(running: &mut Daemons, ready: &Path) -> anyhow::Error {
+    if let Err(error) = running.wait_clean().await {
+        return error;
+    }
+    if let Err(error) = std::fs::write(ready, "") {
+        return anyhow::Error::new(error).context(ready.display().to_string());
+    }
+    running.failed().await
 }

@@ -18,6 +18,9 @@ use crate::procs::Procs;
 
 const DEVICE_BYTES_DEFAULT: u64 = 10 << 30;
 const OSDS_MAX: u32 = 1000;
+/// Exit status when a signal came before the end: 128 and its number.
+const INTERRUPTED: u8 = 128 + 2;
+const TERMINATED: u8 = 128 + 15;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -63,6 +66,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if args.osds.is_some_and(|n| n == 0 || n > OSDS_MAX) {
         bail!("--osds must be 1 to {OSDS_MAX}");
     }
+    if let Some(port) = args.port {
+        // The monitor, the manager and each OSD take one.
+        let ports = 2 + args.osds.unwrap_or(1);
+        if port == 0 || u32::from(port) + ports > u32::from(u16::MAX) + 1 {
+            bail!("--port {port}: the cluster needs {ports} ports from there on, up to 65535");
+        }
+    }
     let temporary = match args.dir {
         Some(_) => None,
         None => Some(
@@ -94,33 +104,69 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 async fn serve(args: &Args, dir: &ClusterDir) -> Result<ExitCode> {
-    let begin = Instant::now();
+    // From here on a signal leads to an orderly stop.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let (identity, is_new) = match dir.identity()? {
         Some(identity) => (check_shape(args, dir, identity)?, false),
-        None => (mkfs::new_identity(&shape(args))?, true),
+        None => {
+            dir.clear_unfinished()?;
+            (mkfs::new_identity(&shape(args))?, true)
+        }
     };
-    let mut cluster = if args.procs {
-        Cluster::Procs(Procs::start(dir, &identity, is_new).await?)
-    } else {
-        Cluster::InProcess(Daemons::start(dir.path(), &identity, is_new).await?)
+    let mut cluster = Cluster::new(args.procs);
+    let mut ready = false;
+    let outcome = {
+        let life = live(args, dir, &identity, is_new, &mut cluster, &mut ready);
+        tokio::select! {
+            outcome = life => outcome.map(Ok),
+            _ = interrupt.recv() => Ok(Err(INTERRUPTED)),
+            _ = terminate.recv() => Ok(Err(TERMINATED)),
+        }
     };
-    if is_new {
-        dir.publish(&identity)?;
+    if matches!(outcome, Ok(Err(_))) {
+        println!("stopping");
     }
+    let stopped = cluster.stop().await;
+    daemons::forget_ram(&identity);
+    if is_new && !ready {
+        dir.unpublish();
+    }
+    let code = outcome?;
+    stopped?;
+    Ok(match code {
+        Ok(code) => code,
+        Err(_) if ready && args.command.is_empty() => ExitCode::SUCCESS,
+        Err(code) => ExitCode::from(code),
+    })
+}
+
+/// Starts the cluster and keeps it until the command ends or a daemon fails.
+async fn live(
+    args: &Args,
+    dir: &ClusterDir,
+    identity: &Identity,
+    is_new: bool,
+    cluster: &mut Cluster,
+    ready: &mut bool,
+) -> Result<ExitCode> {
+    let begin = Instant::now();
+    match cluster {
+        Cluster::InProcess(d) => d.start(dir.path(), identity, is_new).await?,
+        Cluster::Procs(p) => p.start(dir, identity, is_new).await?,
+    }
+    if is_new {
+        dir.publish(identity)?;
+    }
+    *ready = true;
     let conf = dir.path().join("ceph.conf");
     println!("cluster {} ready in {:.2} s", identity.fsid, begin.elapsed().as_secs_f64());
     println!("mon.a listens on [v2:127.0.0.1:{}]", identity.mon_port);
-    let code = if args.command.is_empty() {
+    if args.command.is_empty() {
         println!("export CEPH_CONF={}", conf.display());
-        cluster.until_signal().await?;
-        println!("stopping");
-        ExitCode::SUCCESS
-    } else {
-        run_command(&args.command, &conf).await?
-    };
-    cluster.stop().await?;
-    daemons::forget_ram(&identity);
-    Ok(code)
+        return Err(cluster.failed().await);
+    }
+    run_command(&args.command, &conf).await
 }
 
 enum Cluster {
@@ -129,20 +175,15 @@ enum Cluster {
 }
 
 impl Cluster {
-    /// Returns on SIGINT or SIGTERM; fails when a daemon ends by itself.
-    async fn until_signal(&mut self) -> Result<()> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let failed = async {
-            match self {
-                Self::InProcess(d) => d.failed().await,
-                Self::Procs(p) => p.failed().await,
-            }
-        };
-        tokio::select! {
-            _ = interrupt.recv() => Ok(()),
-            _ = terminate.recv() => Ok(()),
-            error = failed => Err(error),
+    fn new(procs: bool) -> Self {
+        if procs { Self::Procs(Procs::default()) } else { Self::InProcess(Daemons::new()) }
+    }
+
+    /// Returns when a daemon ends by itself.
+    async fn failed(&mut self) -> anyhow::Error {
+        match self {
+            Self::InProcess(d) => d.failed().await,
+            Self::Procs(p) => p.failed().await,
         }
     }
 
