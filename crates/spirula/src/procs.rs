@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cluster_dir::{ClusterDir, Identity, read_identity};
 use crate::daemons::{self, Daemons};
 use crate::logging::{self, LogConfig};
+use crate::vstart::say;
 
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
@@ -129,7 +130,7 @@ impl Procs {
                     return anyhow::anyhow!("mon.a ended: {status}");
                 }
                 if !std::mem::replace(&mut gone[i], true) {
-                    println!("{} ended: {status}", role.name());
+                    say!("{} ended: {status}", role.name());
                 }
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -141,7 +142,7 @@ impl Procs {
         for (role, child) in self.children.iter_mut().rev() {
             terminate(child).await?;
             if tokio::time::timeout(STOP_TIME_MAX, child.wait()).await.is_err() {
-                println!("{} did not stop in {STOP_TIME_MAX:?}; killing it", role.name());
+                say!("{} did not stop in {STOP_TIME_MAX:?}; killing it", role.name());
                 child.kill().await?;
             }
             let _ = std::fs::remove_file(self.dir.join("run").join(format!("{}.pid", role.name())));

@@ -16,6 +16,15 @@ use crate::logging::{self, LogConfig};
 use crate::mkfs::{self, Shape};
 use crate::procs::Procs;
 
+/// Prints a line. That nobody reads it any more is no reason to leave daemons behind.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($arg)*);
+    }};
+}
+pub(crate) use say;
+
 const DEVICE_BYTES_DEFAULT: u64 = 10 << 30;
 const OSDS_MAX: u32 = 1000;
 /// Exit status when a signal came before the end: 128 and its number.
@@ -125,7 +134,7 @@ async fn serve(args: &Args, dir: &ClusterDir) -> Result<ExitCode> {
         }
     };
     if matches!(outcome, Ok(Err(_))) {
-        println!("stopping");
+        say!("stopping");
     }
     let stopped = cluster.stop().await;
     daemons::forget_ram(&identity);
@@ -160,10 +169,10 @@ async fn live(
     }
     *ready = true;
     let conf = dir.path().join("ceph.conf");
-    println!("cluster {} ready in {:.2} s", identity.fsid, begin.elapsed().as_secs_f64());
-    println!("mon.a listens on [v2:127.0.0.1:{}]", identity.mon_port);
+    say!("cluster {} ready in {:.2} s", identity.fsid, begin.elapsed().as_secs_f64());
+    say!("mon.a listens on [v2:127.0.0.1:{}]", identity.mon_port);
     if args.command.is_empty() {
-        println!("export CEPH_CONF={}", conf.display());
+        say!("export CEPH_CONF={}", conf.display());
         return Err(cluster.failed().await);
     }
     run_command(&args.command, &conf).await
