@@ -315,7 +315,8 @@ impl Target {
 
     /// The target cannot go on: what is planned from now on would stand on what failed.
     pub fn fail(&self, error: TargetError) {
-        if matches!(error, TargetError::Stopped) {
+        let closed = matches!(error, TargetError::Store(StoreError::Closed));
+        if matches!(error, TargetError::Stopped) || closed && self.is_stopping() {
             return;
         }
         tracing::error!("osd.{} stops: {error}", self.0.config.osd_id);
