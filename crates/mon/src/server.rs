@@ -1,17 +1,15 @@
-//! The monitor as a process part: tokio around [`Service`], a thread for the store, the admin socket.
+//! The monitor as a process part: tokio around [`Service`], and a thread for the store.
 //!
 //! Every input runs under one lock: handle it, then hand out what the service wants done. Sessions
 //! only get messages queued; the store has a thread of its own and comes back with its commits.
 //!
 //! Invariant: a store that fails stops the monitor; it never goes on with less than it promised.
 
-mod admin;
 mod host;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,8 +42,6 @@ pub struct MonServerConfig {
     pub storage: Box<dyn Storage>,
     /// Options from the configuration file.
     pub options: BTreeMap<String, String>,
-    /// Where `ceph daemon mon.a` connects; none for no such socket.
-    pub admin_socket: Option<PathBuf>,
 }
 
 /// Why a monitor did not start.
@@ -57,8 +53,6 @@ pub enum StartError {
     Stranger(String),
     #[error("cannot listen on {addr}: {source}; stop what uses the port, or choose another one")]
     Listen { addr: SocketAddr, source: io::Error },
-    #[error("admin socket {path}: {source}")]
-    AdminSocket { path: PathBuf, source: io::Error },
     #[error("no randomness from the system: {0}")]
     Random(getrandom::Error),
     #[error("cannot start a thread: {0}")]
@@ -71,7 +65,6 @@ pub struct MonServer {
     shared: Arc<Shared>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     committer: Option<JoinHandle<()>>,
-    admin_socket: Option<PathBuf>,
 }
 
 impl MonServer {
@@ -108,22 +101,12 @@ impl MonServer {
         });
         let committer = start_committer(shared.clone(), config.storage, work)?;
         shared.with(|_, _| ());
-        let mut tasks = vec![
+        let tasks = vec![
             tokio::spawn(serve(listener, shared.clone(), EntityName::mon(rank), addrs)),
             tokio::spawn(tick(shared.clone())),
         ];
-        if let Some(path) = &config.admin_socket {
-            let socket = |source| StartError::AdminSocket { path: path.clone(), source };
-            tasks.push(admin::start(path, shared.clone()).map_err(socket)?);
-        }
         info!(%addr, "mon.{} serves", config.name);
-        Ok(Self {
-            addr,
-            shared,
-            tasks,
-            committer: Some(committer),
-            admin_socket: config.admin_socket,
-        })
+        Ok(Self { addr, shared, tasks, committer: Some(committer) })
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -166,9 +149,6 @@ impl MonServer {
         }
         if let Some(committer) = self.committer.take() {
             _ = tokio::task::spawn_blocking(move || committer.join()).await;
-        }
-        if let Some(path) = &self.admin_socket {
-            _ = std::fs::remove_file(path);
         }
     }
 }

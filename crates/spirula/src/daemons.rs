@@ -146,7 +146,6 @@ impl Daemons {
             fsid: Some(fsid(identity)?),
             storage: Box::new(storage),
             options: options(),
-            admin_socket: None,
         };
         let mon = logging::scope("mon.a", MonServer::start(config)).await.context("mon.a")?;
         let admin = mon.admin();
