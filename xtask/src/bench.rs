@@ -14,25 +14,45 @@ use serde_json::{Value, json};
 use crate::real_ceph::RealCeph;
 use crate::{packages, run};
 
-/// A load of `rados bench`.
+/// One load; `mode` is in the words of its client.
 #[derive(Clone, Copy)]
 struct Load {
     name: &'static str,
     size: u32,
     mode: &'static str,
+    client: Client,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Client {
+    /// Ceph's `rados bench`, 16 in flight.
+    RadosBench,
+    /// `spirula load`, 4 connections with 32 in flight each. Its CPU counts the writing of the
+    /// objects that it reads.
+    Saturating,
 }
 
 const LOADS: &[Load] = &[
-    Load { name: "4 KiB write", size: 4096, mode: "write" },
-    Load { name: "4 KiB seq", size: 4096, mode: "seq" },
-    Load { name: "4 KiB rand", size: 4096, mode: "rand" },
-    Load { name: "64 KiB write", size: 65536, mode: "write" },
-    Load { name: "64 KiB seq", size: 65536, mode: "seq" },
-    Load { name: "64 KiB rand", size: 65536, mode: "rand" },
-    Load { name: "4 MiB write", size: 4 << 20, mode: "write" },
-    Load { name: "4 MiB seq", size: 4 << 20, mode: "seq" },
-    Load { name: "4 MiB rand", size: 4 << 20, mode: "rand" },
+    paced("4 KiB write", 4096, "write"),
+    paced("4 KiB seq", 4096, "seq"),
+    paced("4 KiB rand", 4096, "rand"),
+    paced("64 KiB write", 65536, "write"),
+    paced("64 KiB seq", 65536, "seq"),
+    paced("64 KiB rand", 65536, "rand"),
+    paced("4 MiB write", 4 << 20, "write"),
+    paced("4 MiB seq", 4 << 20, "seq"),
+    paced("4 MiB rand", 4 << 20, "rand"),
+    saturating("4 KiB write x128", "write"),
+    saturating("4 KiB read x128", "read"),
 ];
+
+const fn paced(name: &'static str, size: u32, mode: &'static str) -> Load {
+    Load { name, size, mode, client: Client::RadosBench }
+}
+
+const fn saturating(name: &'static str, mode: &'static str) -> Load {
+    Load { name, size: 4096, mode, client: Client::Saturating }
+}
 
 /// Length of the idle measurement.
 const IDLE_SECONDS: u64 = 5;
@@ -123,7 +143,7 @@ fn measure(args: &Args, dir: &Path) -> Result<Value> {
     let idle: Vec<f64> = sides.iter().map(idle_cpu_percent).collect::<Result<_>>()?;
     let rss_start: Vec<f64> = sides.iter().map(rss_mib).collect();
     let mut rows = Vec::new();
-    println!("{:<14} {:>9} {:>10} {:>9} {:>9}", "load", "side", "IOPS", "MB/s", "CPU us/op");
+    println!("{:<17} {:>9} {:>10} {:>9} {:>9}", "load", "side", "IOPS", "MB/s", "CPU us/op");
     for load in LOADS {
         if args.only.as_ref().is_some_and(|o| !load.name.contains(o.as_str())) {
             continue;
@@ -160,7 +180,7 @@ fn compare(load: &Load, sides: &[Side], args: &Args) -> Result<Value> {
     let medians: Vec<Sample> = samples.iter().map(|s| median(s)).collect();
     for (side, m) in sides.iter().zip(&medians) {
         println!(
-            "{:<14} {:>9} {:>10.0} {:>9.1} {:>9.1}",
+            "{:<17} {:>9} {:>10.0} {:>9.1} {:>9.1}",
             load.name, side.name, m.iops, m.mb_s, m.cpu_us
         );
     }
@@ -170,15 +190,45 @@ fn compare(load: &Load, sides: &[Side], args: &Args) -> Result<Value> {
     }
     if let [ours, ceph] = medians.as_slice() {
         let (speed, cpu) = (ours.iops / ceph.iops, ceph.cpu_us / ours.cpu_us);
-        println!("{:<14} {:>9} {speed:>9.2}x {speed:>8.2}x {cpu:>8.2}x", load.name, "ratio");
+        println!("{:<17} {:>9} {speed:>9.2}x {speed:>8.2}x {cpu:>8.2}x", load.name, "ratio");
         row["iops_ratio"] = json!(speed);
         row["cpu_ratio"] = json!(cpu);
     }
     Ok(row)
 }
 
-/// One `rados bench` run; reads follow a write that leaves their objects.
 fn one_run(load: &Load, side: &Side, seconds: u32) -> Result<Sample> {
+    match load.client {
+        Client::RadosBench => one_bench(load, side, seconds),
+        Client::Saturating => one_saturating(load, side, seconds),
+    }
+}
+
+/// One `spirula load` run.
+fn one_saturating(load: &Load, side: &Side, seconds: u32) -> Result<Sample> {
+    let before = cpu_seconds(&side.data_pids);
+    let out = Command::new(run::binary("release", "spirula"))
+        .args(["load", load.mode, "--json", "--no-cleanup", "--connections", "4", "--depth", "32"])
+        .args(["--size", &load.size.to_string(), "--seconds", &seconds.to_string()])
+        .env("CEPH_CONF", &side.conf)
+        .output()?;
+    if !out.status.success() {
+        bail!("{}: spirula load: {}", side.name, String::from_utf8_lossy(&out.stderr));
+    }
+    wait_quiescent(side);
+    let cpu = cpu_seconds(&side.data_pids) - before;
+    let out: Value = serde_json::from_slice(&out.stdout).context("spirula load --json")?;
+    let number = |key: &str| out[key].as_f64().with_context(|| format!("spirula load: no {key}"));
+    let ops = number("requests")?;
+    Ok(Sample {
+        iops: number("iops")?,
+        mb_s: number("mib_per_second")?,
+        cpu_us: cpu * 1e6 / ops.max(1.0),
+    })
+}
+
+/// One `rados bench` run; reads follow a write that leaves their objects.
+fn one_bench(load: &Load, side: &Side, seconds: u32) -> Result<Sample> {
     let read = load.mode != "write";
     if read {
         rados_bench(side, load.size, "write", seconds, true)?;
