@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spirula_wire::denc::encode_versioned;
+pub use spirula_wire::msg::mgr::{ModuleInfo, ModuleOption};
 use spirula_wire::types::{EntityAddrVec, UTime};
 use spirula_wire::{Decode, DecodeError, Denc, Encode, Features, Reader};
 
@@ -44,32 +45,6 @@ pub struct StandbyInfo {
     pub available_module_names: BTreeSet<String>,
     pub available_modules: Vec<ModuleInfo>,
     pub mgr_features: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Default, Denc)]
-#[denc(version = 2, compat = 1, oldest = 2)]
-pub struct ModuleInfo {
-    pub name: String,
-    pub can_run: bool,
-    pub error_string: String,
-    pub module_options: BTreeMap<String, ModuleOption>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Default, Denc)]
-#[denc(version = 1, compat = 1)]
-pub struct ModuleOption {
-    pub name: String,
-    pub type_: u8,
-    pub level: u8,
-    pub flags: u32,
-    pub default_value: String,
-    pub min: String,
-    pub max: String,
-    pub enum_allowed: BTreeSet<String>,
-    pub desc: String,
-    pub long_desc: String,
-    pub tags: BTreeSet<String>,
-    pub see_also: BTreeSet<String>,
 }
 
 impl Encode for MgrMap {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use spirula_maps::MgrMap;
-use spirula_maps::mgrmap::{ModuleInfo, ModuleOption, StandbyInfo};
-use spirula_wire::msg::mgr::{MgrBeacon, ModuleInfo as BeaconModule};
+use spirula_maps::mgrmap::StandbyInfo;
+use spirula_wire::msg::mgr::MgrBeacon;
 use spirula_wire::types::{EntityAddrVec, EntityType, UTime};
 use spirula_wire::{DecodeError, Encode, Message, RawMessage};
 use tracing::debug;
@@ -106,7 +106,7 @@ fn take_beacon(map: &mut MgrMap, beacon: &MgrBeacon, now: Now) -> Vec<String> {
         map.active_change = UTime::from(now.wall);
         map.available = false;
     }
-    let modules: Vec<ModuleInfo> = beacon.modules.iter().map(module).collect();
+    let modules = beacon.modules.clone();
     if map.active_gid == beacon.gid {
         if beacon.available && !map.available {
             log.push(format!("Manager daemon {} is now available", beacon.name));
@@ -154,27 +154,4 @@ pub(crate) fn promote_standby(map: &mut MgrMap, now: Now) {
     map.active_mgr_features = standby.mgr_features;
     map.available_modules = standby.available_modules;
     map.active_change = UTime::from(now.wall);
-}
-
-fn module(from: &BeaconModule) -> ModuleInfo {
-    let option = |o: &spirula_wire::msg::mgr::ModuleOption| ModuleOption {
-        name: o.name.clone(),
-        type_: o.type_,
-        level: o.level,
-        flags: o.flags,
-        default_value: o.default_value.clone(),
-        min: o.min.clone(),
-        max: o.max.clone(),
-        enum_allowed: o.enum_allowed.clone(),
-        desc: o.desc.clone(),
-        long_desc: o.long_desc.clone(),
-        tags: o.tags.clone(),
-        see_also: o.see_also.clone(),
-    };
-    ModuleInfo {
-        name: from.name.clone(),
-        can_run: from.can_run,
-        error_string: from.error_string.clone(),
-        module_options: from.module_options.iter().map(|(k, o)| (k.clone(), option(o))).collect(),
-    }
 }
