@@ -232,14 +232,37 @@ impl Page {
         true
     }
 
-    /// Overwrites the value of entry `i` where it lies, if it has the same length.
-    pub(crate) fn overwrite_leaf(&mut self, i: usize, value: &[u8]) -> bool {
+    /// Whether the value of entry `i` is inline and has this length.
+    pub(crate) fn can_overwrite(&self, i: usize, value: &[u8]) -> bool {
+        self.u16(self.slot(i) + 2) as usize == value.len()
+    }
+
+    /// Overwrites the value of entry `i`, whose length is the same, where it lies.
+    pub(crate) fn overwrite_leaf(&mut self, i: usize, value: &[u8]) {
+        debug_assert!(self.can_overwrite(i, value));
         let at = self.slot(i);
-        if self.u16(at + 2) as usize != value.len() {
-            return false;
-        }
         let start = at + LEAF_CELL_HEADER + self.u16(at) as usize;
         self.buf[start..start + value.len()].copy_from_slice(value);
+    }
+
+    /// The bytes of the value of entry `i`, inline or the reference to overflow pages.
+    pub(crate) fn value_bytes(&self, i: usize) -> &[u8] {
+        let at = self.slot(i);
+        &self.buf[at + LEAF_CELL_HEADER + self.u16(at) as usize..at + self.cell_len(at)]
+    }
+
+    /// Entry `i` as it lies in the page.
+    pub(crate) fn cell(&self, i: usize) -> &[u8] {
+        let at = self.slot(i);
+        &self.buf[at..at + self.cell_len(at)]
+    }
+
+    /// Puts an entry that [`Page::cell`] gave before entry `i`; false when it does not fit.
+    pub(crate) fn insert_cell(&mut self, i: usize, cell: &[u8]) -> bool {
+        let Some(at) = self.make_cell(i, cell.len()) else {
+            return false;
+        };
+        self.buf[at..at + cell.len()].copy_from_slice(cell);
         true
     }
 

@@ -1,7 +1,8 @@
 //! The buffer pool: which pages exist, where they lie on the device, and which are in memory.
 //!
-//! A page is changed only inside a transaction ([`Pool::begin`]); the image it had before is kept until
-//! [`Pool::commit`], so that [`Pool::rollback`] undoes everything whatever made the transaction fail.
+//! A page is changed only inside a transaction ([`Pool::begin`]); what undoes it is kept until
+//! [`Pool::commit`], so that [`Pool::rollback`] undoes everything whatever made the transaction fail: the
+//! inverse of a change to one leaf entry, the image before of any other change.
 //!
 //! Invariants: a dirty page, and a page whose checkpoint write has not finished, is never evicted. A
 //! page that was never written has no location. Ids freed in a transaction are reused after it only.
@@ -10,7 +11,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::page::{OVERFLOW_LEN, Page, PageKind};
+use crate::page::{CellValue, OVERFLOW_LEN, Page, PageKind, leaf_cell_len};
 use crate::types::{BlockAddr, Damage, PageId, ReadError};
 
 const NO_FRAME: u32 = u32::MAX;
@@ -36,13 +37,34 @@ struct Frame {
     dirty: bool,
     writing: bool,
     referenced: Cell<bool>,
-    /// The transaction that last changed the page.
-    changed_in: u64,
+    /// The transaction that last kept the page's image.
+    imaged_in: u64,
 }
 
 enum Undo {
     Changed { id: PageId, page: Rc<Page>, dirty: bool },
+    Entry { id: PageId, index: usize, inverse: Inverse, dirty: bool },
     Allocated { first: PageId, count: u64 },
+}
+
+/// What takes back the change of one entry.
+enum Inverse {
+    Remove,
+    Insert(Box<[u8]>),
+    Overwrite(Box<[u8]>),
+}
+
+impl Inverse {
+    fn apply(self, page: &mut Page, index: usize) {
+        match self {
+            Inverse::Remove => page.remove(index),
+            Inverse::Insert(cell) => {
+                let fits = page.insert_cell(index, &cell);
+                debug_assert!(fits, "it was there before");
+            }
+            Inverse::Overwrite(value) => page.overwrite_leaf(index, &value),
+        }
+    }
 }
 
 /// See the module text.
@@ -119,12 +141,15 @@ impl Pool {
         while let Some(undo) = self.undo.pop() {
             match undo {
                 Undo::Changed { id, page, dirty } => {
-                    if let Some(frame) = self.frame_mut(id) {
-                        let was = std::mem::replace(&mut frame.dirty, dirty);
+                    self.undo_on(id, dirty, |frame| {
                         frame.page = page;
-                        frame.changed_in = 0;
-                        self.dirty -= usize::from(was && !dirty);
-                    }
+                        frame.imaged_in = 0;
+                    });
+                }
+                Undo::Entry { id, index, inverse, dirty } => {
+                    self.undo_on(id, dirty, |frame| {
+                        inverse.apply(Rc::make_mut(&mut frame.page), index);
+                    });
                 }
                 Undo::Allocated { first, count } => {
                     for id in first.0..first.0 + count {
@@ -151,9 +176,77 @@ impl Pool {
         }
     }
 
-    /// The page, to be changed by the transaction that has begun.
+    /// The page, to be changed in any way by the transaction that has begun.
     pub(crate) fn get_mut(&mut self, id: PageId) -> Result<&mut Page, ReadError> {
         let tx = self.tx;
+        let (frame, undo, dirtied) = self.to_change(id)?;
+        let dirty = std::mem::replace(&mut frame.dirty, true);
+        *dirtied += usize::from(!dirty);
+        if frame.imaged_in != tx {
+            frame.imaged_in = tx;
+            undo.push(Undo::Changed { id, page: Rc::clone(&frame.page), dirty });
+        }
+        Ok(Rc::make_mut(&mut frame.page))
+    }
+
+    /// Puts an entry before entry `i` of a leaf; false when it does not fit.
+    pub(crate) fn insert_leaf(
+        &mut self,
+        id: PageId,
+        i: usize,
+        key: &[u8],
+        value: CellValue<'_>,
+    ) -> Result<bool, ReadError> {
+        if !self.get(id)?.fits(leaf_cell_len(key.len(), value)) {
+            return Ok(false);
+        }
+        self.edit(id, i, |_| Inverse::Remove)?.insert_leaf(i, key, value);
+        Ok(true)
+    }
+
+    /// Overwrites the value of entry `i` of a leaf if its length is the same.
+    pub(crate) fn overwrite_leaf(
+        &mut self,
+        id: PageId,
+        i: usize,
+        value: &[u8],
+    ) -> Result<bool, ReadError> {
+        if !self.get(id)?.can_overwrite(i, value) {
+            return Ok(false);
+        }
+        let inverse = |page: &Page| Inverse::Overwrite(page.value_bytes(i).into());
+        self.edit(id, i, inverse)?.overwrite_leaf(i, value);
+        Ok(true)
+    }
+
+    /// Removes entry `i` of a leaf.
+    pub(crate) fn remove_leaf(&mut self, id: PageId, i: usize) -> Result<(), ReadError> {
+        self.edit(id, i, |page| Inverse::Insert(page.cell(i).into()))?.remove(i);
+        Ok(())
+    }
+
+    /// The leaf, for a change of one entry that `inverse` takes back.
+    fn edit(
+        &mut self,
+        id: PageId,
+        index: usize,
+        inverse: impl FnOnce(&Page) -> Inverse,
+    ) -> Result<&mut Page, ReadError> {
+        let tx = self.tx;
+        let (frame, undo, dirtied) = self.to_change(id)?;
+        let dirty = std::mem::replace(&mut frame.dirty, true);
+        *dirtied += usize::from(!dirty);
+        if frame.imaged_in != tx {
+            let inverse = inverse(&frame.page);
+            undo.push(Undo::Entry { id, index, inverse, dirty });
+        }
+        Ok(Rc::make_mut(&mut frame.page))
+    }
+
+    fn to_change(
+        &mut self,
+        id: PageId,
+    ) -> Result<(&mut Frame, &mut Vec<Undo>, &mut usize), ReadError> {
         let Some(index) = self.frame_of(id) else {
             return Err(self.missing(id));
         };
@@ -161,14 +254,15 @@ impl Pool {
             return Err(ReadError::Damaged(Damage::Page { page: id }));
         };
         frame.referenced.set(true);
-        if frame.changed_in != tx {
-            frame.changed_in = tx;
-            let page = Rc::clone(&frame.page);
-            self.undo.push(Undo::Changed { id, page, dirty: frame.dirty });
-            self.dirty += usize::from(!frame.dirty);
-            frame.dirty = true;
+        Ok((frame, &mut self.undo, &mut self.dirty))
+    }
+
+    fn undo_on(&mut self, id: PageId, dirty: bool, undo: impl FnOnce(&mut Frame)) {
+        if let Some(frame) = self.frame_mut(id) {
+            let was = std::mem::replace(&mut frame.dirty, dirty);
+            undo(frame);
+            self.dirty -= usize::from(was && !dirty);
         }
-        Ok(Rc::make_mut(&mut frame.page))
     }
 
     /// A new page in memory.
@@ -359,10 +453,9 @@ impl Pool {
     }
 
     fn put_frame(&mut self, id: PageId, page: Page, dirty: bool) {
-        let changed_in = if dirty { self.tx } else { 0 };
+        let imaged_in = if dirty { self.tx } else { 0 };
         let referenced = Cell::new(true);
-        let frame =
-            Frame { page: Rc::new(page), id, dirty, writing: false, referenced, changed_in };
+        let frame = Frame { page: Rc::new(page), id, dirty, writing: false, referenced, imaged_in };
         let index = match self.free_frames.pop() {
             Some(index) => {
                 self.frames[index as usize] = Some(frame);

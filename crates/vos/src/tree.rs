@@ -62,10 +62,10 @@ pub(crate) fn insert(
         let old = pool.get(leaf_id)?.value(i);
         if let CellValue::Overflow { .. } = old {
             old.overflow_pages().for_each(|id| pool.free(PageId(id)));
-        } else if pool.get_mut(leaf_id)?.overwrite_leaf(i, value) {
+        } else if pool.overwrite_leaf(leaf_id, i, value)? {
             return Ok(());
         }
-        pool.get_mut(leaf_id)?.remove(i);
+        pool.remove_leaf(leaf_id, i)?;
     }
     let at = found.unwrap_or_else(|i| i);
     let inline = leaf_cell_len(key.len(), CellValue::Inline(value)) <= CELL_LEN_MAX;
@@ -74,7 +74,7 @@ pub(crate) fn insert(
     } else {
         CellValue::Overflow { len: value.len() as u32, first: pool.allocate_overflow(value) }
     };
-    if pool.get_mut(leaf_id)?.insert_leaf(at, key, cell) {
+    if pool.insert_leaf(leaf_id, at, key, cell)? {
         return Ok(());
     }
     let (right_id, separator) = split_leaf(pool, leaf_id, at, key, cell)?;
@@ -96,7 +96,7 @@ pub(crate) fn remove(pool: &mut Pool, root: &mut PageId, key: &[u8]) -> Result<b
         .collect::<Vec<_>>()
         .into_iter()
         .for_each(|id| pool.free(PageId(id)));
-    pool.get_mut(leaf_id)?.remove(i);
+    pool.remove_leaf(leaf_id, i)?;
     shrink(pool, root, path, leaf_id)?;
     Ok(true)
 }
