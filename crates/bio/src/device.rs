@@ -169,6 +169,16 @@ impl Device {
         self.inner.file.write_at(offset, vec![aligned(data)])
     }
 
+    /// Writes pieces one after the other, each filled up to whole blocks as [`Device::write`] does.
+    pub fn write_all(
+        &self,
+        offset: u64,
+        pieces: Vec<Bytes>,
+    ) -> impl Future<Output = io::Result<()>> + use<> {
+        debug_assert!(offset.is_multiple_of(BLOCK));
+        self.inner.file.write_at(offset, pieces.into_iter().map(aligned).collect())
+    }
+
     /// Makes durable every write that has completed by now.
     pub fn flush(&self) -> impl Future<Output = io::Result<()>> + use<> {
         let (done, wait) = oneshot();

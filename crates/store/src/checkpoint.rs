@@ -117,6 +117,8 @@ impl Store {
 
     /// Waits until the data of all transactions up to `seq` has been written.
     async fn wait_for_data(&self, seq: u64) -> Result<(), StoreError> {
+        // The commit task may itself be waiting for this checkpoint.
+        self.release_held(seq);
         loop {
             let notified = self.inner.progress.notified();
             if let Some(stopped) = self.stopped() {

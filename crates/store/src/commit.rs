@@ -1,10 +1,13 @@
-//! Commit: data first, then the WAL record, then one flush for all that are ready.
+//! Commit: data and WAL records, then one flush for all that are ready.
 //!
-//! A submitted transaction waits for its own data writes and for the transactions before it in each of
-//! its containers; then it is *ready*. The commit task takes all that are ready, writes them as one
-//! batch, flushes, and acknowledges them.
-//! Invariant: blocks freed by a transaction are reused only after a batch later than its own is
-//! durable. So when replay checks the data of the last batch, nothing newer can lie in its place.
+//! A submitted transaction waits for the transactions before it in each of its containers, and for its
+//! data if that is large; then it is *ready*. The commit task takes all that are ready, writes their
+//! records as one batch, with their small data beside it, flushes when both are written, and
+//! acknowledges them.
+//! Invariants: a flush begins after all data of its batch is written, and the next batch is written
+//! after the flush, so only the last batch found can lack data. Blocks freed by a transaction are reused
+//! only after a batch later than its own is durable. So when replay checks the data of the last batch,
+//! nothing newer can lie in its place.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -12,13 +15,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_util::future::join_all;
 use spirula_bio::wal::{self, BATCH_BYTES_MAX, RECORD_HEADER_LEN, Ring};
-use spirula_vos::{ContainerId, Run, StageError, Staged, Tx};
+use spirula_vos::{ContainerId, DataWrite, Run, StageError, Staged, Tx};
+use spirula_xstream::settle;
 use spirula_xstream::sync::{OneshotReceiver, OneshotSender, oneshot};
-use spirula_xstream::{Class, settle, spawn};
 
-use crate::limits::QUEUED_BYTES_MAX;
+use crate::limits::{HELD_BYTES_MAX, QUEUED_BYTES_MAX};
 use crate::{Store, StoreError};
 
 /// Resolves when the transaction is durable. Dropping it changes nothing.
@@ -35,12 +37,14 @@ impl Future for Commit {
 }
 
 /// A transaction between submission and durability.
-struct Pending {
-    seq: u64,
+pub(crate) struct Pending {
+    pub(crate) seq: u64,
     record: Vec<u8>,
+    /// Small data, to be written beside the batch with the record.
+    pub(crate) held: Vec<DataWrite>,
     containers: Vec<ContainerId>,
     freed: Vec<Run>,
-    /// Data writes under way (0 or 1) and transactions before it.
+    /// Large data being written (0 or 1) and transactions before it.
     blockers: usize,
     done: OneshotSender<Result<(), StoreError>>,
 }
@@ -61,11 +65,11 @@ pub(crate) struct State {
     /// Number of the next batch.
     pub(crate) next_batch: u64,
     pub(crate) stopped: Option<StoreError>,
-    pending: HashMap<u64, Pending>,
+    pub(crate) pending: HashMap<u64, Pending>,
     chains: HashMap<ContainerId, VecDeque<u64>>,
     ready: VecDeque<u64>,
     queued_bytes: usize,
-    /// Transactions whose data is being written, oldest first.
+    /// Transactions whose data has not been written, oldest first.
     pub(crate) writing: std::collections::BTreeSet<u64>,
     aging: VecDeque<Aging>,
     /// Freed blocks that wait for the next checkpoint to begin.
@@ -108,7 +112,7 @@ impl State {
     }
 
     /// One blocker less; a transaction without any is ready, and unblocks the next of its containers.
-    fn unblock(&mut self, seq: u64) {
+    pub(crate) fn unblock(&mut self, seq: u64) {
         let mut free = vec![seq];
         while let Some(seq) = free.pop() {
             let Some(pending) = self.pending.get_mut(&seq) else {
@@ -243,51 +247,29 @@ impl Store {
         let mut guard = self.inner.commit.borrow_mut();
         let state = &mut *guard;
         state.queued_bytes += record.len();
-        // One for the data, or for this function.
+        // One for large data, or for this function.
         let mut blockers = 1;
         for cid in &containers {
             let chain = state.chains.entry(*cid).or_default();
             blockers += usize::from(!chain.is_empty());
             chain.push_back(seq);
         }
-        state.pending.insert(seq, Pending { seq, record, containers, freed, blockers, done });
-        if writes.is_empty() {
+        let bytes: u64 = writes.iter().map(|w| w.data.len() as u64).sum();
+        if bytes > 0 {
+            state.writing.insert(seq);
+        }
+        let small = bytes <= HELD_BYTES_MAX;
+        let (held, large) = if small { (writes, Vec::new()) } else { (Vec::new(), writes) };
+        state.pending.insert(seq, Pending { seq, record, held, containers, freed, blockers, done });
+        if small {
             state.unblock(seq);
             self.inner.work.notify_one();
-            return;
         }
-        state.writing.insert(seq);
         drop(guard);
-        let bytes: u64 = writes.iter().map(|w| w.data.len() as u64).sum();
         self.count(|c| c.data_bytes += bytes);
-        let device = &self.inner.device;
-        let writes: Vec<_> =
-            writes.into_iter().map(|w| device.write(w.addr.byte_offset(), w.data)).collect();
-        spawn(Class::Client, self.clone().finish_data(seq, writes));
-    }
-
-    async fn finish_data(
-        self,
-        seq: u64,
-        mut writes: Vec<impl Future<Output = io::Result<()>> + 'static>,
-    ) {
-        let result = match (writes.len(), writes.pop()) {
-            (1, Some(write)) => write.await,
-            (_, Some(last)) => {
-                let (rest, last) = (join_all(writes).await, last.await);
-                rest.into_iter().chain([last]).collect()
-            }
-            _ => Ok(()),
-        };
-        if let Err(e) = result {
-            return self.stop(StoreError::Write(e.kind()));
+        if !small {
+            self.write_large(seq, large);
         }
-        let mut state = self.inner.commit.borrow_mut();
-        state.writing.remove(&seq);
-        state.unblock(seq);
-        drop(state);
-        self.inner.work.notify_one();
-        self.inner.progress.notify_all();
     }
 
     /// The commit task: one batch after the other until the store stops.
@@ -311,24 +293,33 @@ impl Store {
     }
 
     async fn commit_batch(&self) -> io::Result<()> {
-        let batch = {
+        let mut batch = {
             let mut state = self.inner.commit.borrow_mut();
             state.batch_in_flight = true;
             state.take_batch()
         };
+        let mut data = Some(self.write_held(&mut batch));
         let len = wal::batch_len(batch.iter().map(|p| p.record.len()));
-        let Some((offset, generation, number)) = self.take_wal_room(len).await else {
+        let mut room = self.try_wal_room(len);
+        if room.is_none() {
+            // Room comes from a checkpoint, and that waits for the data.
+            if let Some(data) = data.take()
+                && let Err(e) = data.await
+            {
+                self.stop(StoreError::Write(e.kind()));
+                self.fail(batch);
+                return Err(e);
+            }
+            room = self.take_wal_room(len).await;
+        }
+        let Some((offset, generation, number)) = room else {
             self.fail(batch);
             return Ok(());
         };
         let records = batch.iter().map(|p| &p.record[..]);
         let bytes = wal::encode_batch(generation, number, records).freeze();
-        let device = &self.inner.device;
-        let result = match device.write(self.inner.layout.wal_offset + offset, bytes).await {
-            Ok(()) => device.flush().await,
-            Err(e) => Err(e),
-        };
-        if let Err(e) = result {
+        let written = self.inner.device.write(self.inner.layout.wal_offset + offset, bytes);
+        if let Err(e) = self.make_durable(&batch, data, written).await {
             self.stop(StoreError::Write(e.kind()));
             self.fail(batch);
             return Err(e);
@@ -342,34 +333,55 @@ impl Store {
         Ok(())
     }
 
+    /// Waits for the batch and all its data, and flushes.
+    async fn make_durable(
+        &self,
+        batch: &[Pending],
+        data: Option<impl Future<Output = io::Result<()>>>,
+        written: impl Future<Output = io::Result<()>>,
+    ) -> io::Result<()> {
+        if let Some(data) = data {
+            data.await?;
+        }
+        written.await?;
+        self.data_written(batch).await;
+        self.inner.device.flush().await
+    }
+
     /// Waits for room in the WAL and for its zeroing; `None` when the store stops.
     async fn take_wal_room(&self, len: u64) -> Option<(u64, u64, u64)> {
         loop {
             let notified = self.inner.progress.notified();
-            {
-                let mut state = self.inner.commit.borrow_mut();
-                if state.stopped.is_some() {
-                    return None;
-                }
-                if len > state.ring.bytes() / 2 {
-                    drop(state);
-                    self.stop(StoreError::NoRoom);
-                    return None;
-                }
-                let mut ring = state.ring;
-                let at = ring.advance(len);
-                let zeroing = at < state.zeroing.end && state.zeroing.start < at + len;
-                if state.ring.has_room(len) && !zeroing {
-                    state.ring = ring;
-                    state.next_batch += 1;
-                    return Some((at, state.generation, state.next_batch - 1));
-                }
-                if !zeroing {
-                    self.inner.checkpoint_wanted.notify_one();
-                }
+            if self.stopped().is_some() {
+                return None;
+            }
+            if len > self.inner.commit.borrow().ring.bytes() / 2 {
+                self.stop(StoreError::NoRoom);
+                return None;
+            }
+            if let Some(room) = self.try_wal_room(len) {
+                return Some(room);
             }
             notified.await;
         }
+    }
+
+    /// Room in the WAL, if there is some now: its offset, and the batch's generation and number.
+    fn try_wal_room(&self, len: u64) -> Option<(u64, u64, u64)> {
+        let mut state = self.inner.commit.borrow_mut();
+        let mut ring = state.ring;
+        let at = ring.advance(len);
+        let zeroing = at < state.zeroing.end && state.zeroing.start < at + len;
+        if state.stopped.is_some() || zeroing || len > ring.bytes() / 2 {
+            return None;
+        }
+        if !state.ring.has_room(len) {
+            self.inner.checkpoint_wanted.notify_one();
+            return None;
+        }
+        state.ring = ring;
+        state.next_batch += 1;
+        Some((at, state.generation, state.next_batch - 1))
     }
 
     fn acknowledge(&self, batch: Vec<Pending>, number: u64) {

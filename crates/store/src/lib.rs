@@ -6,8 +6,9 @@
 //! when the transaction is durable. Life: [`Store::format`], [`Store::open`], [`Store::close`].
 //!
 //! Invariants:
-//! - A WAL record is written only after the data it names, and carries its checksums; one flush is in
-//!   flight, what becomes ready meanwhile goes with the next.
+//! - A WAL record carries the checksums of the data it names; a flush begins when the batch and all its
+//!   data are written, and the next batch after it. One flush is in flight, what becomes ready meanwhile
+//!   goes with the next.
 //! - Records of one container are in the WAL in the order of their submission.
 //! - A failed write or flush stops the store: nothing is acknowledged afterwards.
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ mod background;
 mod check;
 mod checkpoint;
 mod commit;
+mod data;
 mod error;
 mod limits;
 mod open;

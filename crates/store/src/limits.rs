@@ -2,6 +2,12 @@
 
 /// WAL records waiting, in bytes, above which [`crate::Store::admit`] waits.
 pub(crate) const QUEUED_BYTES_MAX: usize = 32 << 20;
+/// Data of a transaction up to this size is written beside its batch: its I/O is shared, and the batch
+/// waits little for it.
+pub(crate) const HELD_BYTES_MAX: u64 = 64 << 10;
+/// Bytes, and pieces, of held data written by one request.
+pub(crate) const HELD_RUN_BYTES_MAX: usize = 1 << 20;
+pub(crate) const HELD_RUN_PIECES_MAX: usize = 256;
 /// Rounds of page loading that one read may need: above this the store is damaged or the pool too small.
 pub(crate) const LOAD_ROUNDS_MAX: usize = 10_000;
 /// Bytes of pages written by one request of a checkpoint.
