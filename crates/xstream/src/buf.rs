@@ -1,12 +1,11 @@
 //! Page-aligned buffers, pooled per thread.
 //!
-//! The memory of an [`AlignedBuf`] is initialised over its whole capacity from the moment it is
-//! allocated (zeroed once, then holding whatever it held before), so giving it any length within
-//! its capacity is safe. A buffer goes back to the pool of the thread that allocated it, from
+//! Memory is known to be initialised up to a mark that only rises, also while it is in the pool: what
+//! I/O fills needs no zeroing, and a length beyond the mark zeroes up to it first. A buffer goes back to the pool of the thread that allocated it, from
 //! whichever thread drops it: at home to a plain list, from elsewhere to a locked one that the
 //! home empties when its own list is. Both are bounded; beyond the bound memory is freed.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::fmt;
 use std::mem;
@@ -73,9 +72,10 @@ impl AlignedBuf {
         self.memory.capacity
     }
 
-    /// Sets the length; bytes gained hold whatever the memory held before.
+    /// Sets the length; bytes gained hold zeros or whatever the memory held before.
     pub fn set_len(&mut self, len: usize) {
         assert!(len <= self.capacity(), "length beyond the buffer's capacity");
+        self.memory.initialize(len);
         self.len = len;
     }
 
@@ -89,18 +89,15 @@ impl AlignedBuf {
 
     /// Sets the length, filling bytes gained with `value`.
     pub fn resize(&mut self, len: usize, value: u8) {
-        let old = self.len;
-        self.set_len(len);
-        if len > old {
-            self[old..].fill(value);
-        }
+        let old = self.len.min(len);
+        self.memory.fill(old, len, value);
+        self.len = len;
     }
 
     /// Appends `data`, which must fit into the capacity.
     pub fn extend_from_slice(&mut self, data: &[u8]) {
-        let old = self.len;
-        self.set_len(old + data.len());
-        self[old..].copy_from_slice(data);
+        self.memory.copy(self.len, data);
+        self.len += data.len();
     }
 
     /// Makes the buffer shareable without copying; the memory returns to its pool with the last
@@ -109,12 +106,29 @@ impl AlignedBuf {
         Bytes::from_owner(self)
     }
 
-    /// The whole capacity, for an I/O that owns the buffer.
-    pub(crate) fn whole(&mut self) -> &mut [u8] {
-        let capacity = self.capacity();
-        // SAFETY: the memory is `capacity` bytes long, initialised (see the file's first lines) and
-        // reached only through this buffer.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr(), capacity) }
+    /// Bytes `at..end` of the capacity, for I/O that wants initialised memory.
+    pub(crate) fn range(&mut self, at: usize, end: usize) -> &mut [u8] {
+        assert!(at <= end && end <= self.capacity(), "range beyond the buffer's capacity");
+        self.memory.initialize(end);
+        // SAFETY: the memory is initialised up to `end` and reached only through this buffer.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(at), end - at) }
+    }
+
+    /// Where the kernel may put bytes `at..end`; [`AlignedBuf::filled`] says how many it put.
+    pub(crate) fn target(&mut self, at: usize, end: usize) -> *mut u8 {
+        assert!(at <= end && end <= self.capacity(), "range beyond the buffer's capacity");
+        // SAFETY: `at` is within the allocation.
+        unsafe { self.memory.start.as_ptr().add(at) }
+    }
+
+    /// Notes that I/O filled `at..end`.
+    ///
+    /// # Safety
+    /// Those bytes have been written.
+    pub(crate) unsafe fn filled(&mut self, at: usize, end: usize) {
+        if at <= self.memory.initialized {
+            self.memory.initialized = self.memory.initialized.max(end);
+        }
     }
 }
 
@@ -122,7 +136,7 @@ impl Deref for AlignedBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `len` never exceeds the capacity, and all of the capacity is initialised.
+        // SAFETY: the memory is initialised up to at least `len`.
         unsafe { std::slice::from_raw_parts(self.memory.start.as_ptr(), self.len) }
     }
 }
@@ -158,23 +172,52 @@ impl Drop for AlignedBuf {
 struct Memory {
     start: NonNull<u8>,
     capacity: usize,
+    /// Bytes at the front known to be initialised.
+    initialized: usize,
 }
 
 // SAFETY: `Memory` owns its block exclusively; nothing about it is tied to a thread.
 unsafe impl Send for Memory {}
-// SAFETY: shared access to `Memory` only reads its two fields.
+// SAFETY: shared access to `Memory` only reads its fields.
 unsafe impl Sync for Memory {}
 
 impl Memory {
     /// What is left behind when a block moves out; owns nothing.
-    const NONE: Memory = Memory { start: NonNull::dangling(), capacity: 0 };
+    const NONE: Memory = Memory { start: NonNull::dangling(), capacity: 0, initialized: 0 };
 
     fn allocate(capacity: usize) -> Memory {
         let layout = Memory::layout(capacity);
         // SAFETY: `capacity` is at least one block, so the layout is not empty.
-        let start = unsafe { alloc_zeroed(layout) };
+        let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Memory { start, capacity }
+        Memory { start, capacity, initialized: 0 }
+    }
+
+    /// Zeroes what is not known to be initialised before `end`.
+    fn initialize(&mut self, end: usize) {
+        if end > self.initialized {
+            self.fill(self.initialized, end, 0);
+        }
+    }
+
+    /// Fills `from..to`, nothing if that is empty.
+    fn fill(&mut self, from: usize, to: usize, value: u8) {
+        assert!(to <= self.capacity, "length beyond the buffer's capacity");
+        let from = from.min(to);
+        debug_assert!(from <= self.initialized);
+        // SAFETY: `from..to` lies in the block, which `self` owns.
+        unsafe { self.start.as_ptr().add(from).write_bytes(value, to - from) };
+        self.initialized = self.initialized.max(to);
+    }
+
+    /// Copies `data` to `at`, which is within the initialised part.
+    fn copy(&mut self, at: usize, data: &[u8]) {
+        assert!(data.len() <= self.capacity - at, "length beyond the buffer's capacity");
+        debug_assert!(at <= self.initialized);
+        let to = self.start.as_ptr();
+        // SAFETY: the target lies in the block, which `self` owns; so `data` lies elsewhere.
+        unsafe { to.add(at).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+        self.initialized = self.initialized.max(at + data.len());
     }
 
     fn layout(capacity: usize) -> Layout {

@@ -398,7 +398,7 @@ fn attempt_inward(raw: Raw, inward: Inward, drained: &mut bool) -> Attempt<Inwar
             if at == end {
                 return Attempt::Done(Output::Filled(Ok(()), buf));
             }
-            match retry(|| (&*socket).read(&mut buf.whole()[at..end])) {
+            match retry(|| (&*socket).read(buf.range(at, end))) {
                 Ok(0) => {
                     let ended = io::ErrorKind::UnexpectedEof.into();
                     return Attempt::Done(Output::Filled(Err(ended), buf));

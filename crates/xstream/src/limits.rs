@@ -34,7 +34,7 @@ pub const FILE_THREADS_MAX: usize = 4;
 pub const EPOLL_EVENTS_MAX: usize = 256;
 
 /// Bytes of free aligned buffers that one thread keeps for itself.
-pub const POOL_LOCAL_BYTES_MAX: usize = 32 << 20;
+pub const POOL_LOCAL_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of free aligned buffers that other threads may return to a pool before it looks.
 pub const POOL_REMOTE_BYTES_MAX: usize = 16 << 20;

@@ -104,11 +104,15 @@ impl TcpStream {
         range: Range<usize>,
     ) -> impl Future<Output = (io::Result<()>, AlignedBuf)> + use<> {
         assert!(range.start <= range.end, "receive range is reversed");
-        buf.set_len(buf.len().max(range.end));
+        if buf.len() < range.start {
+            buf.set_len(range.start);
+        }
+        let end = range.end;
         let op = Op::RecvExact { sock: self.socket.raw, buf, start: range.start, end: range.end };
         let op = self.submit(op);
         async move {
-            let Output::Filled(result, buf) = op.await else { unreachable!("outcome of recv") };
+            let Output::Filled(result, mut buf) = op.await else { unreachable!("outcome of recv") };
+            buf.set_len(buf.len().max(end));
             (result, buf)
         }
     }

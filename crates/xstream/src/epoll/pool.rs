@@ -144,7 +144,7 @@ fn read(file: Raw, offset: u64, mut buf: AlignedBuf, len: usize) -> Output {
             break Ok(at);
         }
         let stop = len.min(at + IO_BYTES_MAX);
-        match file.read_at(&mut buf.whole()[at..stop], offset + at as u64) {
+        match file.read_at(buf.range(at, stop), offset + at as u64) {
             Ok(0) => break Ok(at),
             Ok(got) => at += got,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

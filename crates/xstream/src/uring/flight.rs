@@ -108,15 +108,15 @@ impl Flight {
                 opcode::Recv::new(Fd(*sock), spare.as_mut_ptr().cast(), io_len(spare.len())).build()
             }
             Kind::RecvExact { sock, buf, at, end } => {
-                let rest = &mut buf.whole()[*at..*end];
-                opcode::Recv::new(Fd(*sock), rest.as_mut_ptr(), io_len(rest.len()))
+                let rest = buf.target(*at, *end);
+                opcode::Recv::new(Fd(*sock), rest, io_len(*end - *at))
                     .flags(libc::MSG_WAITALL)
                     .build()
             }
             Kind::Send { sock, vector } => send_entry(*sock, vector),
             Kind::Read { file, offset, buf, at, end } => {
-                let rest = &mut buf.whole()[*at..*end];
-                opcode::Read::new(Fd(*file), rest.as_mut_ptr(), io_len(rest.len()))
+                let rest = buf.target(*at, *end);
+                opcode::Read::new(Fd(*file), rest, io_len(*end - *at))
                     .offset(*offset + *at as u64)
                     .build()
             }
@@ -148,14 +148,20 @@ impl Flight {
                 unsafe { buf.advance_mut(got) };
                 true
             }
-            Kind::RecvExact { at, end, .. } => {
+            Kind::RecvExact { at, end, buf, .. } => {
+                assert!(got <= *end - *at, "more received than asked for");
+                // SAFETY: the kernel wrote `got` bytes at `at`.
+                unsafe { buf.filled(*at, *at + got) };
                 *at += got;
                 if got == 0 && at < end {
                     self.result = Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 got == 0 || at >= end
             }
-            Kind::Read { at, end, .. } => {
+            Kind::Read { at, end, buf, .. } => {
+                assert!(got <= *end - *at, "more read than asked for");
+                // SAFETY: the kernel wrote `got` bytes at `at`.
+                unsafe { buf.filled(*at, *at + got) };
                 *at += got;
                 self.result = Ok(*at);
                 got == 0 || at >= end

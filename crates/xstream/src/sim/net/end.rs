@@ -97,7 +97,7 @@ impl Receive {
                 Ok(Output::Received(Ok(len), buf))
             }
             Receive::Exact { mut buf, at, end: stop } => {
-                let len = end.take(&mut buf.whole()[at..stop]);
+                let len = end.take(buf.range(at, stop));
                 *taken += len;
                 let at = at + len;
                 if at == stop {
