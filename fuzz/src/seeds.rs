@@ -87,6 +87,7 @@ fn message(line: &str) -> Option<RawMessage> {
         front: unhex(words.next()?)?,
         middle: unhex(words.next()?)?,
         data: vec![unhex(words.next()?)?],
+        data_crc: None,
     };
     Some(RawMessage { header, payload })
 }

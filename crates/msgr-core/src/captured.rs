@@ -47,7 +47,7 @@ fn check(session: &str, direction: char) -> Vec<Tag> {
             None => {
                 let [header, front, middle, data] = frame.segments;
                 let header = Header::decode(&mut Reader::new(&header)).unwrap();
-                let payload = Payload { front, middle, data: vec![data] };
+                let payload = Payload { front, middle, data: vec![data], data_crc: None };
                 writer.message(&RawMessage { header, payload }).unwrap();
             }
         }

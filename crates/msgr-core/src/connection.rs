@@ -334,7 +334,7 @@ impl Connection {
         }
         self.in_seq = header.seq;
         let data = if data.is_empty() { Vec::new() } else { vec![data] };
-        let raw = RawMessage { header, payload: Payload { front, middle, data } };
+        let raw = RawMessage { header, payload: Payload { front, middle, data, data_crc: None } };
         self.events.push_back(Event::Message(InMessage { raw, data_crcs: frame.data_crcs, cost }));
         Ok(())
     }

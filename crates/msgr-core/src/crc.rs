@@ -7,9 +7,8 @@
 //! Invariant: the data segment is read once. Its chunk checksums are combined into the frame CRC.
 
 use crc32c::{crc32c, crc32c_append};
-
-/// Bytes that one checksum of [`DataCrc::chunks`] covers.
-pub const CHUNK_LEN: usize = 4096;
+pub use spirula_crc::CHUNK_LEN;
+use spirula_crc::append_chunk;
 
 /// `ceph_crc32c`.
 pub fn ceph_crc32c(seed: u32, data: &[u8]) -> u32 {
@@ -43,7 +42,7 @@ impl DataCrc {
             let crc = crc32c(chunk);
             whole = match (chunks.is_empty(), chunk.len()) {
                 (true, _) => crc,
-                (false, CHUNK_LEN) => SHIFT_CHUNK.apply(whole) ^ crc,
+                (false, CHUNK_LEN) => append_chunk(whole, crc),
                 // The rest is shorter than a chunk: reading it again is cheaper than a general
                 // combine.
                 (false, _) => crc32c_append(whole, chunk),
@@ -51,70 +50,6 @@ impl DataCrc {
             chunks.push(crc);
         }
         Self { chunks, segment: !whole }
-    }
-}
-
-/// The linear operator "append [`CHUNK_LEN`] zero bytes" on a CRC, as four byte-indexed tables.
-struct Shift([[u32; 256]; 4]);
-
-static SHIFT_CHUNK: Shift = Shift::by_zeros(CHUNK_LEN);
-
-impl Shift {
-    const POLYNOMIAL: u32 = 0x82f6_3b78;
-
-    /// `zeros` is a power of two.
-    const fn by_zeros(zeros: usize) -> Self {
-        // The operator "append one zero bit" as a matrix of 32 columns.
-        let mut matrix = [0u32; 32];
-        matrix[0] = Self::POLYNOMIAL;
-        let mut i = 1;
-        while i < 32 {
-            matrix[i] = 1 << (i - 1);
-            i += 1;
-        }
-        // Squaring it doubles the number of bits.
-        let mut bits = 1;
-        while bits < zeros * 8 {
-            let mut square = [0u32; 32];
-            let mut i = 0;
-            while i < 32 {
-                square[i] = Self::times(&matrix, matrix[i]);
-                i += 1;
-            }
-            matrix = square;
-            bits *= 2;
-        }
-        let mut tables = [[0u32; 256]; 4];
-        let mut byte = 0;
-        while byte < 4 {
-            let mut value = 0;
-            while value < 256 {
-                tables[byte][value] = Self::times(&matrix, (value as u32) << (8 * byte));
-                value += 1;
-            }
-            byte += 1;
-        }
-        Self(tables)
-    }
-
-    const fn times(matrix: &[u32; 32], vector: u32) -> u32 {
-        let mut sum = 0;
-        let mut i = 0;
-        while i < 32 {
-            if vector >> i & 1 == 1 {
-                sum ^= matrix[i];
-            }
-            i += 1;
-        }
-        sum
-    }
-
-    fn apply(&self, crc: u32) -> u32 {
-        let [a, b, c, d] = crc.to_le_bytes();
-        self.0[0][a as usize]
-            ^ self.0[1][b as usize]
-            ^ self.0[2][c as usize]
-            ^ self.0[3][d as usize]
     }
 }
 

@@ -192,6 +192,7 @@ fn message(seq: u64, payload: &[u8]) -> RawMessage {
         front: Bytes::copy_from_slice(front),
         middle: Bytes::copy_from_slice(middle),
         data: vec![Bytes::copy_from_slice(data)],
+        data_crc: None,
     };
     RawMessage { header, payload }
 }

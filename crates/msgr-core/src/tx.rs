@@ -5,7 +5,7 @@
 //! cipher text somewhere.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use spirula_wire::{Encode, Features, Header, RawMessage};
+use spirula_wire::{Encode, Features, Header, Payload, RawMessage};
 
 use crate::banner::Revision;
 use crate::crc::{gather_crc, segment_crc};
@@ -153,7 +153,7 @@ impl FrameWriter {
                 *crc = match i {
                     1 => segment_crc(&p.front),
                     2 => segment_crc(&p.middle),
-                    _ => gather_crc(p.data.iter().map(|b| &b[..])),
+                    _ => data_crc(p),
                 };
             }
         }
@@ -216,6 +216,13 @@ impl FrameWriter {
             transcript.extend_from_slice(bytes);
         }
     }
+}
+
+/// The frame CRC of the data segment, from the sender's if it gave one.
+fn data_crc(payload: &Payload) -> u32 {
+    let read = || gather_crc(payload.data.iter().map(|b| &b[..]));
+    debug_assert!(payload.data_crc.is_none_or(|crc| !crc == read()), "the sender's CRC is right");
+    payload.data_crc.map_or_else(read, |crc| !crc)
 }
 
 fn put_padded<'a>(out: &mut BytesMut, pieces: impl IntoIterator<Item = &'a [u8]>) {

@@ -76,6 +76,8 @@ pub struct Reply {
     pub versions: Versions,
     /// Where in its page the data begins, for the receiver's alignment.
     pub data_offset: u64,
+    /// CRC-32C of all outputs together, if known already.
+    pub data_crc: Option<u32>,
     /// A request that was not executed echoes the client's ack flags, all others set both.
     pub executed: bool,
 }
@@ -109,6 +111,7 @@ impl Reply {
             outputs: untouched_outputs(&request.msg.ops),
             versions: Versions::default(),
             data_offset: 0,
+            data_crc: None,
             executed: false,
         }
     }
@@ -144,6 +147,7 @@ impl Reply {
         };
         let mut raw = reply.to_raw(request.tid, request.session.features);
         raw.header.data_off = self.data_offset as u16;
+        raw.payload.data_crc = self.data_crc;
         raw
     }
 }

@@ -47,8 +47,8 @@ pub fn plan(data: &[u8]) {
     let header = Header { type_: OsdOpMsg::TYPE, version: version.into(), ..Header::default() };
     let payload = Payload {
         front: Bytes::copy_from_slice(front),
-        middle: Bytes::new(),
         data: vec![Bytes::copy_from_slice(data)],
+        ..Payload::default()
     };
     let Ok(msg) = OsdOpMsg::from_raw(&RawMessage { header, payload }) else {
         return;

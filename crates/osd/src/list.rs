@@ -46,7 +46,7 @@ pub async fn pg_ops(target: &Target, pg: &Pg, request: &OpRequest) -> Result<Rep
     let (last_update, last_user) = pg.last_versions();
     pg.publisher.published(ticket).await?;
     let versions = Versions::of(last_update, last_user);
-    Ok(Reply { result, outputs, versions, data_offset: 0, executed: true })
+    Ok(Reply { result, outputs, versions, data_offset: 0, data_crc: None, executed: true })
 }
 
 /// One page: 1 when it is the last of the PG.

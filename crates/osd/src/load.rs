@@ -4,7 +4,7 @@
 use std::cell::OnceCell;
 
 use bytes::Bytes;
-use spirula_store::{Store, StoreError};
+use spirula_store::{Data, Store, StoreError};
 use spirula_vos::{ContainerId, Damage, Extent, ObjectKey, PageId, ReadError, Vos};
 use spirula_wire::Decode;
 
@@ -23,7 +23,7 @@ pub enum Need {
 /// Data read from the device for the request, kept until it is answered.
 #[derive(Debug, Default)]
 pub struct LoadedData {
-    pieces: Vec<(u64, u64, Vec<Bytes>)>,
+    pieces: Vec<(u64, u64, Data)>,
 }
 
 impl LoadedData {
@@ -33,15 +33,16 @@ impl LoadedData {
         match need {
             Need::Pages(pages) => store.load(pages).await,
             Need::Data { offset, len, extents } => {
-                let mut bytes = store.read_data(&extents).await?;
-                pad(&mut bytes, len);
-                self.pieces.push((offset, len, bytes));
+                let mut data = store.read_data(&extents).await?;
+                let have = data.len() as u64;
+                zeroes(len.saturating_sub(have)).for_each(|piece| data.push(piece));
+                self.pieces.push((offset, len, data));
                 Ok(())
             }
         }
     }
 
-    fn find(&self, offset: u64, len: u64) -> Option<&Vec<Bytes>> {
+    fn find(&self, offset: u64, len: u64) -> Option<&Data> {
         self.pieces.iter().find(|p| p.0 == offset && p.1 == len).map(|p| &p.2)
     }
 }
@@ -125,8 +126,8 @@ impl ObjectView for StoreView<'_> {
     }
 
     fn read(&self, offset: u64, len: u64) -> Viewed<Vec<Bytes>, Need> {
-        if let Some(bytes) = self.data.find(offset, len) {
-            return Ok(bytes.clone());
+        if let Some(data) = self.data.find(offset, len) {
+            return Ok(data.pieces.clone());
         }
         let extents = self.pieces(offset, len)?;
         if extents.iter().any(|e| matches!(e, Extent::Device(_))) {
@@ -136,11 +137,16 @@ impl ObjectView for StoreView<'_> {
         for extent in extents {
             match extent {
                 Extent::Inline { data, .. } => bytes.push(data),
-                other => zeroes(&mut bytes, other.byte_len()),
+                other => bytes.extend(zeroes(other.byte_len())),
             }
         }
-        pad(&mut bytes, len);
+        let have = bytes.iter().map(|b| b.len() as u64).sum();
+        bytes.extend(zeroes(len.saturating_sub(have)));
         Ok(bytes)
+    }
+
+    fn known_crc(&self, offset: u64, len: u64) -> Option<u32> {
+        self.data.find(offset, len).map(|data| data.crc)
     }
 
     fn extents(&self, offset: u64, len: u64) -> Viewed<Vec<(u64, u64)>, Need> {
@@ -179,17 +185,10 @@ fn report(damage: Damage) {
     tracing::error!(%damage, "a read met damaged data");
 }
 
-/// Lengthens `bytes` to `len` bytes: what lies beyond the stored array is zero.
-fn pad(bytes: &mut Vec<Bytes>, len: u64) {
-    let have: u64 = bytes.iter().map(|b| b.len() as u64).sum();
-    zeroes(bytes, len.saturating_sub(have));
-}
-
-fn zeroes(bytes: &mut Vec<Bytes>, mut len: u64) {
+/// `len` zeroes: what lies in a hole, or beyond the stored array.
+fn zeroes(len: u64) -> impl Iterator<Item = Bytes> {
     static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
-    while len > 0 {
-        let n = len.min(ZEROES.len() as u64) as usize;
-        bytes.push(Bytes::from_static(&ZEROES[..n]));
-        len -= n as u64;
-    }
+    let starts = (0..len).step_by(ZEROES.len());
+    starts
+        .map(move |at| Bytes::from_static(&ZEROES[..(len - at).min(ZEROES.len() as u64) as usize]))
 }

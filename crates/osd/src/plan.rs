@@ -100,6 +100,8 @@ pub struct Executed {
     pub outputs: Vec<OsdOpResult>,
     /// Offset of the first read, for the alignment hint of the reply.
     pub data_offset: Option<u64>,
+    /// CRC-32C of all outputs together, if known already.
+    pub data_crc: Option<u32>,
     pub delta: StatDelta,
     /// `None`: the list failed or changed nothing.
     pub change: Option<Change>,
@@ -115,6 +117,7 @@ impl Executed {
             exists: true,
             outputs: untouched_outputs(request.ops),
             data_offset: None,
+            data_crc: None,
             delta: StatDelta::default(),
             change: None,
             user_version: 0,
@@ -152,6 +155,7 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
         user_modify: false,
         delta: StatDelta::default(),
         data_offset: None,
+        read_crc: None,
         current: 0,
     };
     let outputs = run.all(request.ops)?;
@@ -178,6 +182,8 @@ struct Run<'v, V> {
     user_modify: bool,
     delta: StatDelta,
     data_offset: Option<u64>,
+    /// The last read whose CRC is known, and that.
+    read_crc: Option<(usize, u32)>,
     current: usize,
 }
 
@@ -322,11 +328,16 @@ impl<V: ObjectView> Run<'_, V> {
             }
         });
         let delta = if change.is_some() { self.delta } else { self.delta.reads_only() };
+        let with_output = |(i, out): (usize, &OsdOpResult)| (out.out_len() > 0).then_some(i);
+        let mut answering = outputs.iter().enumerate().filter_map(with_output);
+        let alone = (answering.next(), answering.next());
+        let data_crc = self.read_crc.filter(|(i, _)| alone == (Some(*i), None)).map(|(_, crc)| crc);
         Executed {
             result: self.result,
             exists,
             outputs,
             data_offset: self.data_offset,
+            data_crc,
             delta,
             change,
             user_version,

@@ -41,6 +41,7 @@ fn reply(request: &OpRequest, pg: &Pg, executed: Executed) -> Reply {
         outputs: executed.outputs,
         versions,
         data_offset: executed.data_offset.unwrap_or(0),
+        data_crc: executed.data_crc,
         executed: true,
     }
 }

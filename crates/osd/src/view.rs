@@ -47,6 +47,11 @@ pub trait ObjectView {
     /// Exactly `len` bytes of data at `offset`, holes as zeroes.
     fn read(&self, offset: u64, len: u64) -> Viewed<Vec<Bytes>, Self::Missing>;
 
+    /// CRC-32C of what [`Self::read`] of the same range returns, if it is known already.
+    fn known_crc(&self, _offset: u64, _len: u64) -> Option<u32> {
+        None
+    }
+
     /// The written parts of a range as (offset, length), ascending and merged.
     fn extents(&self, offset: u64, len: u64) -> Viewed<Vec<(u64, u64)>, Self::Missing>;
 }

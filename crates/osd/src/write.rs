@@ -144,6 +144,7 @@ impl Loaded {
             outputs: executed.outputs,
             versions: Versions::default(),
             data_offset: 0,
+            data_crc: None,
             executed: true,
         })
     }
@@ -217,6 +218,7 @@ impl Plan {
             outputs: done.outputs,
             versions,
             data_offset: done.data_offset.unwrap_or(0),
+            data_crc: done.data_crc,
             executed: true,
         };
         Self { tx, entry, trims: trim.is_some(), reply }

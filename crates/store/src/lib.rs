@@ -35,6 +35,7 @@ pub use check::{CheckFailure, CheckReport, check};
 pub use commit::Commit;
 pub use error::{OpenError, StoreError};
 pub use open::{Expect, FormatOptions};
+pub use read::Data;
 pub use spirula_bio::Faults;
 
 /// What the caller decides about an open store.

@@ -16,6 +16,8 @@ pub(crate) const PAGE_RUN_BYTES_MAX: usize = 256 << 10;
 pub(crate) const PAGE_RUNS_IN_FLIGHT_MAX: usize = 8;
 /// Pages loaded at the same time.
 pub(crate) const LOADS_IN_FLIGHT_MAX: usize = 64;
+/// Bytes of neighbouring extents read by one request.
+pub(crate) const READ_RUN_BYTES_MAX: u64 = 1 << 20;
 /// Bytes read at once when the WAL is replayed.
 pub(crate) const REPLAY_WINDOW_BYTES: u64 = 1 << 20;
 /// Entries of punched trees removed in one step.

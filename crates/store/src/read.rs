@@ -9,9 +9,10 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use spirula_crc::{CHUNK_LEN, append_chunk};
 use spirula_vos::{BLOCK_SIZE, Damage, DeviceExtent, Extent, PAGE_SIZE, PageId, ReadError, Vos};
 
-use crate::limits::{LOAD_ROUNDS_MAX, LOADS_IN_FLIGHT_MAX};
+use crate::limits::{LOAD_ROUNDS_MAX, LOADS_IN_FLIGHT_MAX, READ_RUN_BYTES_MAX};
 use crate::{Inner, Store, StoreError};
 
 /// Data reads under way.
@@ -93,21 +94,35 @@ impl Store {
         Ok(())
     }
 
-    /// The bytes of each extent, in order; holes give zeros. Call it with the extents of a read that has
+    /// The bytes of the extents, in order; holes give zeros. Call it with the extents of a read that has
     /// just returned, with no await in between: their blocks stay what they are from the call on.
     pub fn read_data(
         &self,
         extents: &[Extent],
-    ) -> impl Future<Output = Result<Vec<Bytes>, StoreError>> + use<> {
+    ) -> impl Future<Output = Result<Data, StoreError>> + use<> {
         let reading = self.begin_read();
-        let parts: Vec<_> = extents.iter().map(|e| self.read_extent(e)).collect();
+        let mut parts = Vec::with_capacity(extents.len());
+        let mut rest = extents;
+        while let Some(first) = rest.first() {
+            let run = run_len(rest);
+            parts.push(match first {
+                Extent::Hole { len, .. } => Part::Ready(zeros(*len as usize)),
+                Extent::Inline { data, .. } => Part::Ready(data.clone()),
+                Extent::Device(_) => Part::Device(self.read_run(&rest[..run])),
+            });
+            rest = &rest[run..];
+        }
         async move {
-            let mut out = Vec::with_capacity(parts.len());
+            let mut out = Data::default();
             for part in parts {
-                out.push(match part {
-                    Part::Ready(bytes) => bytes,
-                    Part::Device(read) => read.await?,
-                });
+                match part {
+                    Part::Ready(bytes) => out.push(bytes),
+                    Part::Device(read) => {
+                        read.await?
+                            .into_iter()
+                            .for_each(|(e, blocks)| out.push_verified(&e, blocks));
+                    }
+                }
             }
             drop(reading);
             Ok(out)
@@ -122,31 +137,100 @@ impl Store {
         Reading { inner: self.inner.clone(), number }
     }
 
-    fn read_extent(
+    /// Reads, and verifies, the blocks of extents that lie one after the other on the device, as one
+    /// request.
+    fn read_run(
         &self,
-        extent: &Extent,
-    ) -> Part<impl Future<Output = Result<Bytes, StoreError>> + use<>> {
-        match extent {
-            Extent::Hole { len, .. } => Part::Ready(zeros(*len as usize)),
-            Extent::Inline { data, .. } => Part::Ready(data.clone()),
-            Extent::Device(extent) => {
-                let offset = extent.addr.byte_offset();
+        run: &[Extent],
+    ) -> impl Future<Output = Result<Vec<(DeviceExtent, Bytes)>, StoreError>> + use<> {
+        let run: Vec<DeviceExtent> = run.iter().filter_map(device).cloned().collect();
+        let offset = run.first().map_or(0, |e| e.addr.byte_offset());
+        let len = run.iter().map(|e| e.block_count() * BLOCK_SIZE).sum::<u64>() as usize;
+        let read = self.inner.device.read(offset, len);
+        async move {
+            let bytes = read.await.map_err(|e| read_error(offset, len as u64, &e))?.freeze();
+            let mut at = 0;
+            let blocks_of = |extent: DeviceExtent| {
                 let len = (extent.block_count() * BLOCK_SIZE) as usize;
-                let (read, extent) = (self.inner.device.read(offset, len), extent.clone());
-                Part::Device(async move {
-                    let bytes = read.await.map_err(|e| read_error(offset, len as u64, &e))?;
-                    verify(&extent, &bytes)?;
-                    let start = usize::from(extent.skip);
-                    Ok(bytes.freeze().slice(start..start + extent.len as usize))
-                })
-            }
+                let blocks = bytes.slice(at..at + len);
+                at += len;
+                verify(&extent, &blocks)?;
+                Ok((extent, blocks))
+            };
+            run.into_iter().map(blocks_of).collect()
         }
+    }
+}
+
+/// How many extents at the front one request can read: one, or neighbours on the device.
+fn run_len(extents: &[Extent]) -> usize {
+    let (mut len, mut bytes) = (1, 0);
+    for pair in extents.windows(2) {
+        let [Extent::Device(a), Extent::Device(b)] = pair else { break };
+        bytes += a.block_count() * BLOCK_SIZE;
+        let joined = a.addr.0 + a.block_count() == b.addr.0;
+        if !joined || bytes + b.block_count() * BLOCK_SIZE > READ_RUN_BYTES_MAX {
+            break;
+        }
+        len += 1;
+    }
+    len
+}
+
+fn device(extent: &Extent) -> Option<&DeviceExtent> {
+    match extent {
+        Extent::Device(extent) => Some(extent),
+        _ => None,
     }
 }
 
 enum Part<F> {
     Ready(Bytes),
     Device(F),
+}
+
+/// Bytes that were read, and verified if they came from the device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Data {
+    /// The bytes, in order.
+    pub pieces: Vec<Bytes>,
+    /// CRC-32C of all of them.
+    pub crc: u32,
+}
+
+impl Data {
+    /// Adds bytes at the end.
+    pub fn push(&mut self, bytes: Bytes) {
+        self.crc = crc32c::crc32c_append(self.crc, &bytes);
+        self.pieces.push(bytes);
+    }
+
+    /// Adds the bytes of an extent whose blocks have been verified.
+    fn push_verified(&mut self, extent: &DeviceExtent, blocks: Bytes) {
+        let start = usize::from(extent.skip);
+        let bytes = blocks.slice(start..start + extent.len as usize);
+        let whole = if start == 0 { bytes.len() / CHUNK_LEN } else { 0 };
+        for crc in extent.crcs.iter().take(whole) {
+            self.crc = append_chunk(self.crc, *crc);
+        }
+        self.crc = crc32c::crc32c_append(self.crc, &bytes[whole * CHUNK_LEN..]);
+        self.pieces.push(bytes);
+    }
+
+    /// Bytes in all pieces.
+    pub fn len(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All bytes in one piece.
+    pub fn concat(&self) -> Vec<u8> {
+        self.pieces.concat()
+    }
 }
 
 /// Checks every block of an extent.

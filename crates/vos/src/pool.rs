@@ -179,7 +179,7 @@ impl Pool {
     /// The page, to be changed in any way by the transaction that has begun.
     pub(crate) fn get_mut(&mut self, id: PageId) -> Result<&mut Page, ReadError> {
         let tx = self.tx;
-        let (frame, undo, dirtied) = self.to_change(id)?;
+        let (frame, undo, dirtied) = self.changing(id)?;
         let dirty = std::mem::replace(&mut frame.dirty, true);
         *dirtied += usize::from(!dirty);
         if frame.imaged_in != tx {
@@ -233,7 +233,7 @@ impl Pool {
         inverse: impl FnOnce(&Page) -> Inverse,
     ) -> Result<&mut Page, ReadError> {
         let tx = self.tx;
-        let (frame, undo, dirtied) = self.to_change(id)?;
+        let (frame, undo, dirtied) = self.changing(id)?;
         let dirty = std::mem::replace(&mut frame.dirty, true);
         *dirtied += usize::from(!dirty);
         if frame.imaged_in != tx {
@@ -243,7 +243,7 @@ impl Pool {
         Ok(Rc::make_mut(&mut frame.page))
     }
 
-    fn to_change(
+    fn changing(
         &mut self,
         id: PageId,
     ) -> Result<(&mut Frame, &mut Vec<Undo>, &mut usize), ReadError> {

@@ -105,7 +105,7 @@ fn check_message(types: &[u16], data: &[u8]) {
     };
     let data = Some(Bytes::copy_from_slice(data)).filter(|d| !d.is_empty());
     let front = Bytes::copy_from_slice(front);
-    let payload = Payload { front, middle: Bytes::new(), data: data.into_iter().collect() };
+    let payload = Payload { front, data: data.into_iter().collect(), ..Payload::default() };
     check_raw(&RawMessage { header, payload });
 }
 

@@ -78,6 +78,8 @@ pub struct Payload {
     pub front: Bytes,
     pub middle: Bytes,
     pub data: Vec<Bytes>,
+    /// Standard CRC-32C of the data segment, when the sender knows it already.
+    pub data_crc: Option<u32>,
 }
 
 impl Payload {

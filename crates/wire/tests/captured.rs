@@ -27,7 +27,10 @@ fn parse(line: &str) -> RawMessage {
         ..Header::default()
     };
     let data = Some(unhex(data)).filter(|d| !d.is_empty()).into_iter().collect();
-    RawMessage { header, payload: Payload { front: unhex(front), middle: unhex(middle), data } }
+    RawMessage {
+        header,
+        payload: Payload { front: unhex(front), middle: unhex(middle), data, data_crc: None },
+    }
 }
 
 fn fixtures() -> Vec<RawMessage> {

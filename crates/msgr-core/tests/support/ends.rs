@@ -222,6 +222,7 @@ pub fn message(type_: u16, front: usize, middle: usize, data: &[usize]) -> RawMe
             front: bytes(front, 1),
             middle: bytes(middle, 2),
             data: data.iter().enumerate().map(|(i, &len)| bytes(len, 3 + i)).collect(),
+            data_crc: None,
         },
     }
 }

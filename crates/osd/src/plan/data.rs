@@ -25,6 +25,8 @@ impl<V: ObjectView> Run<'_, V> {
         e.length = clip(e.offset, e.length, size);
         if e.length > 0 {
             out.outdata = self.view.read(e.offset, e.length)?;
+            let crc = self.view.known_crc(e.offset, e.length);
+            self.read_crc = crc.map(|crc| (self.current, crc));
         }
         out.args = e.into();
         self.count_read(e.length);

@@ -259,5 +259,7 @@ async fn read_array(
     let extents = store.read(|vos| vos.extents(cid, oid, dkey, akey, 0, u64::MAX)).await?;
     let total: u64 = extents.iter().map(Extent::byte_len).sum();
     assert_eq!(total, size, "extents cover the array");
-    Ok(store.read_data(&extents).await?.concat())
+    let data = store.read_data(&extents).await?;
+    assert_eq!(data.crc, crc32c::crc32c(&data.concat()), "put together from the chunks'");
+    Ok(data.concat())
 }

@@ -155,7 +155,7 @@ impl Message for OsdOpMsg {
         self.retry_attempt.encode(&mut out, f);
         self.features.encode(&mut out, f);
         let data = self.ops.iter().map(|op| op.indata.clone()).filter(|d| !d.is_empty()).collect();
-        Payload { front: out.into(), middle: Bytes::new(), data }
+        Payload { front: out.into(), data, ..Payload::default() }
     }
 
     fn decode_payload(header: &Header, payload: &Payload) -> Result<Self, DecodeError> {
@@ -337,7 +337,7 @@ impl Message for OsdOpReply {
         self.redirect.encode(&mut out, f);
         self.trace.encode(&mut out, f);
         let pieces = self.ops.iter().flat_map(|op| &op.outdata).filter(|d| !d.is_empty());
-        Payload { front: out.into(), middle: Bytes::new(), data: pieces.cloned().collect() }
+        Payload { front: out.into(), data: pieces.cloned().collect(), ..Payload::default() }
     }
 
     fn decode_payload(header: &Header, payload: &Payload) -> Result<Self, DecodeError> {
