@@ -19,8 +19,8 @@ pub use mgrmap::{MgrMap, ModuleInfo, ModuleOption, StandbyInfo};
 pub use monmap::{MonInfo, MonMap};
 pub use osdmap::build::NewCluster;
 pub use osdmap::{
-    AFFINITY_DEFAULT, ApplyError, ENCODE_FEATURES, Incremental, Osd, OsdInfo, OsdMap, OsdXInfo,
-    UpActing, WEIGHT_IN, flags, osd_state,
+    AFFINITY_DEFAULT, ApplyError, ENCODE_FEATURES, FollowError, Followed, Incremental, Osd,
+    OsdInfo, OsdMap, OsdMapFollower, OsdXInfo, UpActing, WEIGHT_IN, flags, osd_state,
 };
 pub use pool::opts::{OptValue, PoolOpts};
 pub use pool::{HitSetParams, PgMergeMeta, PgPool, PoolSnap, flags as pool_flags};

@@ -15,6 +15,7 @@ use crate::snaps::SnapIntervals;
 
 pub use apply::ApplyError;
 pub(crate) use denc::oldest;
+pub use follow::{FollowError, Followed, OsdMapFollower};
 pub use incremental::Incremental;
 pub use placement::UpActing;
 
@@ -22,6 +23,7 @@ mod apply;
 pub mod build;
 mod crc;
 mod denc;
+mod follow;
 mod incremental;
 mod placement;
 
