@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use spirula_maps::{OsdMap, flags as map_flag, pool_flags};
+use spirula_maps::{OsdMap, OsdMapFollower, flags as map_flag, pool_flags};
 use spirula_wire::msg::osd_op::flag;
 use spirula_wire::types::{EntityAddr, ObjectLocator, PgId, ShardId, SpgId};
 use spirula_wire::{DecodeError, RawMessage};
@@ -83,8 +83,8 @@ enum Place {
 /// * Output: [`poll_action`](Self::poll_action).
 #[derive(Default)]
 pub struct Objecter {
-    map: Option<Arc<OsdMap>>,
-    /// Primaries by PG under `map`.
+    maps: OsdMapFollower,
+    /// Primaries by PG under the present map.
     primaries: HashMap<PgId, Option<(i32, ShardId)>>,
     /// The monitors had this epoch when last asked.
     newest: u32,
@@ -107,11 +107,11 @@ impl Objecter {
     }
 
     pub fn map(&self) -> Option<&Arc<OsdMap>> {
-        self.map.as_ref()
+        self.maps.map()
     }
 
     pub fn epoch(&self) -> u32 {
-        self.map.as_ref().map_or(0, |m| m.epoch)
+        self.maps.epoch()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
@@ -149,7 +149,7 @@ impl Objecter {
 
     /// The owner wants to see a newer map than the present one.
     pub fn want_newer(&mut self) {
-        let start = self.map.as_ref().map_or(0, |m| m.epoch + 1);
+        let start = self.maps.next();
         self.actions.push_back(Action::WantMap { start });
     }
 
@@ -220,7 +220,7 @@ impl Objecter {
         let Some(op) = self.ops.get(&tid) else {
             return;
         };
-        let Some(map) = self.map.clone() else {
+        let Some(map) = self.map().cloned() else {
             return;
         };
         let primaries = &mut self.primaries;

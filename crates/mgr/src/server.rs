@@ -2,7 +2,7 @@
 //!
 //! Invariant: only this task touches the core; sockets and timers send it events.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,12 +13,10 @@ use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use spirula_auth::{
     AuthError, CryptoKey, Principal, ServiceAcceptor, ServiceAuthConfig, ServiceSecrets,
 };
-use spirula_maps::OsdMap;
-use spirula_maps::osdmap::Incremental;
+use spirula_maps::OsdMapFollower;
 use spirula_monc::{Action, ConnId, Event as MonEvent, MonClient};
 use spirula_msgr::on_tokio::{self, Event, Session};
 use spirula_msgr::{Accepted, CloseReason, Config as MsgrConfig, ProtocolError, Target};
-use spirula_wire::Decode as _;
 use spirula_wire::msg::osd::OsdMapMsg;
 use spirula_wire::types::{
     AddrType, EntityAddr, EntityAddrVec, EntityName, EntityNameStr, EntityType, Uuid,
@@ -108,7 +106,7 @@ struct Server {
     mon_config: MsgrConfig,
     mon_session: Option<(ConnId, Session)>,
     manager: Manager,
-    osdmap: Option<OsdMap>,
+    osdmap: OsdMapFollower,
     clients: HashMap<u64, Session>,
     door: Arc<Mutex<Door>>,
     inputs: mpsc::UnboundedSender<Input>,
@@ -141,7 +139,7 @@ impl Server {
             mon_config: MsgrConfig::new(entity, addrs),
             mon_session: None,
             manager: Manager::new(identity),
-            osdmap: None,
+            osdmap: OsdMapFollower::verifying(),
             clients: HashMap::new(),
             door: Arc::new(Mutex::new(door)),
             inputs,
@@ -308,33 +306,17 @@ impl Server {
     }
 
     fn handle_osdmap(&mut self, message: &OsdMapMsg) {
-        let before = self.osdmap.as_ref().map_or(0, |m| m.epoch);
-        if let Err(error) = follow(&mut self.osdmap, message) {
-            warn!("OSDMap from the monitor: {error}");
+        let done = self.osdmap.handle(message);
+        if let Some(error) = done.error {
+            warn!("from the monitor: {error}");
         }
-        let Some(map) = self.osdmap.as_ref().filter(|m| m.epoch > before) else { return };
-        self.monc.got("osdmap", u64::from(map.epoch));
-        self.manager.handle_osdmap(Arc::new(map.clone()), wall());
-    }
-}
-
-/// Moves `map` on by what the message holds.
-fn follow(map: &mut Option<OsdMap>, message: &OsdMapMsg) -> Result<(), Box<dyn std::error::Error>> {
-    let epochs: BTreeSet<u32> =
-        message.maps.keys().chain(message.incremental_maps.keys()).copied().collect();
-    for epoch in epochs {
-        let have = map.as_ref().map_or(0, |m| m.epoch);
-        if epoch <= have {
-            continue;
+        if let Some(start) = done.ask {
+            self.monc.subscribe(on_tokio::now(), "osdmap", start.into(), false);
         }
-        let step = message.incremental_maps.get(&epoch).filter(|_| epoch == have + 1);
-        if let (Some(map), Some(bytes)) = (map.as_mut(), step) {
-            map.apply(&Incremental::from_bytes(bytes)?)?;
-        } else if let Some(bytes) = message.maps.get(&epoch) {
-            *map = Some(OsdMap::from_bytes(bytes)?);
+        if done.advanced {
+            self.manager.handle_osdmap(self.osdmap.current().clone(), wall());
         }
     }
-    Ok(())
 }
 
 async fn accept_clients(

@@ -19,14 +19,14 @@ struct Sub {
 
 impl Subs {
     /// Wants `what` from `start` on. A lasting subscription is not narrowed to one time: it brings
-    /// what the other would.
+    /// what the other would, once it is set back to where that starts.
     pub(crate) fn want(&mut self, what: &str, start: u64, onetime: bool) {
-        let flags = if onetime { SubscribeItem::ONETIME } else { 0 };
+        let old = self.wanted.get(what).map(|sub| sub.item);
+        let lasting = !onetime || old.is_some_and(|item| !item.onetime());
+        let flags = if lasting { 0 } else { SubscribeItem::ONETIME };
         let item = SubscribeItem { start, flags };
-        let unchanged = self
-            .wanted
-            .get(what)
-            .is_some_and(|sub| sub.item == item || (onetime && !sub.item.onetime()));
+        let unchanged =
+            old.is_some_and(|old| old == item || onetime && lasting && old.start <= start);
         if !unchanged {
             self.wanted.insert(what.to_owned(), Sub { item, sent: false });
         }

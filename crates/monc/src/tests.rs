@@ -334,6 +334,21 @@ fn a_new_session_continues_the_old() {
 }
 
 #[test]
+fn a_lasting_subscription_goes_back_for_what_is_missing() {
+    let mut w = World::new("client.admin");
+    w.start();
+    w.client.subscribe(w.now, "osdmap", 12, false);
+    w.settle();
+    w.sent.clear();
+    w.client.subscribe(w.now, "osdmap", 12, true);
+    w.settle();
+    assert!(w.sent.is_empty(), "on its way");
+    w.client.subscribe(w.now, "osdmap", 0, true);
+    w.settle();
+    assert_eq!(w.subscription(), "osdmap=0+");
+}
+
+#[test]
 fn one_time_subscriptions_end_when_served() {
     let mut w = World::new("client.admin");
     w.start();

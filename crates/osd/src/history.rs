@@ -1,68 +1,56 @@
 //! The current OSDMap and the increments that led to it, kept to hand on to clients.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use spirula_maps::{ApplyError, Incremental, OsdMap};
+use spirula_maps::{Followed, OsdMap, OsdMapFollower};
 use spirula_wire::msg::osd::OsdMapMsg;
-use spirula_wire::{Decode, DecodeError};
 
 /// Increments kept (`osd_map_cache_size` is of this size).
 const KEEP: usize = 500;
 /// Increments in one message to a client (`osd_map_message_max`).
 const SHARE_MAX: u32 = 40;
 
-/// Why maps from the monitor were not taken. The monitor is at fault.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MapError {
-    #[error("osdmap from the monitor: {0}")]
-    Decode(#[from] DecodeError),
-    #[error("osdmap from the monitor: {0}")]
-    Apply(#[from] ApplyError),
-}
-
 /// The map that requests are judged by.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MapHistory {
-    current: Rc<OsdMap>,
+    maps: OsdMapFollower,
     increments: BTreeMap<u32, Bytes>,
 }
 
+impl Default for MapHistory {
+    fn default() -> Self {
+        Self { maps: OsdMapFollower::verifying(), increments: BTreeMap::new() }
+    }
+}
+
 impl MapHistory {
-    pub fn current(&self) -> &Rc<OsdMap> {
-        &self.current
+    pub fn current(&self) -> &Arc<OsdMap> {
+        self.maps.current()
     }
 
     pub fn epoch(&self) -> u32 {
-        self.current.epoch
+        self.maps.epoch()
     }
 
-    /// Goes on as far as `message` leads; whether that was anywhere.
-    pub fn handle(&mut self, message: &OsdMapMsg) -> Result<bool, MapError> {
-        let before = self.epoch();
-        let newest = message.maps.keys().chain(message.incremental_maps.keys()).max().copied();
-        while Some(self.epoch()) < newest {
-            let next = self.epoch() + 1;
-            if self.epoch() > 0
-                && let Some(raw) = message.incremental_maps.get(&next)
-            {
-                let mut map = OsdMap::clone(&self.current);
-                map.apply(&Incremental::from_bytes(raw)?)?;
-                self.current = Rc::new(map);
-                self.increments.insert(next, raw.clone());
-            } else if let Some((_, raw)) = message.maps.range(next..).next_back() {
-                // Nothing leads from here to there: clients that are behind ask the monitor.
-                self.increments.clear();
-                self.current = Rc::new(OsdMap::from_bytes(raw)?);
-            } else {
-                break;
-            }
+    /// Where to ask the monitor for newer maps from.
+    pub fn next(&self) -> u32 {
+        self.maps.next()
+    }
+
+    /// Goes on as far as `message` leads.
+    pub fn handle(&mut self, message: &OsdMapMsg) -> Followed {
+        let done = self.maps.handle(message);
+        if done.jumped {
+            // Nothing leads from there to here: clients that are behind ask the monitor.
+            self.increments.clear();
         }
+        self.increments.extend(done.steps.iter().cloned());
         while self.increments.len() > KEEP {
             self.increments.pop_first();
         }
-        Ok(self.epoch() > before)
+        done
     }
 
     /// What brings a client from epoch `known` on; `None` if there is nothing, or a gap that only
@@ -73,7 +61,7 @@ impl MapHistory {
             return None;
         }
         Some(OsdMapMsg {
-            fsid: self.current.fsid,
+            fsid: self.maps.current().fsid,
             incremental_maps: self
                 .increments
                 .range(from..=to)
@@ -88,6 +76,7 @@ impl MapHistory {
 
 #[cfg(test)]
 mod tests {
+    use spirula_maps::Incremental;
     use spirula_wire::types::{UTime, Uuid};
     use spirula_wire::{Encode, Features};
 
@@ -100,7 +89,10 @@ mod tests {
     }
 
     fn step(epoch: u32) -> Bytes {
-        Incremental::new(Uuid::default(), epoch, UTime::default()).to_bytes(F).into()
+        let mut inc = Incremental::new(Uuid::default(), epoch, UTime::default());
+        let map = OsdMap { epoch, ..OsdMap::default() };
+        (_, inc.full_crc) = map.encode_with_crc(Features(inc.encode_features));
+        inc.to_bytes(F).into()
     }
 
     fn message(maps: &[u32], steps: std::ops::Range<u32>) -> OsdMapMsg {
@@ -112,32 +104,27 @@ mod tests {
     }
 
     #[test]
-    fn increments_are_applied_and_handed_on() {
+    fn increments_are_handed_on() {
         let mut h = MapHistory::default();
-        assert_eq!(h.handle(&message(&[], 3..5)), Ok(false));
-        assert_eq!(h.handle(&message(&[5], 1..1)), Ok(true));
+        assert!(h.handle(&message(&[5], 0..0)).advanced);
         assert_eq!(h.since(4), None);
-        assert_eq!(h.handle(&message(&[], 4..9)), Ok(true));
-        assert_eq!((h.epoch(), h.handle(&message(&[], 4..9))), (8, Ok(false)));
+        assert!(h.handle(&message(&[], 4..9)).advanced);
         let shared = h.since(6).unwrap();
         assert_eq!(shared.incremental_maps.keys().copied().collect::<Vec<_>>(), [7, 8]);
         assert_eq!((h.since(8), h.since(9), h.since(0)), (None, None, None));
         let mut other = MapHistory::default();
-        other.handle(&message(&[6], 1..1)).unwrap();
-        assert_eq!(other.handle(&shared), Ok(true));
+        other.handle(&message(&[6], 0..0));
+        assert!(other.handle(&shared).advanced);
         assert_eq!(other.epoch(), 8);
     }
 
     #[test]
-    fn a_gap_is_crossed_by_a_full_map() {
+    fn nothing_is_handed_on_over_a_jump() {
         let mut h = MapHistory::default();
-        h.handle(&message(&[2], 3..4)).unwrap();
-        assert_eq!(h.handle(&message(&[], 6..8)), Ok(false));
-        assert_eq!(h.handle(&message(&[7], 6..8)), Ok(true));
-        assert_eq!((h.epoch(), h.since(5)), (7, None));
-        let mut broken = message(&[], 8..9);
-        broken.incremental_maps.insert(8, "junk".into());
-        assert!(h.handle(&broken).is_err());
-        assert_eq!(h.epoch(), 7);
+        h.handle(&message(&[2], 3..5));
+        assert!(h.since(3).is_some());
+        h.handle(&message(&[7], 8..9));
+        assert_eq!((h.epoch(), h.since(3), h.since(6)), (8, None, None));
+        assert!(h.since(7).is_some());
     }
 }

@@ -50,11 +50,12 @@ impl MonLink {
 
     /// Wants the maps that follow the one we have.
     pub fn want_maps(&self, target: &Target) {
-        let next = match target.epoch() {
-            0 => 0,
-            epoch => u64::from(epoch) + 1,
-        };
-        self.client.borrow_mut().subscribe(now(), "osdmap", next, false);
+        self.ask_maps(target, target.next_epoch());
+    }
+
+    /// Wants the maps from epoch `start` on; 0 stands for a whole map.
+    fn ask_maps(&self, target: &Target, start: u32) {
+        self.client.borrow_mut().subscribe(now(), "osdmap", start.into(), false);
         self.drain(target);
     }
 
@@ -185,9 +186,8 @@ fn handle_event(target: &Target, event: Event) {
         Event::MonMap(_) | Event::Reply { .. } => {}
         Event::Config(options) => target.set_mon_options(options),
         Event::OsdMap(maps) => {
-            if !target.handle_maps(&maps) && maps.newest_map > target.epoch() {
-                // A gap: ask again from where we are.
-                target.mon().want_maps(target);
+            if let Some(start) = target.handle_maps(&maps) {
+                target.mon().ask_maps(target, start);
             }
             target.boot(false);
         }

@@ -146,12 +146,17 @@ impl Target {
         &self.0.addrs
     }
 
-    pub fn map(&self) -> Rc<OsdMap> {
+    pub fn map(&self) -> Arc<OsdMap> {
         self.0.maps.borrow().current().clone()
     }
 
     pub fn epoch(&self) -> u32 {
         self.0.maps.borrow().epoch()
+    }
+
+    /// Where newer maps begin; 0 if there is none yet.
+    pub fn next_epoch(&self) -> u32 {
+        self.0.maps.borrow().next()
     }
 
     pub fn pgs(&self) -> &PgTable {
@@ -264,21 +269,24 @@ impl Target {
         }
     }
 
-    /// Takes maps from the monitor; whether they led anywhere.
-    pub fn handle_maps(&self, message: &OsdMapMsg) -> bool {
+    /// Takes maps from the monitor; returns the epoch to ask it for maps from, if they do not lead
+    /// to their end.
+    pub fn handle_maps(&self, message: &OsdMapMsg) -> Option<u32> {
         let old = self.map();
-        let advanced = self.0.maps.borrow_mut().handle(message);
-        match advanced {
-            Ok(true) => {}
-            Ok(false) => return false,
-            Err(e) => {
-                tracing::error!("{e}");
-                return false;
-            }
+        let done = self.0.maps.borrow_mut().handle(message);
+        if let Some(error) = &done.error {
+            tracing::error!("from the monitor: {error}");
         }
+        if done.advanced {
+            self.map_advanced(&old);
+        }
+        done.ask
+    }
+
+    fn map_advanced(&self, old: &OsdMap) {
         let (new, inner) = (self.map(), &self.0);
         let me = inner.config.osd_id;
-        let changes = inner.pgs.update(me, &old, &new, inner.log_limits, wall_now());
+        let changes = inner.pgs.update(me, old, &new, inner.log_limits, wall_now());
         let news = !changes.added.is_empty() || !changes.left.is_empty();
         follow(self, changes, old.epoch == 0);
         inner.changed.notify_all();
@@ -286,7 +294,6 @@ impl Target {
             inner.reported_up.set(self.is_up());
             inner.report_due.notify_all();
         }
-        true
     }
 
     /// Requests that wait for a PG may look again.

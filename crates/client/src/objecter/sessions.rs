@@ -174,7 +174,7 @@ impl Objecter {
         if self.sessions.contains_key(&osd) {
             return true;
         }
-        let addrs = self.map.as_ref().and_then(|m| m.client_addrs(osd));
+        let addrs = self.maps.current().client_addrs(osd);
         let Some(addr) = addrs.and_then(|a| a.msgr2()) else {
             return false;
         };
@@ -197,7 +197,7 @@ impl Objecter {
 
     /// Closes sessions with OSDs that are down or elsewhere; their requests become homeless.
     pub(super) fn drop_stale_sessions(&mut self) {
-        let Some(map) = self.map.clone() else {
+        let Some(map) = self.map().cloned() else {
             return;
         };
         let is_stale = |osd: i32, session: &OsdSession| {
@@ -222,7 +222,7 @@ impl Objecter {
     /// Sends a request if its session takes it and it has not gone out there yet.
     fn send(&mut self, now: Duration, tid: u64) {
         let epoch = self.epoch();
-        let fsid = self.map.as_ref().map_or_else(Default::default, |m| m.fsid);
+        let fsid = self.maps.current().fsid;
         let Some(op) = self.ops.get_mut(&tid) else {
             return;
         };
@@ -247,7 +247,7 @@ impl Objecter {
             backoff_op::BLOCK if session.backoffs.len() < BACKOFFS_MAX => {
                 let ack = OsdBackoff {
                     op: backoff_op::ACK_BLOCK,
-                    map_epoch: self.map.as_ref().map_or(0, |m| m.epoch),
+                    map_epoch: self.maps.epoch(),
                     ..message.clone()
                 };
                 let backoff = Backoff { pg: message.pgid, begin: message.begin, end: message.end };
