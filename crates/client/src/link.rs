@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use spirula_auth::{AuthError, ConnectAuth};
 use spirula_maps::{MgrMap, OsdMap};
-use spirula_monc::{self as monc, ConnId, MonClient};
+use spirula_monc::{self as monc, MonClient};
 use spirula_msgr::on_tokio::{self, Event, Session};
-use spirula_msgr::{AuthFailure, CloseReason, Config as MsgrConfig, Now, ProtocolError, Target};
+use spirula_msgr::{Config as MsgrConfig, MonAction, MonSessions, Now, Outbox, Target};
 use spirula_wire::msg::command::CommandReply;
 use spirula_wire::msg::mon::{Log, LogEntry};
 use spirula_wire::msg::types;
-use spirula_wire::types::{EntityAddr, EntityAddrVec, EntityType};
+use spirula_wire::types::{EntityAddrVec, EntityType};
 use spirula_wire::{Decode as _, Message as _, RawMessage};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
@@ -40,10 +40,9 @@ pub(crate) struct Status {
     pub(crate) refused: Option<AuthError>,
 }
 
-/// A peer we have, or are opening, a session with.
+/// A daemon we have, or are opening, a session with; the monitors are apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Peer {
-    Mon(ConnId),
     Osd(SessionId),
     Mgr(MgrConnId),
 }
@@ -55,8 +54,8 @@ pub(crate) struct Core {
     pub(crate) monc: MonClient,
     pub(crate) objecter: Objecter,
     pub(crate) mgrc: MgrClient,
-    /// `None` until the handshake is complete.
-    links: HashMap<Peer, Option<Session>>,
+    mons: MonSessions<Arc<Mutex<Outbox>>>,
+    links: HashMap<Peer, Session>,
     pub(crate) mon_waiters: HashMap<u64, oneshot::Sender<monc::Reply>>,
     pub(crate) op_waiters: HashMap<u64, oneshot::Sender<Result<Reply, Failure>>>,
     pub(crate) mgr_waiters: HashMap<u64, CommandSender>,
@@ -97,6 +96,7 @@ impl Shared {
             monc: MonClient::new(mon_config, seed),
             objecter: Objecter::new(),
             mgrc: MgrClient::new(),
+            mons: MonSessions::default(),
             links: HashMap::new(),
             mon_waiters: HashMap::new(),
             op_waiters: HashMap::new(),
@@ -197,7 +197,7 @@ impl Shared {
 
     fn drain(self: &Arc<Self>, core: &mut Core, now: Now) {
         loop {
-            if let Some(action) = core.monc.poll_action() {
+            if let Some(action) = core.mons.poll(&mut core.monc) {
                 self.do_monc(core, now, action);
             } else if let Some(action) = core.objecter.poll_action() {
                 self.do_objecter(core, now, action);
@@ -209,20 +209,15 @@ impl Shared {
         }
     }
 
-    fn do_monc(self: &Arc<Self>, core: &mut Core, now: Now, action: monc::Action) {
+    fn do_monc(self: &Arc<Self>, core: &mut Core, now: Now, action: MonAction) {
         match action {
-            monc::Action::Connect { conn, addr, auth } => {
-                let target = Target { type_: EntityType::MON, addr: EntityAddr::msgr2(addr, 0) };
-                self.connect(core, Peer::Mon(conn), target, auth);
+            MonAction::Connect { conn, target, auth } => {
+                let session = self.open(core, target, auth, move |shared, event| {
+                    shared.with(|core, now| core.mons.handle(&mut core.monc, now, conn, event));
+                });
+                core.mons.opened(conn, session);
             }
-            monc::Action::Send { conn, message } => core.send(Peer::Mon(conn), message),
-            monc::Action::Keepalive { conn } => {
-                if let Some(Some(session)) = core.links.get(&Peer::Mon(conn)) {
-                    session.keepalive();
-                }
-            }
-            monc::Action::Close { conn } => core.close(Peer::Mon(conn)),
-            monc::Action::Event(event) => self.take_event(core, now, event),
+            MonAction::Event(event) => self.take_event(core, now, event),
         }
     }
 
@@ -317,6 +312,7 @@ impl Shared {
         }
     }
 
+    /// Opens a session with an OSD or a manager.
     fn connect(
         self: &Arc<Self>,
         core: &mut Core,
@@ -324,64 +320,47 @@ impl Shared {
         target: Target,
         auth: Box<dyn ConnectAuth>,
     ) {
-        core.links.insert(peer, None);
+        let session =
+            self.open(core, target, auth, move |shared, event| shared.handle(peer, event));
+        core.links.insert(peer, session);
+    }
+
+    /// Opens a session whose events go to `handle`, on the task that drives it.
+    fn open(
+        self: &Arc<Self>,
+        core: &mut Core,
+        target: Target,
+        auth: Box<dyn ConnectAuth>,
+        handle: impl Fn(&Arc<Self>, Event) + Send + 'static,
+    ) -> Session {
         core.global_seq += 1;
         let name = client_name(core.monc.global_id());
         let mut config = MsgrConfig::new(name, EntityAddrVec::default());
         config.nonce = core.nonce;
         config.global_seq = core.global_seq;
         let weak = Arc::downgrade(self);
-        tokio::spawn(async move {
-            let to_events = weak.clone();
-            let dispatch = move |session: &Session, event: Event| match to_events.upgrade() {
-                Some(shared) => shared.handle(peer, session, event),
+        on_tokio::open(config, target, auth, move |session: &Session, event: Event| {
+            match weak.upgrade() {
+                Some(shared) => handle(&shared, event),
                 None => session.close(),
-            };
-            if let Err(error) = on_tokio::connect(config, target, auth, dispatch).await {
-                tracing::debug!(?peer, "cannot connect: {error}");
-                if let Some(shared) = weak.upgrade() {
-                    shared.with(|core, now| core.lost(now, peer, None));
-                }
             }
-        });
+        })
     }
 
-    /// An event of a session. Runs on the task that drives it.
-    fn handle(self: &Arc<Self>, peer: Peer, session: &Session, event: Event) {
-        match event {
-            Event::Ready(info) => self.with(|core, now| match core.links.get_mut(&peer) {
-                Some(link) => {
-                    *link = Some(session.clone());
-                    match peer {
-                        Peer::Mon(conn) => core.monc.handle_connected(now, conn, info.grant),
-                        Peer::Osd(id) => core.objecter.handle_connected(now.mono, id),
-                        Peer::Mgr(conn) => core.mgrc.handle_connected(now.mono, conn),
-                    }
-                }
-                None => session.close(),
+    /// An event of a session with an OSD or a manager; one that was given up has no say any more.
+    fn handle(self: &Arc<Self>, peer: Peer, event: Event) {
+        match (peer, event) {
+            (Peer::Osd(id), Event::Message(incoming)) => self.with_objecter(|core, now| {
+                core.objecter.handle_message(now, id, &incoming.raw);
             }),
-            Event::Message(mut incoming) => {
-                let raw = std::mem::take(&mut incoming.raw);
-                match peer {
-                    Peer::Osd(id) => self.with_objecter(|core, now| {
-                        core.objecter.handle_message(now, id, &raw);
-                    }),
-                    Peer::Mon(conn) => {
-                        self.with(|core, now| core.monc.handle_message(now, conn, raw));
-                    }
-                    Peer::Mgr(conn) => {
-                        self.with(|core, now| core.mgrc.handle_message(now.mono, conn, &raw));
-                    }
-                }
-            }
-            Event::Closed(reason) => {
-                let refused = match reason {
-                    CloseReason::Protocol(ProtocolError::Auth(AuthFailure::Connector(error))) => {
-                        Some(error)
-                    }
-                    _ => None,
-                };
-                self.with(|core, now| core.lost(now, peer, refused));
+            (Peer::Mgr(conn), Event::Message(incoming)) => self.with(|core, now| {
+                core.mgrc.handle_message(now.mono, conn, &incoming.raw);
+            }),
+            (_, Event::Ready(_)) => self.with(|core, now| core.ready(now, peer)),
+            (_, Event::KeepaliveAck) => {}
+            (_, Event::Closed(reason)) => {
+                tracing::debug!(?peer, "session ended: {reason}");
+                self.with(|core, now| core.lost(now, peer, reason.refusal()));
             }
         }
     }
@@ -390,23 +369,32 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let core = self.core.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for session in core.links.values().flatten() {
-            session.close();
-        }
+        core.mons.close();
+        core.links.values().for_each(Session::close);
         self.timer.notify_one();
     }
 }
 
 impl Core {
     fn send(&mut self, peer: Peer, message: RawMessage) {
-        if let Some(Some(session)) = self.links.get(&peer) {
+        if let Some(session) = self.links.get(&peer) {
             session.send(message);
         }
     }
 
     fn close(&mut self, peer: Peer) {
-        if let Some(Some(session)) = self.links.remove(&peer) {
+        if let Some(session) = self.links.remove(&peer) {
             session.close();
+        }
+    }
+
+    fn ready(&mut self, now: Now, peer: Peer) {
+        if !self.links.contains_key(&peer) {
+            return;
+        }
+        match peer {
+            Peer::Osd(id) => self.objecter.handle_connected(now.mono, id),
+            Peer::Mgr(conn) => self.mgrc.handle_connected(now.mono, conn),
         }
     }
 
@@ -416,7 +404,6 @@ impl Core {
         }
         let stale_ticket = refused.is_some();
         match peer {
-            Peer::Mon(conn) => self.monc.handle_closed(now, conn, refused),
             Peer::Osd(id) => {
                 if stale_ticket {
                     self.monc.invalidate_ticket(now, EntityType::OSD);

@@ -11,12 +11,12 @@ use std::time::{Duration, SystemTime};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use spirula_auth::{
-    AuthError, CryptoKey, Principal, ServiceAcceptor, ServiceAuthConfig, ServiceSecrets,
+    ConnectAuth, CryptoKey, Principal, ServiceAcceptor, ServiceAuthConfig, ServiceSecrets,
 };
 use spirula_maps::OsdMapFollower;
-use spirula_monc::{Action, ConnId, Event as MonEvent, MonClient};
+use spirula_monc::{ConnId, Event as MonEvent, MonClient};
 use spirula_msgr::on_tokio::{self, Event, Session};
-use spirula_msgr::{Accepted, CloseReason, Config as MsgrConfig, ProtocolError, Target};
+use spirula_msgr::{Accepted, Config as MsgrConfig, MonAction, MonSessions, Outbox, Target};
 use spirula_wire::msg::osd::OsdMapMsg;
 use spirula_wire::types::{
     AddrType, EntityAddr, EntityAddrVec, EntityName, EntityNameStr, EntityType, Uuid,
@@ -89,9 +89,7 @@ pub async fn start(config: Config) -> Result<Handle, StartError> {
 /// What the task waits for.
 enum Input {
     Client(Session, Event),
-    Mon(ConnId, Session, Event),
-    /// A connection attempt to the monitor failed before there was a session.
-    MonFailed(ConnId),
+    Mon(ConnId, Event),
 }
 
 /// What accepting a socket needs, shared with the accepting task.
@@ -104,7 +102,7 @@ struct Door {
 struct Server {
     monc: MonClient,
     mon_config: MsgrConfig,
-    mon_session: Option<(ConnId, Session)>,
+    mons: MonSessions<Arc<Mutex<Outbox>>>,
     manager: Manager,
     osdmap: OsdMapFollower,
     clients: HashMap<u64, Session>,
@@ -137,7 +135,7 @@ impl Server {
         Self {
             monc: MonClient::new(spirula_monc::Config::new(principal, config.mons), mon_seed),
             mon_config: MsgrConfig::new(entity, addrs),
-            mon_session: None,
+            mons: MonSessions::default(),
             manager: Manager::new(identity),
             osdmap: OsdMapFollower::verifying(),
             clients: HashMap::new(),
@@ -167,16 +165,15 @@ impl Server {
         }
         accepting.abort();
         self.clients.values().for_each(Session::close);
-        if let Some((_, session)) = &self.mon_session {
-            session.close();
-        }
+        self.mons.close();
     }
 
     fn handle_input(&mut self, input: Input) {
         match input {
             Input::Client(session, event) => self.handle_client(session, event),
-            Input::Mon(conn, session, event) => self.handle_mon(conn, session, event),
-            Input::MonFailed(conn) => self.monc.handle_closed(on_tokio::now(), conn, None),
+            Input::Mon(conn, event) => {
+                self.mons.handle(&mut self.monc, on_tokio::now(), conn, event);
+            }
         }
     }
 
@@ -193,22 +190,11 @@ impl Server {
                     session.close();
                 }
             }
+            Event::KeepaliveAck => {}
             Event::Closed(_) => {
                 self.clients.remove(&id);
                 self.manager.handle_closed(id);
             }
-        }
-    }
-
-    fn handle_mon(&mut self, conn: ConnId, session: Session, event: Event) {
-        let now = on_tokio::now();
-        match event {
-            Event::Ready(peer) => {
-                self.mon_session = Some((conn, session));
-                self.monc.handle_connected(now, conn, peer.grant);
-            }
-            Event::Message(incoming) => self.monc.handle_message(now, conn, incoming.raw.clone()),
-            Event::Closed(reason) => self.monc.handle_closed(now, conn, refusal(reason)),
         }
     }
 
@@ -218,31 +204,12 @@ impl Server {
             while let Some(output) = self.manager.poll_output() {
                 self.perform(output);
             }
-            let Some(action) = self.monc.poll_action() else { return };
-            match action {
-                Action::Connect { conn, addr, auth } => self.connect(conn, addr, auth),
-                Action::Send { conn, message } => {
-                    if let Some(session) = self.mon_session_of(conn) {
-                        session.send(message);
-                    }
-                }
-                Action::Keepalive { conn } => {
-                    if let Some(session) = self.mon_session_of(conn) {
-                        session.keepalive();
-                    }
-                }
-                Action::Close { conn } => {
-                    if let Some(session) = self.mon_session_of(conn) {
-                        session.close();
-                    }
-                }
-                Action::Event(event) => self.handle_mon_event(event),
+            match self.mons.poll(&mut self.monc) {
+                Some(MonAction::Connect { conn, target, auth }) => self.connect(conn, target, auth),
+                Some(MonAction::Event(event)) => self.handle_mon_event(event),
+                None => return,
             }
         }
-    }
-
-    fn mon_session_of(&self, conn: ConnId) -> Option<&Session> {
-        self.mon_session.as_ref().filter(|(c, _)| *c == conn).map(|(_, s)| s)
     }
 
     fn perform(&mut self, output: Output) {
@@ -261,29 +228,15 @@ impl Server {
         }
     }
 
-    fn connect(
-        &mut self,
-        conn: ConnId,
-        addr: SocketAddr,
-        auth: Box<dyn spirula_auth::ConnectAuth>,
-    ) {
+    fn connect(&mut self, conn: ConnId, target: Target, auth: Box<dyn ConnectAuth>) {
         let inputs = self.inputs.clone();
         self.mon_config.global_seq += 1;
-        let config = self.mon_config.clone();
-        let target = Target {
-            type_: EntityType::MON,
-            addr: EntityAddr { type_: AddrType::MSGR2, nonce: 0, addr: Some(addr) },
+        let dispatch = move |_: &Session, event: Event| {
+            // The receiver is gone only when the manager ends.
+            let _ = inputs.send(Input::Mon(conn, event));
         };
-        tokio::spawn(async move {
-            let events = inputs.clone();
-            let dispatch = move |session: &Session, event: Event| {
-                // The receiver is gone only when the manager ends.
-                let _ = events.send(Input::Mon(conn, session.clone(), event));
-            };
-            if on_tokio::connect(config, target, auth, dispatch).await.is_err() {
-                let _ = inputs.send(Input::MonFailed(conn));
-            }
-        });
+        let session = on_tokio::open(self.mon_config.clone(), target, auth, dispatch);
+        self.mons.opened(conn, session);
     }
 
     fn handle_mon_event(&mut self, event: MonEvent) {
@@ -343,16 +296,6 @@ async fn accept_clients(
         })
     })
     .await;
-}
-
-/// The refusal of a monitor, if that is why the session ended.
-fn refusal(reason: CloseReason) -> Option<AuthError> {
-    match reason {
-        CloseReason::Protocol(ProtocolError::Auth(spirula_msgr_core::AuthFailure::Connector(
-            e,
-        ))) => Some(e),
-        _ => None,
-    }
 }
 
 async fn until(due: Option<Duration>) {

@@ -91,14 +91,22 @@ pub enum Event {
 
 enum Session {
     Idle,
-    Connecting { conn: ConnId, deadline: Duration },
-    Open { conn: ConnId, keepalive_at: Duration, acked: Option<Duration> },
+    Connecting {
+        conn: ConnId,
+        deadline: Duration,
+    },
+    /// `unanswered`: when the oldest keepalive went out that has had no answer.
+    Open {
+        conn: ConnId,
+        keepalive_at: Duration,
+        unanswered: Option<Duration>,
+    },
 }
 
 /// The monitor client.
 ///
-/// * Getters: [`is_open`](Self::is_open), [`global_id`](Self::global_id),
-///   [`monmap`](Self::monmap), [`grant`](Self::grant), [`authorizer_for`](Self::authorizer_for),
+/// * Getters: [`is_open`](Self::is_open), [`session`](Self::session),
+///   [`global_id`](Self::global_id), [`monmap`](Self::monmap), [`grant`](Self::grant), [`authorizer_for`](Self::authorizer_for),
 ///   [`poll_timeout`](Self::poll_timeout).
 /// * Inputs: [`handle_connected`](Self::handle_connected),
 ///   [`handle_message`](Self::handle_message), [`handle_closed`](Self::handle_closed),
@@ -155,7 +163,15 @@ impl MonClient {
     }
 
     pub fn is_open(&self) -> bool {
-        matches!(self.session, Session::Open { .. })
+        self.session().is_some()
+    }
+
+    /// The connection of the open session.
+    pub fn session(&self) -> Option<ConnId> {
+        match self.session {
+            Session::Open { conn, .. } => Some(conn),
+            _ => None,
+        }
     }
 
     /// 0 before the first session.
@@ -207,7 +223,7 @@ impl MonClient {
             return;
         }
         let keepalive_at = now.mono + self.config.timing.keepalive;
-        self.session = Session::Open { conn, keepalive_at, acked: None };
+        self.session = Session::Open { conn, keepalive_at, unanswered: None };
         self.hunt.succeeded();
         if let Some(grant) = grant {
             self.tickets.session_opened(*grant);
@@ -256,13 +272,12 @@ impl MonClient {
         self.hunt_on(now);
     }
 
-    /// The peer acknowledged a keepalive. From the first one on, the session is given up when no
-    /// more come.
-    pub fn handle_keepalive_ack(&mut self, now: Now, conn: ConnId) {
-        if let Session::Open { conn: c, acked, .. } = &mut self.session
+    /// The peer acknowledged a keepalive. The session is given up when none comes.
+    pub fn handle_keepalive_ack(&mut self, conn: ConnId) {
+        if let Session::Open { conn: c, unanswered, .. } = &mut self.session
             && *c == conn
         {
-            *acked = Some(now.mono);
+            *unanswered = None;
         }
     }
 
@@ -288,14 +303,15 @@ impl MonClient {
                 self.handle_closed(now, conn, None);
             }
             Session::Connecting { .. } => {}
-            Session::Open { conn, keepalive_at, acked } => {
+            Session::Open { conn, keepalive_at, unanswered } => {
                 let conn = *conn;
                 let timeout = self.config.timing.keepalive_timeout;
-                if acked.is_some_and(|at| now.mono >= at + timeout) {
+                if unanswered.is_some_and(|since| now.mono >= since + timeout) {
                     self.actions.push_back(Action::Close { conn });
                     self.handle_closed(now, conn, None);
                 } else if now.mono >= *keepalive_at {
                     *keepalive_at = now.mono + self.config.timing.keepalive;
+                    unanswered.get_or_insert(now.mono);
                     self.actions.push_back(Action::Keepalive { conn });
                 }
                 self.flush(now);

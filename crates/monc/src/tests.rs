@@ -59,6 +59,8 @@ struct World {
     sent: Vec<RawMessage>,
     events: Vec<Event>,
     keepalives: usize,
+    /// The monitor acknowledges keepalives.
+    alive: bool,
     closed: Vec<ConnId>,
     /// The monitor takes connections.
     up: bool,
@@ -87,6 +89,7 @@ impl World {
             sent: Vec::new(),
             events: Vec::new(),
             keepalives: 0,
+            alive: true,
             closed: Vec::new(),
             up: true,
             attempts: Vec::new(),
@@ -149,7 +152,12 @@ impl World {
                     assert_eq!(conn, self.conn);
                     self.sent.push(message);
                 }
-                Action::Keepalive { .. } => self.keepalives += 1,
+                Action::Keepalive { conn } => {
+                    self.keepalives += 1;
+                    if self.alive {
+                        self.client.handle_keepalive_ack(conn);
+                    }
+                }
                 Action::Close { conn } => self.closed.push(conn),
                 Action::Event(event) => self.events.push(event),
             }
@@ -444,17 +452,21 @@ fn a_refusal_is_told_and_tried_again() {
 
 #[test]
 fn a_session_without_keepalive_answers_ends() {
-    let mut w = World::new("client.admin");
-    w.start();
-    w.step();
-    assert_eq!(w.keepalives, 1);
-    w.client.handle_keepalive_ack(w.now, w.conn);
-    let first = w.conn;
-    for _ in 0..3 {
-        w.step();
+    for answered in [0, 1, 5] {
+        let mut w = World::new("client.admin");
+        w.start();
+        let first = w.conn;
+        (0..answered).for_each(|_| w.step());
+        assert_eq!((w.keepalives, &w.closed[..]), (answered, &[][..]));
+        w.alive = false;
+        let begin = w.now.mono;
+        while w.closed.is_empty() {
+            w.step();
+        }
+        assert_eq!(w.now.mono - begin, Duration::from_secs(40));
+        assert_eq!(w.closed, [first], "after {answered} answers");
+        assert!(w.client.is_open() && w.conn != first);
     }
-    assert_eq!(w.closed, [first]);
-    assert!(w.client.is_open() && w.conn != first);
 }
 
 #[test]

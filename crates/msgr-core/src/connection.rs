@@ -40,6 +40,8 @@ pub enum Event {
     /// The handshake is complete; comes once, before any message.
     Ready(Box<Peer>),
     Message(InMessage),
+    /// The peer acknowledged a keepalive.
+    KeepaliveAck,
 }
 
 /// A received message. It counts against the dispatch throttle until its `cost` is released.
@@ -79,7 +81,6 @@ pub struct Connection {
     dispatched: Dispatched,
     born: Duration,
     heard: Duration,
-    last_keepalive_ack: Option<Duration>,
 }
 
 /// Messages handed up and not released.
@@ -124,7 +125,6 @@ impl Connection {
             dispatched: Dispatched::default(),
             born: now.mono,
             heard: now.mono,
-            last_keepalive_ack: None,
         }
     }
 
@@ -135,11 +135,6 @@ impl Connection {
     /// The handshake is complete and the connection has not failed.
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open)
-    }
-
-    /// When the peer last acknowledged a keepalive (monotonic).
-    pub fn last_keepalive_ack(&self) -> Option<Duration> {
-        self.last_keepalive_ack
     }
 
     /// Payload bytes of messages that [`Self::poll_transmit`] has not yielded yet.
@@ -191,7 +186,8 @@ impl Connection {
         self.queue.push_back(message);
     }
 
-    /// Queues a KEEPALIVE2; its answer shows in [`Self::last_keepalive_ack`].
+    /// Queues a KEEPALIVE2; its answer is [`Event::KeepaliveAck`]. Nothing before the handshake is
+    /// complete.
     pub fn keepalive(&mut self, now: Now) -> Result<(), ProtocolError> {
         if !self.is_open() {
             return Ok(());
@@ -295,7 +291,7 @@ impl Connection {
             return Err(PeerMisbehaved::Unexpected(frame.tag).into());
         };
         if self.is_open() {
-            return self.open_control(now, control);
+            return self.open_control(control);
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
         let mut cx = Cx { wire: &mut self.wire, config: &self.config, now };
@@ -310,11 +306,11 @@ impl Connection {
         Ok(())
     }
 
-    fn open_control(&mut self, now: Now, control: Control) -> Result<(), ProtocolError> {
+    fn open_control(&mut self, control: Control) -> Result<(), ProtocolError> {
         match control {
             Control::Keepalive2(stamp) => self.wire.send(&Control::Keepalive2Ack(stamp)),
             Control::Keepalive2Ack(_) => {
-                self.last_keepalive_ack = Some(now.mono);
+                self.events.push_back(Event::KeepaliveAck);
                 Ok(())
             }
             // Only a lossless session keeps sent messages until they are acknowledged.

@@ -36,12 +36,21 @@ pub async fn drive<T: Transport, S: Shared>(
 ) {
     let reason = run(&transport, &mut connection, &session, &mut dispatch).await;
     transport.shutdown();
+    end(&session, reason, dispatch);
+}
+
+/// The last that happens on a session.
+pub(crate) fn end<S: Shared>(
+    session: &Session<S>,
+    reason: CloseReason,
+    mut dispatch: impl FnMut(&Session<S>, Event<S>),
+) {
     session.outbox(|outbox| {
         outbox.ended = true;
         outbox.messages.clear();
     });
-    report(&session, &reason);
-    dispatch(&session, Event::Closed(reason));
+    report(session, &reason);
+    dispatch(session, Event::Closed(reason));
 }
 
 fn report<S>(session: &Session<S>, reason: &CloseReason) {
@@ -236,6 +245,7 @@ fn lift<S: Shared>(event: CoreEvent, session: &Session<S>) -> Event<S> {
     match event {
         CoreEvent::Ready(peer) => Event::Ready(peer),
         CoreEvent::Message(message) => Event::Message(Incoming::new(message, session.clone())),
+        CoreEvent::KeepaliveAck => Event::KeepaliveAck,
     }
 }
 

@@ -2,20 +2,22 @@
 //!
 //! [`drive`] owns a [`Connection`](spirula_msgr_core::Connection) and a [`Transport`]; a [`Session`]
 //! is the handle that everybody else holds. [`on_xstream`] and [`on_tokio`] put the two together
-//! with their world's sockets and tasks.
+//! with their world's sockets and tasks. [`MonSessions`] joins them with a monitor client.
 //!
 //! Invariants: all that is queued in one turn leaves in one vectored send; a received message holds
 //! its share of the dispatch throttle until its [`Incoming`] is dropped; every session ends with
-//! exactly one [`Event::Closed`].
+//! exactly one [`Event::Closed`], also one whose socket never opened.
 #![forbid(unsafe_code)]
 
 mod driver;
+mod mon_sessions;
 pub mod on_tokio;
 pub mod on_xstream;
 mod session;
 mod transport;
 
 pub use driver::drive;
+pub use mon_sessions::{MonAction, MonSessions};
 pub use session::{CloseReason, Event, Incoming, Outbox, Session, Shared};
 pub use spirula_msgr_core::{
     AuthFailure, Config, Limits, Now, Peer, ProtocolError, Target, Timeouts,

@@ -13,8 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::driver::end;
 use crate::session::Outbox;
-use crate::{Accepted, Transport, drive};
+use crate::{Accepted, CloseReason, Transport, drive};
 
 /// A session whose handle may go to any thread.
 pub type Session = crate::Session<Arc<Mutex<Outbox>>>;
@@ -35,24 +36,34 @@ pub fn now() -> Now {
     Now { mono: origin().elapsed(), wall }
 }
 
-/// Connects and starts a session; its events go to `dispatch`, on a task of its own. The messenger
-/// handshake goes on after this returns.
-pub async fn connect<D>(
-    config: Config,
-    target: Target,
-    auth: Box<dyn ConnectAuth>,
-    dispatch: D,
-) -> io::Result<Session>
+/// Opens a session on a task of its own, where its events go to `dispatch`; that it could not be
+/// opened is one of them.
+pub fn open<D>(config: Config, target: Target, auth: Box<dyn ConnectAuth>, dispatch: D) -> Session
 where
     D: FnMut(&Session, Event) + Send + 'static,
 {
+    let session = Session::new();
+    let opened = session.clone();
+    tokio::spawn(async move {
+        match dial(&config, &target).await {
+            Ok(stream) => {
+                let connection = Connection::connect(config, target, auth, now());
+                drive(Tcp(stream), connection, session, dispatch).await;
+            }
+            Err(e) => end(&session, CloseReason::Io(e), dispatch),
+        }
+    });
+    opened
+}
+
+async fn dial(config: &Config, target: &Target) -> io::Result<TcpStream> {
     let addr = target.addr.addr.ok_or(io::ErrorKind::AddrNotAvailable)?;
     let connecting = TcpStream::connect(addr);
     let stream = tokio::time::timeout(config.timeouts.handshake, connecting)
         .await
         .map_err(|_| io::ErrorKind::TimedOut)??;
-    let connection = Connection::connect(config, target, auth, now());
-    start(stream, connection, dispatch)
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Accepts connections for ever (drop the future to stop). `accept` decides on each; `None` hangs
@@ -69,10 +80,12 @@ pub async fn serve<D>(
                 let Some(Accepted { config, auth, dispatch }) = accept(peer) else {
                     continue;
                 };
-                let connection = Connection::accept(config, peer, auth, now());
-                if let Err(e) = start(stream, connection, dispatch) {
+                if let Err(e) = stream.set_nodelay(true) {
                     warn!(%peer, "connection lost at once: {e}");
+                    continue;
                 }
+                let connection = Connection::accept(config, peer, auth, now());
+                tokio::spawn(drive(Tcp(stream), connection, Session::new(), dispatch));
             }
             Err(e) => {
                 warn!("cannot accept connections: {e}; check the limit of open files");
@@ -80,16 +93,6 @@ pub async fn serve<D>(
             }
         }
     }
-}
-
-fn start<D>(stream: TcpStream, connection: Connection, dispatch: D) -> io::Result<Session>
-where
-    D: FnMut(&Session, Event) + Send + 'static,
-{
-    stream.set_nodelay(true)?;
-    let session = Session::new();
-    tokio::spawn(drive(Tcp(stream), connection, session.clone(), dispatch));
-    Ok(session)
 }
 
 /// Where the monotonic clock starts.

@@ -14,8 +14,9 @@ use spirula_msgr_core::{Config, Connection, Now, Target};
 use spirula_xstream::{AlignedBuf, Class, Shutdown, TcpListener, TcpStream};
 use tracing::warn;
 
+use crate::driver::end;
 use crate::session::Outbox;
-use crate::{Accepted, Transport, drive};
+use crate::{Accepted, CloseReason, Transport, drive};
 
 /// A session whose handle stays on its xstream.
 pub type Session = crate::Session<Rc<RefCell<Outbox>>>;
@@ -30,25 +31,39 @@ pub fn now() -> Now {
     Now { mono: spirula_xstream::now(), wall: spirula_xstream::wall_now() }
 }
 
-/// Connects and starts a session in `class`; its events go to `dispatch`, on a task of its own. The
-/// messenger handshake goes on after this returns.
-pub async fn connect<D>(
+/// Opens a session on a task of its own in `class`, where its events go to `dispatch`; that it could
+/// not be opened is one of them.
+pub fn open<D>(
     class: Class,
     config: Config,
     target: Target,
     auth: Box<dyn ConnectAuth>,
     dispatch: D,
-) -> io::Result<Session>
+) -> Session
 where
     D: FnMut(&Session, Event) + 'static,
 {
+    let session = Session::new();
+    let opened = session.clone();
+    // The task ends by itself, with the session.
+    drop(spirula_xstream::spawn(class, async move {
+        match dial(&config, &target).await {
+            Ok(stream) => {
+                let connection = Connection::connect(config, target, auth, now());
+                drive(Tcp(stream), connection, session, dispatch).await;
+            }
+            Err(e) => end(&session, CloseReason::Io(e), dispatch),
+        }
+    }));
+    opened
+}
+
+async fn dial(config: &Config, target: &Target) -> io::Result<TcpStream> {
     let addr = target.addr.addr.ok_or(io::ErrorKind::AddrNotAvailable)?;
     let connecting = TcpStream::connect(addr);
-    let stream = spirula_xstream::timeout(config.timeouts.handshake, connecting)
+    spirula_xstream::timeout(config.timeouts.handshake, connecting)
         .await
-        .map_err(|_| io::ErrorKind::TimedOut)??;
-    let connection = Connection::connect(config, target, auth, now());
-    Ok(start(class, stream, connection, dispatch))
+        .map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 /// Accepts connections for ever (drop the future to stop) and drives them in `class`. `accept`
@@ -66,7 +81,10 @@ pub async fn serve<D>(
                 let Some(Accepted { config, auth, dispatch }) = accept(peer) else {
                     continue;
                 };
-                start(class, stream, Connection::accept(config, peer, auth, now()), dispatch);
+                let connection = Connection::accept(config, peer, auth, now());
+                let driven = drive(Tcp(stream), connection, Session::new(), dispatch);
+                // The task ends by itself, with the session.
+                drop(spirula_xstream::spawn(class, driven));
             }
             Err(e) => {
                 warn!("cannot accept connections: {e}; check the limit of open files");
@@ -74,16 +92,6 @@ pub async fn serve<D>(
             }
         }
     }
-}
-
-fn start<D>(class: Class, stream: TcpStream, connection: Connection, dispatch: D) -> Session
-where
-    D: FnMut(&Session, Event) + 'static,
-{
-    let session = Session::new();
-    // The task ends by itself, with the session.
-    drop(spirula_xstream::spawn(class, drive(Tcp(stream), connection, session.clone(), dispatch)));
-    session
 }
 
 /// TCP on an xstream.

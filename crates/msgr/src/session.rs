@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use spirula_msgr_core::{InMessage, Peer, ProtocolError};
+use spirula_auth::AuthError;
+use spirula_msgr_core::{AuthFailure, InMessage, Peer, ProtocolError};
 use spirula_wire::RawMessage;
 
 /// Commands on their way to the driver.
@@ -88,7 +89,7 @@ impl<S: Shared> Session<S> {
         self.command(|outbox| outbox.messages.push_back(message));
     }
 
-    /// Queues a KEEPALIVE2.
+    /// Queues a KEEPALIVE2; its answer is [`Event::KeepaliveAck`].
     pub fn keepalive(&self) {
         self.command(|outbox| outbox.keepalive = true);
     }
@@ -188,6 +189,8 @@ pub enum Event<S: Shared> {
     /// The handshake is complete.
     Ready(Box<Peer>),
     Message(Incoming<S>),
+    /// The peer acknowledged a keepalive.
+    KeepaliveAck,
     /// Always the last.
     Closed(CloseReason),
 }
@@ -203,4 +206,14 @@ pub enum CloseReason {
     Protocol(ProtocolError),
     #[error("connection lost: {0}")]
     Io(io::Error),
+}
+
+impl CloseReason {
+    /// What our credentials were refused with, if that is why the session ended.
+    pub fn refusal(self) -> Option<AuthError> {
+        match self {
+            Self::Protocol(ProtocolError::Auth(AuthFailure::Connector(error))) => Some(error),
+            _ => None,
+        }
+    }
 }

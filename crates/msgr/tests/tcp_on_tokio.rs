@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use keys::*;
 use spirula_auth::ConMode;
-use spirula_msgr::on_tokio::{Event, Session, connect, now, serve};
+use spirula_msgr::on_tokio::{Event, Session, now, open, serve};
 use spirula_msgr::{Accepted, CloseReason, Config, Limits, ProtocolError, Target};
 use spirula_msgr_core::PeerIncompatible;
 use spirula_wire::types::{EntityAddr, EntityName, EntityType};
@@ -33,6 +33,7 @@ async fn echo_server(
             dispatch: move |session: &Session, event: Event| match event {
                 Event::Ready(peer) => assert_eq!(peer.entity, EntityName::client(4242)),
                 Event::Message(message) => session.send(message.raw.clone()),
+                Event::KeepaliveAck => panic!("nothing was asked"),
                 Event::Closed(reason) => drop(ended.send(reason)),
             },
         })
@@ -40,27 +41,23 @@ async fn echo_server(
     addr
 }
 
-async fn start_client(
-    addr: EntityAddr,
-    mode: ConMode,
-) -> (Session, mpsc::UnboundedReceiver<Event>) {
+fn start_client(addr: EntityAddr, mode: ConMode) -> (Session, mpsc::UnboundedReceiver<Event>) {
     let (tx, rx) = mpsc::unbounded_channel();
     let config = Config::new(EntityName::client(-1), Default::default());
     let target = Target { type_: EntityType::MON, addr };
-    let session = connect(config, target, client(mode, now().wall), move |_, event| {
+    let session = open(config, target, client(mode, now().wall), move |_, event| {
         let _ = tx.send(event);
     });
-    (session.await.unwrap(), rx)
+    (session, rx)
 }
 
 async fn check(cephx: bool, mode: ConMode) {
     let (ended_tx, ended) = std_mpsc::channel();
     let addr = echo_server(cephx, Limits::default(), ended_tx).await;
-    let (session, mut events) = start_client(addr, mode).await;
+    let (session, mut events) = start_client(addr, mode);
     let sizes = [(0, 0), (10, 0), (1, 1), (100, 4096), (7, 200_000), (70_000, 3), (5, 9_000_000)];
     let sent: Vec<_> = (1..).zip(sizes).map(|(tid, (f, d))| message(tid, f, d)).collect();
     sent.iter().for_each(|m| session.send(m.clone()));
-    session.keepalive();
     match events.recv().await {
         Some(Event::Ready(peer)) => {
             assert_eq!((peer.entity, peer.mode), (EntityName::mon(0), mode));
@@ -74,6 +71,8 @@ async fn check(cephx: bool, mode: ConMode) {
         assert_eq!(got.raw.payload.front, sent.payload.front);
         assert_eq!(got.raw.payload.data_bytes(), sent.payload.data_bytes());
     }
+    session.keepalive();
+    assert!(matches!(events.recv().await, Some(Event::KeepaliveAck)));
     session.close();
     assert!(matches!(events.recv().await, Some(Event::Closed(CloseReason::Local))));
     assert!(events.recv().await.is_none() && session.is_closed());
@@ -101,7 +100,7 @@ async fn a_small_throttle_only_slows_down() {
     let (ended, _keep) = std_mpsc::channel();
     let limits = Limits { dispatch_messages_max: 1, dispatch_bytes_max: 1000, ..Limits::default() };
     let addr = echo_server(true, limits, ended).await;
-    let (session, mut events) = start_client(addr, ConMode::Crc).await;
+    let (session, mut events) = start_client(addr, ConMode::Crc);
     for tid in 1..=300 {
         session.send(message(tid, 10, 3000));
     }
@@ -131,7 +130,7 @@ async fn a_held_message_holds_the_peer_back() {
             },
         })
     }));
-    let (session, _events) = start_client(addr, ConMode::Crc).await;
+    let (session, _events) = start_client(addr, ConMode::Crc);
     (1..=3).for_each(|tid| session.send(message(tid, 1, 0)));
     let first = received.recv().await.unwrap();
     let _second = received.recv().await.unwrap();
@@ -139,6 +138,16 @@ async fn a_held_message_holds_the_peer_back() {
     assert!(third.is_err(), "two messages are held");
     drop(first);
     assert_eq!(received.recv().await.unwrap().raw.header.tid, 3);
+}
+
+#[tokio::test]
+async fn a_session_that_does_not_open_ends_all_the_same() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = EntityAddr::msgr2(listener.local_addr().unwrap(), 0);
+    drop(listener);
+    let (session, mut events) = start_client(addr, ConMode::Crc);
+    assert!(matches!(events.recv().await, Some(Event::Closed(CloseReason::Io(_)))));
+    assert!(events.recv().await.is_none() && session.is_closed());
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use keys::*;
 use spirula_auth::ConMode;
-use spirula_msgr::on_xstream::{Event, Session, connect, now, serve};
+use spirula_msgr::on_xstream::{Event, Session, now, open, serve};
 use spirula_msgr::{Accepted, CloseReason, Config, Target};
 use spirula_wire::types::{EntityAddr, EntityName, EntityType};
 use spirula_xstream::sim::{NetConfig, SimWorld};
@@ -31,7 +31,7 @@ fn start_server(addr: SocketAddr) -> EntityAddr {
                     let incoming = match event {
                         Event::Ready(peer) => return in_place = peer.mode == ConMode::Crc,
                         Event::Message(incoming) => incoming,
-                        Event::Closed(_) => return,
+                        Event::KeepaliveAck | Event::Closed(_) => return,
                     };
                     let session = session.clone();
                     drop(spawn(Class::Client, async move {
@@ -57,13 +57,9 @@ async fn client_work(addr: EntityAddr, mode: ConMode) -> Option<CloseReason> {
     let config = Config::new(EntityName::client(-1), Default::default());
     let target = Target { type_: EntityType::MON, addr };
     let auth = client(mode, now().wall);
-    let session = connect(Class::Client, config, target, auth, move |_, event| {
+    let session = open(Class::Client, config, target, auth, move |_, event| {
         sink.borrow_mut().push(event);
     });
-    let session = match session.await {
-        Ok(session) => session,
-        Err(e) => return Some(CloseReason::Io(e)),
-    };
     let sizes = [0, 1, 4096, 70_000, 1 << 20, 5 << 20, 3, 9];
     for (tid, size) in (1..).zip(sizes) {
         session.send(message(tid, 10, size));
@@ -78,12 +74,15 @@ async fn client_work(addr: EntityAddr, mode: ConMode) -> Option<CloseReason> {
             return Some(reason);
         }
         if events.len() == sizes.len() + 1 {
+            session.keepalive();
+        }
+        if let Some(Event::KeepaliveAck) = events.last() {
             break;
         }
     }
     let events = events.take();
     assert!(matches!(&events[0], Event::Ready(peer) if peer.mode == mode));
-    let mut tids: Vec<u64> = events[1..]
+    let mut tids: Vec<u64> = events[1..=sizes.len()]
         .iter()
         .map(|event| {
             let Event::Message(reply) = event else { panic!("{event:?}") };

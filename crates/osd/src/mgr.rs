@@ -78,10 +78,7 @@ async fn connect(target: Target, attempt: u64, wait: Duration) -> Result<(), Tar
         }
     };
     let config = messenger_config(&target);
-    if let Err(e) = on_xstream::connect(Class::Background, config, peer, auth, dispatch).await {
-        tracing::debug!("cannot connect to the manager at {addr}: {e}");
-        retry(&target, attempt);
-    }
+    on_xstream::open(Class::Background, config, peer, auth, dispatch);
     Ok(())
 }
 
@@ -115,6 +112,7 @@ fn handle_session(
                 link.period.set(Some(Duration::from_secs(configure.stats_period.into())));
             }
         }
+        on_xstream::Event::KeepaliveAck => {}
         on_xstream::Event::Closed(reason) => {
             tracing::debug!("manager session ended: {reason}");
             let ours = link.session.borrow().as_ref().is_some_and(|s| s.id() == session.id());

@@ -2,17 +2,15 @@
 //! what it brings.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::rc::Rc;
 
 use spirula_auth::{AuthError, ConnectAuth, Principal};
 use spirula_maps::MgrMap;
-use spirula_monc::{Action, ConnId, Event, MonClient};
+use spirula_monc::{ConnId, Event, MonClient};
 use spirula_msgr::on_xstream::{self, now};
-use spirula_msgr::{CloseReason, ProtocolError, Target as Peer};
-use spirula_msgr_core::AuthFailure;
+use spirula_msgr::{MonAction, MonSessions, Outbox, Target as Peer};
 use spirula_wire::msg::types;
-use spirula_wire::types::{EntityAddr, EntityNameStr, EntityType};
+use spirula_wire::types::{EntityNameStr, EntityType};
 use spirula_wire::{Decode, RawMessage};
 use spirula_xstream::Class;
 use spirula_xstream::sync::Notify;
@@ -24,7 +22,7 @@ use crate::target::{Target, TargetConfig};
 /// The monitor client of a target, and the sessions it opened.
 pub struct MonLink {
     client: RefCell<MonClient>,
-    sessions: RefCell<BTreeMap<ConnId, on_xstream::Session>>,
+    sessions: RefCell<MonSessions<Rc<RefCell<Outbox>>>>,
     /// A deadline may have moved.
     stirred: Notify,
 }
@@ -69,6 +67,11 @@ impl MonLink {
         self.client.borrow().global_id()
     }
 
+    /// The number of the open session, while there is one.
+    pub fn session(&self) -> Option<u64> {
+        self.client.borrow().session()
+    }
+
     /// Keeps the session until the target stops.
     pub async fn run(&self, target: &Target) {
         self.client.borrow_mut().subscribe(now(), "mgrmap", 0, false);
@@ -96,86 +99,39 @@ impl MonLink {
     /// Does what the client wants done. Handling an event may make it want more.
     fn drain(&self, target: &Target) {
         loop {
-            let Some(action) = self.client.borrow_mut().poll_action() else {
-                break;
-            };
+            let action = self.sessions.borrow_mut().poll(&mut self.client.borrow_mut());
             match action {
-                Action::Connect { conn, addr, auth } => connect(target, conn, addr, auth),
-                Action::Send { conn, message } => {
-                    if let Some(session) = self.sessions.borrow().get(&conn) {
-                        session.send(message);
-                    }
+                Some(MonAction::Connect { conn, target: peer, auth }) => {
+                    let session = open(target, conn, peer, auth);
+                    self.sessions.borrow_mut().opened(conn, session);
                 }
-                Action::Keepalive { conn } => {
-                    if let Some(session) = self.sessions.borrow().get(&conn) {
-                        session.keepalive();
-                    }
-                }
-                Action::Close { conn } => {
-                    if let Some(session) = self.sessions.borrow_mut().remove(&conn) {
-                        session.close();
-                    }
-                }
-                Action::Event(event) => handle_event(target, event),
+                Some(MonAction::Event(event)) => handle_event(target, event),
+                None => break,
             }
         }
         self.stirred.notify_all();
     }
 
-    fn handle_session(
-        &self,
-        target: &Target,
-        conn: ConnId,
-        session: &on_xstream::Session,
-        event: on_xstream::Event,
-    ) {
-        match event {
-            on_xstream::Event::Ready(peer) => {
-                self.sessions.borrow_mut().insert(conn, session.clone());
-                self.client.borrow_mut().handle_connected(now(), conn, peer.grant);
-            }
-            on_xstream::Event::Message(incoming) => {
-                let raw = incoming.raw.clone();
-                self.client.borrow_mut().handle_message(now(), conn, raw);
-            }
-            on_xstream::Event::Closed(reason) => {
-                self.sessions.borrow_mut().remove(&conn);
-                tracing::debug!("monitor session ended: {reason}");
-                self.client.borrow_mut().handle_closed(now(), conn, refusal(reason));
-            }
+    fn handle_session(&self, target: &Target, conn: ConnId, event: on_xstream::Event) {
+        if let on_xstream::Event::Closed(reason) = &event {
+            tracing::debug!("monitor session ended: {reason}");
         }
+        self.sessions.borrow_mut().handle(&mut self.client.borrow_mut(), now(), conn, event);
         self.drain(target);
     }
 }
 
-fn refusal(reason: CloseReason) -> Option<AuthError> {
-    match reason {
-        CloseReason::Protocol(ProtocolError::Auth(AuthFailure::Connector(e))) => Some(e),
-        _ => None,
-    }
-}
-
-fn connect(target: &Target, conn: ConnId, addr: SocketAddr, auth: Box<dyn ConnectAuth>) {
-    target.spawn(Class::Client, move |target| async move {
-        let peer = Peer { type_: EntityType::MON, addr: EntityAddr::msgr2(addr, 0) };
-        let config = messenger_config(&target);
-        let dispatch = {
-            let target = target.clone();
-            move |session: &on_xstream::Session, event: on_xstream::Event| {
-                target.mon().handle_session(&target, conn, session, event);
-            }
-        };
-        match on_xstream::connect(Class::Client, config, peer, auth, dispatch).await {
-            Ok(_) => {}
-            Err(e) => {
-                tracing::debug!("cannot connect to the monitor at {addr}: {e}");
-                let mon = target.mon();
-                mon.client.borrow_mut().handle_closed(now(), conn, None);
-                mon.drain(&target);
-            }
-        }
-        Ok(())
-    });
+fn open(
+    target: &Target,
+    conn: ConnId,
+    peer: Peer,
+    auth: Box<dyn ConnectAuth>,
+) -> on_xstream::Session {
+    let config = messenger_config(target);
+    let target = target.clone();
+    on_xstream::open(Class::Client, config, peer, auth, move |_, event| {
+        target.mon().handle_session(&target, conn, event);
+    })
 }
 
 fn handle_event(target: &Target, event: Event) {

@@ -52,6 +52,7 @@ fn accept(
                 handle(&target, session, incoming);
             }
         }
+        Event::KeepaliveAck => {}
         Event::Closed(_) => session = None,
     };
     Some(Accepted { config, auth, dispatch })

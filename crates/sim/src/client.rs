@@ -9,17 +9,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use spirula_auth::{AuthError, ConnectAuth, Principal};
+use spirula_auth::{ConnectAuth, Principal};
 use spirula_client::objecter::{
     self, Failure, Objecter, OpReply, OpRequest, OpTarget, Reply, SessionId, Work,
 };
 use spirula_monc::{self as monc, ConnId, MonClient};
 use spirula_msgr::on_xstream::{self, Event, Session, now};
-use spirula_msgr::{AuthFailure, CloseReason, Config, Now, ProtocolError, Target};
-use spirula_wire::RawMessage;
+use spirula_msgr::{Config, MonAction, MonSessions, Now, Outbox, Target};
 use spirula_wire::msg::osd_op::{OsdOp, flag};
 use spirula_wire::types::{
-    EntityAddr, EntityAddrVec, EntityName, EntityType, ObjectLocator, SnapContext, SnapId, UTime,
+    EntityAddrVec, EntityName, EntityType, ObjectLocator, SnapContext, SnapId, UTime,
 };
 use spirula_xstream::sync::{Notify, OneshotSender, oneshot};
 use spirula_xstream::{Class, spawn, timeout};
@@ -46,8 +45,8 @@ struct Inner {
 struct Core {
     monc: MonClient,
     objecter: Objecter,
-    /// `None` until the handshake is complete.
-    links: BTreeMap<Peer, Option<Session>>,
+    mons: MonSessions<Rc<RefCell<Outbox>>>,
+    links: BTreeMap<SessionId, Session>,
     waiters: BTreeMap<u64, OneshotSender<Result<Reply, Failure>>>,
     /// The question behind [`objecter::Action::AskNewest`].
     newest_tid: Option<u64>,
@@ -55,7 +54,7 @@ struct Core {
     global_seq: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy)]
 enum Peer {
     Mon(ConnId),
     Osd(SessionId),
@@ -71,6 +70,7 @@ impl Client {
         let core = Core {
             monc: MonClient::new(config, seed),
             objecter: Objecter::new(),
+            mons: MonSessions::default(),
             links: BTreeMap::new(),
             waiters: BTreeMap::new(),
             newest_tid: None,
@@ -114,13 +114,19 @@ impl Client {
         }
     }
 
+    /// The number of the session with the monitor, while there is one.
+    pub fn mon_session(&self) -> Option<u64> {
+        self.0.core.borrow().monc.session()
+    }
+
     /// Gives the cores an input and carries out what follows from it.
     fn with<R>(&self, input: impl FnOnce(&mut Core, Now) -> R) -> R {
         let now = now();
         let mut core = self.0.core.borrow_mut();
         let result = input(&mut core, now);
         loop {
-            if let Some(action) = core.monc.poll_action() {
+            let Core { mons, monc, .. } = &mut *core;
+            if let Some(action) = mons.poll(monc) {
                 self.do_monc(&mut core, now, action);
             } else if let Some(action) = core.objecter.poll_action() {
                 self.do_objecter(&mut core, now, action);
@@ -146,20 +152,13 @@ impl Client {
         }
     }
 
-    fn do_monc(&self, core: &mut Core, now: Now, action: monc::Action) {
+    fn do_monc(&self, core: &mut Core, now: Now, action: MonAction) {
         match action {
-            monc::Action::Connect { conn, addr, auth } => {
-                let addr = EntityAddr::msgr2(addr, 0);
-                self.connect(core, Peer::Mon(conn), EntityType::MON, addr, auth);
+            MonAction::Connect { conn, target, auth } => {
+                let session = self.open(core, Peer::Mon(conn), target, auth);
+                core.mons.opened(conn, session);
             }
-            monc::Action::Send { conn, message } => core.send(Peer::Mon(conn), message),
-            monc::Action::Keepalive { conn } => {
-                if let Some(Some(session)) = core.links.get(&Peer::Mon(conn)) {
-                    session.keepalive();
-                }
-            }
-            monc::Action::Close { conn } => core.close(Peer::Mon(conn)),
-            monc::Action::Event(event) => core.take_event(now, event),
+            MonAction::Event(event) => core.take_event(now, event),
         }
     }
 
@@ -169,14 +168,23 @@ impl Client {
             Action::Connect { session, addr, .. } => {
                 match core.monc.authorizer_for(EntityType::OSD) {
                     Ok(auth) => {
-                        let peer = Peer::Osd(session);
-                        self.connect(core, peer, EntityType::OSD, addr, Box::new(auth));
+                        let target = Target { type_: EntityType::OSD, addr };
+                        let opened = self.open(core, Peer::Osd(session), target, Box::new(auth));
+                        core.links.insert(session, opened);
                     }
                     Err(_) => core.objecter.handle_closed(now.mono, session),
                 }
             }
-            Action::Send { session, message } => core.send(Peer::Osd(session), message),
-            Action::Close { session } => core.close(Peer::Osd(session)),
+            Action::Send { session, message } => {
+                if let Some(link) = core.links.get(&session) {
+                    link.send(message);
+                }
+            }
+            Action::Close { session } => {
+                if let Some(link) = core.links.remove(&session) {
+                    link.close();
+                }
+            }
             Action::WantMap { start } => core.monc.subscribe(now, "osdmap", start.into(), true),
             Action::AskNewest => core.newest_tid = Some(core.monc.get_version(now, "osdmap")),
             Action::MapChanged { epoch } => core.monc.got("osdmap", epoch.into()),
@@ -189,15 +197,13 @@ impl Client {
         }
     }
 
-    fn connect(
+    fn open(
         &self,
         core: &mut Core,
         peer: Peer,
-        type_: EntityType,
-        addr: EntityAddr,
+        target: Target,
         auth: Box<dyn ConnectAuth>,
-    ) {
-        core.links.insert(peer, None);
+    ) -> Session {
         core.global_seq += 1;
         let config = Config {
             nonce: core.nonce,
@@ -205,60 +211,30 @@ impl Client {
             ..Config::new(client_name(core.monc.global_id()), EntityAddrVec::default())
         };
         let client = self.clone();
-        drop(spawn(Class::Client, async move {
-            let handler = client.clone();
-            let dispatch =
-                move |session: &Session, event: Event| handler.handle(peer, session, event);
-            let target = Target { type_, addr };
-            let connecting = on_xstream::connect(Class::Client, config, target, auth, dispatch);
-            if connecting.await.is_err() {
-                client.with(|core, now| core.lost(now, peer, None));
-            }
-        }));
-    }
-
-    fn handle(&self, peer: Peer, session: &Session, event: Event) {
-        self.with(|core, now| match event {
-            Event::Ready(info) => {
-                let Some(link) = core.links.get_mut(&peer) else {
-                    return session.close();
-                };
-                *link = Some(session.clone());
-                match peer {
-                    Peer::Mon(conn) => core.monc.handle_connected(now, conn, info.grant),
-                    Peer::Osd(id) => core.objecter.handle_connected(now.mono, id),
-                }
-            }
-            Event::Message(incoming) => match peer {
-                Peer::Mon(conn) => core.monc.handle_message(now, conn, incoming.raw.clone()),
-                Peer::Osd(id) => core.objecter.handle_message(now.mono, id, &incoming.raw),
-            },
-            Event::Closed(reason) => core.lost(now, peer, refusal(reason)),
-        });
+        on_xstream::open(Class::Client, config, target, auth, move |_, event| {
+            client.with(|core, now| match peer {
+                Peer::Mon(conn) => core.mons.handle(&mut core.monc, now, conn, event),
+                Peer::Osd(id) => core.handle_osd(now, id, event),
+            });
+        })
     }
 }
 
 impl Core {
-    fn send(&mut self, peer: Peer, message: RawMessage) {
-        if let Some(Some(session)) = self.links.get(&peer) {
-            session.send(message);
-        }
-    }
-
-    fn close(&mut self, peer: Peer) {
-        if let Some(Some(session)) = self.links.remove(&peer) {
-            session.close();
-        }
-    }
-
-    fn lost(&mut self, now: Now, peer: Peer, refused: Option<AuthError>) {
-        if self.links.remove(&peer).is_none() {
+    /// An event of a session with an OSD; one that was given up has no say any more.
+    fn handle_osd(&mut self, now: Now, id: SessionId, event: Event) {
+        if !self.links.contains_key(&id) {
             return;
         }
-        match peer {
-            Peer::Mon(conn) => self.monc.handle_closed(now, conn, refused),
-            Peer::Osd(id) => {
-                if refused.is_some() {
+        match event {
+            Event::Ready(_) => self.objecter.handle_connected(now.mono, id),
+            Event::Message(incoming) => {
+                self.objecter.handle_message(now.mono, id, &incoming.raw);
+            }
+            Event::KeepaliveAck => {}
+            Event::Closed(reason) => {
+                self.links.remove(&id);
+                if reason.refusal().is_some() {
                     self.monc.invalidate_ticket(now, EntityType::OSD);
                 }
                 self.objecter.handle_closed(now.mono, id);
@@ -287,12 +263,5 @@ fn client_name(global_id: u64) -> EntityName {
     match i64::try_from(global_id) {
         Ok(0) | Err(_) => EntityName::client(-1),
         Ok(id) => EntityName::client(id),
-    }
-}
-
-fn refusal(reason: CloseReason) -> Option<AuthError> {
-    match reason {
-        CloseReason::Protocol(ProtocolError::Auth(AuthFailure::Connector(e))) => Some(e),
-        _ => None,
     }
 }

@@ -115,6 +115,11 @@ impl Cluster {
         })
     }
 
+    /// The number of the target's session with the monitor, while there is one.
+    pub fn osd_mon_session(&self) -> Option<u64> {
+        self.target.borrow().as_ref().and_then(|target| target.mon().session())
+    }
+
     fn format(&self, mkfs: MkfsConfig) {
         let (seed, config) = (self.world.seed(), self.osd_config.clone());
         let mut storage = self.mon_config.storage.clone();

@@ -115,6 +115,7 @@ pub struct End {
     pub input: BytesMut,
     pub peer: Option<Box<Peer>>,
     pub messages: Vec<InMessage>,
+    pub keepalive_acks: usize,
     /// Everything this end sent.
     pub sent: Vec<u8>,
     /// Whether bodies go through `handle_body`.
@@ -127,7 +128,17 @@ pub struct End {
 impl End {
     pub fn new(conn: Connection) -> Self {
         let (input, messages, sent) = (BytesMut::new(), Vec::new(), Vec::new());
-        Self { conn, input, peer: None, messages, sent, direct: false, bodies: 0, body: None }
+        Self {
+            conn,
+            input,
+            peer: None,
+            messages,
+            keepalive_acks: 0,
+            sent,
+            direct: false,
+            bodies: 0,
+            body: None,
+        }
     }
 
     pub fn receive(&mut self, mut bytes: &[u8]) -> Result<(), ProtocolError> {
@@ -154,6 +165,7 @@ impl End {
                         self.conn.release(1, message.cost);
                         self.messages.push(message);
                     }
+                    Event::KeepaliveAck => self.keepalive_acks += 1,
                 }
             }
             match self.conn.wants() {

@@ -96,7 +96,7 @@ impl Cluster {
         let addr = SocketAddr::new(self.osd.ip(), PORT);
         let map = self.map.borrow().clone().unwrap();
         self.clients.spawn(Class::Client, async move {
-            let mut client = Client::connect(addr, map).await;
+            let mut client = Client::open(addr, map);
             body(&mut client).await;
         });
     }
@@ -106,7 +106,7 @@ impl Cluster {
         let addr = SocketAddr::new(self.osd.ip(), PORT);
         let map = self.map.borrow().clone().unwrap();
         let done = self.clients.block_on(async move {
-            let mut client = Client::connect(addr, map).await;
+            let mut client = Client::open(addr, map);
             body(&mut client).await;
         });
         assert!(done.is_ok());
@@ -151,7 +151,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    async fn connect(addr: SocketAddr, map: OsdMap) -> Self {
+    fn open(addr: SocketAddr, map: OsdMap) -> Self {
         let grant = MonGrant { method: METHOD_NONE, global_id: 4100, ..MonGrant::default() };
         let name = EntityNameStr::new(EntityType::CLIENT, "admin");
         let auth =
@@ -169,8 +169,7 @@ impl Client {
             }
         };
         let auth = Box::new(auth.unwrap());
-        let session =
-            on_xstream::connect(Class::Client, config, peer, auth, dispatch).await.unwrap();
+        let session = on_xstream::open(Class::Client, config, peer, auth, dispatch);
         Self {
             session,
             replies,

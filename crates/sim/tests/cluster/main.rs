@@ -51,6 +51,31 @@ fn equal_seeds_make_equal_runs() {
     assert_ne!(play_named(0).trace, play_named(1).trace);
 }
 
+/// A monitor that is cut off without a word is noticed by the keepalives that it does not answer;
+/// one that only has nothing to say keeps its sessions.
+#[test]
+fn a_silent_monitor_is_noticed() {
+    let _named = Seed(78);
+    let cluster = Cluster::new(78, 4);
+    cluster.start_mon();
+    cluster.start_osd();
+    let connect = cluster.connector();
+    let client = cluster.client.block_on(async move { connect() });
+    let client = client.expect("the client's host runs");
+    let world = &cluster.world;
+    let sessions = || [cluster.osd_mon_session(), client.mon_session()];
+    assert!(world.run_until(Duration::from_secs(60), || sessions().iter().all(Option::is_some)));
+    let first = sessions();
+    world.run_for(Duration::from_secs(300));
+    assert_eq!(sessions(), first);
+    world.partition(&[&cluster.mon], &[&cluster.osd, &cluster.client]);
+    world.run_for(Duration::from_secs(45));
+    assert_eq!(sessions(), [None, None]);
+    world.heal();
+    assert!(world.run_until(Duration::from_secs(60), || sessions().iter().all(Option::is_some)));
+    assert!(sessions() != first);
+}
+
 /// Tickets of an hour are renewed, and rotating secrets replaced, while nothing else happens.
 #[test]
 fn sessions_and_new_ones_live_through_rotation() {
