@@ -15,7 +15,7 @@ mod tests;
 
 use std::net::IpAddr;
 
-pub use command::{CommandAccess, Perm};
+pub use command::{CommandAccess, CommandCap, Perm};
 pub use mds::check_mds_caps;
 pub use mgr::MgrCap;
 pub use mon::MonCap;
@@ -43,12 +43,12 @@ struct Network(Option<(IpAddr, u32)>);
 
 impl Network {
     fn parse(text: &str) -> Self {
-        let (addr, len) = match text.split_once('/') {
-            Some((addr, len)) => (addr, len.parse().ok()),
-            None => return Self(None),
+        let parse = || {
+            let (addr, len) = text.split_once('/')?;
+            // The grammar lets brackets through; as in Ceph, no address is written with them.
+            Some((addr.parse().ok()?, len.parse().ok()?))
         };
-        let addr = addr.trim_matches(['[', ']']).parse().ok();
-        Self(addr.zip(len))
+        Self(parse())
     }
 
     fn contains(&self, addr: Option<IpAddr>) -> bool {

@@ -2,6 +2,7 @@
 //! constraints on a command's arguments.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::ops::{BitOr, BitOrAssign};
 
@@ -11,6 +12,7 @@ use spirula_wire::types::EntityNameStr;
 use crate::caps::Network;
 use crate::caps::scan::{Scan, Space, stopped, stopped_at_end};
 use crate::caps::{CapError, scan};
+use crate::handshake::AuthenticatedPeer;
 
 /// Read, write and execute, as a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +23,7 @@ impl Perm {
     pub const R: Self = Self(2);
     pub const W: Self = Self(4);
     pub const X: Self = Self(8);
+    pub const RW: Self = Self(6);
     /// All three.
     pub const RWX: Self = Self(14);
     /// `*`: more than the sum, since some services yield to nothing less.
@@ -83,7 +86,7 @@ pub(super) type Constraints = BTreeMap<String, Constraint>;
 
 /// A grant; of service, module, profile and command at most one is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Grant {
+pub struct Grant {
     pub(super) service: String,
     pub(super) module: String,
     pub(super) profile: String,
@@ -124,27 +127,77 @@ impl Grant {
     }
 }
 
-/// Sums up the grants that apply until they suffice.
-pub(super) fn is_capable(
-    grants: &[Grant],
-    access: &CommandAccess<'_>,
-    allowed: impl Fn(&Grant) -> Perm,
-) -> bool {
-    let mut sum = Perm::NONE;
-    grants.iter().filter(|g| g.network.as_ref().is_none_or(|n| n.contains(access.addr))).any(|g| {
-        sum |= allowed(g);
-        g.is_allow_all() || sum.has(access.need)
-    })
+/// In what the capabilities of one kind of service differ from those of another.
+pub trait Rules {
+    /// The service, as error texts name it.
+    const KIND: &'static str;
+
+    /// One grant at the scanner's position.
+    fn grant(s: &mut Scan<'_>) -> Option<Grant>;
+
+    /// What one grant gives of `access`.
+    fn allowed(grant: &Grant, access: &CommandAccess<'_>) -> Perm;
+
+    /// Refuses grants that have the grammar's form and yet no meaning.
+    fn validate(_grants: &[Grant]) -> Result<(), CapError> {
+        Ok(())
+    }
+}
+
+/// Capabilities for services and commands: [`MonCap`](super::MonCap), [`MgrCap`](super::MgrCap).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommandCap<R> {
+    text: String,
+    grants: Vec<Grant>,
+    rules: PhantomData<R>,
+}
+
+impl<R: Rules> CommandCap<R> {
+    pub fn parse(text: &str) -> Result<Self, CapError> {
+        let grants = parse_list(R::KIND, text, R::grant)?;
+        R::validate(&grants)?;
+        Ok(Self { text: text.to_owned(), grants, rules: PhantomData })
+    }
+
+    pub fn allow_all() -> Self {
+        let grants = vec![Grant::blanket(Perm::ANY)];
+        Self { text: "allow *".to_owned(), grants, rules: PhantomData }
+    }
+
+    /// What a session's peer may do; nothing if its text does not parse.
+    pub fn of_peer(peer: &AuthenticatedPeer) -> Self {
+        let none = || Self { text: String::new(), grants: Vec::new(), rules: PhantomData };
+        let parsed = || Self::parse(&peer.caps).unwrap_or_else(|_| none());
+        if peer.allow_all { Self::allow_all() } else { parsed() }
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub fn is_allow_all(&self) -> bool {
+        self.grants.iter().any(Grant::is_allow_all)
+    }
+
+    /// Sums up the grants that apply until they suffice.
+    pub fn is_capable(&self, access: &CommandAccess<'_>) -> bool {
+        let in_network = |g: &&Grant| g.network.as_ref().is_none_or(|n| n.contains(access.addr));
+        let mut sum = Perm::NONE;
+        self.grants.iter().filter(in_network).any(|g| {
+            sum |= R::allowed(g, access);
+            g.is_allow_all() || sum.has(access.need)
+        })
+    }
 }
 
 /// The list of grants of a whole capability text.
-pub(super) fn parse_list<'a>(
+fn parse_list(
     kind: &str,
-    text: &'a str,
-    grant: impl Fn(&mut Scan<'a>) -> Option<Grant>,
+    text: &str,
+    grant: impl Fn(&mut Scan<'_>) -> Option<Grant>,
 ) -> Result<Vec<Grant>, CapError> {
     let mut s = Scan::new(text, Space::Plain);
-    let separated = |s: &mut Scan<'a>| {
+    let separated = |s: &mut Scan<'_>| {
         s.skip_blanks(false);
         s.lit(";").or_else(|| s.lit(","))?;
         s.skip_blanks(false);

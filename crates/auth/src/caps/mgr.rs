@@ -2,68 +2,57 @@
 
 use crate::caps::CapError;
 use crate::caps::command::{
-    self, CommandAccess, Grant, Perm, allow, constraints, named, perm, with_constraints,
+    CommandAccess, CommandCap, Grant, Perm, Rules, allow, constraints, named, perm,
+    with_constraints,
 };
 use crate::caps::scan::Scan;
-use crate::handshake::AuthenticatedPeer;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MgrCap {
-    text: String,
-    grants: Vec<Grant>,
-}
+/// Capabilities for the managers.
+pub type MgrCap = CommandCap<Mgr>;
 
-impl MgrCap {
-    pub fn parse(text: &str) -> Result<Self, CapError> {
-        let grants = command::parse_list("mgr", text, grant)?;
-        for grant in grants.iter().filter(|g| !g.profile.is_empty()) {
-            profile(grant).map_err(|why| {
-                CapError(format!("mgr capability parse failed during profile evaluation: {why}"))
-            })?;
+/// The rules of the managers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mgr;
+
+impl Rules for Mgr {
+    const KIND: &'static str = "mgr";
+
+    fn grant(s: &mut Scan<'_>) -> Option<Grant> {
+        s.attempt(blanket_grant)
+            .or_else(|| s.attempt(profile_grant))
+            .or_else(|| s.attempt(service_grant))
+            .or_else(|| s.attempt(module_grant))
+            .or_else(|| s.attempt(command_grant))
+    }
+
+    fn allowed(grant: &Grant, access: &CommandAccess<'_>) -> Perm {
+        if !grant.profile.is_empty() {
+            let expanded = profile(grant).ok().flatten();
+            return expanded.map_or(Perm::NONE, |g| Self::allowed(&g, access));
         }
-        Ok(Self { text: text.to_owned(), grants })
+        let fits = if !grant.service.is_empty() {
+            grant.service == access.service
+        } else if !grant.module.is_empty() {
+            // A module looks at the arguments of its commands itself.
+            let args_fit = !access.command.is_empty() || grant.accepts_args(access.args);
+            grant.module == access.module && args_fit
+        } else if !grant.command.is_empty() {
+            let fits = grant.command == access.command && grant.accepts_args(access.args);
+            return if fits { Perm::ANY } else { Perm::NONE };
+        } else {
+            true
+        };
+        if fits { grant.allow } else { Perm::NONE }
     }
 
-    pub fn allow_all() -> Self {
-        Self { text: "allow *".to_owned(), grants: vec![Grant::blanket(Perm::ANY)] }
+    fn validate(grants: &[Grant]) -> Result<(), CapError> {
+        // Ceph puts the complaints about all the profiles behind one another.
+        let why: String = grants.iter().filter_map(|g| profile(g).err()).collect();
+        if why.is_empty() {
+            return Ok(());
+        }
+        Err(CapError(format!("mgr capability parse failed during profile evaluation: {why}")))
     }
-
-    /// What a session's peer may do; nothing if its text does not parse.
-    pub fn of_peer(peer: &AuthenticatedPeer) -> Self {
-        if peer.allow_all { Self::allow_all() } else { Self::parse(&peer.caps).unwrap_or_default() }
-    }
-
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    pub fn is_allow_all(&self) -> bool {
-        self.grants.iter().any(Grant::is_allow_all)
-    }
-
-    pub fn is_capable(&self, access: &CommandAccess<'_>) -> bool {
-        command::is_capable(&self.grants, access, |g| allowed(g, access))
-    }
-}
-
-fn allowed(grant: &Grant, access: &CommandAccess<'_>) -> Perm {
-    if !grant.profile.is_empty() {
-        let expanded = profile(grant).ok().flatten();
-        return expanded.map_or(Perm::NONE, |g| allowed(&g, access));
-    }
-    let fits = if !grant.service.is_empty() {
-        grant.service == access.service
-    } else if !grant.module.is_empty() {
-        // A module looks at the arguments of its commands itself.
-        let args_fit = !access.command.is_empty() || grant.accepts_args(access.args);
-        grant.module == access.module && args_fit
-    } else if !grant.command.is_empty() {
-        let fits = grant.command == access.command && grant.accepts_args(access.args);
-        return if fits { Perm::ANY } else { Perm::NONE };
-    } else {
-        true
-    };
-    if fits { grant.allow } else { Perm::NONE }
 }
 
 /// The grant that a profile stands for, if any.
@@ -71,6 +60,7 @@ fn profile(grant: &Grant) -> Result<Option<Grant>, String> {
     let rw = Perm::R | Perm::W;
     let profile = grant.profile.as_str();
     Ok(match profile {
+        "" => None,
         "read-only" => Some(Grant::blanket(Perm::R)),
         "read-write" => Some(Grant::blanket(rw)),
         "crash" => Some(Grant::command("crash post")),
@@ -91,14 +81,6 @@ fn profile(grant: &Grant) -> Result<Option<Grant>, String> {
         }
         _ => return Err(format!("unrecognized profile '{profile}'")),
     })
-}
-
-fn grant(s: &mut Scan<'_>) -> Option<Grant> {
-    s.attempt(blanket_grant)
-        .or_else(|| s.attempt(profile_grant))
-        .or_else(|| s.attempt(service_grant))
-        .or_else(|| s.attempt(module_grant))
-        .or_else(|| s.attempt(command_grant))
 }
 
 fn blanket_grant(s: &mut Scan<'_>) -> Option<Grant> {

@@ -12,7 +12,7 @@ pub(super) enum Space {
     Ascii,
 }
 
-pub(super) struct Scan<'a> {
+pub struct Scan<'a> {
     text: &'a str,
     at: usize,
     space: Space,
@@ -49,7 +49,12 @@ impl<'a> Scan<'a> {
 
     /// Any number of separators.
     pub(super) fn skip_spaces(&mut self) {
-        self.spaces();
+        self.skip(self.space);
+    }
+
+    /// Any amount of white space of this kind, whatever separates the words.
+    pub(super) fn skip(&mut self, space: Space) {
+        self.take_while(|c| is_space(space, c));
     }
 
     /// Any number of blanks and, if `tabs`, tabs.
