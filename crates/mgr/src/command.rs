@@ -2,6 +2,7 @@
 //!
 //! To add a command: a handler in the file of its family and one row in [`COMMANDS`].
 
+mod config;
 mod osd;
 mod pg;
 mod pg_dump;
@@ -14,9 +15,11 @@ use serde_json::Value;
 use spirula_auth::caps::Perm;
 use spirula_maps::OsdMap;
 use spirula_mon::json::Json;
+use spirula_wire::msg::command::CommandReply;
 use spirula_wire::msg::mgr::{CommandDescription, MgrCommandReply};
 use spirula_wire::types::PgId;
 
+use crate::daemons::Daemons;
 use crate::pgmap::PgMap;
 
 const EINVAL: i32 = 22;
@@ -36,6 +39,7 @@ pub struct Asked<'a> {
 pub(crate) struct Context<'a> {
     pub(crate) pgmap: &'a PgMap,
     pub(crate) osdmap: &'a OsdMap,
+    pub(crate) daemons: &'a Daemons,
     /// The parsed command.
     args: &'a Value,
 }
@@ -43,7 +47,8 @@ pub(crate) struct Context<'a> {
 /// Plain text and JSON of one answer; the caller's format chooses.
 pub(crate) struct Shown {
     pub(crate) plain: String,
-    pub(crate) json: Json,
+    /// Without it the text is the answer in every format.
+    pub(crate) json: Option<Json>,
     /// Printed to stderr by the tool.
     pub(crate) status: String,
 }
@@ -105,6 +110,18 @@ pub(crate) const COMMANDS: &[Row] = &[
         "obtain stats from all pools, or from specified pool",
         pool::stats,
     ),
+    row(
+        "config show",
+        "name=who,type=CephString name=key,type=CephString,req=false",
+        "Show running configuration",
+        config::show,
+    ),
+    row(
+        "config show-with-defaults",
+        "name=who,type=CephString",
+        "Show running configuration (including compiled-in defaults)",
+        config::show_with_defaults,
+    ),
 ];
 
 const fn row(
@@ -113,7 +130,11 @@ const fn row(
     help: &'static str,
     run: fn(&Context<'_>) -> Outcome,
 ) -> Row {
-    let module = if prefix.as_bytes()[0] == b'p' { "pg" } else { "osd" };
+    let module = match prefix.as_bytes()[0] {
+        b'c' => "mgr",
+        b'p' => "pg",
+        _ => "osd",
+    };
     Row { prefix, params, help, module, need: Perm::R, run }
 }
 
@@ -135,6 +156,7 @@ pub fn answer(
     cmd: &[String],
     pgmap: &PgMap,
     osdmap: &OsdMap,
+    daemons: &Daemons,
     allowed: impl FnOnce(&Asked<'_>) -> bool,
 ) -> MgrCommandReply {
     let failed =
@@ -151,17 +173,22 @@ pub fn answer(
     if !allowed(&asked) {
         return failed(EACCES, NO_CAPS.into());
     }
-    match (row.run)(&Context { pgmap, osdmap, args: &args }) {
+    match (row.run)(&Context { pgmap, osdmap, daemons, args: &args }) {
         Err((errno, text)) => failed(errno, text),
         Ok(shown) => {
-            let out = match args["format"].as_str() {
-                Some("json-pretty") => format!("\n{}", shown.json.pretty()),
-                Some(f) if f.starts_with("json") => format!("{}\n", shown.json.compact()),
+            let out = match (args["format"].as_str(), shown.json) {
+                (Some("json-pretty"), Some(json)) => json.pretty(),
+                (Some(f), Some(json)) if f.starts_with("json") => json.compact(),
                 _ => shown.plain,
             };
             MgrCommandReply { r: 0, rs: shown.status, outbl: out.into() }
         }
     }
+}
+
+/// To whoever has not the capabilities that a command needs.
+pub(crate) fn access_denied() -> CommandReply {
+    CommandReply { r: -EACCES, rs: NO_CAPS.into(), outbl: Bytes::new() }
 }
 
 /// The arguments as text, for capabilities that constrain them.
@@ -226,7 +253,9 @@ mod tests {
     #[test]
     fn unknown_commands_and_missing_rights_are_refused() {
         let (pgmap, osdmap) = (PgMap::default(), OsdMap::default());
-        let run = |json: &str, may| answer(&[json.to_owned()], &pgmap, &osdmap, |_| may);
+        let run = |json: &str, may| {
+            answer(&[json.to_owned()], &pgmap, &osdmap, &Daemons::default(), |_| may)
+        };
         assert_eq!(run("{\"prefix\":\"pg stat\"}", true).r, 0);
         assert_eq!(run("{\"prefix\":\"pg stat\"}", false).r, -EACCES);
         let unknown = run("{\"prefix\":\"pg nonsense\"}", true);

@@ -4,7 +4,9 @@
 //! nothing is stored; the clock comes in as an argument.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod command;
+pub mod daemons;
 mod digest;
 pub mod manager;
 pub mod pgmap;

@@ -21,10 +21,12 @@ use spirula_wire::msg::mgr::{
 };
 use spirula_wire::msg::osd::{PgStats, PgStatsAck};
 use spirula_wire::msg::types;
-use spirula_wire::types::{EntityAddrVec, EntityType, Uuid};
+use spirula_wire::types::{EntityAddrVec, EntityNameStr, EntityType, Uuid};
 use spirula_wire::{DecodeError, Encode as _, Features, Message, RawMessage};
 
+use crate::admin::{self, Options, Status};
 use crate::command;
+use crate::daemons::Daemons;
 use crate::digest;
 use crate::pgmap::PgMap;
 
@@ -52,6 +54,8 @@ pub enum Output {
     Send(u64, RawMessage),
     Close(u64),
     ToMon(RawMessage),
+    /// Carry out this log command, then send the reply to the session.
+    Log(String, u64, RawMessage),
 }
 
 #[derive(Debug)]
@@ -65,6 +69,10 @@ pub struct Manager {
     identity: Identity,
     pgmap: PgMap,
     osdmap: Option<Arc<OsdMap>>,
+    mgrmap_epoch: u32,
+    options: Options,
+    /// What daemons say of their options; our own are among them.
+    daemons: Daemons,
     sessions: BTreeMap<u64, SessionState>,
     /// States of all PGs at the last report: a change is reported at once.
     reported_states: BTreeMap<u64, i32>,
@@ -73,14 +81,19 @@ pub struct Manager {
 
 impl Manager {
     pub fn new(identity: Identity) -> Self {
-        Self {
+        let mut manager = Self {
             identity,
             pgmap: PgMap::default(),
             osdmap: None,
+            mgrmap_epoch: 0,
+            options: Options::default(),
+            daemons: Daemons::default(),
             sessions: BTreeMap::new(),
             reported_states: BTreeMap::new(),
             outputs: VecDeque::new(),
-        }
+        };
+        manager.note_options();
+        manager
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -118,11 +131,39 @@ impl Manager {
     pub fn handle_osdmap(&mut self, map: Arc<OsdMap>, now: Duration) {
         let pools = map.pools.iter().map(|(id, p)| (*id, p.pg_num)).collect();
         self.pgmap.handle_map(&pools, |osd| map.exists(osd), now);
+        self.daemons.keep_osds(|osd| map.exists(osd));
         let was_first = self.osdmap.replace(map).is_none();
         if was_first {
             self.beacon();
         }
         self.report_if_changed();
+    }
+
+    pub fn handle_mgrmap(&mut self, epoch: u32) {
+        self.mgrmap_epoch = epoch;
+    }
+
+    /// Our options as the monitor has them.
+    pub fn handle_config(&mut self, options: BTreeMap<String, String>) {
+        self.options.set_mon(options);
+        self.note_options();
+    }
+
+    /// A command of the admin socket, from whoever may open the socket's file.
+    pub fn handle_admin(&mut self, json: &str) -> CommandReply {
+        let status = Status {
+            gid: self.identity.gid,
+            addr: self.identity.addrs.front(),
+            mgrmap_epoch: self.mgrmap_epoch,
+            osd_epoch: self.osdmap.as_ref().map_or(0, |map| map.epoch),
+        };
+        let reply = admin::answer(&mut self.options, &status, json);
+        self.note_options();
+        reply
+    }
+
+    fn note_options(&mut self) {
+        self.daemons.set(format!("mgr.{}", self.identity.name), self.options.report());
     }
 
     /// A message from a daemon or a client; an error means that the session should be closed.
@@ -135,7 +176,7 @@ impl Manager {
         match raw.header.type_ {
             types::MGR_OPEN => self.handle_open(session, raw),
             types::PG_STATS => self.handle_pg_stats(session, raw, now),
-            types::MGR_REPORT => MgrReport::from_raw(raw).map(drop),
+            types::MGR_REPORT => self.handle_report(session, raw),
             types::MGR_CLOSE => self.handle_close(session, raw),
             types::MGR_COMMAND => self.handle_command(session, raw),
             types::COMMAND => self.handle_tell(session, raw),
@@ -155,11 +196,20 @@ impl Manager {
     }
 
     fn handle_open(&mut self, session: u64, raw: &RawMessage) -> Result<(), DecodeError> {
-        MgrOpen::from_raw(raw)?;
+        let open = MgrOpen::from_raw(raw)?;
+        if let Some(name) = self.daemon_of(session).cloned() {
+            self.daemons.opened(&name, &open.config, &open.config_defaults)?;
+        }
         let configure =
             MgrConfigure { stats_period: STATS_PERIOD.as_secs() as u32, ..MgrConfigure::default() };
         self.send(session, &configure, 0);
         Ok(())
+    }
+
+    fn handle_report(&mut self, session: u64, raw: &RawMessage) -> Result<(), DecodeError> {
+        let report = MgrReport::from_raw(raw)?;
+        let Some(name) = self.daemon_of(session).cloned() else { return Ok(()) };
+        self.daemons.reported(&name, &report.config)
     }
 
     fn handle_close(&mut self, session: u64, raw: &RawMessage) -> Result<(), DecodeError> {
@@ -184,6 +234,12 @@ impl Manager {
         Ok(())
     }
 
+    /// The daemon that the session proved to be.
+    fn daemon_of(&self, session: u64) -> Option<&EntityNameStr> {
+        let name = &self.sessions.get(&session)?.auth.as_ref()?.name;
+        (name.type_ != EntityType::CLIENT).then_some(name)
+    }
+
     /// The OSD that the session proved to be.
     fn osd_of(&self, session: u64) -> Option<i32> {
         let name = &self.sessions.get(&session)?.auth.as_ref()?.name;
@@ -197,20 +253,46 @@ impl Manager {
         Ok(())
     }
 
-    /// `ceph tell mgr`: the same table, in the envelope that every daemon answers.
+    /// `ceph tell mgr.x`: about this daemon. Without a cluster's id it is a command to the cluster,
+    /// as clients before Ceph 15 send it.
     fn handle_tell(&mut self, session: u64, raw: &RawMessage) -> Result<(), DecodeError> {
         let command = Command::from_raw(raw)?;
-        let reply = self.answer(session, &command.cmd);
-        let reply = CommandReply { r: reply.r, rs: reply.rs, outbl: reply.outbl };
+        let reply = if command.fsid == Uuid::default() {
+            let MgrCommandReply { r, rs, outbl } = self.answer(session, &command.cmd);
+            CommandReply { r, rs, outbl }
+        } else if !self.may_do_all(session) {
+            command::access_denied()
+        } else {
+            let json = command.cmd.concat();
+            let reply = self.handle_admin(&json);
+            if let Some(prefix) = admin::log_command(&json) {
+                let features = self.features_of(session);
+                let reply = reply.to_raw(raw.header.tid, features);
+                self.outputs.push_back(Output::Log(prefix, session, reply));
+                return Ok(());
+            }
+            reply
+        };
         self.send(session, &reply, raw.header.tid);
         Ok(())
+    }
+
+    fn may_do_all(&self, session: u64) -> bool {
+        let auth = self.sessions.get(&session).and_then(|s| s.auth.as_ref());
+        auth.is_some_and(|peer| MgrCap::of_peer(peer).is_allow_all())
+    }
+
+    fn features_of(&self, session: u64) -> Features {
+        self.sessions.get(&session).map_or(Features::PACIFIC, |s| s.features)
     }
 
     fn answer(&self, session: u64, cmd: &[String]) -> MgrCommandReply {
         let auth = self.sessions.get(&session).and_then(|s| s.auth.as_ref());
         let empty = OsdMap::default();
         let osdmap = self.osdmap.as_deref().unwrap_or(&empty);
-        command::answer(cmd, &self.pgmap, osdmap, |asked| auth.is_some_and(|peer| may(peer, asked)))
+        command::answer(cmd, &self.pgmap, osdmap, &self.daemons, |asked| {
+            auth.is_some_and(|peer| may(peer, asked))
+        })
     }
 
     fn send(&mut self, session: u64, message: &impl Message, tid: u64) {
@@ -283,4 +365,114 @@ fn may(peer: &AuthenticatedPeer, asked: &command::Asked<'_>) -> bool {
         need: asked.need,
         addr: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use spirula_wire::Decode as _;
+    use spirula_wire::msg::mgr::{DaemonConfig, config_level};
+
+    use super::*;
+
+    const F: Features = Features::PACIFIC;
+
+    fn manager() -> Manager {
+        Manager::new(Identity {
+            name: "x".into(),
+            fsid: Uuid([7; 16]),
+            gid: 4100,
+            addrs: EntityAddrVec::default(),
+            metadata: BTreeMap::new(),
+        })
+    }
+
+    /// A session of this name and these capabilities.
+    fn open(manager: &mut Manager, id: u64, name: &str, caps: &str) {
+        let auth = AuthenticatedPeer {
+            name: name.parse().unwrap(),
+            global_id: id,
+            caps: caps.into(),
+            allow_all: false,
+            expires: Duration::MAX,
+            server_challenge: 0,
+        };
+        manager.handle_ready(id, Some(auth), F);
+    }
+
+    fn tell(manager: &mut Manager, id: u64, fsid: Uuid, json: &str) -> Output {
+        let command = Command { fsid, cmd: vec![json.into()], ..Command::default() };
+        manager.handle_message(id, &command.to_raw(9, F), Duration::ZERO).unwrap();
+        manager.poll_output().unwrap()
+    }
+
+    fn reply_of(output: Output) -> (i32, String) {
+        let Output::Send(_, raw) = output else { panic!("{output:?}") };
+        let reply = CommandReply::from_raw(&raw).unwrap();
+        (reply.r, String::from_utf8_lossy(&reply.outbl).into_owned())
+    }
+
+    #[test]
+    fn tell_is_about_the_manager_and_for_those_who_may_do_all() {
+        let (mut manager, fsid) = (manager(), Uuid([7; 16]));
+        open(&mut manager, 1, "client.admin", "allow *");
+        open(&mut manager, 2, "client.weak", "allow rw");
+        let status = r#"{"prefix":"mgr_status","format":"json"}"#;
+        manager.handle_mgrmap(3);
+        let want = r#"{"mgrmap_epoch":3,"initialized":true}"#;
+        assert_eq!(reply_of(tell(&mut manager, 1, fsid, status)), (0, want.into()));
+        assert_eq!(reply_of(tell(&mut manager, 2, fsid, status)).0, -13);
+        let stat = r#"{"prefix":"pg stat"}"#;
+        assert_eq!(reply_of(tell(&mut manager, 1, fsid, stat)).0, -22);
+        assert_eq!(reply_of(tell(&mut manager, 2, Uuid::default(), stat)).0, 0);
+    }
+
+    #[test]
+    fn log_commands_are_answered_when_done() {
+        let (mut manager, fsid) = (manager(), Uuid([7; 16]));
+        open(&mut manager, 1, "client.admin", "allow *");
+        open(&mut manager, 2, "client.weak", "allow rw");
+        let flush = r#"{"prefix":"log flush"}"#;
+        let output = tell(&mut manager, 1, fsid, flush);
+        let Output::Log(prefix, 1, reply) = output else { panic!("{output:?}") };
+        assert_eq!((prefix.as_str(), reply.header.tid), ("log flush", 9));
+        assert_eq!(reply_of(tell(&mut manager, 2, fsid, flush)).0, -13);
+    }
+
+    #[test]
+    fn options_are_those_of_the_daemon_s_last_report() {
+        let mut manager = manager();
+        open(&mut manager, 1, "osd.0", "allow *");
+        open(&mut manager, 2, "client.liar", "allow *");
+        let config = |value: &str| DaemonConfig {
+            values: [("o".to_owned(), [(config_level::MON, value.to_owned())].into())].into(),
+            ..DaemonConfig::default()
+        };
+        let defaults = BTreeMap::from([("o".to_owned(), "1".to_owned())]);
+        let mut opened = |id, value: &str| {
+            let open = MgrOpen {
+                daemon_name: "0".into(),
+                config: config(value).to_bytes(F).into(),
+                config_defaults: defaults.to_bytes(F).into(),
+                ..MgrOpen::default()
+            };
+            manager.handle_message(id, &open.to_raw(0, F), Duration::ZERO).unwrap();
+        };
+        opened(1, "2");
+        opened(2, "3");
+        let of_osd = |m: &Manager| m.daemons.get("osd.0").unwrap().config.clone();
+        assert_eq!(of_osd(&manager), config("2"));
+        let report = |config: Bytes| MgrReport { config, ..MgrReport::default() }.to_raw(0, F);
+        let now = Duration::ZERO;
+        manager.handle_message(1, &report(config("4").to_bytes(F).into()), now).unwrap();
+        manager.handle_message(1, &report(Bytes::new()), now).unwrap();
+        assert_eq!(of_osd(&manager), config("4"));
+        assert!(manager.handle_message(1, &report("junk".into()), now).is_err());
+        assert_eq!(of_osd(&manager), config("4"));
+        assert_eq!(manager.daemons.get("osd.0").unwrap().defaults.len(), 1);
+        assert!(manager.daemons.get("client.liar").is_none());
+        assert!(BTreeMap::<String, String>::from_bytes(b"junk").is_err());
+        manager.handle_osdmap(Arc::new(OsdMap::default()), now);
+        assert!(manager.daemons.get("osd.0").is_none(), "a removed OSD is forgotten");
+        assert!(manager.daemons.get("mgr.x").is_some());
+    }
 }

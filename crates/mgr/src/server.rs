@@ -13,14 +13,17 @@ use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use spirula_auth::{
     ConnectAuth, CryptoKey, Principal, ServiceAcceptor, ServiceAuthConfig, ServiceSecrets,
 };
-use spirula_maps::OsdMapFollower;
+use spirula_maps::{MgrMap, OsdMapFollower};
+use spirula_mon::LogControl;
 use spirula_monc::{ConnId, Event as MonEvent, MonClient};
 use spirula_msgr::on_tokio::{self, Event, Session};
 use spirula_msgr::{Accepted, Config as MsgrConfig, MonAction, MonSessions, Outbox, Target};
+use spirula_wire::msg::command::CommandReply;
 use spirula_wire::msg::osd::OsdMapMsg;
 use spirula_wire::types::{
     AddrType, EntityAddr, EntityAddrVec, EntityName, EntityNameStr, EntityType, Uuid,
 };
+use spirula_wire::{Decode as _, RawMessage};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -54,11 +57,17 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Handle {
     pub addr: SocketAddr,
+    inputs: mpsc::UnboundedSender<Input>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
 impl Handle {
+    /// What answers the commands of the admin socket.
+    pub fn admin(&self) -> Admin {
+        Admin(self.inputs.clone())
+    }
+
     /// Ends the manager and waits for it.
     pub async fn stop(mut self) {
         if let Some(stop) = self.stop.take() {
@@ -69,6 +78,19 @@ impl Handle {
     }
 }
 
+/// Asks a running manager about itself.
+#[derive(Clone)]
+pub struct Admin(mpsc::UnboundedSender<Input>);
+
+impl Admin {
+    /// Runs a command, a JSON object with a `prefix`; nothing comes back from a manager that ended.
+    pub async fn command(&self, json: String) -> Option<CommandReply> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Input::Admin(json, answer)).ok()?;
+        answered.await.ok()
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
         self.task.abort();
@@ -76,20 +98,25 @@ impl Drop for Handle {
 }
 
 /// Binds and starts; the first beacon goes out once the monitor has let us in.
-pub async fn start(config: Config) -> Result<Handle, StartError> {
+pub async fn start(config: Config, log: LogControl) -> Result<Handle, StartError> {
     let failed = |source| StartError::Bind { name: config.name.clone(), addr: config.bind, source };
     let listener = TcpListener::bind(config.bind).await.map_err(failed)?;
     let addr = listener.local_addr().map_err(failed)?;
     let (stop, stopped) = oneshot::channel();
-    let server = Server::new(config, addr);
+    let server = Server::new(config, addr, log);
+    let inputs = server.inputs.clone();
     let task = tokio::spawn(server.run(listener, stopped));
-    Ok(Handle { addr, stop: Some(stop), task })
+    Ok(Handle { addr, inputs, stop: Some(stop), task })
 }
 
 /// What the task waits for.
 enum Input {
     Client(Session, Event),
     Mon(ConnId, Event),
+    /// A command of the admin socket.
+    Admin(String, oneshot::Sender<CommandReply>),
+    /// What a log command of this session did is done: the reply.
+    Logged(u64, RawMessage),
 }
 
 /// What accepting a socket needs, shared with the accepting task.
@@ -106,13 +133,14 @@ struct Server {
     manager: Manager,
     osdmap: OsdMapFollower,
     clients: HashMap<u64, Session>,
+    log: LogControl,
     door: Arc<Mutex<Door>>,
     inputs: mpsc::UnboundedSender<Input>,
     receiver: mpsc::UnboundedReceiver<Input>,
 }
 
 impl Server {
-    fn new(config: Config, addr: SocketAddr) -> Self {
+    fn new(config: Config, addr: SocketAddr, log: LogControl) -> Self {
         let mut rng = ChaCha20Rng::from_seed(config.seed);
         let nonce = rng.next_u32();
         let addrs =
@@ -139,6 +167,7 @@ impl Server {
             manager: Manager::new(identity),
             osdmap: OsdMapFollower::verifying(),
             clients: HashMap::new(),
+            log,
             door: Arc::new(Mutex::new(door)),
             inputs,
             receiver,
@@ -171,6 +200,9 @@ impl Server {
     fn handle_input(&mut self, input: Input) {
         match input {
             Input::Client(session, event) => self.handle_client(session, event),
+            // The client of the socket may have left.
+            Input::Admin(json, answer) => _ = answer.send(self.manager.handle_admin(&json)),
+            Input::Logged(id, reply) => self.perform(Output::Send(id, reply)),
             Input::Mon(conn, event) => {
                 self.mons.handle(&mut self.monc, on_tokio::now(), conn, event);
             }
@@ -225,6 +257,12 @@ impl Server {
                 }
             }
             Output::ToMon(message) => self.monc.send(message),
+            Output::Log(prefix, id, reply) => {
+                let inputs = self.inputs.clone();
+                // The receiver is gone only when the manager ends.
+                let done = move || _ = inputs.send(Input::Logged(id, reply));
+                (self.log)(&prefix, Box::new(done));
+            }
         }
     }
 
@@ -246,6 +284,11 @@ impl Server {
                 self.lock_door().config.name.num = global_id as i64;
             }
             MonEvent::RotatingKeys(secrets) => self.lock_door().secrets = secrets,
+            MonEvent::MgrMap(bytes) => match MgrMap::from_bytes(&bytes) {
+                Ok(map) => self.manager.handle_mgrmap(map.epoch),
+                Err(error) => warn!("MgrMap from the monitor: {error}"),
+            },
+            MonEvent::Config(options) => self.manager.handle_config(options),
             MonEvent::OsdMap(message) => self.handle_osdmap(&message),
             MonEvent::AuthFailed(error) => warn!("the monitor refuses this manager: {error}"),
             MonEvent::Disconnected => info!("monitor session lost; looking for another"),

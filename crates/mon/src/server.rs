@@ -33,6 +33,10 @@ use crate::{MkfsError, Now, open};
 
 pub use host::metadata as host_metadata;
 
+/// Carries out `log dump`, `log flush` or `log reopen` on the process's log without waiting for the
+/// disk, and calls back when it is done.
+pub type LogControl = Arc<dyn Fn(&str, Box<dyn FnOnce() + Send>) + Send + Sync>;
+
 /// How a monitor is started.
 pub struct MonServerConfig {
     /// `a` of `mon.a`.
@@ -42,6 +46,7 @@ pub struct MonServerConfig {
     pub storage: Box<dyn Storage>,
     /// Options from the configuration file.
     pub options: BTreeMap<String, String>,
+    pub log: LogControl,
 }
 
 /// Why a monitor did not start.
@@ -93,7 +98,8 @@ impl MonServer {
             now(),
         );
         let (commits, work) = mpsc::channel();
-        let core = Core { service, sessions: HashMap::new(), rng, commits: Some(commits) };
+        let (sessions, log) = (HashMap::new(), config.log);
+        let core = Core { service, sessions, rng, log, commits: Some(commits) };
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
             failed: AtomicBool::new(false),
@@ -164,6 +170,7 @@ struct Core {
     service: Service,
     sessions: HashMap<u64, Session>,
     rng: ChaCha20Rng,
+    log: LogControl,
     commits: Option<mpsc::Sender<Work>>,
 }
 
@@ -211,6 +218,12 @@ impl Core {
             Action::Close(id) => {
                 if let Some(session) = self.sessions.get(&id) {
                     session.close();
+                }
+                return;
+            }
+            Action::Log(prefix, id, reply) => {
+                if let Some(session) = self.sessions.get(&id).cloned() {
+                    (self.log)(&prefix, Box::new(move || session.send(reply)));
                 }
                 return;
             }

@@ -58,6 +58,8 @@ pub type SessionId = u64;
 pub enum Action {
     Send(SessionId, RawMessage),
     Close(SessionId),
+    /// Carry out the command `.0` on the log's file, then send the reply.
+    Log(String, SessionId, RawMessage),
     /// Make the proposal durable as number `.0`, then call [`Service::committed`].
     Append(u64, Bytes),
     /// Replace the snapshot by the state as of proposal `.0`. Nothing waits for it.

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use spirula_msgr::on_xstream::Incoming;
 use spirula_wire::msg::command::{Command, CommandReply};
-use spirula_wire::{Features, Message};
+use spirula_wire::{Features, Message, RawMessage};
+use spirula_xstream::{Class, mailbox, spawn};
 
 use crate::boot::{CEPH_VERSION, beacon_message};
 use crate::errno::*;
@@ -97,11 +98,45 @@ pub fn handle_command(target: &Target, session: &Session, incoming: &Incoming) {
         Ok(_) if !session.allow_all => {
             CommandResult { r: -13, rs: "access denied".into(), ..CommandResult::default() }
         }
-        Ok(command) => run_json(target, &command.cmd.concat()),
+        Ok(command) => {
+            let text = command.cmd.concat();
+            if let Some(prefix) = log_command(&text) {
+                return answer_when_logged(target, session, incoming, &prefix, text);
+            }
+            run_json(target, &text)
+        }
         Err(e) => CommandResult { r: -EINVAL, rs: e.to_string(), ..CommandResult::default() },
     };
+    session.link.send(reply_to(incoming, result));
+}
+
+fn reply_to(incoming: &Incoming, result: CommandResult) -> RawMessage {
     let reply = CommandReply { r: result.r, rs: result.rs, outbl: result.out.into() };
-    session.link.send(reply.to_raw(incoming.raw.header.tid, Features::PACIFIC));
+    reply.to_raw(incoming.raw.header.tid, Features::PACIFIC)
+}
+
+/// The prefix of a command that acts on the log's file.
+fn log_command(text: &str) -> Option<String> {
+    let prefix = text_arg(&serde_json::from_str(text).ok()?, "prefix");
+    matches!(prefix.as_str(), "log dump" | "log flush" | "log reopen").then_some(prefix)
+}
+
+/// The log's thread may have to wait for the disk, this one must not.
+fn answer_when_logged(
+    target: &Target,
+    session: &Session,
+    incoming: &Incoming,
+    prefix: &str,
+    text: String,
+) {
+    let (done, mut is_done) = mailbox();
+    target.log_command(prefix, Box::new(move || _ = done.send(())));
+    let (link, reply) = (session.link.clone(), reply_to(incoming, run_json(target, &text)));
+    drop(spawn(Class::Background, async move {
+        // Nothing comes from a log that ended.
+        let _ = is_done.recv().await;
+        link.send(reply);
+    }));
 }
 
 /// Runs a command given as a JSON object with a `prefix`.

@@ -9,14 +9,15 @@ use spirula_maps::MgrMap;
 use spirula_msgr::{Target as Peer, on_xstream};
 use spirula_wire::denc::encode_versioned;
 use spirula_wire::msg::Paxos;
-use spirula_wire::msg::mgr::{MgrConfigure, MgrOpen, MgrReport};
+use spirula_wire::msg::mgr::{DaemonConfig, MgrConfigure, MgrOpen, MgrReport};
 use spirula_wire::msg::osd::PgStats;
 use spirula_wire::msg::types;
 use spirula_wire::types::{EntityAddr, EntityType, OsdStat, StoreStatfs, UTime};
-use spirula_wire::{Features, Message, RawMessage};
+use spirula_wire::{Encode as _, Features, Message, RawMessage};
 use spirula_xstream::{Class, sleep, timeout, wall_now};
 
 use crate::boot::{BEACON_INTERVAL_S, beacon_message, messenger_config};
+use crate::options::{OPTIONS, Options};
 use crate::stats::pg_stat;
 use crate::target::{Target, TargetError};
 
@@ -36,6 +37,8 @@ pub struct MgrLink {
     attempt: Cell<u64>,
     period: Cell<Option<Duration>>,
     reports: Cell<u64>,
+    /// The options as the manager was last told of them.
+    told_config: RefCell<DaemonConfig>,
 }
 
 /// Connects to the active manager of a new map, or hangs up.
@@ -99,9 +102,7 @@ fn handle_session(
     match event {
         on_xstream::Event::Ready(_) if link.attempt.get() != attempt => session.close(),
         on_xstream::Event::Ready(_) => {
-            let open =
-                MgrOpen { daemon_name: target.config().osd_id.to_string(), ..MgrOpen::default() };
-            session.send(open.to_raw(0, F));
+            session.send(open_message(target));
             *link.session.borrow_mut() = Some(session.clone());
             target.report_now();
         }
@@ -124,6 +125,33 @@ fn handle_session(
             }
         }
     }
+}
+
+/// `mgropen`: who we are, and our options.
+fn open_message(target: &Target) -> RawMessage {
+    let config = target.with_options(Options::report);
+    let defaults = OPTIONS.iter().map(|o| (o.name.to_owned(), o.default.to_owned()));
+    let defaults: BTreeMap<String, String> = defaults.collect();
+    let open = MgrOpen {
+        daemon_name: target.config().osd_id.to_string(),
+        config: config.to_bytes(F).into(),
+        config_defaults: defaults.to_bytes(F).into(),
+        ..MgrOpen::default()
+    };
+    *target.mgr().told_config.borrow_mut() = config;
+    open.to_raw(0, F)
+}
+
+/// The options, encoded, if the manager does not know them yet; else nothing.
+fn changed_config(target: &Target) -> Vec<u8> {
+    let config = target.with_options(Options::report);
+    let mut told = target.mgr().told_config.borrow_mut();
+    if *told == config {
+        return Vec::new();
+    }
+    let bytes = config.to_bytes(F);
+    *told = config;
+    bytes
 }
 
 /// Reports for ever.
@@ -153,6 +181,7 @@ fn send_report(target: &Target, session: &on_xstream::Session) {
     let report = MgrReport {
         daemon_name: target.config().osd_id.to_string(),
         packed: packed.into(),
+        config: changed_config(target).into(),
         ..MgrReport::default()
     };
     session.send(report.to_raw(0, F));

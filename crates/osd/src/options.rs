@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use spirula_wire::msg::mgr::{DaemonConfig, config_level};
+
 use crate::admit::AdmitLimits;
 use crate::plan::Limits;
 
@@ -61,15 +63,18 @@ impl OptionInfo {
 /// Values by source; later sources win.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    pub file: BTreeMap<String, String>,
+    /// The cluster's, from the monitor.
     pub mon: BTreeMap<String, String>,
+    /// The configuration file's.
+    pub file: BTreeMap<String, String>,
+    /// Set by hand in this process.
     pub overrides: BTreeMap<String, String>,
 }
 
 impl Options {
     /// The value in force, or `None` for an option this target does not know.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let set = [&self.overrides, &self.mon, &self.file]
+        let set = [&self.overrides, &self.file, &self.mon]
             .into_iter()
             .find_map(|source| source.get(name).map(String::as_str));
         set.or_else(|| info(name).map(|o| o.default))
@@ -77,12 +82,28 @@ impl Options {
 
     /// All options with their values.
     pub fn all(&self) -> BTreeMap<&str, &str> {
-        let sources = [&self.file, &self.mon, &self.overrides];
+        let sources = [&self.mon, &self.file, &self.overrides];
         let mut all: BTreeMap<&str, &str> = OPTIONS.iter().map(|o| (o.name, o.default)).collect();
         for source in sources {
             all.extend(source.iter().map(|(k, v)| (k.as_str(), v.as_str())));
         }
         all
+    }
+
+    /// The options that are set, as the manager is told of them.
+    pub fn report(&self) -> DaemonConfig {
+        let sources = [
+            (config_level::MON, &self.mon),
+            (config_level::FILE, &self.file),
+            (config_level::OVERRIDE, &self.overrides),
+        ];
+        let mut values: BTreeMap<String, BTreeMap<i32, String>> = BTreeMap::new();
+        for (level, set) in sources {
+            for (name, value) in set {
+                values.entry(name.clone()).or_default().insert(level, value.clone());
+            }
+        }
+        DaemonConfig { values, ignored: BTreeMap::new() }
     }
 
     pub fn limits(&self) -> Limits {
@@ -160,13 +181,25 @@ mod tests {
     }
 
     #[test]
+    fn the_manager_is_told_of_all_sources() {
+        let mut options = Options::default();
+        options.file.insert("a".into(), "1".into());
+        options.mon.insert("a".into(), "2".into());
+        options.overrides.insert("b".into(), "3".into());
+        let values = options.report().values;
+        let a = [(config_level::MON, "2".to_owned()), (config_level::FILE, "1".to_owned())];
+        assert_eq!(values["a"], a.into());
+        assert_eq!(values["b"], [(config_level::OVERRIDE, "3".to_owned())].into());
+    }
+
+    #[test]
     fn later_sources_win_and_junk_does_not_count() {
         let mut options = Options::default();
         let name = "osd_max_object_size";
-        options.file.insert(name.into(), "4M".into());
-        assert_eq!(options.number(name), 4 << 20);
         options.mon.insert(name.into(), "1 KiB".into());
         assert_eq!(options.number(name), 1024);
+        options.file.insert(name.into(), "4M".into());
+        assert_eq!(options.number(name), 4 << 20);
         options.overrides.insert(name.into(), "many".into());
         assert_eq!(options.number(name), 128 << 20);
         assert_eq!(options.get("nonsense"), None);

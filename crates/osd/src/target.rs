@@ -1,6 +1,6 @@
 //! One OSD on one xstream: the state that the stages share, and the way of a request through them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -50,7 +50,7 @@ pub struct TargetConfig {
     pub hostname: String,
     /// Told to the monitor at boot, over what the target finds itself.
     pub metadata: BTreeMap<String, String>,
-    /// Options of the configuration file; the monitor's come on top.
+    /// Options of the configuration file, which win over the monitor's.
     pub options: BTreeMap<String, String>,
 }
 
@@ -69,6 +69,10 @@ pub enum TargetError {
     Listen { addr: SocketAddr, source: std::io::Error },
 }
 
+/// Carries out `log dump`, `log flush` or `log reopen` on the process's log without waiting for the
+/// disk, and calls back when it is done.
+pub type LogControl = Arc<dyn Fn(&str, Box<dyn FnOnce() + Send>) + Send + Sync>;
+
 /// A running target; clones are handles on the same one.
 #[derive(Clone)]
 pub struct Target(Rc<Inner>);
@@ -84,6 +88,7 @@ struct Inner {
     limits: Cell<Limits>,
     admit_limits: Cell<AdmitLimits>,
     options: RefCell<Options>,
+    log_control: OnceCell<LogControl>,
     log_limits: LogLimits,
     secrets: RefCell<Arc<ServiceSecrets>>,
     mon: MonLink,
@@ -117,6 +122,7 @@ impl Target {
             limits: Cell::default(),
             admit_limits: Cell::default(),
             options: RefCell::new(options),
+            log_control: OnceCell::new(),
             log_limits: LogLimits::default(),
             secrets: RefCell::default(),
             mgr: MgrLink::default(),
@@ -194,6 +200,19 @@ impl Target {
 
     pub fn set_mon_options(&self, values: BTreeMap<String, String>) {
         self.change_options(|options| options.mon = values);
+    }
+
+    /// Whoever owns the process's log says how to act on it; the first one counts.
+    pub fn set_log_control(&self, control: LogControl) {
+        let _ = self.0.log_control.set(control);
+    }
+
+    /// Calls `done` when the command has been carried out, at once if there is no log.
+    pub fn log_command(&self, prefix: &str, done: Box<dyn FnOnce() + Send>) {
+        match self.0.log_control.get() {
+            Some(control) => control(prefix, done),
+            None => done(),
+        }
     }
 
     pub fn option_number(&self, name: &str) -> u64 {

@@ -8,7 +8,6 @@
 //! stops the server; the socket's file is there exactly while it is listened on.
 
 mod daemon;
-mod mgr;
 mod reply;
 
 use std::fs;
@@ -30,8 +29,7 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 use crate::logging::LogHandle;
 
 use daemon::WithLog;
-pub(crate) use daemon::{FnAdmin, OsdInbox, osd};
-pub(crate) use mgr::MgrAdmin;
+pub(crate) use daemon::{FnAdmin, MgrAdmin, OsdInbox, osd};
 pub(crate) use reply::AdminReply;
 
 /// Longest request. (Ceph's own limit is 1024.)

@@ -13,7 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use spirula_auth::CryptoKey;
-use spirula_mon::{MkfsConfig, MonServer, MonServerConfig, NewOsd, NewPoolSpec, RedbStorage};
+use spirula_mon::{
+    LogControl, MkfsConfig, MonServer, MonServerConfig, NewOsd, NewPoolSpec, RedbStorage,
+};
 use spirula_osd::TargetConfig;
 use spirula_wire::types::{EntityAddr, Uuid, pg_state};
 use tokio::sync::mpsc;
@@ -22,7 +24,7 @@ use crate::admin_socket::{
     self, AdminReply, AdminSocket, DaemonAdmin, FnAdmin, MgrAdmin, OsdInbox,
 };
 use crate::cluster_dir::{DeviceClass, Identity, OsdIdentity};
-use crate::logging;
+use crate::logging::{self, LogHandle};
 use crate::mkfs::entropy;
 use crate::procs::Role;
 
@@ -146,6 +148,7 @@ impl Daemons {
             fsid: Some(fsid(identity)?),
             storage: Box::new(storage),
             options: options(),
+            log: log_control("mon.a")?,
         };
         let mon = logging::scope("mon.a", MonServer::start(config)).await.context("mon.a")?;
         let admin = mon.admin();
@@ -167,16 +170,16 @@ impl Daemons {
             metadata: metadata(),
             seed: entropy()?,
         };
-        let mgr = logging::scope("mgr.x", spirula_mgr::server::start(config)).await?;
-        let status = [("name", "x".into()), ("addr", mgr.addr.to_string().into())];
-        let status = status.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
+        let start = spirula_mgr::server::start(config, log_control("mgr.x")?);
+        let mgr = logging::scope("mgr.x", start).await?;
+        let admin = MgrAdmin(mgr.admin());
         self.mgr = Some(mgr);
-        self.listen(dir, "mgr.x", Arc::new(MgrAdmin::new(spirula_mon::CEPH_RELEASE, status)))
+        self.listen(dir, "mgr.x", Arc::new(admin))
     }
 
     /// Opens the admin socket of a daemon.
     fn listen(&mut self, dir: &Path, name: &str, daemon: Arc<dyn DaemonAdmin>) -> Result<()> {
-        let log = logging::handle().context("logging was not started")?;
+        let log = log_handle()?;
         self.sockets.push(AdminSocket::bind_with_log(&admin_socket(dir, name), name, daemon, log)?);
         Ok(())
     }
@@ -253,6 +256,16 @@ impl Daemons {
     }
 }
 
+fn log_handle() -> Result<&'static LogHandle> {
+    logging::handle().context("logging was not started")
+}
+
+/// How `ceph tell NAME log ...` reaches the log.
+fn log_control(name: &str) -> Result<LogControl> {
+    let (log, name) = (log_handle()?.clone(), name.to_owned());
+    Ok(Arc::new(move |prefix, done| log.command(&name, prefix, done)))
+}
+
 fn is_clean(service: &spirula_mon::Service) -> bool {
     let pgs: i64 = service.state().osd.map().pools.values().map(|p| i64::from(p.pg_num)).sum();
     let digest = &service.live().digest;
@@ -266,6 +279,7 @@ struct OsdJob {
     device: PathBuf,
     device_bytes: u64,
     inbox: OsdInbox,
+    log: LogControl,
 }
 
 impl OsdJob {
@@ -287,6 +301,7 @@ impl OsdJob {
             device: device(dir, identity, osd)?,
             device_bytes: identity.device_bytes,
             inbox,
+            log: log_control(&format!("osd.{}", osd.id))?,
         })
     }
 
@@ -305,8 +320,9 @@ impl OsdJob {
                 spirula_osd::format(&fresh, Some(self.device_bytes), &self.config).await?;
                 std::fs::rename(&fresh, &self.device)?;
             }
-            let inbox = self.inbox;
+            let (inbox, log) = (self.inbox, self.log);
             spirula_osd::start(self.config, &self.device, Default::default(), move |target, _| {
+                target.set_log_control(log);
                 let serve = inbox.serve(target.clone());
                 drop(spirula_xstream::spawn(spirula_xstream::Class::Background, serve));
                 let _ = started.send(Ok(spirula_xstream::handle()));

@@ -31,7 +31,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use layer::LogLayer;
 use levels::{Levels, parse_level, subsystem_of_option};
-use writer::{FileName, Job, Queue};
+use writer::{Act, Done, FileName, Job, Queue};
 
 /// How long [`LogHandle::flush`] waits for the disk.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -195,19 +195,28 @@ impl LogHandle {
 
     /// Later lines go to files opened by their names, as after `logrotate` moved the old ones.
     pub(crate) fn reopen(&self) {
-        self.shared.queue.send(Job::Reopen);
+        let fallback = self.shared.fallback.name.clone();
+        self.shared.queue.send_soon(Job::Act(Act::Reopen, fallback, Box::new(|| ())));
     }
 
     /// Waits, for a bounded time, until all lines so far are in their files.
     pub(crate) fn flush(&self) {
         let (done, wait) = mpsc::channel();
-        self.shared.queue.send(Job::Flush(done));
+        let fallback = self.shared.fallback.name.clone();
+        self.shared.queue.send(Job::Act(Act::Flush, fallback, Box::new(move || _ = done.send(()))));
         let _ = wait.recv_timeout(FLUSH_TIME_MAX);
     }
 
-    /// Writes the recent lines of a daemon once more into its file.
-    pub(crate) fn dump(&self, daemon: &str) {
-        self.shared.queue.send(Job::Dump(self.shared.daemon(daemon).name.clone()));
+    /// Carries out a daemon's `log flush`, `log reopen` or `log dump`, without waiting, and calls
+    /// back when all lines so far are in their files.
+    pub(crate) fn command(&self, daemon: &str, prefix: &str, done: Done) {
+        let act = match prefix {
+            "log reopen" => Act::Reopen,
+            // The recent lines go into the daemon's file once more.
+            "log dump" => Act::Dump,
+            _ => Act::Flush,
+        };
+        self.shared.queue.send_soon(Job::Act(act, self.shared.daemon(daemon).name.clone(), done));
     }
 
     /// Reopens the files on every SIGHUP, as long as the returned task runs. Call it in a runtime.

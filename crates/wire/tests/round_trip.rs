@@ -47,6 +47,15 @@ fn optional_parts() {
         status: [("c".into(), "d".into())].into(),
     };
     check(MgrOpen { service: Some(service), config: "x".into(), ..Default::default() });
+    let levels = [(config_level::MON, "1".to_owned()), (config_level::FILE, "2".to_owned())];
+    let config = DaemonConfig {
+        values: [("o".to_owned(), levels.into())].into(),
+        ignored: [("p".to_owned(), "3".to_owned())].into(),
+    };
+    // Counts of four bytes, strings of four and their length, levels of four: no version in front.
+    let bytes = config.to_bytes(F);
+    assert_eq!(bytes.len(), 4 + 5 + 4 + 2 * (4 + 5) + 4 + 5 + 5);
+    assert_eq!(DaemonConfig::from_bytes(&bytes), Ok(config));
     check(PoolOpReply::default().with_snap(SnapId(5)));
     let redirect = Redirect { locator: ObjectLocator::pool(7), object: "o".into() };
     check(OsdOpReply { redirect: Some(redirect), ..Default::default() });

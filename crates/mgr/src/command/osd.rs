@@ -59,7 +59,7 @@ pub(super) fn df(c: &Context<'_>) -> Outcome {
             "dev" => dev,
         },
     };
-    Ok(Shown { plain, json, status: String::new() })
+    Ok(Shown { plain, json: Some(json), status: String::new() })
 }
 
 /// Buckets and OSDs depth first in the order of the CRUSH tree, or the OSDs alone by id.
@@ -238,5 +238,5 @@ pub(super) fn perf(c: &Context<'_>) -> Outcome {
         });
     }
     let json = obj! { "osdstats" => obj! { "osd_perf_infos" => infos } };
-    Ok(Shown { plain: table.render(), json, status: String::new() })
+    Ok(Shown { plain: table.render(), json: Some(json), status: String::new() })
 }

@@ -38,7 +38,7 @@ pub(super) fn stat(c: &Context<'_>) -> Outcome {
             "total_used_raw_bytes" => statfs.used_raw(),
         },
     };
-    Ok(Shown { plain: format!("{plain}\n"), json, status: String::new() })
+    Ok(Shown { plain: format!("{plain}\n"), json: Some(json), status: String::new() })
 }
 
 /// `; 1 MiB/s rd, 2 MiB/s wr, 3 op/s`, or nothing when idle.
@@ -120,7 +120,11 @@ fn list(c: &Context<'_>, wanted: impl Fn(PgId, &PgStat) -> bool) -> Outcome {
         "pg_ready" => true,
         "pg_stats" => chosen.iter().map(|(pg, stat)| pg_json(**pg, stat)).collect::<Vec<_>>(),
     };
-    Ok(Shown { plain: format!("{}{OMAP_NOTE}", table.render()), json, status: String::new() })
+    Ok(Shown {
+        plain: format!("{}{OMAP_NOTE}", table.render()),
+        json: Some(json),
+        status: String::new(),
+    })
 }
 
 fn cells(c: &Context<'_>, pg: PgId, stat: &PgStat) -> Vec<String> {

@@ -37,7 +37,7 @@ pub(super) fn dump(c: &Context<'_>) -> Outcome {
         plain.push_str(OMAP_NOTE);
     }
     let json = obj! { "pg_ready" => true, "pg_map" => map_json(c) };
-    Ok(Shown { plain, json, status: format!("dumped {}", asked.join(",")) })
+    Ok(Shown { plain, json: Some(json), status: format!("dumped {}", asked.join(",")) })
 }
 
 const PG_COLUMNS: &[&str] = &[

@@ -8,7 +8,7 @@ use spirula_wire::types::{EntityAddrVec, EntityName, EntityNameStr, EntityType};
 use spirula_wire::{DecodeError, Message, RawMessage};
 use tracing::debug;
 
-use super::{F, Handled, Service, Session, SessionId, plain_addr};
+use super::{Action, F, Handled, Service, Session, SessionId, plain_addr};
 use crate::Now;
 use crate::command::{
     self, Answer, COMMANDS, Command, Context, Described, Format, Refusal, TELL_COMMANDS, describe,
@@ -71,11 +71,17 @@ impl Service {
         raw: &RawMessage,
     ) -> Result<Handled, DecodeError> {
         let request = CommandMsg::from_raw(raw)?;
-        let (result, changes) =
-            self.run(now, id, &request.cmd.concat(), request.inbl, TELL_COMMANDS);
+        let text = request.cmd.concat();
+        let (result, changes) = self.run(now, id, &text, request.inbl, TELL_COMMANDS);
         debug_assert!(changes.is_empty(), "a tell command changes no state");
         let reply = CommandReply { r: result.code, rs: result.status, outbl: result.out };
-        self.reply(id, raw, &reply);
+        match log_command(&text).filter(|_| result.code == 0) {
+            Some(prefix) => {
+                let reply = reply.to_raw(raw.header.tid, F);
+                self.actions.push_back(Action::Log(prefix, id, reply));
+            }
+            None => self.reply(id, raw, &reply),
+        }
         Ok(Handled::Done)
     }
 
@@ -245,6 +251,12 @@ impl Service {
             overrides: Vec::new(),
         })
     }
+}
+
+/// The prefix of a command that acts on the log's file.
+fn log_command(text: &str) -> Option<String> {
+    let prefix = command::Args::parse(text).ok()?.str("prefix").ok()?.to_owned();
+    matches!(prefix.as_str(), "log dump" | "log flush" | "log reopen").then_some(prefix)
 }
 
 fn allowed(session: &Session, request: &command::Request) -> bool {

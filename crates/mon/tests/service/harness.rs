@@ -27,6 +27,8 @@ pub(crate) struct Mon {
     pub(crate) now: Now,
     pub(crate) sent: Vec<(u64, RawMessage)>,
     pub(crate) closed: Vec<u64>,
+    /// Log commands to carry out.
+    pub(crate) log: Vec<String>,
     /// Commits are held back while set.
     pub(crate) stalled: bool,
     pub(crate) held: Vec<u64>,
@@ -89,6 +91,7 @@ impl Mon {
             now,
             sent: Vec::new(),
             closed: Vec::new(),
+            log: Vec::new(),
             stalled: false,
             held: Vec::new(),
             sessions: 0,
@@ -108,6 +111,10 @@ impl Mon {
         while let Some(action) = self.service.poll_action() {
             match action {
                 Action::Send(id, raw) => self.sent.push((id, raw)),
+                Action::Log(what, id, reply) => {
+                    self.log.push(what);
+                    self.sent.push((id, reply));
+                }
                 Action::Close(id) => self.closed.push(id),
                 Action::Append(version, bytes) => {
                     self.storage.append(version, &[bytes]).unwrap();

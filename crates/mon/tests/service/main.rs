@@ -447,6 +447,13 @@ fn tell_and_ping() {
     mon.take(id);
     mon.send(id, &tell(r#"{"prefix":"config get","var":"debug_mon","format":"json"}"#));
     assert_eq!(mon.take_one::<CommandReply>(id).outbl, r#"{"debug_mon":"20/20"}"#);
+    mon.send(id, &tell(r#"{"prefix":"log flush","format":"json"}"#));
+    assert_eq!(mon.take_one::<CommandReply>(id).outbl, "{}");
+    assert_eq!(mon.log, ["log flush"]);
+    let weak = mon.session("client.weak", "allow r");
+    mon.send(weak, &tell(r#"{"prefix":"log dump"}"#));
+    assert_eq!(mon.take_one::<CommandReply>(weak).r, -13);
+    assert_eq!(mon.log, ["log flush"], "what was refused is not done");
     mon.send(id, &Ping::default());
     assert!(!mon.take_one::<Ping>(id).payload.is_empty());
 }

@@ -99,7 +99,7 @@ fn differences(options: &Options, only: Option<&str>) -> Value {
         let mut row = Map::new();
         row.insert("default".into(), json!(default));
         let sources =
-            [("file", &options.file), ("mon", &options.mon), ("override", &options.overrides)];
+            [("mon", &options.mon), ("file", &options.file), ("override", &options.overrides)];
         for (source, values) in sources {
             row.extend(values.get(name).map(|value| (source.to_owned(), json!(value))));
         }

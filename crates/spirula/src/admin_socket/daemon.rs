@@ -72,6 +72,22 @@ where
     }
 }
 
+/// The manager, whose task answers.
+pub(crate) struct MgrAdmin(pub(crate) spirula_mgr::server::Admin);
+
+impl DaemonAdmin for MgrAdmin {
+    fn command(&self, json: String) -> ReplyFuture<'_> {
+        Box::pin(async move {
+            match self.0.command(json).await {
+                Some(reply) => {
+                    AdminReply { code: reply.r, status: reply.rs, out: reply.outbl.to_vec() }
+                }
+                None => AdminReply::refusal(ESHUTDOWN, "the manager is stopping"),
+            }
+        })
+    }
+}
+
 /// A daemon whose log commands act on its log file, and whose debug levels are those of its
 /// options.
 pub(super) struct WithLog {
@@ -86,7 +102,7 @@ impl DaemonAdmin for WithLog {
             let (prefix, json) = with_format(json);
             match prefix.as_str() {
                 "log flush" | "log reopen" | "log dump" => {
-                    self.with_log(prefix).await;
+                    self.log_command(&prefix).await;
                     AdminReply::ok("{}\n")
                 }
                 "config set" | "config unset" | "injectargs" => {
@@ -121,16 +137,11 @@ impl WithLog {
         self.log.apply_options(&self.name, levels);
     }
 
-    /// The log's thread may have to wait for the disk, this one must not.
-    async fn with_log(&self, what: String) {
-        let (log, name) = (self.log.clone(), self.name.clone());
-        let act = move || match what.as_str() {
-            "log reopen" => log.reopen(),
-            "log dump" => log.dump(&name),
-            _ => log.flush(),
-        };
-        // It fails only while the runtime ends.
-        let _ = tokio::task::spawn_blocking(act).await;
+    async fn log_command(&self, prefix: &str) {
+        let (done, is_done) = oneshot::channel();
+        self.log.command(&self.name, prefix, Box::new(move || _ = done.send(())));
+        // It fails only while the log ends.
+        let _ = is_done.await;
     }
 }
 

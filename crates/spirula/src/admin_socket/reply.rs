@@ -2,7 +2,6 @@
 
 use std::io;
 
-pub(crate) const ENOENT: i32 = 2;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ESHUTDOWN: i32 = 108;
 

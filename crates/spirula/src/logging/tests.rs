@@ -135,6 +135,8 @@ fn reopening_follows_a_rotated_file() {
     log.handle.flush();
     assert!(!path.exists());
     log.handle.reopen();
+    log.handle.flush();
+    assert!(path.exists(), "there before the next line");
     info!(target: "spirula_osd", "three");
     assert_eq!(log.lines("vstart"), [" 1 osd three"]);
     let old = std::fs::read_to_string(path.with_extension("old")).unwrap();
@@ -145,7 +147,11 @@ fn reopening_follows_a_rotated_file() {
 fn a_dump_repeats_recent_lines() {
     let log = Log::new();
     info!(target: "spirula_osd", "one");
-    log.handle.dump("vstart");
+    let (done, is_done) = std::sync::mpsc::channel();
+    log.handle.command("vstart", "log dump", Box::new(move || done.send(()).unwrap()));
+    is_done.recv().unwrap();
+    let path = log.dir.path().join("log/vstart.log");
+    assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 4, "written when done");
     let lines = log.lines("vstart");
     assert_eq!(lines.len(), 4, "{lines:?}");
     assert!(lines[2].ends_with("osd one"));

@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -33,14 +33,21 @@ pub(crate) type FileName = Arc<str>;
 
 pub(crate) enum Job {
     Line(FileName, String),
-    /// Answered when everything sent before is in the files.
-    Flush(Sender<()>),
-    /// Later lines go to files that are opened anew, by their names.
-    Reopen,
-    /// Writes the recent lines of this file again, between markers.
-    Dump(FileName),
+    /// Called back when it is done and everything sent before is in the files.
+    Act(Act, FileName, Done),
     Stop,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Flush,
+    /// Later lines go to files that are opened anew, by their names.
+    Reopen,
+    /// Writes the recent lines of the file again, between markers.
+    Dump,
+}
+
+pub(crate) type Done = Box<dyn FnOnce() + Send>;
 
 /// The sending side.
 #[derive(Debug)]
@@ -62,6 +69,15 @@ impl Queue {
     pub(crate) fn send(&self, job: Job) {
         // The thread ends only after `Stop`; there is nobody to tell then.
         let _ = self.jobs.send(job);
+    }
+
+    /// Queues something else than a line without waiting for its place.
+    pub(crate) fn send_soon(&self, job: Job) {
+        if let Err(TrySendError::Full(job)) = self.jobs.try_send(job) {
+            let jobs = self.jobs.clone();
+            // Without a thread nobody is called back, as if the disk did not answer.
+            let _ = std::thread::Builder::new().spawn(move || jobs.send(job));
+        }
     }
 
     /// Lines dropped that no file tells of yet.
@@ -122,7 +138,7 @@ impl Writer {
             }
             self.tell_of_dropped();
             self.write_all();
-            waiting.into_iter().for_each(|who| _ = who.send(()));
+            waiting.into_iter().for_each(|done| done());
             if !go_on {
                 return;
             }
@@ -130,21 +146,31 @@ impl Writer {
     }
 
     /// Whether to go on.
-    fn take(&mut self, job: Job, waiting: &mut Vec<Sender<()>>) -> bool {
+    fn take(&mut self, job: Job, waiting: &mut Vec<Done>) -> bool {
         match job {
             Job::Line(name, text) => self.add(name, text),
-            Job::Flush(who) => waiting.push(who),
-            Job::Reopen => {
-                self.write_all();
-                for file in self.files.values_mut() {
-                    (file.file, file.not_before) = (None, None);
+            Job::Act(act, name, done) => {
+                match act {
+                    Act::Flush => {}
+                    Act::Reopen => self.reopen(),
+                    Act::Dump => self.dump(name),
                 }
-                self.complained = false;
+                waiting.push(done);
             }
-            Job::Dump(name) => self.dump(name),
             Job::Stop => return false,
         }
         true
+    }
+
+    /// The new files are there at once, as those who move the old ones expect.
+    fn reopen(&mut self) {
+        self.write_all();
+        self.complained = false;
+        for file in self.files.values_mut() {
+            (file.file, file.not_before) = (None, None);
+        }
+        let names: Vec<FileName> = self.files.keys().cloned().collect();
+        names.iter().for_each(|name| self.write(name));
     }
 
     fn add(&mut self, name: FileName, text: String) {

@@ -103,7 +103,7 @@ pub struct MgrOpen {
     pub service_name: String,
     /// Metadata and status of a service that registers itself.
     pub service: Option<ServiceDaemon>,
-    /// Encoded map of option name -> level -> value.
+    /// An encoded [`DaemonConfig`].
     pub config: Bytes,
     /// Encoded map of option name -> compiled-in default.
     pub config_defaults: Bytes,
@@ -114,6 +114,37 @@ pub struct MgrOpen {
 pub struct ServiceDaemon {
     pub metadata: BTreeMap<String, String>,
     pub status: BTreeMap<String, String>,
+}
+
+/// What `config` of [`MgrOpen`] and [`MgrReport`] holds: the options a daemon has set.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Denc)]
+pub struct DaemonConfig {
+    /// By option, the values by their source ([`config_level`]); the highest is in force.
+    pub values: BTreeMap<String, BTreeMap<i32, String>>,
+    /// Values of the monitors that the daemon does not take.
+    pub ignored: BTreeMap<String, String>,
+}
+
+/// Where the value of an option comes from (`CONF_*`); the higher wins.
+pub mod config_level {
+    pub const DEFAULT: i32 = 0;
+    pub const MON: i32 = 1;
+    pub const FILE: i32 = 2;
+    pub const OVERRIDE: i32 = 5;
+
+    /// Ceph's word for it.
+    pub fn name(level: i32) -> &'static str {
+        match level {
+            DEFAULT => "default",
+            MON => "mon",
+            FILE => "file",
+            3 => "env",
+            4 => "cmdline",
+            OVERRIDE => "override",
+            6 => "final",
+            _ => "???",
+        }
+    }
 }
 
 impl Message for MgrOpen {
@@ -178,6 +209,7 @@ pub struct MgrReport {
     pub daemon_status: Option<BTreeMap<String, String>>,
     #[message(since = 5)]
     pub daemon_health_metrics: Vec<DaemonHealthMetric>,
+    /// An encoded [`DaemonConfig`] if it changed, else empty.
     #[message(since = 6)]
     pub config: Bytes,
     #[message(since = 7)]
