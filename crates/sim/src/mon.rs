@@ -89,7 +89,7 @@ impl Mon {
     fn perform(&self, action: Action) {
         let sessions = self.sessions.borrow();
         let work = match action {
-            Action::Send(id, raw) => {
+            Action::Send(id, raw) | Action::Log(_, id, raw) => {
                 return sessions.get(&id).into_iter().for_each(|s| s.send(raw.clone()));
             }
             Action::Close(id) => return sessions.get(&id).into_iter().for_each(Session::close),
