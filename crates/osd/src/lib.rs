@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod admit;
 pub mod apply;
+pub mod backoff;
 pub mod boot;
 pub mod errno;
 pub mod front;

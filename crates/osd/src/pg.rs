@@ -8,12 +8,13 @@ pub mod log;
 pub mod publish;
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use spirula_vos::ContainerId;
 use spirula_wire::types::{EVersion, SpgId};
 
 use crate::apply::container_id;
+use crate::session::Session;
 use crate::stats::StatSum;
 use locks::ObjectLocks;
 use log::{LogEntry, LogLimits, PgLog};
@@ -32,6 +33,8 @@ pub struct Pg {
     pub active: Cell<bool>,
     /// The pool is gone: nothing may be written any more.
     pub removed: Cell<bool>,
+    /// Who was told to wait until it is active.
+    pub blocked: RefCell<Vec<Weak<Session>>>,
 }
 
 /// What a write continues from.
@@ -73,6 +76,7 @@ impl Pg {
             mapping: RefCell::default(),
             active: Cell::new(false),
             removed: Cell::new(false),
+            blocked: RefCell::default(),
         }
     }
 

@@ -18,6 +18,7 @@ use spirula_wire::{Decode, DecodeError};
 use spirula_xstream::Class;
 
 use crate::apply::{container_pg, meta_object};
+use crate::backoff;
 use crate::boot::pg_created_message;
 use crate::front::OpRequest;
 use crate::object::dkey;
@@ -133,9 +134,9 @@ fn mapping(me: i32, map: &OsdMap, pool: &PgPool, pgid: PgId) -> Option<Mapping> 
 /// Where a request goes now.
 #[derive(Debug)]
 pub enum Routed {
-    /// To this active PG.
+    /// To this PG of ours.
     Pg(Rc<Pg>),
-    /// It waits for a newer map, or for its PG's log.
+    /// It waits for a newer map.
     Later,
     /// Not to us: dropped without an answer, as Ceph does; the client asks again by a newer map.
     Nowhere,
@@ -154,8 +155,7 @@ pub fn route(target: &Target, request: &OpRequest) -> Routed {
     });
     match found {
         None => Routed::Nowhere,
-        Some(pg) if pg.active.get() => Routed::Pg(pg),
-        Some(_) => Routed::Later,
+        Some(pg) => Routed::Pg(pg),
     }
 }
 
@@ -236,6 +236,7 @@ pub async fn remove_stale_containers(target: &Target) -> Result<(), TargetError>
 pub fn follow(target: &Target, changes: Changes, first: bool) {
     for pg in &changes.left {
         pg.active.set(false);
+        backoff::release(pg, target.epoch());
     }
     if first || changes.left.iter().any(|pg| pg.removed.get()) {
         target.spawn(
@@ -257,6 +258,7 @@ pub fn follow(target: &Target, changes: Changes, first: bool) {
         target.spawn(Class::Client, |target| async move {
             load_pg(target.store(), &pg).await?;
             pg.active.set(true);
+            backoff::release(&pg, target.epoch());
             target.pg_became_active();
             Ok(())
         });

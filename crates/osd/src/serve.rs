@@ -8,15 +8,16 @@ use spirula_auth::caps::OsdCap;
 use spirula_auth::{ConMode, ServiceAcceptor, ServiceAuthConfig};
 use spirula_msgr::on_xstream::{self, Event, Incoming};
 use spirula_msgr::{Accepted, Peer};
-use spirula_wire::Features;
+use spirula_wire::msg::osd::OsdBackoff;
 use spirula_wire::msg::types;
 use spirula_wire::types::{EntityNameStr, EntityType};
+use spirula_wire::{Features, Message as _};
 use spirula_xstream::{Class, TcpListener, now};
 
 use crate::admin;
 use crate::boot::messenger_config;
 use crate::front::OpRequest;
-use crate::session::Session;
+use crate::session::{Session, Waiting};
 use crate::target::Target;
 
 /// Accepts connections for ever.
@@ -71,6 +72,7 @@ fn session_of(peer: Peer, link: on_xstream::Session) -> Session {
         allow_all: caps.is_allow_all(),
         caps,
         known_epoch: Cell::new(0),
+        backoffs: RefCell::default(),
         waiting: RefCell::default(),
         draining: Cell::new(false),
         link,
@@ -80,15 +82,22 @@ fn session_of(peer: Peer, link: on_xstream::Session) -> Session {
 fn handle(target: &Target, session: &Rc<Session>, incoming: Incoming) {
     match incoming.raw.header.type_ {
         types::OSD_OP => match OpRequest::decode(incoming, session.clone(), now()) {
-            Ok(request) => target.take_in(request),
+            Ok(request) => target.take_in(session, Waiting::Request(request)),
             Err(e) => {
                 tracing::warn!(?session, "request does not decode: {e}");
                 session.link.close();
             }
         },
         types::COMMAND => admin::handle_command(target, session, &incoming),
-        // Liveness of a client that waits, and answers to what is not sent yet.
-        types::PING | types::OSD_BACKOFF | types::OSD_MAP => {}
+        types::OSD_BACKOFF => match OsdBackoff::from_raw(&incoming.raw) {
+            Ok(backoff) => target.take_in(session, Waiting::Acknowledgement(backoff, incoming)),
+            Err(e) => {
+                tracing::warn!(?session, "backoff does not decode: {e}");
+                session.link.close();
+            }
+        },
+        // Liveness of a client that waits.
+        types::PING | types::OSD_MAP => {}
         other => tracing::debug!(?session, "ignored message {}", spirula_wire::msg::name(other)),
     }
 }

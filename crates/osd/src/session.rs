@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use spirula_auth::caps::OsdCap;
-use spirula_msgr::on_xstream;
+use spirula_msgr::on_xstream::{self, Incoming};
 use spirula_wire::Features;
+use spirula_wire::msg::osd::OsdBackoff;
 use spirula_wire::types::{EntityAddrVec, EntityName, EntityNameStr};
 
+use crate::backoff::Backoffs;
 use crate::front::OpRequest;
 
 /// An authenticated peer on one connection.
@@ -22,10 +24,19 @@ pub struct Session {
     pub allow_all: bool,
     /// The newest map epoch the peer is known to have.
     pub known_epoch: Cell<u32>,
-    /// Requests that wait for a map or a PG, and whether a task begins them.
-    pub waiting: RefCell<VecDeque<OpRequest>>,
+    pub backoffs: RefCell<Backoffs>,
+    /// What waits for a map or a PG, and whether a task begins it.
+    pub waiting: RefCell<VecDeque<Waiting>>,
     pub draining: Cell<bool>,
     pub link: on_xstream::Session,
+}
+
+/// What comes after a request that waits has to wait, too: order matters.
+#[derive(Debug)]
+pub enum Waiting {
+    Request(OpRequest),
+    /// An answer to a BLOCK, and what holds its share of the dispatch throttle.
+    Acknowledgement(OsdBackoff, Incoming),
 }
 
 impl fmt::Debug for Session {

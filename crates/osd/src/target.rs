@@ -18,6 +18,7 @@ use spirula_xstream::sync::Notify;
 use spirula_xstream::{Class, wall_now};
 
 use crate::admit::{Admission, AdmitLimits, admit};
+use crate::backoff::{self, Verdict};
 use crate::boot::boot_message;
 use crate::front::{OpRequest, Reply};
 use crate::history::MapHistory;
@@ -30,7 +31,7 @@ use crate::pg::log::LogLimits;
 use crate::plan::Limits;
 use crate::read::read;
 use crate::route::{PgTable, Routed, follow, route};
-use crate::session::Session;
+use crate::session::{Session, Waiting};
 use crate::track::{Stage, Tracker};
 use crate::write::write;
 
@@ -360,44 +361,59 @@ impl Target {
         }
     }
 
-    /// Takes a request in. Requests of one session are begun in the order they came.
-    pub fn take_in(&self, request: OpRequest) {
-        let session = request.session.clone();
-        if !session.draining.get() {
-            match route(self, &request) {
-                Routed::Pg(pg) => return self.begin(pg, request),
-                Routed::Nowhere => return dropped(&request),
-                Routed::Later => {}
-            }
-        }
-        session.waiting.borrow_mut().push_back(request);
+    /// Takes in what a client sent. What came on one session is begun in that order.
+    pub fn take_in(&self, session: &Rc<Session>, item: Waiting) {
+        let waits = if session.draining.get() { Some(item) } else { self.try_begin(session, item) };
+        let Some(item) = waits else {
+            return;
+        };
+        session.waiting.borrow_mut().push_back(item);
         if !session.draining.replace(true) {
-            let target = self.clone();
+            let (target, session) = (self.clone(), session.clone());
             drop(spirula_xstream::spawn(Class::Client, target.drain(session)));
         }
     }
 
-    /// Begins the requests of a session that wait, one after the other.
+    /// Begins what waits on a session, one after the other.
     async fn drain(self, session: Rc<Session>) {
         loop {
-            let Some(request) = session.waiting.borrow_mut().pop_front() else {
+            let Some(mut item) = session.waiting.borrow_mut().pop_front() else {
                 break;
             };
-            loop {
-                match route(&self, &request) {
-                    Routed::Pg(pg) => {
-                        self.begin(pg, request);
-                        break;
-                    }
-                    Routed::Nowhere => {
-                        dropped(&request);
-                        break;
-                    }
-                    Routed::Later => self.map_changed().await,
-                }
+            while let Some(again) = self.try_begin(&session, item) {
+                item = again;
+                self.map_changed().await;
             }
         }
         session.draining.set(false);
+    }
+
+    /// Begins a request, or drops it; gives back what has to wait for a map or a PG.
+    fn try_begin(&self, session: &Rc<Session>, item: Waiting) -> Option<Waiting> {
+        let request = match item {
+            Waiting::Request(request) => request,
+            Waiting::Acknowledgement(backoff, _) => {
+                session.backoffs.borrow_mut().acknowledge(backoff.pgid, backoff.id);
+                return None;
+            }
+        };
+        let pg = match route(self, &request) {
+            Routed::Pg(pg) => pg,
+            Routed::Later => return Some(Waiting::Request(request)),
+            Routed::Nowhere => {
+                dropped(&request, "this OSD is not the PG's primary");
+                return None;
+            }
+        };
+        match backoff::check(session, &pg, self.epoch()) {
+            Verdict::Serve => self.begin(pg, request),
+            Verdict::Wait => return Some(Waiting::Request(request)),
+            Verdict::Drop => {
+                self.share_map(session, request.msg.map_epoch);
+                dropped(&request, "the PG is not active; the client backs off");
+            }
+        }
+        None
     }
 
     /// Runs a request as far as it goes at once, so that it has its place in the order of its
@@ -477,6 +493,6 @@ impl Target {
     }
 }
 
-fn dropped(request: &OpRequest) {
-    tracing::debug!(reqid = %request.reqid, "dropped: this OSD is not the PG's primary");
+fn dropped(request: &OpRequest, why: &str) {
+    tracing::debug!(reqid = %request.reqid, "dropped: {why}");
 }

@@ -1,9 +1,17 @@
 //! A target and a client in a simulated world: requests over the messenger, onto a simulated disk,
 //! through restarts and power loss. The map is put in by hand instead of by a monitor.
 
-use crate::support::{Cluster, Op, text};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::support::{Cluster, F, MAP_DELAY, Op, text};
+use spirula_wire::Features;
+use spirula_wire::features::RADOS_BACKOFF;
 use spirula_wire::msg::ops::{OpArgs, OpCode};
+use spirula_wire::msg::osd::backoff_op::{BLOCK, UNBLOCK};
 use spirula_wire::types::EVersion;
+use spirula_xstream::sleep;
 
 const ENOENT: i32 = -2;
 
@@ -134,4 +142,42 @@ fn a_failed_guard_changes_nothing() {
         assert_eq!(c.op("o", &[guard, Op::append("!")]).await.result, 0);
         assert_eq!(text(&c.op("o", &[Op::read(0, 0)]).await, 0), "two!");
     });
+}
+
+#[test]
+fn requests_to_a_pg_that_loads_are_all_answered_and_keep_their_order() {
+    let blocked = Rc::new(Cell::new(0));
+    for seed in 0..12 {
+        let cluster = Cluster::start(seed);
+        cluster.client(async |c| {
+            assert_eq!(c.op("o", &[Op::write_full("")]).await.result, 0);
+        });
+        cluster.restart_with_late_map();
+        // Peers without backoffs wait in the target instead.
+        let backs_off = seed % 4 != 0;
+        let features = if backs_off { F } else { Features(F.0 & !RADOS_BACKOFF) };
+        let blocked = blocked.clone();
+        cluster.client_with(features, async move |c| {
+            // The map comes amid this.
+            sleep(MAP_DELAY - Duration::from_millis(5)).await;
+            let texts: Vec<String> = (1000..1200).map(|i| format!("{i},")).collect();
+            for text in &texts {
+                c.send("o", &[Op::append(text)]);
+                sleep(Duration::from_micros(50)).await;
+            }
+            let replies = c.replies(texts.len()).await;
+            assert!(replies.iter().all(|(_, reply)| reply.result == 0));
+            let reply = c.op("o", &[Op::read(0, 0)]).await;
+            assert_eq!(text(&reply, 0), texts.concat(), "seed {seed}");
+            match &c.backoffs()[..] {
+                // The PG was loaded before anybody asked for it.
+                [] => {}
+                [(BLOCK, first), (UNBLOCK, last)] if backs_off && first == last => {
+                    blocked.set(blocked.get() + 1);
+                }
+                other => panic!("seed {seed}: {other:?}"),
+            }
+        });
+    }
+    assert!(blocked.get() > 2, "hardly any backoff");
 }

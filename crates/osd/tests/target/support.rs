@@ -1,6 +1,7 @@
 //! A simulated host with a target on it, and a client that speaks `osd_op` to it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,22 +14,24 @@ use spirula_msgr::{Config, Target as Peer, on_xstream};
 use spirula_osd::{Target, TargetConfig};
 use spirula_store::{Expect, FormatOptions, Options, Store};
 use spirula_wire::msg::ops::{OpArgs, OpCode};
-use spirula_wire::msg::osd::OsdMapMsg;
+use spirula_wire::msg::osd::{OsdBackoff, OsdMapMsg, backoff_op};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, OsdOpReply, flag};
 use spirula_wire::types::{
     EntityAddrVec, EntityName, EntityNameStr, EntityType, HObject, ObjectLocator, PgId,
     PgNlsResponse, SnapId, SpgId, UTime, Uuid,
 };
-use spirula_wire::{Decode, Encode, Features, Message};
+use spirula_wire::{Decode, Encode, Features, Message, RawMessage};
 use spirula_xstream::sim::{SimHost, SimWorld};
 use spirula_xstream::sync::{QueueReceiver, queue};
-use spirula_xstream::{Class, timeout};
+use spirula_xstream::{Class, sleep, spawn, timeout};
 
-const F: Features = Features::PACIFIC;
+pub(crate) const F: Features = Features::PACIFIC;
 const POOL: i64 = 1;
 const PG_NUM: u32 = 4;
 const PORT: u16 = 6800;
 const FSID: Uuid = Uuid([7; 16]);
+/// How late a map comes that is late.
+pub(crate) const MAP_DELAY: Duration = Duration::from_millis(100);
 const DISK: &str = "/disk";
 
 /// A target on a simulated host, and a host for its clients.
@@ -45,23 +48,29 @@ impl Cluster {
         let (osd, clients) = (world.host("osd"), world.host("clients"));
         osd.disk(DISK, 256 << 20);
         let cluster = Self { world, osd, clients, map: Rc::default() };
-        cluster.run(true);
+        cluster.run(true, Duration::ZERO);
         cluster
     }
 
     /// Stops the target without a good-bye, and starts it again.
     pub(crate) fn restart(&self) {
         self.osd.kill();
-        self.run(false);
+        self.run(false, Duration::ZERO);
     }
 
     pub(crate) fn power_loss(&self) {
         self.osd.power_loss();
         self.clients.kill();
-        self.run(false);
+        self.run(false, Duration::ZERO);
     }
 
-    fn run(&self, format: bool) {
+    /// As [`Self::restart`], but the target gets the map only a while after clients can connect.
+    pub(crate) fn restart_with_late_map(&self) {
+        self.osd.kill();
+        self.run(false, MAP_DELAY);
+    }
+
+    fn run(&self, format: bool, map_delay: Duration) {
         let bind = SocketAddr::new(self.osd.ip(), PORT);
         let map = self.map.clone();
         *map.borrow_mut() = None;
@@ -82,8 +91,13 @@ impl Cluster {
             let started = |target: &Target, _: SocketAddr| {
                 let new = map_of(target.addrs());
                 let maps = [(new.epoch, new.to_bytes(F).into())].into();
-                target.handle_maps(&OsdMapMsg { fsid: FSID, maps, ..OsdMapMsg::default() });
+                let message = OsdMapMsg { fsid: FSID, maps, ..OsdMapMsg::default() };
                 *map.borrow_mut() = Some(new);
+                let target = target.clone();
+                drop(spawn(Class::Client, async move {
+                    sleep(map_delay).await;
+                    target.handle_maps(&message);
+                }));
             };
             spirula_osd::run(config, store, started).await.unwrap();
         });
@@ -96,17 +110,26 @@ impl Cluster {
         let addr = SocketAddr::new(self.osd.ip(), PORT);
         let map = self.map.borrow().clone().unwrap();
         self.clients.spawn(Class::Client, async move {
-            let mut client = Client::open(addr, map);
+            let mut client = Client::open(addr, map, F);
             body(&mut client).await;
         });
     }
 
     /// Runs a client to its end.
     pub(crate) fn client(&self, body: impl AsyncFnOnce(&mut Client) + 'static) {
+        self.client_with(F, body);
+    }
+
+    /// As [`Self::client`], with only these features.
+    pub(crate) fn client_with(
+        &self,
+        features: Features,
+        body: impl AsyncFnOnce(&mut Client) + 'static,
+    ) {
         let addr = SocketAddr::new(self.osd.ip(), PORT);
         let map = self.map.borrow().clone().unwrap();
         let done = self.clients.block_on(async move {
-            let mut client = Client::open(addr, map);
+            let mut client = Client::open(addr, map, features);
             body(&mut client).await;
         });
         assert!(done.is_ok());
@@ -142,16 +165,39 @@ fn map_of(addrs: &EntityAddrVec) -> OsdMap {
     map
 }
 
+/// What a session has sent and heard.
+#[derive(Default)]
+struct Sent {
+    /// Requests without an answer, in the order of their tids.
+    unanswered: BTreeMap<u64, (SpgId, RawMessage)>,
+    /// What the target said of backoffs.
+    backoffs: Vec<(u8, SpgId)>,
+}
+
+impl Sent {
+    /// Answers a backoff, and repeats at its end what it held up.
+    fn back_off(&mut self, session: &on_xstream::Session, backoff: OsdBackoff) {
+        self.backoffs.push((backoff.op, backoff.pgid));
+        if backoff.op == backoff_op::BLOCK {
+            session.send(OsdBackoff { op: backoff_op::ACK_BLOCK, ..backoff }.to_raw(0, F));
+            return;
+        }
+        let held = self.unanswered.values().filter(|(pgid, _)| *pgid == backoff.pgid);
+        held.for_each(|(_, message)| session.send(message.clone()));
+    }
+}
+
 /// A client session with the target.
 pub(crate) struct Client {
     session: on_xstream::Session,
     replies: QueueReceiver<(u64, OsdOpReply)>,
+    sent: Rc<RefCell<Sent>>,
     map: OsdMap,
     last_tid: u64,
 }
 
 impl Client {
-    fn open(addr: SocketAddr, map: OsdMap) -> Self {
+    fn open(addr: SocketAddr, map: OsdMap, features: Features) -> Self {
         let grant = MonGrant { method: METHOD_NONE, global_id: 4100, ..MonGrant::default() };
         let name = EntityNameStr::new(EntityType::CLIENT, "admin");
         let auth =
@@ -160,12 +206,20 @@ impl Client {
         assert_eq!(peer.addr.addr, Some(addr));
         let mut config = Config::new(EntityName::client(4100), EntityAddrVec::default());
         config.nonce = 9;
+        config.supported = features;
         let (sender, replies) = queue();
-        let dispatch = move |_: &on_xstream::Session, event: on_xstream::Event| {
-            if let on_xstream::Event::Message(incoming) = event
-                && let Ok(reply) = OsdOpReply::from_raw(&incoming.raw)
-            {
-                let _ = sender.send((incoming.raw.header.tid, reply));
+        let sent = Rc::<RefCell<Sent>>::default();
+        let heard = sent.clone();
+        let dispatch = move |session: &on_xstream::Session, event: on_xstream::Event| {
+            let on_xstream::Event::Message(incoming) = event else {
+                return;
+            };
+            if let Ok(reply) = OsdOpReply::from_raw(&incoming.raw) {
+                let tid = incoming.raw.header.tid;
+                heard.borrow_mut().unanswered.remove(&tid);
+                let _ = sender.send((tid, reply));
+            } else if let Ok(backoff) = OsdBackoff::from_raw(&incoming.raw) {
+                heard.borrow_mut().back_off(session, backoff);
             }
         };
         let auth = Box::new(auth.unwrap());
@@ -173,6 +227,7 @@ impl Client {
         Self {
             session,
             replies,
+            sent,
             map,
             // Another session must not seem to repeat the requests of an earlier one.
             last_tid: spirula_xstream::random_u64() >> 1,
@@ -232,7 +287,14 @@ impl Client {
             features: F.0,
             ..OsdOpMsg::default()
         };
-        self.session.send(msg.to_raw(tid, F));
+        let (pgid, message) = (msg.spgid, msg.to_raw(tid, F));
+        self.sent.borrow_mut().unanswered.insert(tid, (pgid, message.clone()));
+        self.session.send(message);
+    }
+
+    /// What the target said of backoffs so far.
+    pub(crate) fn backoffs(&self) -> Vec<(u8, SpgId)> {
+        self.sent.borrow().backoffs.clone()
     }
 
     /// Names of all objects, read in pages.
