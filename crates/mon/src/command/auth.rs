@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use spirula_auth::caps::check_caps as check_caps_text;
+use spirula_auth::caps::check_caps;
 use spirula_auth::{CryptoKey, EntityAuth, Keyring, format_entity};
 use spirula_wire::types::EntityNameStr;
 
@@ -71,45 +71,63 @@ pub(super) fn get_key(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 
 /// `auth add`: a given or random key; adding the same again is fine.
 pub(super) fn add(ctx: &mut Context<'_>, args: &Args) -> Outcome {
-    let name = entity(args)?;
-    let mut wanted = caps_of(args)?;
+    let caps = caps_of(args)?;
+    let name = new_entity(args)?;
+    let mut wanted = checked(caps)?;
     let mut key = None;
     if !ctx.input.is_empty() {
         let given = input_keyring(&ctx.input)?;
-        match given.get(&name) {
-            Some(auth) if !auth.caps.is_empty() && !wanted.is_empty() => {
-                return refuse(
-                    errno::EINVAL,
-                    "caps cannot be specified both in keyring and in command",
-                );
-            }
-            Some(auth) => {
-                key = Some(auth.key.clone()).filter(|k| !k.is_empty());
-                if wanted.is_empty() {
-                    wanted = auth.caps.clone();
-                }
-            }
-            None => {
-                return refuse(
-                    errno::EINVAL,
-                    format!("auth for {name} not found in provided keyring"),
-                );
-            }
+        let Some(auth) = given.get(&name) else {
+            return refuse(errno::EINVAL, format!("key for {name} not found in provided keyring"));
+        };
+        if !auth.caps.is_empty() && !wanted.is_empty() {
+            return refuse(
+                errno::EINVAL,
+                "caps cannot be specified both in keyring and in command",
+            );
+        }
+        key = Some(auth.key.clone()).filter(|k| !k.is_empty());
+        if wanted.is_empty() {
+            wanted = auth.caps.clone();
         }
     }
-    check_caps(&wanted)?;
     if let Some(existing) = ctx.state.auth.get(&name) {
-        if key.as_ref().is_some_and(|k| *k != existing.key) {
-            return refuse(errno::EINVAL, format!("entity {name} exists but key does not match"));
-        }
-        if existing.caps != wanted {
-            return refuse(errno::EINVAL, format!("entity {name} exists but caps do not match"));
-        }
-        return Ok(Answer::status(format!("added key for {name}")));
+        same(&name, existing, key.as_ref(), &wanted)?;
+        return Ok(Answer::default());
     }
     let key = key.unwrap_or_else(|| CryptoKey::generate(ctx.now.wall, ctx.rng));
     ctx.change(Change::SetAuth { name: name.clone(), key, caps: wanted });
     Ok(Answer::status(format!("added key for {name}")))
+}
+
+/// Refuses to take `existing` for what is wanted unless it is that.
+fn same(
+    name: &EntityNameStr,
+    existing: &EntityAuth,
+    key: Option<&CryptoKey>,
+    wanted: &BTreeMap<String, String>,
+) -> Result<(), Refusal> {
+    if key.is_some_and(|k| *k != existing.key) {
+        return refuse(errno::EEXIST, format!("entity {name} exists but key does not match"));
+    }
+    if existing.caps.len() != wanted.len() {
+        return refuse(errno::EINVAL, format!("entity {name} exists but caps do not match"));
+    }
+    match differing(existing, wanted) {
+        Some(service) => {
+            refuse(errno::EINVAL, format!("entity {name} exists but cap {service} does not match"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The first service for which `existing` has not the wanted capability.
+fn differing<'a>(
+    existing: &EntityAuth,
+    wanted: &'a BTreeMap<String, String>,
+) -> Option<&'a String> {
+    let differs = |(service, caps): &(&String, &String)| existing.caps.get(*service) != Some(*caps);
+    wanted.iter().find(differs).map(|(service, _)| service)
 }
 
 pub(super) fn get_or_create(ctx: &mut Context<'_>, args: &Args) -> Outcome {
@@ -128,19 +146,19 @@ pub(super) fn get_or_create_key(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 }
 
 pub(super) fn set_caps(ctx: &mut Context<'_>, args: &Args) -> Outcome {
-    let name = entity(args)?;
     let caps = caps_of(args)?;
+    let name = new_entity(args)?;
     let Some(auth) = ctx.state.auth.get(&name) else {
         return refuse(errno::ENOENT, format!("couldn't find entry {name}"));
     };
-    check_caps(&caps)?;
+    let caps = checked(caps)?;
     let key = auth.key.clone();
     ctx.change(Change::SetAuth { name: name.clone(), key, caps });
     Ok(Answer::status(format!("updated caps for {name}")))
 }
 
 pub(super) fn rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
-    let name = entity(args)?;
+    let name = new_entity(args)?;
     if ctx.state.auth.get(&name).is_none() {
         return Ok(Answer::status(format!("entity {name} does not exist")));
     }
@@ -148,13 +166,14 @@ pub(super) fn rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     Ok(Answer::status("updated"))
 }
 
+/// `auth import` takes capabilities as they are: those of other clusters' services too. What does
+/// not parse grants nothing.
 pub(super) fn import(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     if ctx.input.is_empty() {
         return refuse(errno::EINVAL, "auth import: no data supplied; give a keyring file with -i");
     }
     let keyring = input_keyring(&ctx.input)?;
     for (name, auth) in &keyring.entities {
-        check_caps(&auth.caps)?;
         if auth.key.is_empty() {
             return refuse(errno::EINVAL, format!("auth import: entity {name} has no key"));
         }
@@ -168,20 +187,18 @@ fn found_or_created(
     ctx: &mut Context<'_>,
     args: &Args,
 ) -> Result<(EntityNameStr, EntityAuth), Refusal> {
-    let name = entity(args)?;
-    let wanted = caps_of(args)?;
+    let caps = caps_of(args)?;
+    let name = new_entity(args)?;
+    let wanted = checked(caps)?;
     if let Some(existing) = ctx.state.auth.get(&name) {
-        let differs =
-            wanted.iter().find(|(service, caps)| existing.caps.get(*service) != Some(caps));
-        return match differs {
-            Some((service, _)) => refuse(
+        return match differing(existing, &wanted) {
+            Some(service) => refuse(
                 errno::EINVAL,
                 format!("key for {name} exists but cap {service} does not match"),
             ),
             None => Ok((name, existing.clone())),
         };
     }
-    check_caps(&wanted)?;
     let mut key = None;
     if !ctx.input.is_empty() {
         key = input_keyring(&ctx.input)?.get(&name).map(|a| a.key.clone());
@@ -198,8 +215,13 @@ fn entity(args: &Args) -> Result<EntityNameStr, Refusal> {
     text.parse().or_else(|_| refuse(errno::EINVAL, format!("invalid entity_auth {text}")))
 }
 
-/// `caps`: service and capability in turn.
-fn caps_of(args: &Args) -> Result<BTreeMap<String, String>, Refusal> {
+/// The entity of a command that changes it; such commands name the mistake differently.
+fn new_entity(args: &Args) -> Result<EntityNameStr, Refusal> {
+    args.str("entity")?.parse().or_else(|_| refuse(errno::EINVAL, "bad entity name"))
+}
+
+/// `caps`: service and capability in turn, in the order given.
+fn caps_of(args: &Args) -> Result<Vec<(String, String)>, Refusal> {
     let words = args.strs("caps")?;
     if !words.len().is_multiple_of(2) {
         return refuse(errno::EINVAL, "bad capabilities request; odd number of arguments");
@@ -207,13 +229,12 @@ fn caps_of(args: &Args) -> Result<BTreeMap<String, String>, Refusal> {
     Ok(words.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect())
 }
 
-fn check_caps(caps: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    for (service, text) in caps {
-        if let Err(problem) = check_caps_text(service, text) {
-            return refuse(errno::EINVAL, problem);
-        }
+/// All are checked, although of those for one service the last counts.
+fn checked(caps: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Refusal> {
+    for (service, text) in &caps {
+        check_caps(service, text).or_else(|problem| refuse(errno::EINVAL, problem))?;
     }
-    Ok(())
+    Ok(caps.into_iter().collect())
 }
 
 fn input_keyring(input: &Bytes) -> Result<Keyring, Refusal> {

@@ -1,5 +1,6 @@
 //! The service with sessions in memory: what clients, OSDs and managers see of a monitor.
 
+mod auth;
 mod harness;
 
 use std::collections::BTreeMap;
