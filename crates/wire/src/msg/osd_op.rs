@@ -75,7 +75,8 @@ pub struct Trace {
     pub parent_span_id: i64,
 }
 
-/// `osd_op`. Version 7 (clients that do not resend on a PG split) is accepted, 8 is sent.
+/// `osd_op`. Version 8 is sent; 7 (clients that do not resend on a PG split) and 9 (Squid among
+/// itself) are accepted too.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct OsdOpMsg {
     pub spgid: SpgId,
@@ -162,6 +163,7 @@ impl Message for OsdOpMsg {
         check_compat::<Self>("OsdOpMsg", header)?;
         let r = &mut Reader::new(&payload.front);
         let mut m = match header.version {
+            9 => decode_head_v9(r)?,
             8 => decode_head_v8(r)?,
             7 => decode_head_v7(r)?,
             other => {
@@ -198,6 +200,14 @@ fn decode_head_v8(r: &mut Reader<'_>) -> Result<OsdOpMsg, DecodeError> {
         trace: Trace::decode(r)?,
         ..OsdOpMsg::default()
     })
+}
+
+/// As version 8, with an OpenTelemetry span behind the trace ids: whether it is valid, and if so its
+/// ids and flags. Nothing here traces, so it is skipped.
+fn decode_head_v9(r: &mut Reader<'_>) -> Result<OsdOpMsg, DecodeError> {
+    let head = decode_head_v8(r)?;
+    r.versioned("span context", 1, |_, _| Ok(()))?;
+    Ok(head)
 }
 
 /// The PG is raw (its seed is the hash), and a version to replay is in the way.
@@ -421,6 +431,7 @@ impl DataCursor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RawMessage;
 
     fn request() -> OsdOpMsg {
         OsdOpMsg {
@@ -472,6 +483,39 @@ mod tests {
         assert_eq!(back.spgid.pgid.seed, m.hash);
         assert_eq!(back.object(), m.object());
         assert_eq!(back.ops, m.ops);
+    }
+
+    /// `request()` as version 9, with these bytes for a span.
+    fn version_9(span: &[u8]) -> RawMessage {
+        let f = Features::PACIFIC;
+        let mut raw = request().to_raw(1, f);
+        let m = request();
+        let head = m.spgid.to_bytes(f).len() + 12 + m.reqid.to_bytes(f).len() + 24;
+        let (head, tail) = raw.payload.front.split_at(head);
+        raw.payload.front = [head, span, tail].concat().into();
+        raw.header.version = 9;
+        raw
+    }
+
+    #[test]
+    fn version_9_is_understood_and_its_span_skipped() {
+        let invalid = [1, 1, 1, 0, 0, 0, 0];
+        let valid = [&[1, 1, 26, 0, 0, 0, 1][..], &[7; 16], &[8; 8], &[1]].concat();
+        let later = [&[2, 1, 28, 0, 0, 0, 1][..], &[7; 16], &[8; 8], &[1], &[0xee; 2]].concat();
+        for span in [&invalid[..], &valid, &later] {
+            assert_eq!(OsdOpMsg::from_raw(&version_9(span)).unwrap(), request(), "{span:?}");
+        }
+    }
+
+    #[test]
+    fn a_span_that_ends_nowhere_or_is_too_new_is_refused() {
+        let endless = version_9(&[1, 1, 0xff, 0xff, 0xff, 0xff, 0]);
+        assert!(matches!(OsdOpMsg::from_raw(&endless), Err(DecodeError::Truncated { .. })));
+        let too_new = version_9(&[2, 2, 1, 0, 0, 0, 0]);
+        assert!(matches!(OsdOpMsg::from_raw(&too_new), Err(DecodeError::Incompatible { .. })));
+        let mut later = version_9(&[]);
+        later.header.version = 10;
+        assert!(matches!(OsdOpMsg::from_raw(&later), Err(DecodeError::Invalid { .. })));
     }
 
     #[test]
