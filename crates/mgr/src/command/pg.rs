@@ -6,7 +6,7 @@ use spirula_mon::text::{self, Align, TextTable};
 use spirula_wire::types::{PgId, PgStat, pg_state};
 
 use super::pg_dump::pg_json;
-use super::{Context, Outcome, Shown, pgid};
+use super::{Context, EINVAL, Outcome, Shown, pgid};
 
 pub(super) fn stat(c: &Context<'_>) -> Outcome {
     let states = c.pgmap.states();
@@ -102,13 +102,18 @@ const COLUMNS: &[(&str, Align)] = &[
 pub(super) const OMAP_NOTE: &str = "\n* NOTE: Omap statistics are gathered during deep scrub and may be inaccurate soon afterwards depending on utilization. See http://docs.ceph.com/en/latest/dev/placement-group/#omap-statistics for further details.\n";
 
 fn list(c: &Context<'_>, wanted: impl Fn(PgId, &PgStat) -> bool) -> Outcome {
-    let states = c.list("states");
-    let in_state = |stat: &PgStat| {
-        let name = pg_state::name(stat.state());
-        states.iter().all(|s| *s == "all" || name.split('+').any(|n| n == *s))
+    let states = states(&c.list("states"))?;
+    let in_state = |stat: &PgStat| match states {
+        None => true,
+        Some(0) => stat.state() == 0,
+        Some(bits) => stat.state() & bits != 0,
     };
     let chosen: Vec<_> =
         c.pgmap.pgs.iter().filter(|(pg, stat)| wanted(**pg, stat) && in_state(stat)).collect();
+    if chosen.is_empty() {
+        let json = Some(obj! { "pg_ready" => true });
+        return Ok(Shown { plain: String::new(), json, status: String::new() });
+    }
     let mut table = TextTable::default();
     for (heading, align) in COLUMNS {
         table.column(heading, Align::Left, *align);
@@ -125,6 +130,23 @@ fn list(c: &Context<'_>, wanted: impl Fn(PgId, &PgStat) -> bool) -> Outcome {
         json: Some(json),
         status: String::new(),
     })
+}
+
+/// The bits of which a PG must have one; `None` if any PG will do. Read from the end, where `all`
+/// makes the rest of no account.
+fn states(names: &[&str]) -> Result<Option<u64>, (i32, String)> {
+    let mut bits = 0;
+    for &name in names.iter().rev() {
+        if name == "all" {
+            return Ok(None);
+        }
+        bits |= pg_state::by_name(name).ok_or_else(|| {
+            let known = pg_state::name(u32::MAX.into());
+            let text = format!("'{name}' is not a valid pg state, available choices: {known}");
+            (EINVAL, text)
+        })?;
+    }
+    Ok((!names.is_empty()).then_some(bits))
 }
 
 fn cells(c: &Context<'_>, pg: PgId, stat: &PgStat) -> Vec<String> {
@@ -152,4 +174,96 @@ fn cells(c: &Context<'_>, pg: PgId, stat: &PgStat) -> Vec<String> {
         text::stamp(stat.last_scrub_stamp.into()),
         text::stamp(stat.last_deep_scrub_stamp.into()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use spirula_maps::OsdMap;
+    use spirula_wire::msg::mgr::MgrCommandReply;
+
+    use super::*;
+    use crate::command::answer;
+    use crate::daemons::Daemons;
+    use crate::pgmap::PgMap;
+
+    /// Of two PGs, one active and clean, one not heard of yet.
+    fn ask(args: Value) -> MgrCommandReply {
+        let mut pgmap = PgMap::default();
+        for (seed, state) in [(0, pg_state::ACTIVE | pg_state::CLEAN), (1, 0)] {
+            let mut pg = PgStat { up: vec![0], acting: vec![0], ..PgStat::default() };
+            pg.set_state(state);
+            pgmap.pgs.insert(PgId { pool: 1, seed }, pg);
+        }
+        let osdmap = OsdMap::default();
+        answer(&[args.to_string()], &pgmap, &osdmap, &Daemons::default(), |_| true)
+    }
+
+    fn json_of(args: Value) -> Value {
+        let reply = ask(args);
+        assert_eq!(reply.r, 0, "{}", reply.rs);
+        serde_json::from_slice(&reply.outbl).unwrap()
+    }
+
+    #[test]
+    fn any_of_the_states_will_do() {
+        let listed = |states: Value| {
+            let args = json!({ "prefix": "pg ls", "states": states, "format": "json" });
+            let listed = json_of(args)["pg_stats"].take();
+            let ids = listed.as_array().cloned().unwrap_or_default();
+            ids.iter().map(|pg| pg["pgid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(listed(json!([])), ["1.0", "1.1"]);
+        assert_eq!(listed(json!(["active", "down"])), ["1.0"]);
+        assert_eq!(listed(json!(["unknown"])), ["1.1"]);
+        assert_eq!(listed(json!(["nope", "all"])), ["1.0", "1.1"]);
+        assert!(listed(json!(["down"])).is_empty());
+        let none = ask(json!({ "prefix": "pg ls", "states": ["down"] }));
+        assert!(none.outbl.is_empty(), "no headings either");
+        let refused = ask(json!({ "prefix": "pg ls", "states": ["all", "nope"] }));
+        assert_eq!(refused.r, -EINVAL);
+        assert!(
+            refused.rs.starts_with("'nope' is not a valid pg state, available choices: stale+")
+        );
+        assert!(refused.rs.ends_with("+snaptrim_error"));
+    }
+
+    /// Members and headings are those that a real manager (16.2.15) answered with.
+    #[test]
+    fn a_dump_has_the_parts_that_were_asked_for() {
+        let members = |what: Value| {
+            let dump =
+                json_of(json!({ "prefix": "pg dump", "dumpcontents": what, "format": "json" }));
+            dump.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(members(json!([])), "pg_ready pg_map");
+        assert_eq!(members(json!(["summary", "pools"])), "pg_ready pg_map");
+        assert_eq!(members(json!(["pools"])), "pg_ready pool_stats");
+        assert_eq!(members(json!(["osds"])), "pg_ready osd_stats pool_statfs");
+        assert_eq!(members(json!(["pgs", "delta"])), "pg_ready pg_stats delta");
+        let brief =
+            json_of(json!({ "prefix": "pg dump", "dumpcontents": "pgs_brief", "format": "json" }));
+        assert_eq!(brief["pg_stats"][0].as_object().unwrap().len(), 6);
+        let sums =
+            json_of(json!({ "prefix": "pg dump", "dumpcontents": ["sum"], "format": "json" }));
+        assert_eq!(sums["pg_map"].as_object().unwrap().len(), 7);
+
+        let plain = |what: &[&str]| {
+            let reply = ask(json!({ "prefix": "pg dump", "dumpcontents": what }));
+            let text = String::from_utf8_lossy(&reply.outbl).into_owned();
+            (text, reply.rs)
+        };
+        let (pools, status) = plain(&["pools", "osds"]);
+        assert!(pools.starts_with("POOLID  OBJECTS") && pools.ends_with(OMAP_NOTE));
+        assert_eq!(status, "dumped osds,pools");
+        assert!(plain(&["osds"]).0.starts_with("OSD_STAT"));
+        assert!(plain(&["pgs_brief"]).0.ends_with("[0]               0\n"));
+        assert!(
+            plain(&["pgs", "pools"]).0.contains("\n    "),
+            "the pools are below blank headings"
+        );
+        assert!(plain(&["delta"]).0.is_empty());
+        let (sums, _) = plain(&["summary"]);
+        assert!(sums.starts_with("version 0\n") && sums.contains("\nOSD_STAT"));
+    }
 }

@@ -8,36 +8,71 @@ use spirula_wire::types::{ObjectStatSum, OsdStat, PgId, PgStat, PoolStat, StoreS
 use super::pg::OMAP_NOTE;
 use super::{Context, Outcome, Shown, pgid};
 
+/// `all` (also where nothing is asked for) and the sums leave no room for anything else.
 pub(super) fn dump(c: &Context<'_>) -> Outcome {
-    let asked = c.list("dumpcontents");
-    let asked = if asked.is_empty() { vec!["all"] } else { asked };
-    let wants = |what: &str| asked.iter().any(|a| *a == "all" || *a == what);
-    let is_brief = asked.contains(&"pgs_brief");
-    let mut plain = String::new();
-    if !is_brief {
-        plain.push_str(&format!(
-            "version {}\nstamp {}\nlast_osdmap_epoch 0\nlast_pg_scan 0\n",
-            c.pgmap.version,
-            text::stamp(c.pgmap.stamp)
-        ));
+    let mut asked = c.list("dumpcontents");
+    if asked.is_empty() {
+        asked.push("all");
     }
-    if wants("pgs") || is_brief {
-        plain.push_str(&pg_table(c, is_brief));
+    asked.sort_unstable();
+    asked.dedup();
+    let (plain, shown) = if asked.contains(&"all") {
+        (all_text(c), obj! { "pg_map" => map_json(c) })
+    } else if asked.iter().any(|a| matches!(*a, "sum" | "summary")) {
+        let plain = [head_text(c), sum_table(c, true), osd_table(c, false)].concat();
+        (plain + OMAP_NOTE, obj! { "pg_map" => basic_json(c) })
+    } else {
+        parts(c, &asked)
+    };
+    let json = with_all(obj! { "pg_ready" => true }, shown);
+    Ok(Shown { plain, json: Some(json), status: format!("dumped {}", asked.join(",")) })
+}
+
+fn all_text(c: &Context<'_>) -> String {
+    let tables =
+        [pg_table(c, false), pool_table(c, false), sum_table(c, false), osd_table(c, true)];
+    head_text(c) + &tables.concat() + OMAP_NOTE
+}
+
+fn head_text(c: &Context<'_>) -> String {
+    let (version, stamp) = (c.pgmap.version, text::stamp(c.pgmap.stamp));
+    format!("version {version}\nstamp {stamp}\nlast_osdmap_epoch 0\nlast_pg_scan 0\n")
+}
+
+fn parts(c: &Context<'_>, asked: &[&str]) -> (String, Json) {
+    let wants = |what: &str| asked.contains(&what);
+    let (mut plain, mut json) = (String::new(), obj! {});
+    if wants("pgs_brief") {
+        plain += &pg_table(c, true);
+    }
+    if wants("pgs") {
+        plain += &pg_table(c, false);
     }
     if wants("pools") {
-        plain.push_str(&pool_table(c));
+        // Behind the PGs, their headings serve.
+        plain += &pool_table(c, !wants("pgs"));
+        json = with_all(json, obj! { "pool_stats" => pools_json(c) });
     }
-    if wants("sum") || wants("summary") {
-        plain.push_str(&sum_table(c));
+    if wants("osds") {
+        plain += &osd_table(c, true);
+        let shown = obj! { "osd_stats" => osds_json(c), "pool_statfs" => pool_statfs_json(c) };
+        json = with_all(json, shown);
     }
-    if wants("osds") || wants("sum") {
-        plain.push_str(&osd_table(c, wants("osds")));
+    if wants("pgs") {
+        json = with_all(json, obj! { "pg_stats" => pgs_json(c) });
     }
-    if !is_brief {
-        plain.push_str(OMAP_NOTE);
+    if wants("pgs_brief") {
+        let each = c.pgmap.pgs.iter().rev().map(|(pg, s)| brief_json(*pg, s));
+        json = with_all(json, obj! { "pg_stats" => each.collect::<Vec<_>>() });
     }
-    let json = obj! { "pg_ready" => true, "pg_map" => map_json(c) };
-    Ok(Shown { plain, json: Some(json), status: format!("dumped {}", asked.join(",")) })
+    if wants("delta") {
+        let delta = obj! { "pg_stats_delta" => delta_json(c) };
+        json = with_all(json, obj! { "delta" => delta });
+    }
+    if wants("pgs") || wants("pools") {
+        plain += OMAP_NOTE;
+    }
+    (plain, json)
 }
 
 const PG_COLUMNS: &[&str] = &[
@@ -124,11 +159,17 @@ fn sum_cells(s: &ObjectStatSum, log: i64, disk_log: i64) -> Vec<String> {
     .collect()
 }
 
-/// A table whose headings are blank, as Ceph prints the pools.
-fn pool_table(c: &Context<'_>) -> String {
+/// A table of sums, whose headings Ceph leaves blank below the table of PGs.
+fn sums(heading: &str, with_headings: bool) -> TextTable {
     let mut table = TextTable::default();
-    table.column("", Align::Left, Align::Left);
-    PG_COLUMNS.iter().for_each(|_| _ = table.column("", Align::Left, Align::Right));
+    let shown = |heading| if with_headings { heading } else { "" };
+    table.column(shown(heading), Align::Left, Align::Left);
+    PG_COLUMNS.iter().for_each(|h| _ = table.column(shown(h), Align::Left, Align::Right));
+    table
+}
+
+fn pool_table(c: &Context<'_>, with_headings: bool) -> String {
+    let mut table = sums("POOLID", with_headings);
     for (id, pool) in c.pgmap.pool_sums().iter().rev() {
         let mut row = vec![id.to_string()];
         row.extend(sum_cells(&pool.stats.sum, pool.log_size, pool.ondisk_log_size));
@@ -137,11 +178,9 @@ fn pool_table(c: &Context<'_>) -> String {
     table.render()
 }
 
-fn sum_table(c: &Context<'_>) -> String {
+fn sum_table(c: &Context<'_>, with_headings: bool) -> String {
     let sum = c.pgmap.pg_sum();
-    let mut table = TextTable::default();
-    table.column("PG_STAT", Align::Left, Align::Left);
-    PG_COLUMNS.iter().for_each(|h| _ = table.column(h, Align::Left, Align::Right));
+    let mut table = sums("PG_STAT", with_headings);
     let mut row = vec!["sum".to_owned()];
     row.extend(sum_cells(&sum.stats.sum, sum.log_size, sum.ondisk_log_size));
     table.row(row);
@@ -175,17 +214,16 @@ fn osd_table(c: &Context<'_>, with_each: bool) -> String {
 }
 
 fn map_json(c: &Context<'_>) -> Json {
-    let pools = c.pgmap.pool_sums();
-    let num_pg = |pool| c.pgmap.pgs.keys().filter(|pg| pg.pool == pool).count();
-    let pool_stats = pools
-        .iter()
-        .rev()
-        .map(|(id, p)| with_all(obj! { "poolid" => *id, "num_pg" => num_pg(*id) }, pool_json(p)));
-    let osd_stats =
-        c.pgmap.osds.iter().rev().map(|(id, o)| with_all(obj! { "osd" => *id }, osd_json(o)));
-    let statfs = c.pgmap.pool_statfs.iter().map(|((pool, osd), s)| {
-        with_all(obj! { "poolid" => *pool, "osd" => *osd }, statfs_json(s))
-    });
+    let lists = obj! {
+        "pg_stats" => pgs_json(c),
+        "pool_stats" => pools_json(c),
+        "osd_stats" => osds_json(c),
+        "pool_statfs" => pool_statfs_json(c),
+    };
+    with_all(basic_json(c), lists)
+}
+
+fn basic_json(c: &Context<'_>) -> Json {
     obj! {
         "version" => c.pgmap.version,
         "stamp" => text::stamp(c.pgmap.stamp),
@@ -193,10 +231,50 @@ fn map_json(c: &Context<'_>) -> Json {
         "last_pg_scan" => 0u32,
         "pg_stats_sum" => pool_json(&c.pgmap.pg_sum()),
         "osd_stats_sum" => osd_json(&c.pgmap.osd_sum()),
-        "pg_stats" => c.pgmap.pgs.iter().rev().map(|(pg, s)| pg_json(*pg, s)).collect::<Vec<_>>(),
-        "pool_stats" => pool_stats.collect::<Vec<_>>(),
-        "osd_stats" => osd_stats.collect::<Vec<_>>(),
-        "pool_statfs" => statfs.collect::<Vec<_>>(),
+        "pg_stats_delta" => delta_json(c),
+    }
+}
+
+/// What changed in the last seconds, as client I/O.
+fn delta_json(c: &Context<'_>) -> Json {
+    let rate = c.pgmap.rate(None);
+    let mut change = PoolStat::default();
+    change.stats.sum = rate.delta;
+    let span = format!("{}.{:06}", rate.span.as_secs(), rate.span.subsec_micros());
+    with_all(pool_json(&change), obj! { "stamp_delta" => span })
+}
+
+fn pgs_json(c: &Context<'_>) -> Vec<Json> {
+    c.pgmap.pgs.iter().rev().map(|(pg, s)| pg_json(*pg, s)).collect()
+}
+
+fn pools_json(c: &Context<'_>) -> Vec<Json> {
+    let num_pg = |pool| c.pgmap.pgs.keys().filter(|pg| pg.pool == pool).count();
+    let each = |(id, p): (&i64, &PoolStat)| {
+        with_all(obj! { "poolid" => *id, "num_pg" => num_pg(*id) }, pool_json(p))
+    };
+    c.pgmap.pool_sums().iter().rev().map(each).collect()
+}
+
+fn osds_json(c: &Context<'_>) -> Vec<Json> {
+    let each = |(id, o): (&i32, &OsdStat)| with_all(obj! { "osd" => *id }, osd_json(o));
+    c.pgmap.osds.iter().rev().map(each).collect()
+}
+
+fn pool_statfs_json(c: &Context<'_>) -> Vec<Json> {
+    let head = |pool: i64, osd: i32| obj! { "poolid" => pool, "osd" => osd };
+    let all = c.pgmap.pool_statfs.iter();
+    all.map(|((pool, osd), s)| with_all(head(*pool, *osd), statfs_json(s))).collect()
+}
+
+fn brief_json(pg: PgId, s: &PgStat) -> Json {
+    obj! {
+        "pgid" => pgid(pg),
+        "state" => pg_state::name(s.state()),
+        "up" => s.up.clone(),
+        "acting" => s.acting.clone(),
+        "up_primary" => s.up_primary,
+        "acting_primary" => s.acting_primary,
     }
 }
 

@@ -198,6 +198,14 @@ pub mod pg_state {
         let set: Vec<_> = NAMES.iter().filter(|(b, _)| state & b != 0).map(|(_, n)| *n).collect();
         if set.is_empty() { "unknown".to_owned() } else { set.join("+") }
     }
+
+    /// The bit of one state's name; `unknown` is 0.
+    pub fn by_name(name: &str) -> Option<u64> {
+        match NAMES.iter().find(|(_, n)| *n == name) {
+            Some((bit, _)) => Some(*bit),
+            None => (name == "unknown").then_some(0),
+        }
+    }
 }
 
 /// `pg_stat_t`: what a primary reports about a PG.
