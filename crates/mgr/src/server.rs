@@ -152,12 +152,15 @@ impl Server {
         let entity = EntityName { type_: EntityType::MGR, num: -1 };
         let door =
             Door { secrets: Arc::default(), rng, config: MsgrConfig::new(entity, addrs.clone()) };
+        let mut metadata = config.metadata;
+        metadata.insert("addr".to_owned(), addr.ip().to_string());
+        metadata.insert("addrs".to_owned(), addrs.to_string());
         let identity = Identity {
             name: config.name,
             fsid: config.fsid,
             gid: 0,
             addrs: addrs.clone(),
-            metadata: config.metadata,
+            metadata,
         };
         let (inputs, receiver) = mpsc::unbounded_channel();
         Self {
@@ -214,7 +217,7 @@ impl Server {
         match event {
             Event::Ready(peer) => {
                 self.clients.insert(id, session);
-                self.manager.handle_ready(id, peer.auth, peer.features);
+                self.manager.handle_ready(id, peer.auth, peer.socket_addr, peer.features);
             }
             Event::Message(incoming) => {
                 if let Err(error) = self.manager.handle_message(id, &incoming.raw, wall()) {

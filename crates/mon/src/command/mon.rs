@@ -41,7 +41,7 @@ pub(super) fn dump(ctx: &mut Context<'_>, args: &Args) -> Outcome {
                 map.election_strategy,
             );
             for (rank, mon) in map.by_rank().enumerate() {
-                out += &format!("{rank}: {} mon.{}\n", bracketed(mon), mon.name);
+                out += &format!("{rank}: {} mon.{}\n", mon.public_addrs, mon.name);
             }
             out
         },
@@ -63,7 +63,7 @@ pub(super) fn stat(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     let leader = map.ranks.first().cloned().unwrap_or_default();
     Ok(ctx.either_nl(
         || {
-            let mons: Vec<String> = map.by_rank().map(|m| format!("{}={}", m.name, bracketed(m))).collect();
+            let mons: Vec<String> = map.by_rank().map(|m| format!("{}={}", m.name, m.public_addrs)).collect();
             let ranks: Vec<String> = (0..map.ranks.len()).map(|r| r.to_string()).collect();
             format!(
                 "e{}: {} mons at {{{}}} removed_ranks: {{}}, election epoch {ELECTION_EPOCH}, leader 0 {leader}, quorum {} {}\n",

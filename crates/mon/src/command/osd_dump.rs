@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use spirula_maps::pool::opts::OptValue;
 use spirula_maps::pool::{AUTOSCALE_OFF, AUTOSCALE_ON};
 use spirula_maps::{Osd, OsdMap, PgPool, SnapIntervals, flags, osd_state, pool_flags};
-use spirula_wire::types::{EntityAddrVec, PgId};
+use spirula_wire::types::PgId;
 
 use super::{Answer, Args, Context, Outcome, Refusal, errno, refuse};
 use crate::json::{Json, float};
@@ -124,11 +124,6 @@ pub(super) fn ids(osds: &[i32]) -> String {
     format!("[{}]", texts.join(","))
 }
 
-fn bracketed(addrs: &EntityAddrVec) -> String {
-    let texts: Vec<String> = addrs.iter().map(ToString::to_string).collect();
-    format!("[{}]", texts.join(","))
-}
-
 fn osd_line(map: &OsdMap, id: i32, osd: &Osd) -> String {
     let up = if osd.is_up() { "up  " } else { "down" };
     let in_ = if osd.is_in() { "in " } else { "out" };
@@ -143,12 +138,7 @@ fn osd_line(map: &OsdMap, id: i32, osd: &Osd) -> String {
         " up_from {} up_thru {} down_at {} last_clean_interval [{},{})",
         i.up_from, i.up_thru, i.down_at, i.last_clean_begin, i.last_clean_end
     );
-    out += &format!(
-        " {} {} {}",
-        bracketed(&osd.client_addrs),
-        bracketed(&osd.cluster_addrs),
-        osd_state::names(osd.state)
-    );
+    out += &format!(" {} {} {}", osd.client_addrs, osd.cluster_addrs, osd_state::names(osd.state));
     if !osd.uuid.is_zero() {
         out += &format!(" {}", osd.uuid);
     }

@@ -91,7 +91,10 @@ fn new_pool(ctx: &Context<'_>, wanted: &NewPool) -> Result<PgPool, Refusal> {
     if pgp_num < 1 || pgp_num > pg_num {
         return refuse(
             errno::ERANGE,
-            "'pgp_num' must be greater than 0 and lower or equal than 'pg_num'",
+            format!(
+                "'pgp_num' must be greater than 0 and lower or equal than 'pg_num', which in this \
+                 case is {pg_num}"
+            ),
         );
     }
     let size = wanted.size.unwrap_or_else(|| settings.int("osd_pool_default_size"));

@@ -5,7 +5,7 @@ use std::fs;
 
 use spirula_wire::types::EntityAddrVec;
 
-/// The metadata of a monitor, with the keys that Ceph's daemons use.
+/// The metadata of a daemon, with the keys that Ceph's daemons use; `addrs` may not be known yet.
 pub fn metadata(addrs: &EntityAddrVec) -> BTreeMap<String, String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let field = |text: &str, name: &str, separator: char| {
@@ -15,9 +15,7 @@ pub fn metadata(addrs: &EntityAddrVec) -> BTreeMap<String, String> {
     };
     let (os, cpu, memory) = (read("/etc/os-release"), read("/proc/cpuinfo"), read("/proc/meminfo"));
     let kib = |name| field(&memory, name, ':').split(' ').next().unwrap_or_default().to_owned();
-    let listed: Vec<String> = addrs.iter().map(ToString::to_string).collect();
     let pairs = [
-        ("addrs", format!("[{}]", listed.join(","))),
         ("arch", std::env::consts::ARCH.to_owned()),
         ("ceph_release", "pacific".to_owned()),
         ("ceph_version", crate::ceph_version()),
@@ -33,5 +31,6 @@ pub fn metadata(addrs: &EntityAddrVec) -> BTreeMap<String, String> {
         ("mem_total_kb", kib("MemTotal")),
         ("os", "Linux".to_owned()),
     ];
-    pairs.map(|(k, v)| (k.to_owned(), v)).into()
+    let own = (!addrs.is_empty()).then(|| ("addrs", addrs.to_string()));
+    pairs.into_iter().chain(own).map(|(k, v)| (k.to_owned(), v)).collect()
 }

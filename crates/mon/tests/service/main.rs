@@ -384,6 +384,19 @@ fn blocklist_flags_and_old_epochs() {
     assert_eq!((r, rs.as_str()), (-2, "there is no map for epoch 99"));
 }
 
+/// As `monmaptool --print` and `osdmaptool --print` (16.2.15) print the same maps.
+#[test]
+fn a_single_address_has_no_brackets() {
+    let mut mon = Mon::new(1);
+    mon.boot(0);
+    let id = mon.admin();
+    let monmap = mon.ok(id, r#"{"prefix":"mon dump"}"#);
+    assert!(monmap.contains("\n0: v2:") && !monmap.contains('['), "{monmap}");
+    assert!(mon.ok(id, r#"{"prefix":"mon stat"}"#).contains("{a=v2:"));
+    let osdmap = mon.ok(id, r#"{"prefix":"osd dump"}"#);
+    assert!(osdmap.contains(") v2:") && !osdmap.contains("[v2:"), "{osdmap}");
+}
+
 #[test]
 fn a_subscriber_far_behind_gets_all_increments() {
     let mut mon = Mon::new(1);
