@@ -5,6 +5,7 @@
 //! Invariants: when `append` returns, the proposals are durable; a load gives a snapshot and every
 //! proposal after it without a gap; storage of another version or cluster is refused untouched.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -95,7 +96,8 @@ impl RedbStorage {
     pub fn create(dir: &Path) -> Result<Self, StorageError> {
         let path = dir.join("store.redb");
         let io = |source| StorageError::Io { path: path.clone(), source };
-        std::fs::create_dir_all(dir).map_err(io)?;
+        // It holds every key of the cluster.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
         if path.exists() {
             return Err(StorageError::Exists { path });
         }

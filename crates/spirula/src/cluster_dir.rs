@@ -8,10 +8,14 @@
 //! of another version is refused before anything in it is touched.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+/// Mode of files that hold keys.
+const SECRET: u32 = 0o600;
 
 /// Version of the directory's layout; another one is refused.
 pub(crate) const VERSION: u32 = 1;
@@ -37,6 +41,10 @@ pub(crate) enum DirError {
         "{path}: this cluster has {what} {found}, the command line asks for {asked}; leave the option out, or start with --fresh"
     )]
     OtherShape { path: PathBuf, what: &'static str, found: String, asked: String },
+    #[error(
+        "{path}: the device of osd.{osd} is missing; put it back, or start with --fresh to erase the cluster"
+    )]
+    DeviceMissing { path: PathBuf, osd: u32 },
 }
 
 /// What identifies a cluster and its daemons; made once, by mkfs.
@@ -109,18 +117,28 @@ impl ClusterDir {
         &self.path
     }
 
-    /// The cluster's identity, or `None` in a new directory.
+    /// The cluster's identity, or `None` in a new directory. A cluster without one of its devices
+    /// is refused: an empty one in its place would pass for the loss of all its objects.
     pub(crate) fn identity(&self) -> Result<Option<Identity>, DirError> {
-        read_identity(&self.path)
+        let identity = read_identity(&self.path)?;
+        if let Some(identity) = identity.as_ref().filter(|i| i.class == DeviceClass::File) {
+            for osd in &identity.osds {
+                let path = osd_dir(&self.path, osd.id).join("block");
+                if !path.exists() {
+                    return Err(DirError::DeviceMissing { path, osd: osd.id });
+                }
+            }
+        }
+        Ok(identity)
     }
 
     /// Writes the identity and the files that clients read. The identity goes last and by rename:
     /// a directory with one is complete.
     pub(crate) fn publish(&self, identity: &Identity) -> Result<(), DirError> {
-        self.write("ceph.conf", &ceph_conf(&self.path, identity))?;
-        self.write("keyring", &admin_keyring(identity))?;
+        self.write("ceph.conf", 0o644, &ceph_conf(&self.path, identity))?;
+        self.write("keyring", SECRET, &admin_keyring(identity))?;
         let text = serde_json::to_string_pretty(identity).expect("an identity has no odd keys");
-        self.write("spirula.json", &text)
+        self.write("spirula.json", SECRET, &text)
     }
 
     /// Takes the identity away again: the cluster never came up, so the next start makes a new one.
@@ -144,14 +162,29 @@ impl ClusterDir {
         Ok(())
     }
 
-    fn write(&self, name: &str, text: &str) -> Result<(), DirError> {
+    fn write(&self, name: &str, mode: u32, text: &str) -> Result<(), DirError> {
         let target = self.path.join(name);
         let temp = self.path.join(format!(".{name}.new"));
-        std::fs::write(&temp, text)
-            .and_then(|()| File::open(&temp)?.sync_all())
+        // The mode holds for a new file only.
+        let _ = std::fs::remove_file(&temp);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(mode);
+        options
+            .open(&temp)
+            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
             .and_then(|()| std::fs::rename(&temp, &target))
             .map_err(|source| DirError::NotWritable { path: target, source })
     }
+}
+
+/// Where an OSD keeps its device.
+pub(crate) fn osd_dir(cluster: &Path, osd: u32) -> PathBuf {
+    cluster.join(format!("osd.{osd}"))
+}
+
+/// Makes a directory for a store, which holds keys or users' data: only for its owner.
+pub(crate) fn create_store_dir(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Reads the identity without locking, for the daemons that `--procs` starts.
@@ -269,6 +302,34 @@ mod tests {
         assert_eq!(dir.identity().unwrap(), Some(identity()));
         let second = ClusterDir::open(temp.path(), false).unwrap_err();
         assert!(matches!(second, DirError::AlreadyOpen { .. }), "{second}");
+    }
+
+    #[test]
+    fn keys_are_for_the_owner_only() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let temp = tempfile::tempdir().unwrap();
+        let dir = ClusterDir::open(temp.path(), false).unwrap();
+        dir.publish(&identity()).unwrap();
+        create_store_dir(&osd_dir(temp.path(), 0)).unwrap();
+        let mode = |name| {
+            let metadata = std::fs::metadata(temp.path().join(name)).unwrap();
+            metadata.permissions().mode() & 0o777
+        };
+        assert_eq!(["keyring", "spirula.json", "osd.0"].map(mode), [0o600, 0o600, 0o700]);
+    }
+
+    #[test]
+    fn a_missing_device_is_not_made_anew() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = ClusterDir::open(temp.path(), false).unwrap();
+        let osd = OsdIdentity { id: 0, uuid: "u".into(), key: "k".into() };
+        let made = Identity { osds: vec![osd], ..identity() };
+        dir.publish(&made).unwrap();
+        let missing = dir.identity().unwrap_err();
+        assert!(matches!(missing, DirError::DeviceMissing { osd: 0, .. }), "{missing}");
+        create_store_dir(&osd_dir(temp.path(), 0)).unwrap();
+        std::fs::write(osd_dir(temp.path(), 0).join("block"), "").unwrap();
+        assert_eq!(dir.identity().unwrap(), Some(made));
     }
 
     #[test]

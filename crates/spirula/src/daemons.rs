@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use crate::admin_socket::{
     self, AdminReply, AdminSocket, DaemonAdmin, FnAdmin, MgrAdmin, OsdInbox,
 };
-use crate::cluster_dir::{DeviceClass, Identity, OsdIdentity};
+use crate::cluster_dir::{DeviceClass, Identity, OsdIdentity, create_store_dir, osd_dir};
 use crate::logging::{self, LogHandle};
 use crate::mkfs::entropy;
 use crate::procs::Role;
@@ -337,12 +337,12 @@ impl OsdJob {
 /// The OSD's device: a file in its directory, or one in memory for class `ram`.
 fn device(dir: &Path, identity: &Identity, osd: &OsdIdentity) -> Result<PathBuf> {
     let parent = match identity.class {
-        DeviceClass::File => dir.join(format!("osd.{}", osd.id)),
+        DeviceClass::File => osd_dir(dir, osd.id),
         DeviceClass::Ram => {
             PathBuf::from(format!("/dev/shm/spirula.{}.osd.{}", identity.fsid, osd.id))
         }
     };
-    std::fs::create_dir_all(&parent).with_context(|| parent.display().to_string())?;
+    create_store_dir(&parent).with_context(|| parent.display().to_string())?;
     Ok(parent.join("block"))
 }
 
