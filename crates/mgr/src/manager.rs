@@ -21,7 +21,7 @@ use spirula_wire::msg::mgr::{
 };
 use spirula_wire::msg::osd::{PgStats, PgStatsAck};
 use spirula_wire::msg::types;
-use spirula_wire::types::{EntityAddrVec, EntityNameStr, EntityType, Uuid};
+use spirula_wire::types::{EntityAddr, EntityAddrVec, EntityNameStr, EntityType, Uuid};
 use spirula_wire::{DecodeError, Encode as _, Features, Message, RawMessage};
 
 use crate::admin::{self, Options, Status};
@@ -61,7 +61,25 @@ pub enum Output {
 #[derive(Debug)]
 struct SessionState {
     auth: Option<AuthenticatedPeer>,
+    socket_addr: EntityAddr,
     features: Features,
+}
+
+impl SessionState {
+    fn may(&self, asked: &command::Asked<'_>) -> bool {
+        let Some(peer) = &self.auth else {
+            return false;
+        };
+        MgrCap::of_peer(peer).is_capable(&CommandAccess {
+            name: &peer.name,
+            service: asked.module,
+            module: "",
+            command: asked.prefix,
+            args: asked.args,
+            need: asked.need,
+            addr: self.socket_addr.addr.map(|a| a.ip()),
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -114,13 +132,14 @@ impl Manager {
         &mut self,
         session: u64,
         auth: Option<AuthenticatedPeer>,
+        socket_addr: EntityAddr,
         features: Features,
     ) {
         if self.sessions.len() >= SESSIONS_MAX {
             self.outputs.push_back(Output::Close(session));
             return;
         }
-        self.sessions.insert(session, SessionState { auth, features });
+        self.sessions.insert(session, SessionState { auth, socket_addr, features });
     }
 
     pub fn handle_closed(&mut self, session: u64) {
@@ -287,11 +306,11 @@ impl Manager {
     }
 
     fn answer(&self, session: u64, cmd: &[String]) -> MgrCommandReply {
-        let auth = self.sessions.get(&session).and_then(|s| s.auth.as_ref());
+        let session = self.sessions.get(&session);
         let empty = OsdMap::default();
         let osdmap = self.osdmap.as_deref().unwrap_or(&empty);
         command::answer(cmd, &self.pgmap, osdmap, &self.daemons, |asked| {
-            auth.is_some_and(|peer| may(peer, asked))
+            session.is_some_and(|session| session.may(asked))
         })
     }
 
@@ -355,18 +374,6 @@ fn empty_service_map(now: Duration) -> Bytes {
     out.into()
 }
 
-fn may(peer: &AuthenticatedPeer, asked: &command::Asked<'_>) -> bool {
-    MgrCap::of_peer(peer).is_capable(&CommandAccess {
-        name: &peer.name,
-        service: asked.module,
-        module: "",
-        command: asked.prefix,
-        args: asked.args,
-        need: asked.need,
-        addr: None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use spirula_wire::Decode as _;
@@ -396,7 +403,8 @@ mod tests {
             expires: Duration::MAX,
             server_challenge: 0,
         };
-        manager.handle_ready(id, Some(auth), F);
+        let at = EntityAddr::msgr2(([127, 0, 0, 1], 5555).into(), 0);
+        manager.handle_ready(id, Some(auth), at, F);
     }
 
     fn tell(manager: &mut Manager, id: u64, fsid: Uuid, json: &str) -> Output {
@@ -424,6 +432,16 @@ mod tests {
         let stat = r#"{"prefix":"pg stat"}"#;
         assert_eq!(reply_of(tell(&mut manager, 1, fsid, stat)).0, -22);
         assert_eq!(reply_of(tell(&mut manager, 2, Uuid::default(), stat)).0, 0);
+    }
+
+    #[test]
+    fn a_network_limits_what_a_session_may() {
+        let mut manager = manager();
+        open(&mut manager, 1, "client.near", "allow r network 127.0.0.0/8");
+        open(&mut manager, 2, "client.far", "allow r network 10.0.0.0/8");
+        let stat = r#"{"prefix":"pg stat"}"#;
+        assert_eq!(reply_of(tell(&mut manager, 1, Uuid::default(), stat)).0, 0);
+        assert_eq!(reply_of(tell(&mut manager, 2, Uuid::default(), stat)).0, -13);
     }
 
     #[test]

@@ -21,7 +21,7 @@ impl SessionCaps {
         Self {
             caps: MonCap::of_peer(&peer.auth),
             name: peer.auth.name.clone(),
-            addr: peer.addrs.front().addr.map(|a| a.ip()),
+            addr: peer.socket_addr.addr.map(|a| a.ip()),
         }
     }
 

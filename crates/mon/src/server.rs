@@ -310,14 +310,19 @@ fn dispatcher(shared: Arc<Shared>) -> impl FnMut(&Session, Event) + Send {
         let id = session.id();
         match event {
             Event::Ready(peer) => {
-                let (addrs, features) = (peer.addrs, peer.features.0);
+                let (addrs, socket_addr) = (peer.addrs, peer.socket_addr);
+                let features = peer.features.0;
                 let Some(auth) = peer.auth else {
                     warn!("a session without a proven peer; closed");
                     return session.close();
                 };
                 shared.with(|core, now| {
                     core.sessions.insert(id, session.clone());
-                    core.service.session_opened(now, id, Peer { auth, addrs, features });
+                    core.service.session_opened(
+                        now,
+                        id,
+                        Peer { auth, addrs, socket_addr, features },
+                    );
                 });
             }
             Event::Message(incoming) => {

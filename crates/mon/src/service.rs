@@ -32,7 +32,9 @@ use spirula_wire::msg::mon::{
     LogEntry, MonGetVersion, MonGetVersionReply, MonMapMsg, log_priority,
 };
 use spirula_wire::msg::types as msg;
-use spirula_wire::types::{EntityAddrVec, EntityName, EntityNameStr, EntityType, UTime};
+use spirula_wire::types::{
+    EntityAddr, EntityAddrVec, EntityName, EntityNameStr, EntityType, UTime,
+};
 use spirula_wire::{DecodeError, Encode, Features, Message, RawMessage};
 use tracing::{debug, warn};
 
@@ -83,7 +85,10 @@ pub struct ServiceConfig {
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub auth: AuthenticatedPeer,
+    /// What it calls its addresses.
     pub addrs: EntityAddrVec,
+    /// Where its socket is.
+    pub socket_addr: EntityAddr,
     pub features: u64,
 }
 

@@ -26,7 +26,10 @@ pub struct Peer {
     /// Type from the HELLO, number from the identification. An accepting side that is told -1
     /// fills in the global id.
     pub entity: EntityName,
+    /// What it calls its addresses.
     pub addrs: EntityAddrVec,
+    /// Where its socket is: what a capability's `network` means, since a peer may claim any address.
+    pub socket_addr: EntityAddr,
     /// What both sides support.
     pub features: Features,
     pub global_id: u64,
@@ -79,7 +82,7 @@ impl Role {
     pub(crate) fn hello(self, cx: &mut Cx<'_>) -> Result<Phase, ProtocolError> {
         let (addr, next) = match self {
             Self::Accept { auth, peer_addr } => {
-                (peer_addr, Phase::AcceptHello(accept::Hello { auth }))
+                (peer_addr, Phase::AcceptHello(accept::Hello { auth, peer_addr }))
             }
             Self::Connect { auth, target } => {
                 (target.addr, Phase::ConnectHello(connect::Hello { auth, target }))

@@ -57,6 +57,7 @@ fn check(mode: ConMode, revision_1: bool, piece: usize, direct: bool) {
     let peer = pair.server.peer.take().unwrap();
     assert_eq!(peer.entity, EntityName::client(4123));
     assert_eq!(peer.addrs.to_string(), "v2:10.1.2.3:0/0");
+    assert_eq!(peer.socket_addr.to_string(), "v2:10.1.2.3:5555/0");
     assert_eq!(peer.features, Features::PACIFIC);
     assert_eq!(peer.auth.unwrap().name.to_string(), "client.test");
     let direct_possible = direct && mode == ConMode::Crc && piece < 70_000;

@@ -162,7 +162,7 @@ fn capable(request: &OpRequest, map: &OsdMap, pool: &PgPool) -> bool {
         reads: request.class.reads,
         writes: request.class.writes,
         classes: &[],
-        addr: session.addrs.front().addr.map(|a| a.ip()),
+        addr: session.socket_addr.addr.map(|a| a.ip()),
     })
 }
 

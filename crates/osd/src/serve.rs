@@ -68,6 +68,7 @@ fn session_of(peer: Peer, link: on_xstream::Session) -> Session {
         entity: peer.entity,
         name,
         addrs: peer.addrs,
+        socket_addr: peer.socket_addr,
         features: Features(peer.features.0),
         allow_all: caps.is_allow_all(),
         caps,

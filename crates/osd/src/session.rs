@@ -8,7 +8,7 @@ use spirula_auth::caps::OsdCap;
 use spirula_msgr::on_xstream::{self, Incoming};
 use spirula_wire::Features;
 use spirula_wire::msg::osd::OsdBackoff;
-use spirula_wire::types::{EntityAddrVec, EntityName, EntityNameStr};
+use spirula_wire::types::{EntityAddr, EntityAddrVec, EntityName, EntityNameStr};
 
 use crate::backoff::Backoffs;
 use crate::front::OpRequest;
@@ -17,7 +17,10 @@ use crate::front::OpRequest;
 pub struct Session {
     pub entity: EntityName,
     pub name: EntityNameStr,
+    /// What it calls its addresses.
     pub addrs: EntityAddrVec,
+    /// Where its socket is.
+    pub socket_addr: EntityAddr,
     pub features: Features,
     pub caps: OsdCap,
     /// Nothing to check per request.

@@ -104,11 +104,12 @@ impl Mon {
         let id = session.id();
         match event {
             Event::Ready(peer) => {
-                let (addrs, features) = (peer.addrs, peer.features.0);
+                let (addrs, socket_addr) = (peer.addrs, peer.socket_addr);
+                let features = peer.features.0;
                 let Some(auth) = peer.auth else {
                     return session.close();
                 };
-                let peer = Peer { auth, addrs, features };
+                let peer = Peer { auth, addrs, socket_addr, features };
                 self.sessions.borrow_mut().insert(id, session.clone());
                 self.with(|service, now| service.session_opened(now, id, peer));
             }

@@ -946,6 +946,7 @@ fn only_an_unlimited_star_is_everything() {
         assert_eq!(OsdCap::parse(text).unwrap().is_allow_all(), all, "{text}");
     }
     assert!(!MonCap::parse("allow * fsname=a").unwrap().is_allow_all());
+    assert!(!MgrCap::parse("allow * network 0.0.0.0/0").unwrap().is_allow_all());
     assert!(!MonCap::default().is_allow_all() && !OsdCap::default().is_allow_all());
 }
 

@@ -450,3 +450,14 @@ fn mistakes_are_answered_as_by_ceph() {
         assert_eq!((ack.r, ack.rs.as_str()), (*code, *status), "{command} {input}");
     }
 }
+
+#[test]
+fn a_network_is_that_of_the_socket() {
+    let mut mon = Mon::new(1);
+    let caps = "allow r network 10.0.0.0/8";
+    let (inside, outside) = ("v2:10.0.0.1:0/7", "v2:11.0.0.1:0/7");
+    for (at, from, code) in [(outside, inside, 0), (inside, outside, -13)] {
+        let id = mon.session_from("client.n", caps, at, from);
+        assert_eq!(mon.command(id, r#"{"prefix":"osd dump"}"#).0, code, "{at} from {from}");
+    }
+}

@@ -145,6 +145,11 @@ impl Mon {
     }
 
     pub(crate) fn session_at(&mut self, name: &str, caps: &str, at: &str) -> u64 {
+        self.session_from(name, caps, at, at)
+    }
+
+    /// A session of a peer that says it is `at`, over a socket at `from`.
+    pub(crate) fn session_from(&mut self, name: &str, caps: &str, at: &str, from: &str) -> u64 {
         self.sessions += 1;
         let auth = AuthenticatedPeer {
             name: name.parse::<EntityNameStr>().unwrap(),
@@ -154,7 +159,8 @@ impl Mon {
             expires: Duration::MAX,
             server_challenge: 1,
         };
-        let peer = Peer { auth, addrs: addr(at), features: F.0 };
+        let socket_addr = addr(from).front();
+        let peer = Peer { auth, addrs: addr(at), socket_addr, features: F.0 };
         self.service.session_opened(self.now, self.sessions, peer);
         self.sessions
     }

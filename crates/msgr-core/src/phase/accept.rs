@@ -22,6 +22,7 @@ const ATTEMPTS_MAX: u32 = 8;
 /// Expects HELLO.
 pub(crate) struct Hello {
     pub(crate) auth: Box<dyn AcceptAuth>,
+    pub(crate) peer_addr: EntityAddr,
 }
 
 impl Hello {
@@ -29,7 +30,8 @@ impl Hello {
         let Control::Hello { type_, addr } = frame else {
             return unexpected(&frame);
         };
-        let session = Session { auth: self.auth, type_, my_addr: addr, attempts: 0 };
+        let Self { auth, peer_addr } = self;
+        let session = Session { auth, type_, peer_addr, my_addr: addr, attempts: 0 };
         Ok(Phase::AcceptRequest(Request(session)))
     }
 }
@@ -38,6 +40,7 @@ impl Hello {
 struct Session {
     auth: Box<dyn AcceptAuth>,
     type_: EntityType,
+    peer_addr: EntityAddr,
     my_addr: EntityAddr,
     attempts: u32,
 }
@@ -110,7 +113,8 @@ impl Session {
                     &done.session_key,
                     &done.connection_secret,
                 )?;
-                let proven = Proven { done, type_: self.type_, my_addr: self.my_addr };
+                let Self { type_, peer_addr, my_addr, .. } = self;
+                let proven = Proven { done, type_, peer_addr, my_addr };
                 Ok(Phase::AcceptSignature(Signature { proven, expected }))
             }
         }
@@ -121,6 +125,7 @@ impl Session {
 struct Proven {
     done: AcceptDone,
     type_: EntityType,
+    peer_addr: EntityAddr,
     my_addr: EntityAddr,
 }
 
@@ -186,11 +191,12 @@ impl Ident {
             flags: IdentFields::LOSSY,
             cookie: 0,
         }))?;
-        let Proven { done, type_, my_addr } = self.0;
+        let Proven { done, type_, peer_addr, my_addr } = self.0;
         let num = if ident.gid < 0 { done.global_id as i64 } else { ident.gid };
         Ok(Phase::Ready(Box::new(Peer {
             entity: EntityName::new(type_, num),
             addrs: ident.addrs,
+            socket_addr: peer_addr,
             features: Features(ident.supported & config.supported.0),
             global_id: done.global_id,
             global_seq: ident.global_seq,

@@ -167,6 +167,7 @@ impl Ident {
         Ok(Phase::Ready(Box::new(Peer {
             entity: EntityName::new(target.type_, ident.gid),
             addrs: ident.addrs,
+            socket_addr: target.addr,
             features: Features(ident.supported & config.supported.0),
             global_id,
             global_seq: ident.global_seq,
