@@ -8,6 +8,7 @@ mod ceph;
 mod connect;
 mod daemon;
 mod load;
+mod progress;
 mod rados;
 mod report;
 

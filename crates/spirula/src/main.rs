@@ -9,6 +9,7 @@ mod cluster_dir;
 mod daemons;
 mod logging;
 mod mkfs;
+mod print;
 mod procs;
 mod vstart;
 
@@ -57,6 +58,9 @@ struct DaemonArgs {
     /// Cluster directory that `spirula vstart` made.
     #[arg(long)]
     dir: PathBuf,
+    /// End when this process, which is the parent, ends.
+    #[arg(long, hide = true, value_name = "PID")]
+    parent: Option<u32>,
 }
 
 fn main() -> ExitCode {
@@ -65,15 +69,12 @@ fn main() -> ExitCode {
         Command::Ceph(args) => cli::ceph(args),
         Command::Load(args) => cli::load(args),
         Command::Vstart(args) => vstart::run(args),
-        Command::Mon(args) => procs::daemon(&args.dir, procs::Role::Mon),
-        Command::Mgr(args) => procs::daemon(&args.dir, procs::Role::Mgr),
-        Command::Engine { daemon, osd } => procs::daemon(&daemon.dir, procs::Role::Osd(osd)),
+        Command::Mon(args) => procs::daemon(&args, procs::Role::Mon),
+        Command::Mgr(args) => procs::daemon(&args, procs::Role::Mgr),
+        Command::Engine { daemon, osd } => procs::daemon(&daemon, procs::Role::Osd(osd)),
     };
     match result {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("spirula: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => print::failure(&error),
     }
 }

@@ -1,20 +1,22 @@
 //! `vstart --procs`: each daemon as its own process, so that one can be killed.
 //!
-//! Invariants: `DIR/run/NAME.pid` names a running daemon; children are ended through their handles
-//! or with their parent's process group, never by name.
+//! Invariants: `DIR/run/NAME.pid` names a running daemon; children are ended through their handles,
+//! never by name, and end when their parent does, even by SIGKILL.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{self, Pid, Signal};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::DaemonArgs;
 use crate::cluster_dir::{ClusterDir, Identity, read_identity};
 use crate::daemons::{self, Daemons};
 use crate::logging::{self, LogConfig};
-use crate::vstart::say;
+use crate::print::say;
 
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
@@ -84,6 +86,7 @@ impl Procs {
             .args(role.args())
             .arg("--dir")
             .arg(&self.dir)
+            .args(["--parent", &std::process::id().to_string()])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -140,7 +143,7 @@ impl Procs {
     pub(crate) async fn stop(mut self) -> Result<()> {
         // OSDs first, so that they can still say goodbye to the monitor.
         for (role, child) in self.children.iter_mut().rev() {
-            terminate(child).await?;
+            terminate(child);
             if tokio::time::timeout(STOP_TIME_MAX, child.wait()).await.is_err() {
                 say!("{} did not stop in {STOP_TIME_MAX:?}; killing it", role.name());
                 child.kill().await?;
@@ -151,10 +154,23 @@ impl Procs {
     }
 }
 
-/// SIGTERM by pid, through `kill`: this crate has no unsafe code.
-async fn terminate(child: &Child) -> Result<()> {
-    if let Some(pid) = child.id() {
-        Command::new("kill").arg(pid.to_string()).status().await.context("kill")?;
+/// SIGTERM, if it still runs: it is not waited for yet, so the pid is its own.
+fn terminate(child: &Child) {
+    if let Some(pid) = child.id().and_then(pid_of) {
+        let _ = process::kill_process(pid, Signal::TERM);
+    }
+}
+
+fn pid_of(number: u32) -> Option<Pid> {
+    Pid::from_raw(number.try_into().ok()?)
+}
+
+/// Asks for SIGTERM when the parent, which is `parent`, ends in whatever way.
+fn follow_parent(parent: u32) -> Result<()> {
+    process::set_parent_process_death_signal(Some(Signal::TERM)).context("signal of the parent")?;
+    // The parent may have ended before the request; then nothing would come.
+    if process::getppid() != pid_of(parent) {
+        bail!("process {parent}, which started this one, has ended");
     }
     Ok(())
 }
@@ -176,7 +192,11 @@ fn ready_file(dir: &Path, role: Role) -> PathBuf {
 }
 
 /// Runs one daemon of a cluster directory in the foreground until SIGINT or SIGTERM.
-pub(crate) fn daemon(dir: &Path, role: Role) -> Result<ExitCode> {
+pub(crate) fn daemon(args: &DaemonArgs, role: Role) -> Result<ExitCode> {
+    let dir = args.dir.as_path();
+    if let Some(parent) = args.parent {
+        follow_parent(parent)?;
+    }
     let identity = read_identity(dir)?.with_context(|| {
         format!("{}: no cluster here; make one with spirula vstart --dir", dir.display())
     })?;

@@ -14,16 +14,8 @@ use crate::cluster_dir::{ClusterDir, DeviceClass, DirError, Identity};
 use crate::daemons::{self, Daemons};
 use crate::logging::{self, LogConfig};
 use crate::mkfs::{self, Shape};
+use crate::print::say;
 use crate::procs::Procs;
-
-/// Prints a line. That nobody reads it any more is no reason to leave daemons behind.
-macro_rules! say {
-    ($($arg:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($arg)*);
-    }};
-}
-pub(crate) use say;
 
 const DEVICE_BYTES_DEFAULT: u64 = 10 << 30;
 const OSDS_MAX: u32 = 1000;

@@ -5,14 +5,15 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, anyhow, bail};
 use bytes::Bytes;
-use spirula_client::{Error, IoCtx, WriteOp, conf};
+use spirula_client::{Error, IoCtx, UTime, WriteOp, conf};
 use tokio::task::LocalSet;
 
-use super::report::general;
+use super::report::{self, general};
+use crate::print::{self, Unprinted, complain, output};
 
 /// Where a run leaves its record unless told otherwise.
 const RECORD: &str = "benchmark_last_metadata";
@@ -80,13 +81,17 @@ pub(crate) async fn run(io: &IoCtx, args: &BenchArgs) -> Result<()> {
             (record, prefix_of(record.pid))
         }
     };
+    // All writes carry allocation hints.
+    output!("hints = 1")?;
     if args.mode == Mode::Write {
-        println!(
+        output!(
             "Maintaining {} concurrent writes of {1} bytes to objects of size {1} for up to {2} \
              seconds or 0 objects",
-            args.threads, args.block_size, args.seconds
-        );
-        println!("Object prefix: {prefix}");
+            args.threads,
+            args.block_size,
+            args.seconds
+        )?;
+        output!("Object prefix: {prefix}")?;
     }
     let job = Job {
         io: io.clone(),
@@ -97,14 +102,18 @@ pub(crate) async fn run(io: &IoCtx, args: &BenchArgs) -> Result<()> {
         prefix,
     };
     let stats = saturate(job, args.threads).await?;
-    print!("{}", summary(args.mode, record.object_size, &stats));
+    print::text(format_args!("{}", summary(args.mode, record.object_size, &stats)))?;
     if args.mode != Mode::Write {
         return Ok(());
     }
     let record = Record { objects: stats.finished, ..record };
     io.write_full(record_name, record.encode()).await?;
     if !args.no_cleanup {
+        output!("Cleaning up (deleting benchmark objects)")?;
+        let begin = Instant::now();
         clean_run(io, record_name, args.threads).await?;
+        let seconds = general(begin.elapsed().as_secs_f64());
+        output!("Clean up completed and total clean up time :{seconds}")?;
     }
     Ok(())
 }
@@ -122,7 +131,7 @@ pub(crate) async fn cleanup(io: &IoCtx, args: &CleanupArgs) -> Result<()> {
             _ => {}
         }
     }
-    println!("Removed {} objects", remove_all(io, names, 16).await?);
+    output!("Removed {} objects", remove_all(io, names, 16).await?)?;
     Ok(())
 }
 
@@ -136,7 +145,7 @@ async fn clean_run(io: &IoCtx, record_name: &str, threads: usize) -> Result<()> 
     let names = (0..record.objects).map(|i| format!("{prefix}_object{i}"));
     let removed = remove_all(io, names.collect(), threads).await?;
     io.remove(record_name).await?;
-    println!("Removed {removed} objects");
+    output!("Removed {removed} objects")?;
     Ok(())
 }
 
@@ -243,6 +252,13 @@ struct Stats {
     elapsed: Duration,
 }
 
+impl Stats {
+    /// 0 while nothing is finished.
+    fn mean_latency(&self) -> f64 {
+        self.latencies.sum / self.finished.max(1) as f64
+    }
+}
+
 #[derive(Default)]
 struct Latencies {
     last: f64,
@@ -275,9 +291,9 @@ async fn saturate(job: Job, threads: usize) -> Result<Stats> {
     let workers = (0..threads).map(|_| worker(Rc::clone(&job), Rc::clone(&stats)));
     let progress = show_progress(Rc::clone(&stats), begin, object_size);
     tokio::select! {
-        result = run_all(workers) => result?,
-        () = progress => Vec::new(),
-    };
+        result = run_all(workers) => drop(result?),
+        unprinted = progress => unprinted?,
+    }
     let mut stats = std::mem::take(&mut *stats.borrow_mut());
     stats.elapsed = begin.elapsed();
     Ok(stats)
@@ -322,49 +338,70 @@ async fn one_request(job: &Job, number: u64) -> Result<(), Error> {
     }
     let data = job.io.read(&object, 0, size).await?;
     if job.verify && data != contents(number, size) {
-        eprintln!("{object} is not what was written");
+        complain!("{object} is not what was written");
         return Err(Error::Server(spirula_client::Errno::EIO));
     }
     Ok(())
 }
 
-/// Never ends by itself.
-async fn show_progress(stats: Rc<RefCell<Stats>>, begin: Instant, object_size: u64) {
+/// Ends only if nobody takes what it prints.
+async fn show_progress(
+    stats: Rc<RefCell<Stats>>,
+    begin: Instant,
+    object_size: u64,
+) -> Result<(), Unprinted> {
     let mut before = 0;
     for second in 0.. {
         tokio::time::sleep_until((begin + Duration::from_secs(second)).into()).await;
         let mut stats = stats.borrow_mut();
         if second % HEADING_EVERY == 0 {
-            println!(
-                "  sec Cur ops   started  finished  avg MB/s  cur MB/s last lat(s)  avg lat(s)"
-            );
+            output!("{}", heading(second, &stats))?;
         }
-        let (started, finished) = (stats.started, stats.finished);
-        let rate = |n: u64, s: f64| n as f64 * object_size as f64 / MIB / s;
-        let (current, done) = (rate(finished - before, 1.0), finished - before);
-        before = finished;
-        let line = |avg: String, cur: String, last: String, avg_lat: String| {
-            let flying = started - finished;
-            println!(
-                "{second:>5} {flying:>7} {started:>9} {finished:>9} {avg:>9} {cur:>9} {last:>11} \
-                 {avg_lat:>11}"
-            );
-        };
-        if second == 0 || finished == 0 {
-            line("0".into(), "0".into(), "-".into(), "0".into());
-        } else {
-            let average = rate(finished, begin.elapsed().as_secs_f64());
-            let last = match done {
-                0 => "-".to_owned(),
-                _ => general(stats.latencies.last),
-            };
-            let mean = stats.latencies.sum / finished as f64;
-            line(general(average), general(current), last, general(mean));
-        }
+        let done = stats.finished - before;
+        before = stats.finished;
+        output!("{}", row(second, &stats, done, object_size, begin.elapsed()))?;
         if second > 0 {
-            stats.seconds.push((current, done));
+            stats.seconds.push((mib(done, object_size), done));
         }
     }
+    Ok(())
+}
+
+fn wall_now() -> UTime {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().into()
+}
+
+fn mib(requests: u64, object_size: u64) -> f64 {
+    requests as f64 * object_size as f64 / MIB
+}
+
+/// The names of the columns; not the first time, the latencies so far come before.
+fn heading(second: u64, stats: &Stats) -> String {
+    let names = "  sec Cur ops   started  finished  avg MB/s  cur MB/s last lat(s)  avg lat(s)";
+    if second == 0 {
+        return names.to_owned();
+    }
+    let (now, l) = (report::stamp(wall_now()), &stats.latencies);
+    let (min, max, mean) = (general(l.min), general(l.max), general(stats.mean_latency()));
+    format!("{now} min lat: {min} max lat: {max} avg lat: {mean}\n{names}")
+}
+
+/// Of a second in which `done` requests were finished.
+fn row(second: u64, stats: &Stats, done: u64, object_size: u64, elapsed: Duration) -> String {
+    let Stats { started, finished, .. } = stats;
+    let average = mib(*finished, object_size) / elapsed.as_secs_f64().max(1e-9);
+    let (average, current, last) = match second {
+        0 => (0.0, 0.0, None),
+        _ => (average, mib(done, object_size), (done > 0).then_some(stats.latencies.last)),
+    };
+    format!(
+        "{second:>5} {:>7} {started:>9} {finished:>9} {:>9} {:>9} {:>11} {:>11}",
+        started - finished,
+        general(average),
+        general(current),
+        last.map_or_else(|| "-".to_owned(), general),
+        general(if second == 0 { 0.0 } else { stats.mean_latency() }),
+    )
 }
 
 fn summary(mode: Mode, object_size: u64, stats: &Stats) -> String {
@@ -390,7 +427,7 @@ fn summary(mode: Mode, object_size: u64, stats: &Stats) -> String {
         add("Min bandwidth (MB/sec):", smallest(&bandwidths));
     }
     let l = &stats.latencies;
-    let mean = if count > 0.0 { l.sum / count } else { 0.0 };
+    let mean = stats.mean_latency();
     let variance = if count > 1.0 { (l.squares - l.sum * mean) / (count - 1.0) } else { 0.0 };
     add("Average IOPS:", (count / elapsed).floor());
     add("Stddev IOPS:", deviation(&iops));
@@ -471,6 +508,28 @@ mod tests {
         let data = contents(7, 64);
         assert!(data.starts_with(b"I'm the                7th op!\0zz"));
         assert_eq!(contents(7, 3)[..], *b"I'm");
+    }
+
+    #[test]
+    fn rows_and_headings_are_those_of_ceph() {
+        let latencies = Latencies { last: 0.05, sum: 20.0, min: 0.001, max: 0.5, squares: 1.0 };
+        let stats = Stats { started: 102, finished: 100, latencies, ..Stats::default() };
+        let at = |second, done| row(second, &stats, done, 65536, Duration::from_secs(second));
+        assert_eq!(
+            at(0, 0),
+            "    0       2       102       100         0         0           -           0"
+        );
+        assert_eq!(
+            at(2, 16),
+            "    2       2       102       100     3.125         1        0.05         0.2"
+        );
+        assert_eq!(
+            at(2, 0),
+            "    2       2       102       100     3.125         0           -         0.2"
+        );
+        assert_eq!(heading(0, &stats).lines().count(), 1);
+        let later = heading(20, &stats);
+        assert!(later.contains(" min lat: 0.001 max lat: 0.5 avg lat: 0.2\n  sec"), "{later}");
     }
 
     #[test]

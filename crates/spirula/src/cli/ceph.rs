@@ -3,7 +3,6 @@
 //! Which commands there are, what arguments they take and who answers them is what the daemons say
 //! (`get_command_descriptions`); this file knows none of them.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -20,6 +19,7 @@ use spirula_client::{
 
 use super::connect::block_on;
 use super::{daemon, report};
+use crate::print::{self, complain, output};
 
 /// Everything after `ceph` is taken apart here, since options may stand among a command's words.
 #[derive(clap::Args, Debug)]
@@ -80,7 +80,7 @@ struct Whereabouts {
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let line = Line::parse(args.words)?;
     if line.version {
-        println!("spirula version {}", env!("CARGO_PKG_VERSION"));
+        output!("spirula version {}", env!("CARGO_PKG_VERSION"))?;
         return Ok(ExitCode::SUCCESS);
     }
     let overrides = line.overrides()?;
@@ -89,7 +89,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     }
     let asks = line.status || line.watch_level.is_some() || !line.words.is_empty();
     if line.help && line.words.is_empty() || !asks {
-        print!("{USAGE}");
+        print::text(format_args!("{USAGE}"))?;
         return Ok(match line.help {
             true => ExitCode::SUCCESS,
             false => exit_code(Errno::EINVAL),
@@ -117,21 +117,21 @@ async fn connect(line: &Line, overrides: &Overrides) -> Result<Cluster, Error> {
 fn report_unconnected(error: &Error) -> ExitCode {
     match error {
         Error::Auth { .. } => {
-            eprintln!("{error}");
-            eprintln!("[errno 13] RADOS permission denied (error connecting to the cluster)");
+            complain!("{error}");
+            complain!("[errno 13] RADOS permission denied (error connecting to the cluster)");
             exit_code(Errno::EACCES)
         }
         Error::Setup(SetupError::NoKeyring { .. } | SetupError::NoKey { .. }) => {
-            eprintln!("unable to find a keyring: {error}");
-            eprintln!("[errno 2] RADOS object not found (error connecting to the cluster)");
+            complain!("unable to find a keyring: {error}");
+            complain!("[errno 2] RADOS object not found (error connecting to the cluster)");
             ExitCode::FAILURE
         }
         Error::TimedOut(_) => {
-            eprintln!("timed out");
+            complain!("timed out");
             ExitCode::FAILURE
         }
         other => {
-            eprintln!("Error initializing cluster client: {other}");
+            complain!("Error initializing cluster client: {other}");
             ExitCode::FAILURE
         }
     }
@@ -161,14 +161,14 @@ async fn execute(line: &Line, cluster: &Cluster) -> Result<ExitCode> {
     let targets = match find_targets(cluster, &words) {
         Ok(targets) => targets,
         Err(error) => {
-            eprintln!("error handling command target: {error}");
+            complain!("error handling command target: {error}");
             return Ok(ExitCode::FAILURE);
         }
     };
     if words.first().is_some_and(|w| w == "tell") {
         words.drain(..2);
         if words.is_empty() {
-            eprintln!("\"tell\" requires additional arguments: tell <name> <command> [options...]");
+            complain!("\"tell\" requires additional arguments: tell <name> <command> [options...]");
             return Ok(exit_code(Errno::EINVAL));
         }
     }
@@ -210,13 +210,13 @@ async fn one_command(
     let descriptions = Descriptions::parse(&answer.outbl)?;
     if line.help || words.first().is_some_and(|w| w == "help") {
         let beginning = if line.help { words.join(" ") } else { words[1..].join(" ") };
-        print!("{}", descriptions.help(&beginning));
+        print::text(format_args!("{}", descriptions.help(&beginning)))?;
         return Ok(None);
     }
     let matched = match descriptions.resolve(words) {
         Ok(matched) => matched,
         Err(error) => {
-            eprintln!("{error}");
+            complain!("{error}");
             return Ok(Some(CommandOutput {
                 r: -Errno::EINVAL.0,
                 rs: "invalid command".to_owned(),
@@ -297,34 +297,34 @@ fn find_targets(cluster: &Cluster, words: &[String]) -> Result<Vec<(String, Targ
 fn show(line: &Line, prefix: &str, output: &CommandOutput) -> Result<Option<Errno>> {
     if let Some(path) = &line.output {
         match path.as_path() == Path::new("-") {
-            true => std::io::stdout().write_all(&output.outbl)?,
+            true => print::bytes(&output.outbl)?,
             false => std::fs::write(path, &output.outbl)
                 .with_context(|| format!("writing {}", path.display()))?,
         }
     } else {
-        let mut out = std::io::stdout();
+        let mut out = Vec::new();
         // Scripts skip this line.
         if line.format.as_deref().is_some_and(|f| f.starts_with("json")) {
-            out.write_all(b"\n")?;
+            out.push(b'\n');
         }
         if !output.outbl.is_empty() {
-            out.write_all(prefix.as_bytes())?;
-            out.write_all(&output.outbl)?;
+            out.extend_from_slice(prefix.as_bytes());
+            out.extend_from_slice(&output.outbl);
             let ends = output.outbl.last() == Some(&b'\n');
             if !prefix.is_empty() || !ends {
-                out.write_all(b"\n")?;
+                out.push(b'\n');
             }
         }
-        out.flush()?;
+        print::bytes(&out)?;
     }
     match output.error() {
         Some(errno) => {
-            eprintln!("Error {}: {}", errno.name(), output.rs);
+            complain!("Error {}: {}", errno.name(), output.rs);
             Ok(Some(errno))
         }
         None => {
             if !output.rs.is_empty() {
-                eprintln!("{prefix}{}", output.rs);
+                complain!("{prefix}{}", output.rs);
             }
             Ok(None)
         }
@@ -335,15 +335,15 @@ async fn watch(cluster: &Cluster, level: &str, channel: &str) -> Result<ExitCode
     let mut log = cluster.watch_log(level);
     let status = cluster.mon_command(r#"{"prefix":"status"}"#, Bytes::new()).await?;
     if let Some(errno) = status.error() {
-        eprintln!("status query failed: {}", status.rs);
+        complain!("status query failed: {}", status.rs);
         return Ok(exit_code(errno));
     }
-    println!("{}", String::from_utf8_lossy(&status.outbl));
+    output!("{}", String::from_utf8_lossy(&status.outbl))?;
     loop {
         tokio::select! {
             entry = log.recv() => match entry {
                 Some(entry) if channel == "*" || entry.channel == channel => {
-                    println!("{}", log_line(&entry));
+                    output!("{}", log_line(&entry))?;
                 }
                 Some(_) => {}
                 None => return Ok(ExitCode::SUCCESS),

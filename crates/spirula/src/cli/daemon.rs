@@ -14,6 +14,8 @@ use serde_json::{Map, Value};
 use spirula_client::argparse::Descriptions;
 use spirula_client::{EntityNameStr, Overrides};
 
+use crate::print::{self, complain};
+
 /// Longest answer that is taken.
 const ANSWER_BYTES_MAX: u32 = 256 << 20;
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -23,15 +25,14 @@ const SOCKET: &str = "/var/run/ceph/$cluster-$name.asok";
 pub(super) fn run(socket: &Path, words: &[String], format: Option<&str>) -> Result<ExitCode> {
     match ask(socket, words, format) {
         Ok(answer) => {
-            let mut out = std::io::stdout();
-            out.write_all(&answer)?;
+            print::bytes(&answer)?;
             if answer.last() != Some(&b'\n') {
-                out.write_all(b"\n")?;
+                print::bytes(b"\n")?;
             }
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
-            eprintln!("admin_socket: {error:#}");
+            complain!("admin_socket: {error:#}");
             Ok(ExitCode::from(22))
         }
     }

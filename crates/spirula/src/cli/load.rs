@@ -16,6 +16,7 @@ use tokio::task::LocalSet;
 
 use super::bench::{Xorshift, parse_size};
 use super::connect::ConnectArgs;
+use crate::print::output;
 
 const MIB: f64 = 1024.0 * 1024.0;
 /// Latencies are recorded up to this many microseconds, to three digits.
@@ -102,7 +103,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         latency_us.add(measured.latency_us)?;
         elapsed = elapsed.max(measured.elapsed);
     }
-    report(&args, &Measured { latency_us, elapsed });
+    report(&args, &Measured { latency_us, elapsed })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -234,7 +235,7 @@ fn histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)?)
 }
 
-fn report(args: &Args, measured: &Measured) {
+fn report(args: &Args, measured: &Measured) -> Result<()> {
     let seconds = measured.elapsed.as_secs_f64().max(1e-9);
     let count = measured.latency_us.len();
     let iops = count as f64 / seconds;
@@ -257,17 +258,17 @@ fn report(args: &Args, measured: &Measured) {
                 "percentiles": serde_json::Map::from_iter(percentiles),
             },
         });
-        println!("{result}");
-        return;
+        return Ok(output!("{result}")?);
     }
     let Args { connections, depth, size, .. } = args;
     let mode = args.mode.name();
-    println!("{mode}: {connections} connections x {depth} in flight, {size} bytes each");
-    println!("requests    {count} in {seconds:.2} s");
-    println!("IOPS        {iops:.0}");
-    println!("MB/s        {mib:.2}");
-    println!("latency us  mean {:.0}", latency.mean());
+    output!("{mode}: {connections} connections x {depth} in flight, {size} bytes each")?;
+    output!("requests    {count} in {seconds:.2} s")?;
+    output!("IOPS        {iops:.0}")?;
+    output!("MB/s        {mib:.2}")?;
+    output!("latency us  mean {:.0}", latency.mean())?;
     for p in PERCENTILES {
-        println!("            p{p:<5} {}", at(p));
+        output!("            p{p:<5} {}", at(p))?;
     }
+    Ok(())
 }

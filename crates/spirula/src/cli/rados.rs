@@ -1,8 +1,11 @@
 //! `spirula rados`: objects from the command line, as Ceph's `rados` does it.
 
-use std::io::{Read, Write};
+use std::fmt::Display;
+use std::fs::Metadata;
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
@@ -10,10 +13,14 @@ use spirula_client::{ALL_NAMESPACES, Cluster, Error, IoCtx, PoolStat};
 
 use super::bench::{self, BenchArgs, CleanupArgs};
 use super::connect::{ConnectArgs, block_on};
+use super::progress::Progress;
 use super::report;
+use crate::print::{self, output};
 
 /// Data moved by one request of `put` and `get`.
 const CHUNK_BYTES: usize = 4 << 20;
+/// Bytes of a listing that are printed at once.
+const LIST_BYTES_MAX: usize = 64 << 10;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -119,8 +126,7 @@ async fn execute(args: &Args, cluster: &Cluster) -> Result<()> {
     match &args.command {
         Command::Lspools => {
             let pools = cluster.list_pools();
-            pools.iter().for_each(|(_, name)| println!("{name}"));
-            return Ok(());
+            return print_lines(pools.iter().map(|(_, name)| name));
         }
         Command::Df => return df(cluster, args.pool.as_deref()).await,
         _ => {}
@@ -147,9 +153,9 @@ async fn on_object(io: &IoCtx, pool: &str, command: &Command) -> Result<()> {
     use Command::*;
     match command {
         Put { object, file, offset } => put(io, pool, object, file, *offset).await,
-        Get { object, file } => {
-            get(io, object, file).await.map_err(|e| e.explain(&format!("getting {pool}/{object}")))
-        }
+        Get { object, file } => get(io, pool, object, file)
+            .await
+            .map_err(|e| e.explain(&format!("getting {pool}/{object}"))),
         Append { object, file } => {
             let data = read_input(file)?;
             done(io.append(object, data).await, &format!("appending {pool}/{object}"))
@@ -164,7 +170,7 @@ async fn on_object(io: &IoCtx, pool: &str, command: &Command) -> Result<()> {
             let stat = io.stat(object).await;
             let stat = stat.map_err(|e| failed(&format!("stat-ing {pool}/{object}"), &e))?;
             let (mtime, size) = (report::stamp(stat.mtime), stat.size);
-            println!("{pool}/{object} mtime {mtime}, size {size}");
+            output!("{pool}/{object} mtime {mtime}, size {size}")?;
             Ok(())
         }
         Create { object } => {
@@ -195,8 +201,7 @@ async fn on_xattr(io: &IoCtx, pool: &str, command: &Command) -> Result<()> {
         Command::Listxattr { object } => {
             let what = format!("getting xattr set {pool}/{object}");
             let names = io.get_xattrs(object).await.map_err(|e| failed(&what, &e))?;
-            names.keys().for_each(|name| println!("{name}"));
-            Ok(())
+            print_lines(names.keys())
         }
         Command::Rmxattr { object, name } => {
             let what = format!("removing xattr {pool}/{object}/{name}");
@@ -226,14 +231,13 @@ async fn on_omap(io: &IoCtx, pool: &str, command: &Command) -> Result<()> {
         Command::Listomapkeys { object } => {
             let what = format!("getting omap key set {pool}/{object}");
             let all = io.omap_list(object).await.map_err(|e| failed(&what, &e))?;
-            all.keys().for_each(|key| println!("{key}"));
-            Ok(())
+            print_lines(all.keys())
         }
         Command::Listomapvals { object } => {
             let what = format!("getting omap keys {pool}/{object}");
             let all = io.omap_list(object).await.map_err(|e| failed(&what, &e))?;
             for (key, value) in all {
-                println!("{key}");
+                output!("{key}")?;
                 show_value("value", &value, None)?;
             }
             Ok(())
@@ -269,26 +273,33 @@ async fn ls(io: &IoCtx, all: bool) -> Result<()> {
         false => io.clone(),
     };
     let mut list = io.list();
-    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let mut out = Vec::new();
     while let Some(object) = list.next().await.map_err(|e| failed("listing", &e))? {
         if all {
-            out.write_all(&object.nspace)?;
-            out.write_all(b"\t")?;
+            out.extend_from_slice(&object.nspace);
+            out.push(b'\t');
         }
-        out.write_all(&object.oid)?;
+        out.extend_from_slice(&object.oid);
         if !object.locator.is_empty() {
-            out.write_all(b"\t")?;
-            out.write_all(&object.locator)?;
+            out.push(b'\t');
+            out.extend_from_slice(&object.locator);
         }
-        out.write_all(b"\n")?;
+        out.push(b'\n');
+        if out.len() >= LIST_BYTES_MAX {
+            print::bytes(&out)?;
+            out.clear();
+        }
     }
-    Ok(out.flush()?)
+    Ok(print::bytes(&out)?)
 }
 
 async fn put(io: &IoCtx, pool: &str, object: &str, file: &Path, at: Option<u64>) -> Result<()> {
     let what = format!("putting {pool}/{object}");
     let mut input = open_input(file)?;
-    let mut offset = at.unwrap_or(0);
+    let total = std::fs::metadata(file).ok().filter(Metadata::is_file).map(|m| m.len());
+    let mut progress = Progress::new(format!("put {pool}/{object}"), total);
+    let start = at.unwrap_or(0);
+    let mut offset = start;
     let mut first = true;
     loop {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
@@ -301,6 +312,7 @@ async fn put(io: &IoCtx, pool: &str, object: &str, file: &Path, at: Option<u64>)
         }
         first = false;
         offset += len as u64;
+        progress.at(offset - start, Instant::now());
         if len < CHUNK_BYTES {
             return Ok(());
         }
@@ -313,6 +325,12 @@ enum TransferError {
     Local(anyhow::Error),
 }
 
+/// Where `get` writes to.
+enum Output {
+    Stdout,
+    File(std::fs::File),
+}
+
 impl TransferError {
     fn explain(self, what: &str) -> anyhow::Error {
         match self {
@@ -322,11 +340,17 @@ impl TransferError {
     }
 }
 
-async fn get(io: &IoCtx, object: &str, file: &Path) -> Result<(), TransferError> {
+async fn get(io: &IoCtx, pool: &str, object: &str, file: &Path) -> Result<(), TransferError> {
     let local =
         |e: std::io::Error| TransferError::Local(anyhow!("writing {}: {e}", file.display()));
-    let mut out: Option<Box<dyn Write>> = None;
+    let mut out: Option<Output> = None;
     let mut offset = 0;
+    // Asking for the size is worth it only if somebody looks.
+    let total = match Progress::is_visible() {
+        true => io.stat(object).await.ok().map(|stat| stat.size),
+        false => None,
+    };
+    let mut progress = Progress::new(format!("get {pool}/{object}"), total);
     loop {
         let chunk = io.read(object, offset, CHUNK_BYTES as u64).await;
         let chunk = chunk.map_err(TransferError::Cluster)?;
@@ -334,14 +358,20 @@ async fn get(io: &IoCtx, object: &str, file: &Path) -> Result<(), TransferError>
         let out = match &mut out {
             Some(out) => out,
             None => out.insert(match file == Path::new("-") {
-                true => Box::new(std::io::stdout()),
-                false => Box::new(std::fs::File::create(file).map_err(local)?),
+                true => Output::Stdout,
+                false => Output::File(std::fs::File::create(file).map_err(local)?),
             }),
         };
-        out.write_all(&chunk).map_err(local)?;
+        match out {
+            Output::Stdout => {
+                print::bytes(&chunk).map_err(|e| TransferError::Local(e.into()))?;
+            }
+            Output::File(file) => file.write_all(&chunk).map_err(local)?,
+        }
         offset += chunk.len() as u64;
+        progress.at(offset, Instant::now());
         if chunk.len() < CHUNK_BYTES {
-            return out.flush().map_err(local);
+            return Ok(());
         }
     }
 }
@@ -356,12 +386,11 @@ async fn df(cluster: &Cluster, only: Option<&str>) -> Result<()> {
                  RD,WR_OPS,WR,USED COMPR,UNDER COMPR";
     let mut rows = vec![heads.split(',').map(str::to_owned).collect::<Vec<_>>()];
     rows.extend(stats.pool_stats.iter().map(|(name, stat)| df_row(name, stat)));
-    print!("{}", report::table(&rows));
-    println!();
-    println!("total_objects    {}", usage.num_objects);
-    println!("total_used       {}", report::bytes(usage.kb_used << 10));
-    println!("total_avail      {}", report::bytes(usage.kb_avail << 10));
-    println!("total_space      {}", report::bytes(usage.kb << 10));
+    output!("{}", report::table(&rows))?;
+    output!("total_objects    {}", usage.num_objects)?;
+    output!("total_used       {}", report::bytes(usage.kb_used << 10))?;
+    output!("total_avail      {}", report::bytes(usage.kb_avail << 10))?;
+    output!("total_space      {}", report::bytes(usage.kb << 10))?;
     Ok(())
 }
 
@@ -418,24 +447,27 @@ fn value_or_stdin(value: &Option<String>) -> Result<Bytes> {
     }
 }
 
+fn print_lines(lines: impl Iterator<Item = impl Display>) -> Result<()> {
+    lines.into_iter().try_for_each(|line| Ok(output!("{line}")?))
+}
+
 fn print_raw(data: &[u8], newline: bool) -> Result<()> {
-    let mut out = std::io::stdout();
-    out.write_all(data)?;
+    print::bytes(data)?;
     if newline {
-        out.write_all(b"\n")?;
+        print::bytes(b"\n")?;
     }
-    Ok(out.flush()?)
+    Ok(())
 }
 
 fn show_value(what: &str, value: &[u8], file: Option<&Path>) -> Result<()> {
     match file {
         Some(file) => {
-            println!("Writing to {}", file.display());
+            output!("Writing to {}", file.display())?;
             Ok(std::fs::write(file, value)?)
         }
         None => {
-            println!("{what} ({} bytes) :", value.len());
-            println!("{}", report::hexdump(value));
+            output!("{what} ({} bytes) :", value.len())?;
+            output!("{}", report::hexdump(value))?;
             Ok(())
         }
     }

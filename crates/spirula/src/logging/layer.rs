@@ -18,6 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 use super::levels::{SUBSYSTEMS, number_of, subsystem_of};
 use super::line::line;
 use super::{Daemon, Shared, current};
+use crate::print::complain;
 
 /// The name of a span's field that says which daemon's work the span is.
 const DAEMON_FIELD: &str = "daemon";
@@ -104,7 +105,7 @@ where
         let subsystem = SUBSYSTEMS[subsystem_of(metadata.target())].name;
         let text = line(self.shared.offset, number_of(*metadata.level()), subsystem, event);
         if *metadata.level() == Level::ERROR && self.shared.errors_to_stderr {
-            eprint!("{text}");
+            complain!("{}", text.trim_end_matches('\n'));
         }
         self.shared.queue.line(daemon.name.clone(), text);
     }

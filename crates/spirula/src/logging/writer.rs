@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use time::UtcOffset;
 
 use super::line::notice;
+use crate::print::complain;
 
 pub(crate) const THREAD_NAME: &str = "log";
 
@@ -227,7 +228,7 @@ impl Writer {
         if let Err(e) = outcome {
             (file.file, file.not_before) = (None, Some(Instant::now() + RETRY_AFTER));
             if !std::mem::replace(&mut self.complained, true) {
-                eprintln!(
+                complain!(
                     "spirula: log file {}: {e}; lines are lost until it can be written",
                     path.display()
                 );

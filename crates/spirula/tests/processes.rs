@@ -1,0 +1,96 @@
+//! The binary as a process: it ends with its parent, and what it prints to cannot make it panic.
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long daemons may take to start, or to stop.
+const TIME_MAX: Duration = Duration::from_secs(60);
+const DAEMONS: [&str; 3] = ["mon.a", "mgr.x", "osd.0"];
+
+fn spirula(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spirula"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < TIME_MAX, "{what} took longer than {TIME_MAX:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether it runs; one that nobody has waited for yet does not.
+fn runs(pid: &str) -> bool {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat"));
+    stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
+}
+
+#[test]
+fn daemons_end_when_their_parent_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let vstart = ["vstart", "--procs", "--osds", "1", "--device-size", "1G", "--dir"];
+    let mut parent = spirula(&vstart)
+        .arg(dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("the start", || {
+        assert_eq!(parent.try_wait().unwrap(), None, "vstart ended early");
+        DAEMONS.iter().all(|name| run.join(format!("{name}.ready")).exists())
+    });
+    let pid = |name: &&str| fs::read_to_string(run.join(format!("{name}.pid"))).unwrap();
+    let pids: Vec<String> = DAEMONS.iter().map(pid).map(|p| p.trim().to_owned()).collect();
+    assert!(pids.iter().all(|pid| runs(pid)), "{pids:?}");
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    wait_for("the end", || !pids.iter().any(|pid| runs(pid)));
+}
+
+#[test]
+fn a_daemon_without_its_parent_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    // The test is its parent, not process 1.
+    let out = spirula(&["mon", "--parent", "1", "--dir"]).arg(dir.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(1), "{text}");
+    assert!(text.contains("process 1, which started this one, has ended"), "{text}");
+}
+
+fn full() -> Stdio {
+    OpenOptions::new().write(true).open("/dev/full").unwrap().into()
+}
+
+fn broken_pipe() -> Stdio {
+    let (_reader, writer) = std::io::pipe().unwrap();
+    writer.into()
+}
+
+#[test]
+fn output_that_is_lost_is_an_error_and_no_panic() {
+    let version = || spirula(&["ceph", "--version"]);
+    let out = version().stdout(full()).stderr(Stdio::piped()).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(1), "{text}");
+    assert_eq!(text, "spirula: standard output: No space left on device (os error 28)\n");
+    // As `spirula ... | head` ends: quietly.
+    let out = version().stdout(broken_pipe()).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!((out.status.code(), out.stderr.as_slice()), (Some(141), &b""[..]));
+}
+
+#[test]
+fn an_error_that_cannot_be_told_is_no_panic() {
+    for stderr in [full, broken_pipe] {
+        let refused = spirula(&["vstart", "--mons", "2"]).stderr(stderr()).status().unwrap();
+        assert_eq!(refused.code(), Some(1));
+        let mut cluster = spirula(&["vstart", "--osds", "1", "--device-size", "1G", "--", "true"]);
+        let done = cluster.stdout(stderr()).stderr(stderr()).status().unwrap();
+        assert_eq!(done.code(), Some(0), "what nobody reads is no reason to fail");
+    }
+}
