@@ -74,6 +74,19 @@ d mon.a log flush
 d mon.a config unset debug_mon
 has '(22) Invalid argument' d osd.0 config set debug_osd loud
 
+# Every request, and every message, on demand.
+osd=osd.$(json ceph osd map rbd logged -- 'd["acting_primary"]')
+d "$osd" config set debug_osd 10
+d "$osd" config set debug_ms 1
+rados -p rbd put logged /etc/passwd
+d "$osd" log flush
+d "$osd" config unset debug_ms
+d "$osd" config unset debug_osd
+for line in ' 10 osd osd_op(client\..* logged \[writefull\]' ' 10 osd reply reqid=' \
+  ' 1 ms <== osd_op ' ' 1 ms --> osd_op_reply '; do
+  grep -q -- "$line" "$D/log/$osd.log" || fail "no line like '$line' in $osd.log"
+done
+
 # Rotation.
 mv "$D/log/mon.a.log" "$D/log/mon.a.log.1"
 d mon.a log reopen

@@ -13,7 +13,8 @@ use bytes::{Bytes, BytesMut};
 use spirula_msgr_core::{
     Connection, Event as CoreEvent, Now, PeerIncompatible, ProtocolError, Want,
 };
-use tracing::{debug, warn};
+use spirula_wire::RawMessage;
+use tracing::{debug, info, warn};
 
 use crate::session::{CloseReason, Event, Incoming, Session, Shared};
 use crate::transport::Transport;
@@ -191,9 +192,13 @@ impl<T: Transport, S: Shared> Turn<'_, T, S> {
 
     /// Moves commands from the outbox to the core.
     fn take_work(&mut self, now: Now) -> Result<(), ProtocolError> {
-        let (connection, closing) = (&mut *self.connection, &mut self.closing);
-        let (keepalive, (count, bytes)) = self.session.outbox(|outbox| {
-            outbox.messages.drain(..).for_each(|message| connection.send(message));
+        let (connection, closing, session) =
+            (&mut *self.connection, &mut self.closing, self.session);
+        let (keepalive, (count, bytes)) = session.outbox(|outbox| {
+            for message in outbox.messages.drain(..) {
+                trace_message(session, "-->", &message);
+                connection.send(message);
+            }
             *closing |= std::mem::take(&mut outbox.close);
             (std::mem::take(&mut outbox.keepalive), std::mem::take(&mut outbox.released))
         });
@@ -244,9 +249,21 @@ async fn receive<T: Transport>(transport: &T, want: Want, mut input: BytesMut) -
 fn lift<S: Shared>(event: CoreEvent, session: &Session<S>) -> Event<S> {
     match event {
         CoreEvent::Ready(peer) => Event::Ready(peer),
-        CoreEvent::Message(message) => Event::Message(Incoming::new(message, session.clone())),
+        CoreEvent::Message(message) => {
+            let incoming = Incoming::new(message, session.clone());
+            trace_message(session, "<==", &incoming.raw);
+            Event::Message(incoming)
+        }
         CoreEvent::KeepaliveAck => Event::KeepaliveAck,
     }
+}
+
+/// What `debug_ms = 1` shows.
+fn trace_message<S>(session: &Session<S>, direction: &str, raw: &RawMessage) {
+    let (header, payload) = (&raw.header, &raw.payload);
+    let [front, middle, data] = [payload.front.len(), payload.middle.len(), payload.data_len()];
+    let name = spirula_wire::msg::name(header.type_);
+    info!(?session, tid = header.tid, "{direction} {name} {front}+{middle}+{data}");
 }
 
 fn lost(error: io::Error) -> CloseReason {

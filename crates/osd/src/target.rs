@@ -430,6 +430,7 @@ impl Target {
     /// Serves one request to its end.
     async fn serve(self, pg: Rc<Pg>, request: OpRequest) {
         let (id, tracked) = self.tracker().start(&request);
+        tracing::debug!("{}", tracked.description());
         self.share_map(&request.session, request.msg.map_epoch);
         let limits = self.0.admit_limits.get();
         let admission = admit(request, &pg, &self.map(), &limits, UTime::from(wall_now()));
@@ -472,7 +473,8 @@ impl Target {
             }
         };
         Ok(reply.map(|reply| {
-            let bytes = reply.outputs.iter().map(|o| o.out_len() as u64).sum();
+            let bytes: u64 = reply.outputs.iter().map(|o| o.out_len() as u64).sum();
+            tracing::debug!(reqid = %request.reqid, result = reply.result, bytes, "reply");
             request.answer(reply, self.epoch());
             bytes
         }))
