@@ -10,6 +10,7 @@
 
 mod caps;
 mod command;
+pub mod crush_tree;
 #[doc(hidden)]
 pub mod fuzzing;
 mod health;

@@ -6,16 +6,10 @@ use spirula_maps::OsdMap;
 
 use super::osd_dump::map_of;
 use super::{Args, Context, Outcome, errno, refuse};
+use crate::crush_tree::{Node, children, roots, status, type_name, walk, weight_text};
 use crate::json::{Json, float};
 use crate::obj;
 use crate::text::{Align, TextTable};
-
-/// An item as it is met going down, with its depth.
-struct Node {
-    id: i32,
-    depth: usize,
-    weight: f64,
-}
 
 pub(super) fn osd_tree(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let map = map_of(ctx, args)?;
@@ -93,13 +87,6 @@ pub(super) fn crush_tree(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     ))
 }
 
-/// Shadow trees come first, as in Ceph, which shows the newest root first.
-fn roots(map: &OsdMap, shadow: bool) -> Vec<i32> {
-    let mut roots = map.crush.roots(shadow);
-    roots.sort_by_key(|id| (!map.crush.is_shadow(*id), std::cmp::Reverse(*id)));
-    roots
-}
-
 fn roots_of_all(map: &OsdMap) -> Vec<i32> {
     map.crush.roots(false)
 }
@@ -119,43 +106,6 @@ fn kept(map: &OsdMap, wanted: impl Fn(i32) -> bool) -> BTreeSet<i32> {
     keep
 }
 
-/// Depth first, siblings by class and name as Ceph sorts them.
-fn walk(map: &OsdMap, roots: &[i32], keep: Option<&BTreeSet<i32>>) -> Vec<Node> {
-    let crush = &map.crush;
-    let mut out = Vec::new();
-    let weight = |id: i32| crush.bucket(id).map_or(0.0, |b| f64::from(b.weight) / 65_536.0);
-    let mut stack: Vec<Node> =
-        roots.iter().rev().map(|id| Node { id: *id, depth: 0, weight: weight(*id) }).collect();
-    while let Some(node) = stack.pop() {
-        if keep.is_some_and(|k| !k.contains(&node.id)) {
-            continue;
-        }
-        if let Some(bucket) = crush.bucket(node.id) {
-            let mut children: Vec<(String, Node)> = bucket
-                .items
-                .iter()
-                .enumerate()
-                .map(|(i, &id)| {
-                    let weight = f64::from(bucket.item_weight(i)) / 65_536.0;
-                    (sort_key(map, id), Node { id, depth: node.depth + 1, weight })
-                })
-                .collect();
-            children.sort_by(|a, b| b.0.cmp(&a.0));
-            stack.extend(children.into_iter().map(|(_, child)| child));
-        }
-        out.push(node);
-    }
-    out
-}
-
-fn sort_key(map: &OsdMap, id: i32) -> String {
-    if id >= 0 {
-        format!("{}_osd.{id:08}", map.crush.item_class(id).unwrap_or_default())
-    } else {
-        format!("_{}", map.crush.name(id).unwrap_or_default())
-    }
-}
-
 fn table(osds: bool) -> TextTable {
     let mut table = TextTable::default();
     table
@@ -169,11 +119,6 @@ fn table(osds: bool) -> TextTable {
         }
     }
     table
-}
-
-/// CRUSH and affinity weights: five decimals, and a plain zero.
-fn weight_text(weight: f64) -> String {
-    if weight == 0.0 { "0".into() } else { format!("{weight:.5}") }
 }
 
 fn row(map: &OsdMap, node: &Node, osds: bool) -> Vec<String> {
@@ -213,27 +158,10 @@ fn class_of(map: &OsdMap, id: i32) -> Option<String> {
     if id >= 0 { map.crush.item_class(id).map(str::to_owned) } else { of_bucket() }
 }
 
-fn status(map: &OsdMap, osd: i32) -> &'static str {
-    match map.osd(osd) {
-        Some(o) if o.is_up() => "up",
-        Some(o) if o.is_destroyed() => "destroyed",
-        _ => "down",
-    }
-}
-
-fn type_name(map: &OsdMap, id: i32) -> &str {
-    let type_ = map.crush.bucket(id).map_or(0, |b| i32::from(b.type_));
-    map.crush.types.get(&type_).map_or("", String::as_str)
-}
-
 fn node_json(map: &OsdMap, node: &Node, osds: bool) -> Json {
     let crush = &map.crush;
     if let Some(bucket) = crush.bucket(node.id) {
-        let mut children: Vec<(String, i32)> =
-            bucket.items.iter().map(|id| (sort_key(map, *id), *id)).collect();
-        // Ceph lists them in the order in which it takes them from a stack.
-        children.sort_by(|a, b| b.0.cmp(&a.0));
-        let children: Vec<i32> = children.into_iter().map(|(_, id)| id).collect();
+        let children: Vec<i32> = children(map, node.id).into_iter().map(|(id, _)| id).collect();
         let mut json = obj! { "id" => node.id };
         if let Some(class) = class_of(map, node.id) {
             json = json.with("device_class", class);
