@@ -15,7 +15,7 @@ use spirula_wire::msg::osd::OsdMapMsg;
 use spirula_wire::types::{EntityAddr, EntityAddrVec, SpgId, UTime, Uuid};
 use spirula_wire::{Features, Message};
 use spirula_xstream::sync::Notify;
-use spirula_xstream::{Class, wall_now};
+use spirula_xstream::{Class, now, wall_now};
 
 use crate::admit::{Admission, AdmitLimits, admit};
 use crate::backoff::{self, Verdict};
@@ -32,7 +32,7 @@ use crate::plan::Limits;
 use crate::read::read;
 use crate::route::{PgTable, Routed, follow, route};
 use crate::session::{Session, Waiting};
-use crate::track::{Stage, Tracker};
+use crate::track::Tracker;
 use crate::write::write;
 
 /// What a target is started with.
@@ -434,7 +434,7 @@ impl Target {
         self.share_map(&request.session, request.msg.map_epoch);
         let limits = self.0.admit_limits.get();
         let admission = admit(request, &pg, &self.map(), &limits, UTime::from(wall_now()));
-        tracked.stage.set(Stage::Execute);
+        tracked.started.set(Some(now()));
         let answered = match self.run(pg, admission).await {
             Ok(bytes) => bytes,
             Err(e) => {

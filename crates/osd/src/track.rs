@@ -12,30 +12,13 @@ use spirula_xstream::now;
 
 use crate::front::OpRequest;
 
-/// How far a request is; each stage is a module of that name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    Admit,
-    Execute,
-    Done,
-}
-
-impl Stage {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Admit => "admitted",
-            Self::Execute => "started",
-            Self::Done => "commit sent; apply or cleanup",
-        }
-    }
-}
-
 /// What is kept of a request.
 #[derive(Debug)]
 pub struct Tracked {
     pub received: Duration,
+    /// Admitted, and begun to be carried out.
+    pub started: Cell<Option<Duration>>,
     pub finished: Cell<Option<Duration>>,
-    pub stage: Cell<Stage>,
     pub client: EntityName,
     pub client_addr: EntityAddr,
     pub tid: u64,
@@ -51,6 +34,30 @@ pub struct Tracked {
 impl Tracked {
     pub fn duration(&self) -> Duration {
         self.finished.get().unwrap_or_else(now).saturating_sub(self.received)
+    }
+
+    /// How far it is, in Ceph's words.
+    pub fn flag_point(&self) -> &'static str {
+        match (self.started.get(), self.finished.get()) {
+            (_, Some(_)) => "commit sent; apply or cleanup",
+            (Some(_), None) => "started",
+            (None, None) => "admitted",
+        }
+    }
+
+    /// What happened when, in order; each lasts until the next one, `done` as long as all.
+    pub fn events(&self) -> Vec<(&'static str, Duration, Duration)> {
+        let times = [("started", self.started.get()), ("done", self.finished.get())];
+        let later = times.into_iter().filter_map(|(name, time)| Some((name, time?)));
+        let all: Vec<_> = [("initiated", self.received)].into_iter().chain(later).collect();
+        let until_next = |i: usize, time: Duration| {
+            all.get(i + 1).map_or_else(now, |(_, next)| *next).saturating_sub(time)
+        };
+        let each = all.iter().enumerate().map(|(i, (name, time))| match self.finished.get() {
+            Some(end) if *time == end && i + 1 == all.len() => (*name, end, self.duration()),
+            _ => (*name, *time, until_next(i, *time)),
+        });
+        each.collect()
     }
 
     pub fn description(&self) -> String {
@@ -112,8 +119,8 @@ impl Tracker {
         let msg = &request.msg;
         let tracked = Rc::new(Tracked {
             received: request.received,
+            started: Cell::new(None),
             finished: Cell::new(None),
-            stage: Cell::new(Stage::Admit),
             client: request.session.entity,
             client_addr: request.session.addrs.front(),
             tid: request.tid,
@@ -138,7 +145,6 @@ impl Tracker {
         };
         let Some(bytes_out) = bytes_out else { return };
         tracked.finished.set(Some(now()));
-        tracked.stage.set(Stage::Done);
         let (took, mut perf) = (tracked.duration(), self.perf.get());
         perf.all.add(took);
         if tracked.writes { &mut perf.writes } else { &mut perf.reads }.add(took);
@@ -163,5 +169,37 @@ impl Tracker {
 
     pub fn perf(&self) -> Perf {
         self.perf.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_last_until_the_next_one() {
+        let ms = Duration::from_millis;
+        let op = Tracked {
+            received: ms(10),
+            started: Cell::new(Some(ms(12))),
+            finished: Cell::new(Some(ms(17))),
+            client: EntityName::client(1),
+            client_addr: EntityAddr::default(),
+            tid: 1,
+            pgid: PgId::default(),
+            oid: Bytes::new(),
+            first_op: OpCode::default(),
+            op_count: 1,
+            epoch: 1,
+            bytes_in: 0,
+            writes: true,
+        };
+        let want =
+            [("initiated", ms(10), ms(2)), ("started", ms(12), ms(5)), ("done", ms(17), ms(7))];
+        assert_eq!(op.events(), want);
+        assert_eq!(op.flag_point(), "commit sent; apply or cleanup");
+        // One that was refused was never begun.
+        op.started.set(None);
+        assert_eq!(op.events(), [("initiated", ms(10), ms(7)), ("done", ms(17), ms(7))]);
     }
 }

@@ -310,7 +310,7 @@ fn default_text(opt: &Opt) -> String {
     }
 }
 
-fn help_json(opt: &Opt) -> Json {
+pub(super) fn help_json(opt: &Opt) -> Json {
     let mut json = obj! {
         "name" => opt.name,
         "type" => opt.kind.name(),

@@ -380,6 +380,8 @@ pub(crate) const TELL_COMMANDS: &[Command] = &[
         "set an option of this daemon until it stops", "mon", "rw", FLAG_TELL, tell::config_set),
     row("config unset name=var,type=CephString",
         "take back an option that was set for this daemon", "mon", "rw", FLAG_TELL, tell::config_unset),
+    row("config help name=var,type=CephString,req=false",
+        "get config setting schema and descriptions", "mon", "r", FLAG_TELL, tell::config_help),
     // Answered before the table is looked at; the row is for `help` and for the tool's own check.
     row("get_command_descriptions",
         "list available commands", "mon", "r", FLAG_TELL, tell::help),

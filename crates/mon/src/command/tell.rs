@@ -1,7 +1,8 @@
 //! What one monitor answers about itself: `ceph tell mon.a ...` and the admin socket.
 
+use super::config::help_json;
 use super::mon::mon_status_json;
-use super::{Args, Context, Outcome, TELL_COMMANDS, errno, refuse, shape, words_of};
+use super::{Args, Context, Outcome, Refusal, TELL_COMMANDS, errno, refuse, shape, words_of};
 use crate::json::Json;
 use crate::obj;
 use crate::options;
@@ -91,17 +92,36 @@ pub(super) fn config_get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 /// Takes effect at once and ends with the process.
 pub(super) fn config_set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let value = args.strs("val")?.join(" ");
-    override_option(ctx, args.str("var")?, &value)?;
+    let name = args.str("var")?;
+    override_option(ctx, name, &value).map_err(|refusal| {
+        let why = match refusal.errno {
+            errno::ENOENT => "(2) No such file or directory",
+            _ => "(22) Invalid argument",
+        };
+        Refusal { text: format!("error setting '{name}' to '{value}': {why}"), ..refusal }
+    })?;
     Ok(ctx.json(&obj! { "success" => "" }))
+}
+
+/// What an option is, or all of them.
+pub(super) fn config_help(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let Some(name) = args.str_opt("var")? else {
+        return Ok(ctx.json(&obj! { "options" => Json::arr(options::all().iter().map(help_json)) }));
+    };
+    match options::find(name) {
+        Some(opt) => Ok(ctx.json(&obj! { "option" => help_json(opt) })),
+        None => refuse(errno::ENOENT, format!("Setting not found: '{name}'")),
+    }
 }
 
 pub(super) fn config_unset(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let name = args.str("var")?;
     let Some(opt) = options::find(name) else {
-        return refuse(errno::ENOENT, format!("unrecognized config option '{name}'"));
+        let why = format!("error unsetting '{name}': (22) Invalid argument");
+        return refuse(errno::EINVAL, why);
     };
     ctx.overrides.push((opt.name, None));
-    Ok(ctx.json(&obj! { "success" => "" }))
+    Ok(ctx.json(&obj! {}))
 }
 
 /// `--debug-mon=20 --debug_ms 1`: options as on a command line.
@@ -118,10 +138,10 @@ pub(super) fn injectargs(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         };
         override_option(ctx, name, value)?;
     }
-    Ok(super::Answer::default())
+    Ok(ctx.json(&obj! {}))
 }
 
-fn override_option(ctx: &mut Context<'_>, name: &str, value: &str) -> Result<(), super::Refusal> {
+fn override_option(ctx: &mut Context<'_>, name: &str, value: &str) -> Result<(), Refusal> {
     let Some(opt) = options::find(name) else {
         return refuse(errno::ENOENT, format!("unrecognized config option '{name}'"));
     };

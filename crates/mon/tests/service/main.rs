@@ -461,6 +461,21 @@ fn tell_and_ping() {
     mon.take(id);
     mon.send(id, &tell(r#"{"prefix":"config get","var":"debug_mon","format":"json"}"#));
     assert_eq!(mon.take_one::<CommandReply>(id).outbl, r#"{"debug_mon":"20/20"}"#);
+    let mut check = |json: &str, want: (i32, &str, &str)| {
+        mon.send(id, &tell(json));
+        let reply: CommandReply = mon.take_one(id);
+        let out = String::from_utf8_lossy(&reply.outbl).into_owned();
+        assert_eq!((reply.r, reply.rs.as_str(), out.as_str()), want, "{json}");
+    };
+    check(r#"{"prefix":"config unset","var":"debug_mon"}"#, (0, "", "{}\n"));
+    check(r#"{"prefix":"injectargs","injected_args":["--debug_ms=1"]}"#, (0, "", "{}\n"));
+    let absent = "error setting 'nope' to '1': (2) No such file or directory";
+    check(r#"{"prefix":"config set","var":"nope","val":["1"]}"#, (-2, absent, ""));
+    let invalid = "error setting 'debug_ms' to 'loud': (22) Invalid argument";
+    check(r#"{"prefix":"config set","var":"debug_ms","val":["loud"]}"#, (-22, invalid, ""));
+    let unset = "error unsetting 'nope': (22) Invalid argument";
+    check(r#"{"prefix":"config unset","var":"nope"}"#, (-22, unset, ""));
+    check(r#"{"prefix":"config help","var":"nope"}"#, (-2, "Setting not found: 'nope'", ""));
     mon.send(id, &tell(r#"{"prefix":"log flush","format":"json"}"#));
     assert_eq!(mon.take_one::<CommandReply>(id).outbl, "{}");
     assert_eq!(mon.log, ["log flush"]);

@@ -68,15 +68,42 @@ pub(super) fn diff_get(target: &Target, args: &Args) -> Shown {
 }
 
 pub(super) fn help(_: &Target, args: &Args) -> Shown {
-    let row = |o: &OptionInfo| json!({ "name": o.name, "desc": o.help, "default": o.default });
     let var = text_arg(args, "var");
     if var.is_empty() {
-        return Ok(json!({ "options": options::OPTIONS.iter().map(row).collect::<Vec<_>>() }));
+        return Ok(
+            json!({ "options": options::OPTIONS.iter().map(description).collect::<Vec<_>>() }),
+        );
     }
     match options::info(&var) {
-        Some(option) => Ok(json!({ "option": row(option) })),
+        Some(option) => Ok(json!({ "option": description(option) })),
         None => Err(Failure(ENOENT, format!("Setting not found: '{var}'"))),
     }
+}
+
+/// Debug levels are text and change at once; everything else is a number.
+fn description(option: &OptionInfo) -> Value {
+    let is_level = option.name.starts_with("debug_");
+    let mut all = json!({
+        "name": option.name,
+        "type": if is_level { "str" } else { "size" },
+        "level": "advanced",
+        "desc": option.help,
+        "long_desc": "",
+        "default": option.default,
+        "daemon_default": "",
+        "tags": [],
+        "services": [],
+        "see_also": [],
+        "enum_values": [],
+        "min": "",
+        "max": "",
+        "can_update_at_runtime": true,
+        "flags": ["runtime"],
+    });
+    if let Some(fields) = all.as_object_mut().filter(|_| !is_level) {
+        fields.shift_remove("enum_values");
+    }
+    all
 }
 
 /// Sets an option and answers with its value in the stored form.
@@ -112,6 +139,15 @@ fn differences(options: &Options, only: Option<&str>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_description_has_ceph_s_fields() {
+        let level = description(options::info("debug_osd").unwrap());
+        assert_eq!((&level["type"], &level["default"]), (&json!("str"), &json!("1/5")));
+        assert_eq!(level.as_object().unwrap().len(), 15);
+        let size = description(options::info("osd_max_write_size").unwrap());
+        assert!(size.get("enum_values").is_none());
+    }
 
     #[test]
     fn a_difference_names_its_sources() {

@@ -1,5 +1,8 @@
 //! Commands that show what the target is doing.
 
+use std::rc::Rc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use spirula_wire::types::{PgId, UTime};
 use spirula_xstream::{now, wall_now};
@@ -12,6 +15,11 @@ use crate::track::Tracked;
 
 type Shown = Result<Value, Failure>;
 
+/// `osd_op_complaint_time`: from then on an operation counts as blocked.
+const COMPLAINT_TIME: Duration = Duration::from_secs(30);
+/// `osd_op_history_slow_op_threshold`.
+const SLOW: Duration = Duration::from_secs(10);
+
 pub(super) fn status(target: &Target, _: &Args) -> Shown {
     let config = target.config();
     Ok(json!({
@@ -20,6 +28,7 @@ pub(super) fn status(target: &Target, _: &Args) -> Shown {
         "whoami": config.osd_id,
         "state": if target.is_up() { "active" } else { "booting" },
         "oldest_map": 1,
+        "cluster_osdmap_trim_lower_bound": 1,
         "newest_map": target.epoch(),
         "num_pgs": target.pgs().len(),
     }))
@@ -29,7 +38,7 @@ pub(super) fn mapped_pools(target: &Target, _: &Args) -> Shown {
     let mut pools: Vec<i64> = target.pgs().all().iter().map(|pg| pg.pgid.pgid.pool).collect();
     pools.sort_unstable();
     pools.dedup();
-    Ok(json!({ "mapped_pools": pools }))
+    Ok(json!(pools))
 }
 
 pub(super) fn blocklist(target: &Target, _: &Args) -> Shown {
@@ -106,15 +115,15 @@ pub(super) fn pg_query(target: &Target, args: &Args) -> Shown {
 
 pub(super) fn ops_in_flight(target: &Target, _: &Args) -> Shown {
     let ops: Vec<Value> = target.tracker().in_flight().iter().map(|op| op_json(op)).collect();
-    Ok(json!({ "num_ops": ops.len(), "ops": ops }))
+    Ok(json!({ "ops": ops, "num_ops": ops.len() }))
 }
 
 pub(super) fn ops_blocked(target: &Target, _: &Args) -> Shown {
-    let limit = std::time::Duration::from_secs(30);
-    let blocked = |op: &&std::rc::Rc<Tracked>| now().saturating_sub(op.received) >= limit;
+    let blocked = |op: &&Rc<Tracked>| now().saturating_sub(op.received) >= COMPLAINT_TIME;
     let in_flight = target.tracker().in_flight();
     let ops: Vec<Value> = in_flight.iter().filter(blocked).map(|op| op_json(op)).collect();
-    Ok(json!({ "num_blocked_ops": ops.len(), "ops": ops }))
+    let complaint_time = COMPLAINT_TIME.as_secs();
+    Ok(json!({ "ops": ops, "complaint_time": complaint_time, "num_blocked_ops": ops.len() }))
 }
 
 pub(super) fn ops_historic(target: &Target, _: &Args) -> Shown {
@@ -126,11 +135,16 @@ pub(super) fn ops_by_duration(target: &Target, _: &Args) -> Shown {
 }
 
 pub(super) fn ops_slow(target: &Target, _: &Args) -> Shown {
-    let limit = std::time::Duration::from_secs(10);
-    historic(target, move |ops| ops.retain(|op| op.duration() >= limit))
+    let ops = target.tracker().history();
+    let slow = ops.iter().filter(|op| op.duration() >= SLOW);
+    Ok(json!({
+        "num to keep": target.option_number("osd_op_history_size"),
+        "threshold to keep": SLOW.as_secs(),
+        "Ops": slow.map(|op| op_json(op)).collect::<Vec<_>>(),
+    }))
 }
 
-fn historic(target: &Target, arrange: impl FnOnce(&mut Vec<std::rc::Rc<Tracked>>)) -> Shown {
+fn historic(target: &Target, arrange: impl FnOnce(&mut Vec<Rc<Tracked>>)) -> Shown {
     let mut ops = target.tracker().history();
     arrange(&mut ops);
     let ops: Vec<Value> = ops.iter().map(|op| op_json(op)).collect();
@@ -143,19 +157,23 @@ fn historic(target: &Target, arrange: impl FnOnce(&mut Vec<std::rc::Rc<Tracked>>
 
 fn op_json(op: &Tracked) -> Value {
     let age = now().saturating_sub(op.received);
-    let initiated = wall_now().saturating_sub(age);
+    let wall = |time| stamp(wall_now().saturating_sub(now().saturating_sub(time)).into());
+    let events = op.events().into_iter().map(
+        |(name, time, lasted)| json!({ "event": name, "time": wall(time), "duration": lasted.as_secs_f64() }),
+    );
     json!({
         "description": op.description(),
-        "initiated_at": stamp(initiated.into()),
+        "initiated_at": wall(op.received),
         "age": age.as_secs_f64(),
         "duration": op.duration().as_secs_f64(),
         "type_data": {
-            "flag_point": op.stage.get().name(),
+            "flag_point": op.flag_point(),
             "client_info": {
                 "client": op.client.to_string(),
-                "client_addr": op.client_addr.to_string(),
+                "client_addr": op.client_addr.to_string().trim_start_matches("any:"),
                 "tid": op.tid,
             },
+            "events": events.collect::<Vec<_>>(),
         },
     })
 }
