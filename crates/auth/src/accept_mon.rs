@@ -13,7 +13,7 @@ use spirula_wire::{Decode, Encode, Features, Reader};
 
 use crate::crypto::CryptoKey;
 use crate::errno::{EACCES, EAGAIN, EINVAL, EIO, EOPNOTSUPP};
-use crate::grant::TicketBlob;
+use crate::grant::{MonGrant, Ticket, TicketBlob};
 use crate::handshake::{
     AcceptAuth, AcceptDone, AcceptStep, AuthenticatedPeer, ConMode, METHOD_CEPHX, METHOD_NONE,
     WallTime,
@@ -238,6 +238,34 @@ pub fn handle_auth_message<K: KeyServer>(
         Err(_) => Err(EACCES),
     };
     answer.unwrap_or_else(|errno| (errno, Vec::new()))
+}
+
+/// What a monitor holds for its own session to a service, whose secrets it has: it need ask nobody.
+/// `None` without secrets.
+pub fn own_grant(
+    name: &EntityNameStr,
+    service: EntityType,
+    secrets: &RotatingSecrets,
+    ttl: Duration,
+    now: WallTime,
+    rng: &mut ChaCha20Rng,
+) -> Option<MonGrant> {
+    let sealing = secrets.sealing_key(now, ttl)?;
+    let ticket = AuthTicket {
+        name: name.clone(),
+        global_id: 0,
+        created: now,
+        expires: now + sealing.ttl,
+        caps: AuthCapsInfo { text: "allow *".to_owned(), ..AuthCapsInfo::default() },
+        flags: 0,
+    };
+    let session_key = CryptoKey::generate(now, rng);
+    let info = ServiceTicketInfo { ticket, session_key: session_key.clone() };
+    let blob = TicketBlob { secret_id: sealing.secret_id, blob: sealing.key.seal(&info).ok()? };
+    let expires = now + sealing.ttl;
+    let ticket = Ticket { session_key, blob, renew_after: expires, expires };
+    let tickets = [(u32::from(service.0), ticket)].into();
+    Some(MonGrant { method: METHOD_CEPHX, tickets, ..MonGrant::default() })
 }
 
 struct Refusal {

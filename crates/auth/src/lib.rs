@@ -20,7 +20,7 @@ pub mod keyring;
 pub mod protocol;
 pub mod rotating;
 
-pub use accept_mon::{KeyServer, MonAcceptor, MonAuthConfig, handle_auth_message};
+pub use accept_mon::{KeyServer, MonAcceptor, MonAuthConfig, handle_auth_message, own_grant};
 pub use accept_service::{ServiceAcceptor, ServiceAuthConfig, ServiceSecrets};
 pub use caps::{CapError, MgrCap, MonCap, OsdCap};
 pub use connect::{MonConnectConfig, MonConnector, ServiceConnector};

@@ -181,6 +181,25 @@ fn tickets_open_services_in_both_modes() {
 }
 
 #[test]
+fn a_monitor_opens_a_service_with_a_grant_of_its_own() {
+    let w = World::new();
+    let secrets = &w.keys.rotating[&EntityType::MGR];
+    let (name, mut rng) = ("mon.a".parse().unwrap(), ChaCha20Rng::from_seed([9; 32]));
+    let grant = own_grant(&name, EntityType::MGR, secrets, HOUR, NOW, &mut rng).unwrap();
+    let connect = || {
+        let modes = vec![ConMode::Crc];
+        ServiceConnector::new(EntityType::MGR, &grant, &name, modes, [6; 32]).unwrap()
+    };
+    let (server, done) = run(NOW, &mut connect(), &mut w.service(EntityType::MGR)).unwrap();
+    assert_eq!((&server.peer.name, server.peer.caps.as_str()), (&name, "allow *"));
+    assert_eq!(server.session_key, done.session_key);
+    let late = run(NOW + 2 * HOUR, &mut connect(), &mut w.service(EntityType::MGR));
+    assert!(late.is_err(), "it expires as any ticket");
+    let none = RotatingSecrets::default();
+    assert_eq!(own_grant(&name, EntityType::MGR, &none, HOUR, NOW, &mut rng), None);
+}
+
+#[test]
 fn wrong_key_unknown_entity_and_missing_mon_caps_look_the_same() {
     let w = World::new();
     let mut stranger = w.connector("client.nobody", &MonGrant::default(), NOW);

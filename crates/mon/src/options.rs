@@ -8,6 +8,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use spirula_wire::msg::mgr::{DaemonConfig, config_level};
 use spirula_wire::types::{EntityAddrVec, EntityNameStr, EntityType, Uuid};
 
 use crate::state::ConfigDb;
@@ -230,6 +231,22 @@ impl Settings {
         }
     }
 
+    /// The options that are set, as the manager is told of them.
+    pub fn report(&self) -> DaemonConfig {
+        let sources = [
+            (config_level::MON, &self.cluster),
+            (config_level::FILE, &self.file),
+            (config_level::OVERRIDE, &self.here),
+        ];
+        let mut values: BTreeMap<String, BTreeMap<i32, String>> = BTreeMap::new();
+        for (level, set) in sources {
+            for (name, value) in set {
+                values.entry(name.clone()).or_default().insert(level, value.clone());
+            }
+        }
+        DaemonConfig { values, ignored: BTreeMap::new() }
+    }
+
     /// Names that are set anywhere.
     pub fn set_names(&self) -> impl Iterator<Item = &str> {
         let names: std::collections::BTreeSet<&str> = self
@@ -259,6 +276,11 @@ impl Settings {
     }
 }
 
+/// The defaults of all options, as the manager is told of them.
+pub fn defaults() -> BTreeMap<String, String> {
+    all().iter().map(|opt| (opt.name.to_owned(), default_of(opt.name).to_owned())).collect()
+}
+
 fn default_of(name: &str) -> &'static str {
     let Some(opt) = find(name) else { return "" };
     if opt.daemon_default.is_empty() { opt.default } else { opt.daemon_default }
@@ -267,6 +289,21 @@ fn default_of(name: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_manager_is_told_of_all_sources() {
+        let file = [("debug mon".to_owned(), "2".to_owned())].into();
+        let mut settings = Settings::new(&file);
+        settings.set_here("debug_ms", Some("1/1".into()));
+        settings.set_here("debug_mon", Some("20/20".into()));
+        let values = settings.report().values;
+        let of =
+            |name: &str| values[name].iter().map(|(l, v)| (*l, v.as_str())).collect::<Vec<_>>();
+        assert_eq!(of("debug_ms"), [(config_level::OVERRIDE, "1/1")]);
+        let both = [(config_level::FILE, "2/2"), (config_level::OVERRIDE, "20/20")];
+        assert_eq!(of("debug_mon"), both);
+        assert_eq!(defaults().len(), all().len());
+    }
 
     fn check(name: &str, text: &str, want: Result<&str, &str>) {
         let got = find(name).unwrap().normalize(text);

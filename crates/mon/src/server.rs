@@ -6,6 +6,7 @@
 //! Invariant: a store that fails stops the monitor; it never goes on with less than it promised.
 
 mod host;
+mod mgr_link;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -25,7 +26,7 @@ use spirula_msgr::{Accepted, Config};
 use spirula_wire::types::{EntityName, EntityNameStr, EntityType, Uuid};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, error, info, warn};
 
 use crate::service::{Action, CommandResult, Peer, Service, ServiceConfig};
 use crate::storage::{Storage, StorageError};
@@ -107,9 +108,11 @@ impl MonServer {
         });
         let committer = start_committer(shared.clone(), config.storage, work)?;
         shared.with(|_, _| ());
+        let (entity, session_addrs) = (EntityName::mon(rank), addrs.clone());
         let tasks = vec![
-            tokio::spawn(serve(listener, shared.clone(), EntityName::mon(rank), addrs)),
-            tokio::spawn(tick(shared.clone())),
+            tokio::spawn(serve(listener, shared.clone(), entity, addrs).in_current_span()),
+            tokio::spawn(tick(shared.clone()).in_current_span()),
+            tokio::spawn(mgr_link::run(shared.clone(), entity, session_addrs).in_current_span()),
         ];
         info!(%addr, "mon.{} serves", config.name);
         Ok(Self { addr, shared, tasks, committer: Some(committer) })

@@ -1,8 +1,8 @@
 //! Tickets and secrets: renewal on open sessions, global ids, rotation.
 
 use spirula_auth::{
-    ConMode, EntityAuth, KeyServer, METHOD_CEPHX, METHOD_NONE, MonAuthConfig, RotatingSecrets,
-    handle_auth_message,
+    ConMode, EntityAuth, KeyServer, METHOD_CEPHX, METHOD_NONE, MonAuthConfig, MonGrant,
+    RotatingSecrets, handle_auth_message, own_grant,
 };
 use spirula_wire::msg::auth::{Auth, AuthReply};
 use spirula_wire::types::{EntityNameStr, EntityType};
@@ -62,6 +62,15 @@ impl Service {
             self.next_global_id += 1;
             id
         })
+    }
+
+    /// What this monitor needs for a session of its own to a service; `None` while there are no
+    /// secrets of that service.
+    pub fn own_grant(&mut self, now: Now, service: EntityType) -> Option<MonGrant> {
+        let secrets = self.state.auth.rotating.get(&service.0)?;
+        let ttl = self.settings.secs("auth_service_ticket_ttl");
+        let name = EntityNameStr::new(EntityType::MON, self.live.name.clone());
+        own_grant(&name, service, secrets, ttl, now.wall, &mut self.rng)
     }
 
     /// The handshake's configuration as the options say.
