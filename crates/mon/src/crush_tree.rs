@@ -13,14 +13,8 @@ pub struct Node {
     pub weight: f64,
 }
 
-/// Shadow trees come first, as in Ceph, which shows the newest root first.
-pub fn roots(map: &OsdMap, shadow: bool) -> Vec<i32> {
-    let mut roots = map.crush.roots(shadow);
-    roots.sort_by_key(|id| (!map.crush.is_shadow(*id), Reverse(*id)));
-    roots
-}
-
-/// Depth first, siblings by class and name as Ceph sorts them.
+/// Depth first, siblings by class and name as Ceph sorts them; the roots as they are given, which in
+/// Ceph is by id: the newest first.
 pub fn walk(map: &OsdMap, roots: &[i32], keep: Option<&BTreeSet<i32>>) -> Vec<Node> {
     let crush = &map.crush;
     let mut out = Vec::new();

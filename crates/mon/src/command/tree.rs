@@ -6,7 +6,7 @@ use spirula_maps::OsdMap;
 
 use super::osd_dump::map_of;
 use super::{Args, Context, Outcome, errno, refuse};
-use crate::crush_tree::{Node, children, roots, status, type_name, walk, weight_text};
+use crate::crush_tree::{Node, children, status, type_name, walk, weight_text};
 use crate::json::{Json, float};
 use crate::obj;
 use crate::text::{Align, TextTable};
@@ -37,10 +37,11 @@ fn show(ctx: &Context<'_>, map: &OsdMap, args: &Args, root: Option<i32>) -> Outc
             _ => false,
         })
     };
-    let roots = root.map_or_else(|| roots(map, false), |r| vec![r]);
+    let roots = root.map_or_else(|| map.crush.roots(false), |r| vec![r]);
     let keep = (!states.is_empty()).then(|| kept(map, shown));
     let nodes = walk(map, &roots, keep.as_ref());
-    let placed: BTreeSet<i32> = walk(map, &roots_of_all(map), None).iter().map(|n| n.id).collect();
+    let placed: BTreeSet<i32> =
+        walk(map, &map.crush.roots(false), None).iter().map(|n| n.id).collect();
     let stray =
         map.existing_osds().map(|(id, _)| id).filter(|id| !placed.contains(id) && shown(*id));
     let stray: Vec<i32> = if root.is_some() { Vec::new() } else { stray.collect() };
@@ -69,7 +70,7 @@ fn show(ctx: &Context<'_>, map: &OsdMap, args: &Args, root: Option<i32>) -> Outc
 
 pub(super) fn crush_tree(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let map = ctx.state.osd.map();
-    let nodes = walk(map, &roots(map, args.has("shadow")), None);
+    let nodes = walk(map, &map.crush.roots(args.has("shadow")), None);
     Ok(ctx.either(
         || {
             let mut table = table(false);
@@ -85,10 +86,6 @@ pub(super) fn crush_tree(ctx: &mut Context<'_>, args: &Args) -> Outcome {
             }
         },
     ))
-}
-
-fn roots_of_all(map: &OsdMap) -> Vec<i32> {
-    map.crush.roots(false)
 }
 
 /// Items that are above an OSD for which `wanted` holds, and those OSDs.
