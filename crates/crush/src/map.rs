@@ -321,15 +321,18 @@ impl CrushMap {
     /// The devices that `rule` may choose, with their 16.16 weights: what its takes reach.
     pub fn rule_devices(&self, rule: u32) -> BTreeMap<i32, u32> {
         let mut devices = BTreeMap::new();
-        for step in self.rule(rule).map_or(&[][..], |r| &r.steps) {
-            if step.op() != Some(StepOp::Take) {
-                continue;
-            }
-            for bucket in self.subtree(step.arg1).into_iter().filter_map(|id| self.bucket(id)) {
+        for item in self.takes_of(rule) {
+            for bucket in self.subtree(item).into_iter().filter_map(|id| self.bucket(id)) {
                 let below = bucket.items.iter().enumerate().filter(|(_, item)| **item >= 0);
                 devices.extend(below.map(|(i, &item)| (item, bucket.item_weight(i))));
             }
         }
         devices
+    }
+
+    /// The items where `rule` begins.
+    pub fn takes_of(&self, rule: u32) -> impl Iterator<Item = i32> {
+        let steps = self.rule(rule).map_or(&[][..], |r| &r.steps);
+        steps.iter().filter(|s| s.op() == Some(StepOp::Take)).map(|s| s.arg1)
     }
 }

@@ -4,6 +4,7 @@
 
 mod config;
 mod osd;
+mod osd_df;
 mod pg;
 mod pg_dump;
 mod pool;
@@ -101,7 +102,7 @@ pub(crate) const COMMANDS: &[Row] = &[
         "osd df",
         "name=output_method,type=CephChoices,strings=plain|tree,req=false name=filter_by,type=CephChoices,strings=class|name,req=false name=filter,type=CephString,req=false",
         "show OSD utilization",
-        osd::df,
+        osd_df::df,
     ),
     row("osd perf", "", "print dump of OSD perf summary stats", osd::perf),
     row(
