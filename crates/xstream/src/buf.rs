@@ -262,13 +262,19 @@ impl FreeList {
         Some(memory)
     }
 
-    /// Keeps `memory`, or hands it back to be freed when the list is full.
+    /// Keeps `memory`, or hands it back to be freed when the list is full of its size.
     fn put(&mut self, memory: Memory) -> Option<Memory> {
-        if self.bytes + memory.capacity > self.bytes_max {
-            return Some(memory);
+        let class = size_class(memory.capacity);
+        while self.bytes + memory.capacity > self.bytes_max {
+            // Sizes that are not asked for any more make room for those that are.
+            let other = (0..CLASSES).rev().find(|&c| c != class && !self.classes[c].is_empty());
+            let Some(freed) = other.and_then(|c| self.take(c)) else {
+                return Some(memory);
+            };
+            drop(freed);
         }
         self.bytes += memory.capacity;
-        self.classes[size_class(memory.capacity)].push(memory);
+        self.classes[class].push(memory);
         None
     }
 }
@@ -336,6 +342,17 @@ mod tests {
         let large = AlignedBuf::zeroed(POOL_BUFFER_BYTES_MAX + 1);
         assert_eq!(large.len(), POOL_BUFFER_BYTES_MAX + 1);
         assert!(large.capacity().is_multiple_of(BLOCK));
+    }
+
+    #[test]
+    fn a_full_list_gives_up_other_sizes() {
+        let mut list = FreeList::new(4 * BLOCK);
+        assert!(list.put(Memory::allocate(4 * BLOCK)).is_none());
+        assert!(list.put(Memory::allocate(BLOCK)).is_none(), "the larger one is freed for it");
+        assert!(list.put(Memory::allocate(BLOCK)).is_none());
+        assert_eq!((list.bytes, list.classes[0].len()), (2 * BLOCK, 2));
+        assert!(list.put(Memory::allocate(2 * BLOCK)).is_none());
+        assert!(list.put(Memory::allocate(8 * BLOCK)).is_some(), "never beyond the bound");
     }
 
     #[test]
