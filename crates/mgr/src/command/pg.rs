@@ -7,6 +7,7 @@ use spirula_wire::types::{PgId, PgStat, pg_state};
 
 use super::pg_dump::pg_json;
 use super::{Context, EINVAL, Outcome, Shown, pgid};
+use crate::pgmap::Rate;
 
 pub(super) fn stat(c: &Context<'_>) -> Outcome {
     let states = c.pgmap.states();
@@ -24,39 +25,44 @@ pub(super) fn stat(c: &Context<'_>) -> Outcome {
         size(statfs.available),
         size(statfs.total),
     );
-    plain.push_str(&io_rates(c));
     let states = by_state.iter().map(|(s, n)| obj! { "name" => s, "num" => *n });
-    let json = obj! {
-        "pg_ready" => true,
-        "pg_summary" => obj! {
-            "num_pg_by_state" => states.collect::<Vec<Json>>(),
-            "num_pgs" => num_pgs,
-            "num_bytes" => sum.num_bytes,
-            "total_bytes" => statfs.total,
-            "total_avail_bytes" => statfs.available,
-            "total_used_bytes" => statfs.used_raw(),
-            "total_used_raw_bytes" => statfs.used_raw(),
-        },
+    let mut summary = obj! {
+        "num_pg_by_state" => states.collect::<Vec<Json>>(),
+        "num_pgs" => num_pgs,
+        "num_bytes" => sum.num_bytes,
+        "total_bytes" => statfs.total,
+        "total_avail_bytes" => statfs.available,
+        "total_used_bytes" => statfs.used_raw(),
+        "total_used_raw_bytes" => statfs.used_raw(),
     };
+    if let Some((shown, rates)) = io_rates(&c.pgmap.rate(None)) {
+        plain += &shown;
+        summary = rates.into_iter().fold(summary, |json, (name, n)| json.with(name, n));
+    }
+    let json = obj! { "pg_ready" => true, "pg_summary" => summary };
     Ok(Shown { plain: format!("{plain}\n"), json: Some(json), status: String::new() })
 }
 
-/// `; 1 MiB/s rd, 2 MiB/s wr, 3 op/s`, or nothing when idle.
-fn io_rates(c: &Context<'_>) -> String {
-    let rate = c.pgmap.rate(None);
-    let (read, write) = (rate.read_bytes() as u64, rate.write_bytes() as u64);
-    let mut parts = Vec::new();
-    if read > 0 {
-        parts.push(format!("{}/s rd", text::bytes_iec(read)));
+/// `; 1 MiB/s rd, 2 MiB/s wr, 3 op/s` and the same for JSON; `None` when idle.
+fn io_rates(rate: &Rate) -> Option<(String, Vec<(&'static str, i64)>)> {
+    let (mut shown, mut rates) = (Vec::new(), Vec::new());
+    let directions = [
+        (rate.delta.num_rd, rate.read_bytes(), "rd", "read_bytes_sec"),
+        (rate.delta.num_wr, rate.write_bytes(), "wr", "write_bytes_sec"),
+    ];
+    for (ops, bytes, short, name) in directions {
+        if ops > 0 {
+            shown.push(format!("{}/s {short}", text::bytes_iec(bytes.max(0) as u64)));
+            rates.push((name, bytes));
+        }
     }
-    if write > 0 {
-        parts.push(format!("{}/s wr", text::bytes_iec(write)));
+    if rates.is_empty() {
+        return None;
     }
-    let ops = (rate.read_ops() + rate.write_ops()) as u64;
-    if ops > 0 {
-        parts.push(format!("{} op/s", text::count_si(ops)));
-    }
-    if parts.is_empty() { String::new() } else { format!("; {}", parts.join(", ")) }
+    let ops = rate.read_ops() + rate.write_ops();
+    shown.push(format!("{} op/s", text::count_si(ops.max(0) as u64)));
+    rates.push(("io_sec", ops));
+    Some((format!("; {}", shown.join(", ")), rates))
 }
 
 pub(super) fn ls(c: &Context<'_>) -> Outcome {
@@ -178,6 +184,8 @@ fn cells(c: &Context<'_>, pg: PgId, stat: &PgStat) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::{Value, json};
     use spirula_maps::OsdMap;
     use spirula_wire::msg::mgr::MgrCommandReply;
@@ -226,6 +234,20 @@ mod tests {
             refused.rs.starts_with("'nope' is not a valid pg state, available choices: stale+")
         );
         assert!(refused.rs.ends_with("+snaptrim_error"));
+    }
+
+    #[test]
+    fn rates_are_shown_once_there_is_any_io() {
+        let mut rate = Rate { span: Duration::from_secs(10), ..Rate::default() };
+        assert_eq!(io_rates(&rate), None);
+        (rate.delta.num_wr, rate.delta.num_wr_kb) = (3, 5);
+        let (shown, rates) = io_rates(&rate).unwrap();
+        assert_eq!(shown, "; 512 B/s wr, 0 op/s");
+        assert_eq!(rates, [("write_bytes_sec", 512), ("io_sec", 0)]);
+        (rate.delta.num_rd, rate.delta.num_rd_kb) = (40, 10);
+        let (shown, rates) = io_rates(&rate).unwrap();
+        assert_eq!(shown, "; 1 KiB/s rd, 512 B/s wr, 4 op/s");
+        assert_eq!(rates.len(), 3);
     }
 
     /// Members and headings are those that a real manager (16.2.15) answered with.
