@@ -87,6 +87,18 @@ for line in ' 10 osd osd_op(client\..* logged \[writefull\]' ' 10 osd reply reqi
   grep -q -- "$line" "$D/log/$osd.log" || fail "no line like '$line' in $osd.log"
 done
 
+# A peer that the monitor refuses is in the monitor's log, not in another daemon's.
+port=$(grep -o '127.0.0.1:[0-9]*' "$CEPH_CONF" | head -1 | cut -d: -f2)
+/usr/bin/python3 - "$port" <<'EOF'
+import socket, sys
+peer = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+peer.sendall(b"ceph v027" + bytes(200))
+while peer.recv(100):
+    pass
+EOF
+d mon.a log flush
+grep -q 'connection refused' "$D/log/mon.a.log" || fail "mon.a.log does not say who was refused"
+
 # Rotation.
 mv "$D/log/mon.a.log" "$D/log/mon.a.log.1"
 d mon.a log reopen

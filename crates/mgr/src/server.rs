@@ -27,7 +27,7 @@ use spirula_wire::{Decode as _, RawMessage};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use crate::manager::{Identity, Manager, Output, TICK_PERIOD};
 
@@ -105,7 +105,7 @@ pub async fn start(config: Config, log: LogControl) -> Result<Handle, StartError
     let (stop, stopped) = oneshot::channel();
     let server = Server::new(config, addr, log);
     let inputs = server.inputs.clone();
-    let task = tokio::spawn(server.run(listener, stopped));
+    let task = tokio::spawn(server.run(listener, stopped).in_current_span());
     Ok(Handle { addr, inputs, stop: Some(stop), task })
 }
 
@@ -178,8 +178,8 @@ impl Server {
     }
 
     async fn run(mut self, listener: TcpListener, mut stopped: oneshot::Receiver<()>) {
-        let accepting =
-            tokio::spawn(accept_clients(listener, self.door.clone(), self.inputs.clone()));
+        let accepting = accept_clients(listener, self.door.clone(), self.inputs.clone());
+        let accepting = tokio::spawn(accepting.in_current_span());
         let now = on_tokio::now();
         self.monc.subscribe(now, "osdmap", 1, false);
         self.monc.subscribe(now, "mgrmap", 0, false);

@@ -11,7 +11,7 @@ use spirula_auth::ConnectAuth;
 use spirula_msgr_core::{Config, Connection, Now, Target};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{Instrument as _, warn};
 
 use crate::driver::end;
 use crate::session::Outbox;
@@ -44,7 +44,7 @@ where
 {
     let session = Session::new();
     let opened = session.clone();
-    tokio::spawn(async move {
+    let dialing = async move {
         match dial(&config, &target).await {
             Ok(stream) => {
                 let connection = Connection::connect(config, target, auth, now());
@@ -52,7 +52,8 @@ where
             }
             Err(e) => end(&session, CloseReason::Io(e), dispatch),
         }
-    });
+    };
+    tokio::spawn(dialing.in_current_span());
     opened
 }
 
@@ -85,7 +86,8 @@ pub async fn serve<D>(
                     continue;
                 }
                 let connection = Connection::accept(config, peer, auth, now());
-                tokio::spawn(drive(Tcp(stream), connection, Session::new(), dispatch));
+                let serving = drive(Tcp(stream), connection, Session::new(), dispatch);
+                tokio::spawn(serving.in_current_span());
             }
             Err(e) => {
                 warn!("cannot accept connections: {e}; check the limit of open files");

@@ -18,14 +18,13 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, mpsc};
-use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use time::UtcOffset;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::Instrument as _;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -81,15 +80,10 @@ pub(crate) fn daemon(name: &str) -> DaemonGuard {
     enter(GLOBAL.get().map(|log| log.shared.daemon(name)))
 }
 
-/// Runs a task of this daemon: what it logs goes to the daemon's file, wherever it is polled.
+/// Runs a task of this daemon: what it and the tasks that it spawns in its span log goes
+/// to the daemon's file, wherever they are polled.
 pub(crate) async fn scope<F: Future>(name: &str, task: F) -> F::Output {
-    let owner = GLOBAL.get().map(|log| log.shared.daemon(name));
-    let mut task = pin!(task);
-    std::future::poll_fn(move |cx| -> Poll<F::Output> {
-        let _guard = enter(owner.clone());
-        task.as_mut().poll(cx)
-    })
-    .await
+    task.instrument(tracing::info_span!("daemon", daemon = name)).await
 }
 
 /// The logging that [`init`] started.
