@@ -99,6 +99,32 @@ EOF
 d mon.a log flush
 grep -q 'connection refused' "$D/log/mon.a.log" || fail "mon.a.log does not say who was refused"
 
+# The same tables over the network: a daemon is asked about itself, the cluster by plain commands.
+expect True "$(json ceph tell mgr.x mgr_status -- 'd["initialized"]')" "tell mgr"
+expect_rc 22 ceph tell mgr.x pg stat
+for name in mon.a mgr.x osd.0; do
+  rm -f "$D/log/$name.log"
+  expect "{}" "$(ceph tell $name log reopen)" "$name: log reopen"
+  [ -f "$D/log/$name.log" ] || fail "$name: no new log file"
+  ceph tell $name log dump >"$T/out"
+  grep -q 'end dump of recent events' "$D/log/$name.log" || fail "$name: no dump of recent lines"
+done
+
+# What the manager was told of options.
+ceph tell osd.0 config set debug_ms 3/3 >"$T/out"
+shown() { ceph config show "$1" "$2" 2>"$T/err" || cat "$T/err"; }
+for _ in $(seq 50); do
+  [ "$(shown osd.0 debug_ms)/$(shown mon.a mon_allow_pool_delete)" = 3/3/true ] && break
+  sleep 0.2
+done
+expect 3/3 "$(shown osd.0 debug_ms)" "config show of an OSD"
+expect true "$(shown mon.a mon_allow_pool_delete)" "config show of the monitor"
+expect 2/5 "$(shown mgr.x debug_mgr)" "config show of the manager"
+has '3/3    override' ceph config show osd.0
+has 'osd_max_write_size' ceph config show-with-defaults osd.0
+has 'no config state for daemon osd.77' shown osd.77 debug_ms
+ceph tell osd.0 config unset debug_ms >"$T/out"
+
 # Rotation.
 mv "$D/log/mon.a.log" "$D/log/mon.a.log.1"
 d mon.a log reopen
