@@ -49,7 +49,7 @@ pub struct Config {
 /// Why a manager did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("mgr.{name} cannot listen on {addr}: {source}; choose another port")]
+    #[error("mgr.{name} cannot listen on {addr}; stop what uses the port, or choose another one")]
     Bind { name: String, addr: SocketAddr, source: io::Error },
 }
 

@@ -57,7 +57,7 @@ pub enum StartError {
     Open(#[from] MkfsError),
     #[error("mon.{0} is not in the monitor map of this store")]
     Stranger(String),
-    #[error("cannot listen on {addr}: {source}; stop what uses the port, or choose another one")]
+    #[error("cannot listen on {addr}; stop what uses the port, or choose another one")]
     Listen { addr: SocketAddr, source: io::Error },
     #[error("no randomness from the system: {0}")]
     Random(getrandom::Error),

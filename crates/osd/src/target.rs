@@ -66,7 +66,7 @@ pub enum TargetError {
     Store(#[from] StoreError),
     #[error("a log record of PG {0} does not decode")]
     BadPgRecord(SpgId),
-    #[error("cannot listen on {addr}")]
+    #[error("cannot listen on {addr}; stop what uses the port, or choose another one")]
     Listen { addr: SocketAddr, source: std::io::Error },
 }
 
