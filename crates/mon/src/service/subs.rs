@@ -242,11 +242,12 @@ impl Service {
 impl Session {
     /// Who may hear of what, as in Ceph.
     fn may_subscribe(&self, what: &str) -> bool {
+        let may_read = self.caps.may_read("mon");
         match what {
-            "monmap" | "config" | "mgrmap" | "servicemap" => true,
-            "osdmap" => self.caps.may_read("osd"),
-            "mgrdigest" => self.name().type_ == EntityType::MGR,
-            _ => self.caps.may_read("log"),
+            "monmap" | "config" => true,
+            "osdmap" => may_read && self.caps.may_read("osd"),
+            "mgrdigest" => may_read && self.name().type_ == EntityType::MGR,
+            _ => may_read,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! `auth *` against a real monitor.
 
-use crate::harness::Mon;
+use spirula_wire::msg::types;
+
+use crate::harness::{Mon, subscribe};
 
 /// A command, its input, and what Ceph 16.2.15 answered: code and status. The commands were given in
 /// this order.
@@ -459,5 +461,30 @@ fn a_network_is_that_of_the_socket() {
     for (at, from, code) in [(outside, inside, 0), (inside, outside, -13)] {
         let id = mon.session_from("client.n", caps, at, from);
         assert_eq!(mon.command(id, r#"{"prefix":"osd dump"}"#).0, code, "{at} from {from}");
+    }
+}
+
+/// As measured with 16.2.15.
+#[test]
+fn subscriptions_need_capabilities() {
+    let wanted = [
+        ("monmap", types::MON_MAP),
+        ("config", types::CONFIG),
+        ("mgrmap", types::MGR_MAP),
+        ("osdmap", types::OSD_MAP),
+    ];
+    for (caps, expected) in [
+        ("allow command foo", "monmap config"),
+        ("allow service osd r, allow service log r", "monmap config"),
+        ("allow service mon r", "monmap config mgrmap"),
+        ("allow service mon r, allow service osd r", "monmap config mgrmap osdmap"),
+    ] {
+        let mut mon = Mon::new(1);
+        let id = mon.session("client.s", caps);
+        mon.take(id);
+        mon.send(id, &subscribe(&wanted.map(|(what, _)| (what, 0, true))));
+        let got: Vec<u16> = mon.take(id).iter().map(|m| m.header.type_).collect();
+        let told = wanted.iter().filter(|(_, t)| got.contains(t)).map(|(what, _)| *what);
+        assert_eq!(told.collect::<Vec<_>>().join(" "), expected, "{caps}");
     }
 }
