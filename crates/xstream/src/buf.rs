@@ -15,7 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::limits::{POOL_BUFFER_BYTES_MAX, POOL_LOCAL_BYTES_MAX, POOL_REMOTE_BYTES_MAX};
+use crate::limits::{
+    POOL_BUFFER_BYTES_MAX, POOL_LOCAL_BYTES_MAX, POOL_REMOTE_BYTES_MAX, POOL_SLAB_BYTES,
+};
 
 /// Alignment and granularity of buffers: what any device accepts for direct I/O.
 pub const BLOCK: usize = 4096;
@@ -46,10 +48,7 @@ impl AlignedBuf {
             (pool.take(class), pool.remote.clone())
         });
         match taken {
-            Ok((Some(memory), home)) => AlignedBuf { memory, len: 0, home: Some(home) },
-            Ok((None, home)) => {
-                AlignedBuf { memory: Memory::allocate(BLOCK << class), len: 0, home: Some(home) }
-            }
+            Ok((memory, home)) => AlignedBuf { memory, len: 0, home: Some(home) },
             Err(_) => AlignedBuf { memory: Memory::allocate(capacity), len: 0, home: None },
         }
     }
@@ -168,29 +167,47 @@ impl Drop for AlignedBuf {
     }
 }
 
-/// A heap block aligned to `BLOCK`, freed on drop.
+/// Memory aligned to `BLOCK`: a part of a slab, which is freed with its last part.
 struct Memory {
     start: NonNull<u8>,
     capacity: usize,
+    /// `None` owns nothing.
+    #[expect(dead_code, reason = "held, not read")]
+    slab: Option<Arc<Slab>>,
     /// Bytes at the front known to be initialised.
     initialized: usize,
 }
 
-// SAFETY: `Memory` owns its block exclusively; nothing about it is tied to a thread.
+// SAFETY: `Memory` owns its part of the slab exclusively; nothing about it is tied to a thread.
 unsafe impl Send for Memory {}
 // SAFETY: shared access to `Memory` only reads its fields.
 unsafe impl Sync for Memory {}
 
 impl Memory {
     /// What is left behind when a block moves out; owns nothing.
-    const NONE: Memory = Memory { start: NonNull::dangling(), capacity: 0, initialized: 0 };
+    const NONE: Memory =
+        Memory { start: NonNull::dangling(), capacity: 0, slab: None, initialized: 0 };
 
     fn allocate(capacity: usize) -> Memory {
-        let layout = Memory::layout(capacity);
+        Memory::allocate_slab(capacity, 1).pop().unwrap_or(Memory::NONE)
+    }
+
+    /// `count` parts of `capacity` bytes each. One by one they would take twice the memory: the
+    /// allocator has to look for an aligned place in something larger.
+    fn allocate_slab(capacity: usize, count: usize) -> Vec<Memory> {
+        let layout = Slab::layout(capacity * count);
         // SAFETY: `capacity` is at least one block, so the layout is not empty.
         let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Memory { start, capacity, initialized: 0 }
+        let slab = Arc::new(Slab { start, bytes: capacity * count });
+        let part = |i: usize| Memory {
+            // SAFETY: within the allocation.
+            start: unsafe { start.add(i * capacity) },
+            capacity,
+            slab: Some(slab.clone()),
+            initialized: 0,
+        };
+        (0..count).map(part).collect()
     }
 
     /// Zeroes what is not known to be initialised before `end`.
@@ -219,27 +236,43 @@ impl Memory {
         unsafe { to.add(at).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
         self.initialized = self.initialized.max(at + data.len());
     }
+}
 
-    fn layout(capacity: usize) -> Layout {
-        match Layout::from_size_align(capacity, BLOCK) {
+/// An allocation that several [`Memory`]s share out.
+struct Slab {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: a `Slab` is only freed, and that by its last holder, on whatever thread.
+unsafe impl Send for Slab {}
+// SAFETY: nothing is reached through a shared `Slab`.
+unsafe impl Sync for Slab {}
+
+impl Slab {
+    fn layout(bytes: usize) -> Layout {
+        match Layout::from_size_align(bytes, BLOCK) {
             Ok(layout) => layout,
             Err(_) => unreachable!("capacities are checked when a buffer is made"),
         }
     }
 }
 
-impl Drop for Memory {
+impl Drop for Slab {
     fn drop(&mut self) {
-        if self.capacity > 0 {
-            // SAFETY: allocated in `allocate` with this very layout, and owned by `self` alone.
-            unsafe { dealloc(self.start.as_ptr(), Memory::layout(self.capacity)) };
-        }
+        // SAFETY: allocated in `allocate_slab` with this very layout; every part is gone.
+        unsafe { dealloc(self.start.as_ptr(), Slab::layout(self.bytes)) };
     }
 }
 
 /// Powers of two of blocks: class 0 is one block.
 fn size_class(capacity: usize) -> usize {
     (capacity / BLOCK).next_power_of_two().trailing_zeros() as usize
+}
+
+/// Buffers made at a time.
+fn slab_parts(class: usize) -> usize {
+    (POOL_SLAB_BYTES >> class).div_ceil(BLOCK)
 }
 
 const CLASSES: usize = (POOL_BUFFER_BYTES_MAX / BLOCK).trailing_zeros() as usize + 1;
@@ -296,11 +329,21 @@ impl Pool {
         Pool { free: FreeList::new(POOL_LOCAL_BYTES_MAX), remote: Arc::new(remote) }
     }
 
-    fn take(&mut self, class: usize) -> Option<Memory> {
+    fn take(&mut self, class: usize) -> Memory {
         if let Some(memory) = self.free.take(class) {
-            return Some(memory);
+            return memory;
         }
-        self.remote.free.lock().unwrap_or_else(PoisonError::into_inner).take(class)
+        let remote = &self.remote.free;
+        if let Some(memory) = remote.lock().unwrap_or_else(PoisonError::into_inner).take(class) {
+            return memory;
+        }
+        let mut parts = Memory::allocate_slab(BLOCK << class, slab_parts(class));
+        let first = parts.pop().unwrap_or(Memory::NONE);
+        for part in parts {
+            // A full pool frees the part.
+            drop(self.free.put(part));
+        }
+        first
     }
 }
 
@@ -368,7 +411,10 @@ mod tests {
         })
         .join()
         .expect("thread");
-        assert_eq!(AlignedBuf::with_capacity(3 * BLOCK).as_ptr().addr(), start);
+        // The rest of its slab comes first.
+        let taken: Vec<_> =
+            (0..slab_parts(2)).map(|_| AlignedBuf::with_capacity(3 * BLOCK)).collect();
+        assert!(taken.iter().any(|buf| buf.as_ptr().addr() == start));
     }
 
     #[test]

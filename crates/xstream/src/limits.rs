@@ -39,6 +39,9 @@ pub const POOL_LOCAL_BYTES_MAX: usize = 64 << 20;
 /// Bytes of free aligned buffers that other threads may return to a pool before it looks.
 pub const POOL_REMOTE_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes of small buffers allocated at a time.
+pub const POOL_SLAB_BYTES: usize = 256 << 10;
+
 /// Largest buffer that is pooled; larger ones are allocated and freed.
 pub const POOL_BUFFER_BYTES_MAX: usize = 8 << 20;
 
