@@ -1,7 +1,7 @@
 //! Brings what a request needs into memory: the object lock, room in the store, metadata pages and
 //! data from the device. The interpreter sees the result as an [`ObjectView`].
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
 use bytes::Bytes;
 use spirula_store::{Data, Store, StoreError};
@@ -49,16 +49,25 @@ impl LoadedData {
 
 /// One object in the store.
 pub struct StoreView<'a> {
+    store: &'a Store,
     pub vos: &'a Vos,
     pub cid: ContainerId,
     pub oid: &'a ObjectKey,
     pub data: &'a LoadedData,
     info: OnceCell<Option<ObjectInfo>>,
+    /// The last read that the cache answered: offset, length, checksum.
+    cached: Cell<Option<(u64, u64, u32)>>,
 }
 
 impl<'a> StoreView<'a> {
-    pub fn new(vos: &'a Vos, cid: ContainerId, oid: &'a ObjectKey, data: &'a LoadedData) -> Self {
-        Self { vos, cid, oid, data, info: OnceCell::new() }
+    pub fn new(
+        store: &'a Store,
+        vos: &'a Vos,
+        cid: ContainerId,
+        oid: &'a ObjectKey,
+        data: &'a LoadedData,
+    ) -> Self {
+        Self { store, vos, cid, oid, data, info: OnceCell::new(), cached: Cell::new(None) }
     }
 
     fn fetch(&self, dkey: &[u8], akey: &[u8]) -> Viewed<Option<Bytes>, Need> {
@@ -131,7 +140,13 @@ impl ObjectView for StoreView<'_> {
         }
         let extents = self.pieces(offset, len)?;
         if extents.iter().any(|e| matches!(e, Extent::Device(_))) {
-            return Err(Fault::Missing(Need::Data { offset, len, extents }));
+            let Some(mut data) = self.store.cached_data(&extents) else {
+                return Err(Fault::Missing(Need::Data { offset, len, extents }));
+            };
+            let have = data.len() as u64;
+            zeroes(len.saturating_sub(have)).for_each(|piece| data.push(piece));
+            self.cached.set(Some((offset, len, data.crc)));
+            return Ok(data.pieces);
         }
         let mut bytes = Vec::with_capacity(extents.len());
         for extent in extents {
@@ -146,7 +161,10 @@ impl ObjectView for StoreView<'_> {
     }
 
     fn known_crc(&self, offset: u64, len: u64) -> Option<u32> {
-        self.data.find(offset, len).map(|data| data.crc)
+        match self.cached.get() {
+            Some((at, n, crc)) if (at, n) == (offset, len) => Some(crc),
+            _ => self.data.find(offset, len).map(|data| data.crc),
+        }
     }
 
     fn extents(&self, offset: u64, len: u64) -> Viewed<Vec<(u64, u64)>, Need> {

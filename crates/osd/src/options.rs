@@ -43,6 +43,7 @@ options! {
     "osd_max_omap_entries_per_request" = "1024", "most omap entries in one answer";
     "osd_max_write_op_reply_len" = "64", "most bytes that one operation of a write may return";
     "osd_max_write_size" = "90", "largest write request in MiB";
+    "osd_memory_target" = "4294967296", "memory the OSD is meant to use; a sixteenth of it caches data";
     "osd_op_history_duration" = "600", "seconds that finished requests are kept for";
     "osd_op_history_size" = "20", "finished requests kept for dump_historic_ops";
 }
@@ -115,6 +116,11 @@ impl Options {
             max_omap_bytes_per_request: self.number("osd_max_omap_bytes_per_request"),
             max_write_op_reply_len: self.number("osd_max_write_op_reply_len"),
         }
+    }
+
+    /// Bytes of data to cache.
+    pub fn cache_bytes(&self) -> usize {
+        self.number("osd_memory_target") as usize / 16
     }
 
     pub fn admit_limits(&self) -> AdmitLimits {

@@ -112,6 +112,7 @@ impl Target {
         let mut seed = [0; 32];
         spirula_xstream::fill_random(&mut seed);
         let options = Options { file: config.options.clone(), ..Options::default() };
+        store.set_cache_bytes(options.cache_bytes());
         let target = Self(Rc::new(Inner {
             addrs: EntityAddr::msgr2(addr, nonce).into(),
             mon: MonLink::new(&config, seed),
@@ -196,6 +197,7 @@ impl Target {
         f(&mut options);
         self.0.limits.set(options.limits());
         self.0.admit_limits.set(options.admit_limits());
+        self.store().set_cache_bytes(options.cache_bytes());
         self.0.tracker.keep(options.number("osd_op_history_size"));
     }
 

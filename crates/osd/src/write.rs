@@ -92,8 +92,10 @@ impl Loaded {
         if self.unreadable {
             return Ok(Executed::failed(&asked, -EIO));
         }
-        let view = |vos: &Vos| Ok(execute(&asked, &StoreView::new(vos, pg.cid, oid, &self.data)));
-        match target.store().try_read(view) {
+        let store = target.store();
+        let view =
+            |vos: &Vos| Ok(execute(&asked, &StoreView::new(store, vos, pg.cid, oid, &self.data)));
+        match store.try_read(view) {
             Ok(executed) => executed,
             Err(ReadError::Missing(pages)) => Err(Need::Pages(pages)),
             Err(ReadError::Damaged(damage)) => {

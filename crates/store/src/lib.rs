@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod background;
+mod cache;
 mod check;
 mod checkpoint;
 mod commit;
@@ -31,6 +32,8 @@ use spirula_vos::{BLOCK_SIZE, Config, PAGE_SIZE, Vos};
 use spirula_xstream::JoinHandle;
 use spirula_xstream::sync::Notify;
 
+use crate::limits::CACHE_BYTES;
+
 pub use check::{CheckFailure, CheckReport, check};
 pub use commit::Commit;
 pub use error::{OpenError, StoreError};
@@ -43,6 +46,8 @@ pub use spirula_bio::Faults;
 pub struct Options {
     /// Bound of the metadata buffer pool.
     pub pool_bytes: usize,
+    /// Bound of the cache of data.
+    pub cache_bytes: usize,
     /// Array writes shorter than this go inline with metadata and WAL.
     pub inline_threshold: u32,
     /// Write zeros ahead of the WAL and the allocator: right for files, useless in memory.
@@ -52,7 +57,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         let Config { pool_bytes, inline_threshold } = Config::default();
-        Options { pool_bytes, inline_threshold, zero_ahead: true }
+        Options { pool_bytes, cache_bytes: CACHE_BYTES, inline_threshold, zero_ahead: true }
     }
 }
 
@@ -107,6 +112,7 @@ pub(crate) struct Inner {
     pub(crate) vos: RefCell<Vos>,
     pub(crate) commit: RefCell<commit::State>,
     pub(crate) reads: RefCell<read::Reads>,
+    pub(crate) cache: RefCell<cache::Cache>,
     pub(crate) counters: Cell<Counters>,
     /// Something is ready for the WAL, or the commit task should end.
     pub(crate) work: Notify,
@@ -156,9 +162,15 @@ impl Store {
         Ok(())
     }
 
+    /// Sets the bound of the cache of data.
+    pub fn set_cache_bytes(&self, bytes: usize) {
+        self.inner.cache.borrow_mut().set_bytes_max(bytes);
+    }
+
     /// Drops every clean page from memory: tests use it to make all reads go to the device.
     pub fn drop_caches(&self) {
         self.inner.vos.borrow_mut().evict_all();
+        self.inner.cache.borrow_mut().clear();
     }
 
     /// Puts faults into the device, for tests that must find them.

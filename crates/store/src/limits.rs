@@ -16,6 +16,13 @@ pub(crate) const PAGE_RUN_BYTES_MAX: usize = 256 << 10;
 pub(crate) const PAGE_RUNS_IN_FLIGHT_MAX: usize = 8;
 /// Pages loaded at the same time.
 pub(crate) const LOADS_IN_FLIGHT_MAX: usize = 64;
+/// Data cached if the caller does not say otherwise.
+pub(crate) const CACHE_BYTES: usize = 64 << 20;
+/// Reads up to this size go through the cache: larger ones would push out many small ones and gain
+/// less.
+pub(crate) const CACHED_BYTES_MAX: u64 = 64 << 10;
+/// Places remembered to tell a second read from a first.
+pub(crate) const SEEN_PLACES: usize = 1 << 16;
 /// Bytes of neighbouring extents read by one request.
 pub(crate) const READ_RUN_BYTES_MAX: u64 = 1 << 20;
 /// Bytes read at once when the WAL is replayed.

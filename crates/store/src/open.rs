@@ -17,6 +17,7 @@ use spirula_vos::{
 use spirula_xstream::sync::Notify;
 use spirula_xstream::{Class, spawn};
 
+use crate::cache::Cache;
 use crate::commit::State;
 use crate::limits::REPLAY_WINDOW_BYTES;
 use crate::read::{Reads, read_error};
@@ -128,6 +129,7 @@ impl Store {
             vos: RefCell::new(vos),
             commit: RefCell::new(State::new(ring, generation, next_batch)),
             reads: RefCell::new(Reads::default()),
+            cache: RefCell::new(Cache::new(options.cache_bytes)),
             counters: Cell::new(Counters::default()),
             work: Notify::new(),
             checkpoint_wanted: Notify::new(),

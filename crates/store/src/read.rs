@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use spirula_crc::{CHUNK_LEN, append_chunk};
 use spirula_vos::{BLOCK_SIZE, Damage, DeviceExtent, Extent, PAGE_SIZE, PageId, ReadError, Vos};
 
-use crate::limits::{LOAD_ROUNDS_MAX, LOADS_IN_FLIGHT_MAX, READ_RUN_BYTES_MAX};
+use crate::limits::{CACHED_BYTES_MAX, LOAD_ROUNDS_MAX, LOADS_IN_FLIGHT_MAX, READ_RUN_BYTES_MAX};
 use crate::{Inner, Store, StoreError};
 
 /// Data reads under way.
@@ -112,20 +112,42 @@ impl Store {
             });
             rest = &rest[run..];
         }
+        let store = self.clone();
         async move {
             let mut out = Data::default();
             for part in parts {
                 match part {
                     Part::Ready(bytes) => out.push(bytes),
                     Part::Device(read) => {
-                        read.await?
-                            .into_iter()
-                            .for_each(|(e, blocks)| out.push_verified(&e, blocks));
+                        for (extent, blocks) in read.await? {
+                            store.cache_read(&extent, &blocks);
+                            out.push_verified(&extent, blocks);
+                        }
                     }
                 }
             }
             drop(reading);
             Ok(out)
+        }
+    }
+
+    /// The bytes of the extents, as [`Store::read_data`] gives them, if no I/O is needed for that.
+    pub fn cached_data(&self, extents: &[Extent]) -> Option<Data> {
+        let mut cache = self.inner.cache.borrow_mut();
+        let mut out = Data::default();
+        for extent in extents {
+            match extent {
+                Extent::Hole { len, .. } => out.push(zeros(*len as usize)),
+                Extent::Inline { data, .. } => out.push(data.clone()),
+                Extent::Device(extent) => out.push_verified(extent, cache.get(extent)?),
+            }
+        }
+        Some(out)
+    }
+
+    fn cache_read(&self, extent: &DeviceExtent, blocks: &Bytes) {
+        if blocks.len() as u64 <= CACHED_BYTES_MAX {
+            self.inner.cache.borrow_mut().offer(extent, blocks);
         }
     }
 
