@@ -19,6 +19,7 @@ mod pool;
 mod record;
 mod space;
 mod stage;
+pub mod timestamp;
 mod tree;
 mod tx;
 mod types;
