@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bench_vos;
 mod clients;
 mod packages;
 mod real_ceph;
@@ -36,6 +37,8 @@ enum Command {
     Setup,
     /// Measure Spirula against a real Ceph with the same loads in the same run.
     BenchVsCeph(bench::Args),
+    /// Measure the store alone against a bare write loop and RocksDB.
+    BenchVos(bench_vos::Args),
     /// Compare what clients send and get on a real Ceph and on Spirula.
     TraceVsCeph,
     /// Run the scripts of tests/clients with real Ceph clients.
@@ -51,6 +54,7 @@ fn main() -> anyhow::Result<()> {
         Command::Tidy => tidy::run(),
         Command::Setup => packages::ensure(packages::GATE),
         Command::BenchVsCeph(args) => bench::run(&args),
+        Command::BenchVos(args) => bench_vos::run(&args),
         Command::TraceVsCeph => trace::run(),
         Command::Clients { filter } => clients::run(filter.as_deref()),
     }

@@ -28,6 +28,13 @@ pub(crate) const REAL_CEPH: &[Package] = &[
     ("ceph-mgr-modules-core", "/usr/share/ceph/mgr/balancer"),
 ];
 
+/// What comparing with RocksDB needs: the library, and what reads its header for the bindings.
+pub(crate) const ROCKSDB: &[Package] = &[
+    ("librocksdb-dev", "/usr/include/rocksdb/c.h"),
+    ("libclang-dev", "/usr/share/doc/libclang-dev"),
+    ("g++", "/usr/bin/g++"),
+];
+
 /// Installs what is missing of `packages`.
 pub(crate) fn ensure(packages: &[Package]) -> Result<()> {
     let missing: Vec<_> =

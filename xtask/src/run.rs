@@ -45,9 +45,12 @@ fn show(command: &Command) -> String {
     words.join(" ")
 }
 
+/// Where cargo builds.
+pub(crate) fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// Where cargo puts a binary of `profile` ("release" or "debug").
 pub(crate) fn binary(profile: &str, name: &str) -> PathBuf {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join(profile).join(name)
+    target_dir().join(profile).join(name)
 }
