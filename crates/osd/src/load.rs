@@ -192,6 +192,8 @@ fn fault(e: ReadError) -> Fault<Need> {
             report(damage);
             damaged()
         }
+        // Nobody reads but the newest state.
+        ReadError::EpochTooOld { .. } => damaged(),
     }
 }
 

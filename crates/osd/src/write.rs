@@ -98,8 +98,8 @@ impl Loaded {
         match store.try_read(view) {
             Ok(executed) => executed,
             Err(ReadError::Missing(pages)) => Err(Need::Pages(pages)),
-            Err(ReadError::Damaged(damage)) => {
-                tracing::error!(%damage, "the store is damaged");
+            Err(e) => {
+                tracing::error!("{e}");
                 Ok(Executed::failed(&asked, -EIO))
             }
         }

@@ -13,6 +13,14 @@ pub enum StoreError {
     /// The content of the device is not what was written.
     #[error("the store is damaged: {0}")]
     Damaged(#[from] Damage),
+    /// The state at this epoch may have been aggregated.
+    #[error("epoch {epoch} is neither retained nor at or above the horizon {horizon}")]
+    EpochTooOld {
+        /// The epoch asked for.
+        epoch: u64,
+        /// The horizon of the object.
+        horizon: u64,
+    },
     /// The device failed to read.
     #[error("reading {len} bytes at {offset} failed: {kind}")]
     Read {

@@ -147,6 +147,9 @@ impl Store {
                 Ok(()) => return Ok(()),
                 Err(spirula_vos::ReadError::Missing(pages)) => self.load(pages).await?,
                 Err(spirula_vos::ReadError::Damaged(damage)) => return Err(damage.into()),
+                Err(spirula_vos::ReadError::EpochTooOld { epoch, horizon }) => {
+                    return Err(StoreError::EpochTooOld { epoch, horizon });
+                }
             }
         }
     }

@@ -56,6 +56,9 @@ impl Store {
             match self.try_read(&mut f) {
                 Ok(out) => return Ok(out),
                 Err(ReadError::Damaged(damage)) => return Err(damage.into()),
+                Err(ReadError::EpochTooOld { epoch, horizon }) => {
+                    return Err(StoreError::EpochTooOld { epoch, horizon });
+                }
                 Err(ReadError::Missing(pages)) => self.load(pages).await?,
             }
         }

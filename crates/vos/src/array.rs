@@ -1,15 +1,17 @@
 //! Arrays: cutting extents out, putting new ones in, and returning the blocks nobody names any more.
 //!
 //! A write never reads a block: what it covers is cut away in metadata, and a block that still holds
-//! visible bytes on either side stays. Pieces of one block are at most a block apart in the array, so
-//! looking one block to each side of a cut shows every name of every block the cut touches.
+//! visible bytes on either side stays. What it covers and somebody still sees goes to the history.
+//! Pieces of one block, old ones too, are at most a block apart in the array, so looking one block to
+//! each side of a cut shows every name of every block the cut touches.
 
 use bytes::{Bytes, BytesMut};
 
-use crate::record::{
-    Array, Body, EXTENT_LIST_MAX, Extents, INLINE_EXTENT_MAX, ItemValue, Piece, TABLE_EXTENT,
-    extent_key, garbage_key,
-};
+use crate::epoch::{Epoch, Scene};
+use crate::history::OldPiece;
+use crate::item::{Array, Body, EXTENT_LIST_MAX, Extents, INLINE_EXTENT_MAX, ItemValue, Piece};
+use crate::plane::{self, Rect, may_replace};
+use crate::record::{TABLE_EXTENT, TABLE_HISTORY, extent_key, garbage_key};
 use crate::space::Run;
 use crate::stage::{Stage, impossible};
 use crate::tree;
@@ -29,25 +31,35 @@ pub(crate) enum Gather {
 }
 
 impl Stage<'_> {
-    /// Removes `[from, to)` and puts `new` there, which must lie inside.
+    /// Covers `[from, to)` at the epoch of the operation with `new`, which must lie inside.
     pub(crate) fn cut(
         &mut self,
         array: &mut Array,
-        from: u64,
-        to: u64,
+        scene: &Scene,
+        (from, to): (u64, u64),
         new: Vec<Piece>,
     ) -> Result<(), StageError> {
         if from >= to {
             return Ok(());
         }
-        if from == 0 && to >= array.size && new.is_empty() {
+        if self.epoch < array.epoch {
+            return self.cut_late(array, scene, (from, to), new);
+        }
+        let unseen = !scene.observers.see(Epoch::MIN, self.epoch);
+        if from == 0 && to >= array.size && unseen && array.history == 0 && is_empty(&new) {
+            // What data is beyond the size is hidden by a punch.
+            let mut beyond = self.vos.pieces(&array.extents, to, u64::MAX)?;
+            beyond.retain(|p| matches!(p.body, Body::Hole { .. }));
+            let beyond = beyond.into_iter().map(|p| p.slice(p.offset.max(to), p.end()));
+            let left = new.into_iter().chain(beyond).collect();
             let extents = std::mem::take(&mut array.extents);
-            return self.drop_extents(extents);
+            self.drop_extents(extents)?;
+            return self.replace(array, &[], left);
         }
         let (lo, hi) = (from.saturating_sub(BLOCK_SIZE), to.saturating_add(BLOCK_SIZE));
         let old = self.vos.pieces(&array.extents, lo, hi)?;
         let mut kept: Vec<Piece> = Vec::with_capacity(old.len() + 1);
-        let mut after = Vec::new();
+        let (mut after, mut aged, mut dropped) = (Vec::new(), Vec::new(), false);
         for piece in &old {
             if piece.offset < from {
                 kept.push(piece.slice(piece.offset, piece.end().min(from)));
@@ -55,14 +67,89 @@ impl Stage<'_> {
             if piece.end() > to {
                 after.push(piece.slice(piece.offset.max(to), piece.end()));
             }
+            let (start, end) = (piece.offset.max(from), piece.end().min(to));
+            if start >= end {
+                continue;
+            }
+            if !may_replace(piece, self.epoch, from, to) {
+                return Err(StageError::SameEpoch);
+            }
+            if scene.keeps(piece.epoch, self.epoch) {
+                aged.push(OldPiece { piece: piece.slice(start, end), death: self.epoch });
+            } else {
+                dropped |= matches!(piece.body, Body::Device(_));
+            }
         }
-        self.free_difference(&old, kept.iter().chain(&after));
+        let around = match dropped && array.history != 0 {
+            true => self.vos.old_pieces(array.history, lo, hi)?,
+            false => Vec::new(),
+        };
+        let old_names = aged.iter().chain(&around).map(|o| &o.piece);
+        self.free_difference(&old, kept.iter().chain(&after).chain(old_names));
+        self.age(array, &aged)?;
         for piece in new.into_iter().chain(after) {
-            if !kept.last_mut().is_some_and(|last| join(last, &piece)) {
+            if !kept.last_mut().is_some_and(|last| join(last, &piece, scene)) {
                 kept.push(piece);
             }
         }
         self.replace(array, &old, kept)
+    }
+
+    /// As [`Stage::cut`], when newer operations have been there before.
+    fn cut_late(
+        &mut self,
+        array: &mut Array,
+        scene: &Scene,
+        (from, to): (u64, u64),
+        new: Vec<Piece>,
+    ) -> Result<(), StageError> {
+        let (lo, hi) = (from.saturating_sub(BLOCK_SIZE), to.saturating_add(BLOCK_SIZE));
+        let heads = self.vos.pieces(&array.extents, lo, hi)?;
+        let head = |piece: &Piece| Rect { piece: piece.clone(), death: None };
+        let mut rects: Vec<Rect> = heads.iter().map(head).collect();
+        if array.history != 0 {
+            let old = self.vos.old_pieces(array.history, lo, hi)?;
+            rects.extend(old.into_iter().map(|o| Rect { piece: o.piece, death: Some(o.death) }));
+        }
+        let keep = |birth, death| scene.keeps(birth, death);
+        let change = plane::insert(&rects, (from, to), self.epoch, &new, &keep)
+            .map_err(|plane::SameEpoch| StageError::SameEpoch)?;
+        rects.retain(|r| !change.removed.contains(r));
+        rects.extend(change.added.iter().cloned());
+        let gone: Vec<Piece> = change.removed.iter().map(|r| r.piece.clone()).chain(new).collect();
+        self.free_difference(&gone, rects.iter().map(|r| &r.piece));
+        for rect in change.removed {
+            if let Rect { piece, death: Some(death) } = rect {
+                self.remove_old_piece(array.history, &OldPiece { piece, death })?;
+            }
+        }
+        let old = |r: Rect| r.death.map(|death| OldPiece { piece: r.piece, death });
+        let aged: Vec<OldPiece> = change.added.into_iter().filter_map(old).collect();
+        self.age(array, &aged)?;
+        let alive = rects.into_iter().filter(|r| r.death.is_none());
+        let mut alive: Vec<Piece> = alive.map(|r| r.piece).collect();
+        alive.sort_unstable_by_key(|p| p.offset);
+        self.replace(array, &heads, alive)
+    }
+
+    /// Puts pieces into the history.
+    fn age(&mut self, array: &mut Array, aged: &[OldPiece]) -> Result<(), StageError> {
+        for old in aged {
+            let number = self.history_of(array);
+            self.put_old_piece(number, old)?;
+        }
+        Ok(())
+    }
+
+    /// Number of the array's history, which is made to exist.
+    pub(crate) fn history_of(&mut self, array: &mut Array) -> u64 {
+        if array.history == 0 {
+            array.history = match array.extents {
+                Extents::Tree { number, .. } => number,
+                Extents::List(_) => self.vos.take_number(),
+            };
+        }
+        array.history
     }
 
     /// Turns inline pieces that end at `end` into one device extent, if they have become many.
@@ -70,36 +157,43 @@ impl Stage<'_> {
     pub(crate) fn gather(
         &mut self,
         array: &mut Array,
-        from: u64,
-        end: u64,
+        scene: &Scene,
+        (from, end): (u64, u64),
         gather: Gather,
     ) -> Result<bool, StageError> {
-        if gather == Gather::No || end < GATHER_LEN {
+        if gather == Gather::No || end < GATHER_LEN || self.epoch < array.epoch {
             return Ok(false);
         }
         let pieces = self.vos.pieces(&array.extents, end - GATHER_LEN, end)?;
         if pieces.last().is_none_or(|p| p.offset < from && gather != Gather::Yes) {
             return Ok(false);
         }
-        let mut start = end;
+        let (mut start, mut oldest, mut newest) = (end, self.epoch, Epoch::MIN);
         for piece in pieces.iter().rev() {
+            let (first, last) = (oldest.min(piece.epoch), newest.max(piece.epoch));
             match &piece.body {
-                Body::Inline(_) if piece.end() == start => start = piece.offset,
+                Body::Inline(_) if piece.end() == start && scene.alike(first, last) => {
+                    (start, oldest, newest) = (piece.offset, first, last);
+                }
                 _ => break,
             }
         }
         if end - start < GATHER_LEN {
             return Ok(false);
         }
+        let old: Vec<Piece> = pieces.into_iter().filter(|p| p.offset >= start).collect();
         let mut data = BytesMut::with_capacity((end - start) as usize);
-        for piece in pieces.iter().filter(|p| p.offset >= start) {
+        for piece in &old {
             if let Body::Inline(bytes) = &piece.body {
                 data.extend_from_slice(bytes);
             }
         }
         let data = data.freeze();
         match self.place(start, data.len() as u64, &data, None) {
-            Ok(new) => self.cut(array, start, end, new).map(|()| true),
+            Ok(mut new) => {
+                new.iter_mut().for_each(|p| p.epoch = newest);
+                self.replace(array, &old, new).map(|()| true)
+            }
             // They can stay where they are.
             Err(StageError::NoSpace) if gather == Gather::IfWorthwhile => Ok(false),
             Err(e) => Err(e),
@@ -109,8 +203,19 @@ impl Stage<'_> {
     /// Gives up everything a value holds.
     pub(crate) fn drop_value(&mut self, value: ItemValue) -> Result<(), StageError> {
         match value {
-            ItemValue::Single { .. } => Ok(()),
-            ItemValue::Array(array) => self.drop_extents(array.extents),
+            ItemValue::Single(single) if single.history == 0 => Ok(()),
+            ItemValue::Single(single) => self.drop_tree(TABLE_HISTORY, single.history),
+            ItemValue::Array(array) if array.history == 0 => self.drop_extents(array.extents),
+            ItemValue::Array(array) => {
+                // Head and history may name the same blocks: they are collected together.
+                if let Extents::List(list) = array.extents {
+                    for piece in list {
+                        let old = OldPiece { piece, death: self.epoch };
+                        self.put_old_piece(array.history, &old)?;
+                    }
+                }
+                self.drop_tree(TABLE_HISTORY, array.history)
+            }
         }
     }
 
@@ -136,7 +241,8 @@ impl Stage<'_> {
         let Extents::List(list) = std::mem::take(&mut array.extents) else {
             return Err(impossible(TABLE_EXTENT));
         };
-        array.extents = Extents::Tree { number: self.vos.take_number(), count: 0 };
+        let number = if array.history != 0 { array.history } else { self.vos.take_number() };
+        array.extents = Extents::Tree { number, count: 0 };
         self.replace(array, &[], list)
     }
 
@@ -158,7 +264,7 @@ impl Stage<'_> {
         }
     }
 
-    fn drop_extents(&mut self, extents: Extents) -> Result<(), StageError> {
+    pub(crate) fn drop_extents(&mut self, extents: Extents) -> Result<(), StageError> {
         match extents {
             Extents::List(list) => {
                 self.free_difference(&list, std::iter::empty());
@@ -177,7 +283,7 @@ impl Stage<'_> {
     }
 
     /// Exchanges the pieces `old`, which are consecutive, for `new`.
-    fn replace(
+    pub(crate) fn replace(
         &mut self,
         array: &mut Array,
         old: &[Piece],
@@ -215,24 +321,34 @@ impl Stage<'_> {
     }
 }
 
-/// Appends `next` to `last` if both are inline, adjacent and short enough.
-fn join(last: &mut Piece, next: &Piece) -> bool {
-    let (Body::Inline(a), Body::Inline(b)) = (&last.body, &next.body) else {
-        return false;
-    };
-    if last.end() != next.offset || a.len() + b.len() > INLINE_EXTENT_MAX {
+/// Whether pieces hold no bytes.
+fn is_empty(pieces: &[Piece]) -> bool {
+    pieces.iter().all(|p| matches!(p.body, Body::Hole { .. }))
+}
+
+/// Appends `next` to `last` if they are adjacent, of one kind, short enough, and nobody sees one
+/// without the other.
+fn join(last: &mut Piece, next: &Piece, scene: &Scene) -> bool {
+    if last.end() != next.offset || !scene.alike(last.epoch, next.epoch) {
         return false;
     }
-    let both = [&a[..], &b[..]].concat();
+    last.body = match (&last.body, &next.body) {
+        (Body::Inline(a), Body::Inline(b)) if a.len() + b.len() <= INLINE_EXTENT_MAX => {
+            Body::Inline(Bytes::from([&a[..], &b[..]].concat()))
+        }
+        (Body::Hole { len: a, punched: p }, Body::Hole { len: b, punched: q }) if p == q => {
+            Body::Hole { len: a + b, punched: *p }
+        }
+        _ => return false,
+    };
     last.epoch = last.epoch.max(next.epoch);
-    last.body = Body::Inline(Bytes::from(both));
     true
 }
 
 fn block_ranges<'p>(pieces: impl Iterator<Item = &'p Piece>) -> Vec<(u64, u64)> {
     pieces
         .filter_map(|p| match &p.body {
-            Body::Inline(_) => None,
+            Body::Inline(_) | Body::Hole { .. } => None,
             Body::Device(d) => Some((d.addr, d.addr + d.blocks())),
         })
         .collect()

@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use bytes::Bytes;
 
 use crate::codec::Reader;
+use crate::history::{KEY_PIECE, OldPiece, Version};
+use crate::item::{Body, Extents, ItemValue, Piece};
 use crate::page::{CellValue, Page, PageKind};
 use crate::record::{
-    Body, Extents, ItemValue, ObjectRecord, Piece, TABLE_AKEY, TABLE_CONTAINER, TABLE_EXTENT,
-    TABLE_GARBAGE, TABLE_OBJECT, entry_damaged, extent_offset,
+    ObjectRecord, TABLE_AKEY, TABLE_CONTAINER, TABLE_EXTENT, TABLE_GARBAGE, TABLE_HISTORY,
+    TABLE_OBJECT, entry_damaged, extent_offset,
 };
 use crate::tree;
 use crate::types::{BlockAddr, ContainerId, DeviceExtent, PAGE_BLOCKS, PageId, ReadError};
@@ -225,8 +227,8 @@ impl Checker {
             TABLE_OBJECT => {
                 self.summary.objects += 1;
                 self.found.insert(number);
-                *self.objects.entry(number).or_default() += 1;
                 let record = ObjectRecord::decode(value)?;
+                *self.objects.entry(number).or_default() += u64::from(record.exists());
                 record.moved.iter().for_each(|(_, number)| self.own(*number));
                 record.items.iter().try_for_each(|item| self.value(&item.value))?;
             }
@@ -240,6 +242,15 @@ impl Checker {
                 let piece = piece.map_err(|_| entry_damaged(TABLE_EXTENT))?;
                 self.piece(&piece, (1, number))?;
             }
+            TABLE_HISTORY => {
+                self.found.insert(number);
+                if key.get(9) == Some(&KEY_PIECE) {
+                    let old = OldPiece::decode(&key[9..], value)?;
+                    self.piece(&old.piece, (1, number))?;
+                } else {
+                    Version::decode(value)?;
+                }
+            }
             TABLE_GARBAGE => self.own(number),
             _ => return Err(entry_damaged(table).into()),
         }
@@ -247,8 +258,14 @@ impl Checker {
     }
 
     fn value(&mut self, value: &ItemValue) -> Result<(), CheckError> {
-        let ItemValue::Array(array) = value else {
-            return Ok(());
+        let array = match value {
+            ItemValue::Array(array) => array,
+            ItemValue::Single(single) => {
+                if single.history != 0 {
+                    self.own(single.history);
+                }
+                return Ok(());
+            }
         };
         match &array.extents {
             Extents::Tree { number, .. } => {
@@ -257,7 +274,12 @@ impl Checker {
             }
             Extents::List(list) => {
                 self.arrays += 1;
-                list.iter().try_for_each(|piece| self.piece(piece, (0, self.arrays)))
+                let mut place = (0, self.arrays);
+                if array.history != 0 {
+                    self.own(array.history);
+                    place = (1, array.history);
+                }
+                list.iter().try_for_each(|piece| self.piece(piece, place))
             }
         }
     }

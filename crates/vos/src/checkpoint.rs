@@ -29,7 +29,7 @@ pub const ROOT_LEN: usize = 4096;
 pub(crate) const MAP_FANOUT: usize = (PAGE_SIZE - HEADER_LEN) / 8;
 
 const ROOT_MAGIC: [u8; 8] = *b"SPIRroot";
-const ROOT_FORMAT: u32 = 1;
+const ROOT_FORMAT: u32 = 2;
 const DIRECTORIES_MAX: usize = 256;
 
 /// Where replay starts in the WAL.
@@ -227,8 +227,12 @@ impl Vos {
     }
 
     fn write_containers(&mut self) -> Result<(), StageError> {
-        let stale: Vec<(ContainerId, ContainerRecord)> =
-            self.containers.iter().filter(|(_, c)| c.stale).map(|(k, c)| (*k, c.record)).collect();
+        let stale: Vec<(ContainerId, ContainerRecord)> = self
+            .containers
+            .iter()
+            .filter(|(_, c)| c.stale)
+            .map(|(k, c)| (*k, c.record.clone()))
+            .collect();
         if stale.is_empty() {
             return Ok(());
         }

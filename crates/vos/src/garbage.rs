@@ -9,8 +9,10 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::codec::Reader;
+use crate::history::{KEY_PIECE, OldPiece};
+use crate::item::{Body, Extents, ItemValue, Piece};
 use crate::record::{
-    Extents, ItemValue, ObjectRecord, Piece, TABLE_AKEY, TABLE_EXTENT, TABLE_GARBAGE, TABLE_OBJECT,
+    ObjectRecord, TABLE_AKEY, TABLE_EXTENT, TABLE_GARBAGE, TABLE_HISTORY, TABLE_OBJECT,
     entry_damaged, extent_offset, table_key,
 };
 use crate::space::Run;
@@ -58,14 +60,36 @@ impl Stage<'_> {
             self.vos.garbage = false;
             return Ok(());
         };
+        let budget = budget.max(1);
+        let mut removed = 0;
+        if table == TABLE_HISTORY {
+            // The newest pieces of the array are under the same number.
+            removed = self.collect_from(TABLE_EXTENT, number, budget)?;
+        }
+        if removed < budget {
+            removed += self.collect_from(table, number, budget - removed)?;
+        }
+        if removed < budget {
+            let vos = &mut *self.vos;
+            let key = crate::record::garbage_key(table, number);
+            tree::remove(&mut vos.pool, &mut vos.root, &key)?;
+        }
+        Ok(())
+    }
+
+    /// Removes up to `budget` entries of a punched tree with what they name; how many it were.
+    fn collect_from(&mut self, table: u8, number: u64, budget: usize) -> Result<usize, StageError> {
         let mut entries: Vec<(Bytes, Bytes)> = Vec::new();
         self.vos.scan_table(table, number, &[], None, &mut |key, cell| {
             let value = tree::load_value(&self.vos.pool, cell)?;
             entries.push((Bytes::copy_from_slice(key), value));
-            let full = entries.len() >= budget.max(1);
+            let full = entries.len() >= budget;
             Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
-        let done = entries.len() < budget.max(1);
+        let vos = &mut *self.vos;
+        for (key, _) in &entries {
+            tree::remove(&mut vos.pool, &mut vos.root, &table_key(table, number, key))?;
+        }
         match table {
             TABLE_OBJECT => entries
                 .iter()
@@ -73,33 +97,38 @@ impl Stage<'_> {
             TABLE_AKEY => entries
                 .iter()
                 .try_for_each(|(_, v)| self.drop_value(ItemValue::decode_entry(v.clone())?))?,
-            TABLE_EXTENT => self.drop_pieces(number, &entries)?,
+            TABLE_EXTENT | TABLE_HISTORY => self.drop_pieces(table, number, &entries)?,
             _ => return Err(impossible(TABLE_GARBAGE)),
         }
-        let vos = &mut *self.vos;
-        for (key, _) in &entries {
-            tree::remove(&mut vos.pool, &mut vos.root, &table_key(table, number, key))?;
-        }
-        if done {
-            let key = crate::record::garbage_key(table, number);
-            tree::remove(&mut vos.pool, &mut vos.root, &key)?;
-        }
-        Ok(())
+        Ok(entries.len())
     }
 
-    /// Frees the blocks of extent entries that no later entry of the tree names.
-    fn drop_pieces(&mut self, number: u64, entries: &[(Bytes, Bytes)]) -> Result<(), StageError> {
+    /// Frees the blocks of removed extent or history entries that no other entry names.
+    fn drop_pieces(
+        &mut self,
+        table: u8,
+        number: u64,
+        entries: &[(Bytes, Bytes)],
+    ) -> Result<(), StageError> {
         let mut pieces: Vec<Piece> = Vec::with_capacity(entries.len());
         for (key, value) in entries {
-            let offset = extent_offset(&table_key(TABLE_EXTENT, number, key))?;
-            let piece = Piece::decode_body(offset, &mut Reader::new(value.clone()));
-            pieces.push(piece.map_err(|_| entry_damaged(TABLE_EXTENT))?);
+            if table == TABLE_EXTENT {
+                let offset = extent_offset(&table_key(TABLE_EXTENT, number, key))?;
+                let piece = Piece::decode_body(offset, &mut Reader::new(value.clone()));
+                pieces.push(piece.map_err(|_| entry_damaged(TABLE_EXTENT))?);
+            } else if key.first() == Some(&KEY_PIECE) {
+                pieces.push(OldPiece::decode(key, value.clone())?.piece);
+            }
         }
-        let Some(end) = pieces.last().map(Piece::end) else {
+        pieces.retain(|p| matches!(p.body, Body::Device(_)));
+        let Some(first) = pieces.iter().map(|p| p.offset).min() else {
             return Ok(());
         };
-        let tree = Extents::Tree { number, count: 0 };
-        let kept = self.vos.pieces(&tree, end, end.saturating_add(BLOCK_SIZE))?;
+        let last = pieces.iter().map(Piece::end).max().unwrap_or(first);
+        let (lo, hi) = (first.saturating_sub(BLOCK_SIZE), last.saturating_add(BLOCK_SIZE));
+        let mut kept = self.vos.pieces(&Extents::Tree { number, count: 0 }, lo, hi)?;
+        let old = self.vos.old_pieces(number, lo, hi)?;
+        kept.extend(old.into_iter().map(|o| o.piece));
         self.free_difference(&pieces, kept.iter());
         Ok(())
     }

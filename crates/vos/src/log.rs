@@ -11,7 +11,7 @@ use crate::codec::{Malformed, Reader, put_bytes, put_u32, put_u64, put_varint};
 use crate::tx::{Tx, TxOp};
 use crate::types::{BLOCK_SIZE, BlockAddr, ContainerId, ObjectKey};
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Data of a transaction on the device, as its record tells it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,6 +60,7 @@ pub(crate) fn encode(seq: u64, tx: &Tx, decisions: &[Decision], placed: &[Placed
     out.push(FORMAT);
     put_u64(&mut out, seq);
     put_u64(&mut out, tx.epoch);
+    put_varint(&mut out, tx.epoch.saturating_sub(tx.horizon()));
     put_varint(&mut out, placed.len() as u64);
     for p in placed {
         put_varint(&mut out, p.addr.0);
@@ -71,8 +72,8 @@ pub(crate) fn encode(seq: u64, tx: &Tx, decisions: &[Decision], placed: &[Placed
         out.extend_from_slice(&cid.0);
         put_bytes(&mut out, &oid.0);
     }
-    put_varint(&mut out, tx.ops.len() as u64);
-    for (op, decision) in tx.ops.iter().zip(decisions) {
+    put_varint(&mut out, decisions.len() as u64);
+    for (op, decision) in tx.ops.iter().filter(|op| op.is_logged()).zip(decisions) {
         encode_op(&mut out, op, *decision);
     }
     out
@@ -86,6 +87,7 @@ impl Record {
             return Err(BadRecord);
         }
         let (seq, epoch) = (r.u64()?, r.u64()?);
+        let horizon = epoch.checked_sub(r.varint()?).ok_or(BadRecord)?;
         let count = r.count(6)?;
         let mut placed = Vec::with_capacity(count);
         for _ in 0..count {
@@ -106,7 +108,7 @@ impl Record {
         if r.remaining() != 0 {
             return Err(BadRecord);
         }
-        let tx = Tx { epoch, objects, ops, reclaims: true };
+        let tx = Tx::logged(epoch, horizon, objects, ops);
         Ok(Record { seq, placed, tx, decisions })
     }
 }
@@ -172,6 +174,16 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
             put_bytes(out, dkey);
         }
         TxOp::PunchObject { object } => head(out, 12, *object),
+        TxOp::Retain { object, epochs } => {
+            head(out, 13, *object);
+            encode_epochs(out, epochs);
+        }
+        TxOp::RetainContainer { cid, epochs } => {
+            out.push(14);
+            out.extend_from_slice(&cid.0);
+            encode_epochs(out, epochs);
+        }
+        TxOp::Require { .. } => {}
     }
 }
 
@@ -211,6 +223,10 @@ fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malform
     match code {
         1 => return Ok((TxOp::CreateContainer(ContainerId(r.array()?)), decision)),
         2 => return Ok((TxOp::DestroyContainer(ContainerId(r.array()?)), decision)),
+        14 => {
+            let cid = ContainerId(r.array()?);
+            return Ok((TxOp::RetainContainer { cid, epochs: decode_epochs(r)? }, decision));
+        }
         _ => {}
     }
     let object: u32 = r.int()?;
@@ -234,9 +250,20 @@ fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malform
         10 => TxOp::PunchAkeys { object, dkey: r.bytes()?, from: r.bytes()?, to: None },
         11 => TxOp::PunchDkey { object, dkey: r.bytes()? },
         12 => TxOp::PunchObject { object },
+        13 => TxOp::Retain { object, epochs: decode_epochs(r)? },
         _ => return Err(Malformed),
     };
     Ok((op, decision))
+}
+
+fn encode_epochs(out: &mut Vec<u8>, epochs: &[u64]) {
+    put_varint(out, epochs.len() as u64);
+    epochs.iter().for_each(|&e| put_u64(out, e));
+}
+
+fn decode_epochs(r: &mut Reader) -> Result<Vec<u64>, Malformed> {
+    let count = r.count(8)?;
+    (0..count).map(|_| r.u64()).collect()
 }
 
 fn decode_write(r: &mut Reader, object: u32) -> Result<(TxOp, Decision), Malformed> {

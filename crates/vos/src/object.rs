@@ -6,11 +6,13 @@
 
 use bytes::Bytes;
 
+use crate::epoch::{Epoch, Observers, Scene};
+use crate::history::Version;
+use crate::item::{Array, Extents, ItemValue, Single};
 use crate::record::{
-    Array, Extents, Item, ItemValue, ObjectRecord, RECORD_LEN_MAX, TABLE_AKEY, TABLE_OBJECT,
-    table_key,
+    Item, ObjectRecord, Punch, RECORD_LEN_MAX, TABLE_AKEY, TABLE_OBJECT, table_key,
 };
-use crate::stage::{Stage, check_keys};
+use crate::stage::Stage;
 use crate::tree;
 use crate::tx::Tx;
 use crate::types::{KEY_LEN_MAX, StageError};
@@ -19,22 +21,63 @@ use crate::vos::array_bytes;
 /// An object named by the transaction.
 pub(crate) struct Loaded {
     /// `None`: not looked up since the start or the last change of containers.
-    record: Option<Option<ObjectRecord>>,
+    pub(crate) record: Option<Option<ObjectRecord>>,
     existed: bool,
-    changed: bool,
+    /// There was a record, though the object may not have existed.
+    stored: bool,
+    pub(crate) changed: bool,
+    /// The last operation of the transaction that made the object exist.
+    created: Option<Epoch>,
     /// Sum of the array sizes before.
     bytes_before: u64,
 }
 
+/// How an operation touches an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Touch {
+    /// Nothing comes into being.
+    Only,
+    /// The object exists afterwards, as its content tells.
+    Creates,
+    /// The object exists afterwards, even without content.
+    CreatesEmpty,
+}
+
 impl Stage<'_> {
     /// The record of an object, made to exist and about to be changed.
-    pub(crate) fn record(&mut self, tx: &Tx, object: u32) -> Result<&mut ObjectRecord, StageError> {
+    pub(crate) fn record(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+        touch: Touch,
+    ) -> Result<&mut ObjectRecord, StageError> {
         self.look_up(tx, object)?;
+        let (epoch, horizon) = (self.epoch, tx.horizon());
         let loaded = &mut self.loaded[object as usize];
-        loaded.changed = true;
         let record = loaded.record.get_or_insert_default().get_or_insert_default();
-        record.epoch = self.epoch;
+        if epoch.hlc < record.horizon || epoch.hlc < horizon {
+            return Err(StageError::EpochTooOld { epoch: epoch.hlc, horizon: record.horizon });
+        }
+        loaded.changed = true;
+        record.epoch = record.epoch.max(epoch);
+        record.horizon = record.horizon.max(horizon);
+        if touch != Touch::Only {
+            loaded.created = Some(epoch);
+            let explicit = touch == Touch::CreatesEmpty && epoch.hlc > record.horizon;
+            record.log.create(epoch, explicit);
+        }
         Ok(record)
+    }
+
+    /// A punch may remove all that earlier operations of the transaction have left, but they made the
+    /// object exist, which an older punch of the object that is still to come must not undo.
+    pub(crate) fn keep_creation(&mut self, object: u32) {
+        let loaded = &mut self.loaded[object as usize];
+        if let (Some(created), Some(Some(record))) = (loaded.created, &mut loaded.record)
+            && created.hlc > record.horizon
+        {
+            record.log.create(created, true);
+        }
     }
 
     pub(crate) fn look_up(&mut self, tx: &Tx, object: u32) -> Result<(), StageError> {
@@ -50,21 +93,158 @@ impl Stage<'_> {
         }
         let record = self.vos.object(*cid, oid)?;
         let loaded = &mut self.loaded[object as usize];
-        loaded.existed = record.is_some();
+        loaded.stored = record.is_some();
+        loaded.existed = record.as_ref().is_some_and(ObjectRecord::exists);
         loaded.bytes_before = record.as_ref().map_or(0, record_bytes);
         loaded.record = Some(record);
         Ok(())
     }
 
-    /// Removes an object with everything under it.
-    pub(crate) fn punch_object(&mut self, tx: &Tx, object: u32) -> Result<(), StageError> {
+    /// The record of an object, if there is one.
+    pub(crate) fn found(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+    ) -> Result<Option<&ObjectRecord>, StageError> {
         self.look_up(tx, object)?;
-        let loaded = &mut self.loaded[object as usize];
-        loaded.changed = true;
-        match loaded.record.replace(None).flatten() {
-            Some(record) => self.drop_record(record),
-            None => Ok(()),
+        Ok(self.loaded[object as usize].record.as_ref().and_then(Option::as_ref))
+    }
+
+    /// Who can see an object.
+    pub(crate) fn observers(&mut self, tx: &Tx, object: u32) -> Result<Observers, StageError> {
+        let container = self.vos.containers.get(&tx.objects[object as usize].0);
+        let mut retained = container.map_or(Vec::new(), |c| c.record.retained.to_vec());
+        let mut horizon = tx.horizon();
+        if let Some(record) = self.found(tx, object)? {
+            horizon = horizon.max(record.horizon);
+            retained.extend_from_slice(&record.retained);
         }
+        Ok(Observers { horizon, retained })
+    }
+
+    /// Who can see an akey, and what hides its versions.
+    pub(crate) fn scene(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+        dkey: &[u8],
+        akey: &[u8],
+    ) -> Result<Scene, StageError> {
+        let observers = self.observers(tx, object)?;
+        let record = self.found(tx, object)?;
+        let punches = record.map(|r| r.punches_of(dkey, akey)).unwrap_or_default();
+        Ok(Scene { observers, punches })
+    }
+
+    /// What an akey holds.
+    pub(crate) fn item(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+        dkey: &[u8],
+        akey: &[u8],
+    ) -> Result<Option<ItemValue>, StageError> {
+        let Some(record) = self.found(tx, object)? else {
+            return Ok(None);
+        };
+        let Some(number) = record.moved_to(dkey) else {
+            return Ok(record.find(dkey, akey).ok().map(|i| record.items[i].value.clone()));
+        };
+        let key = table_key(TABLE_AKEY, number, akey);
+        let value = tree::get(&self.vos.pool, self.vos.root, &key)?;
+        Ok(value.map(ItemValue::decode_entry).transpose()?)
+    }
+
+    /// Sets what an akey holds, or removes it. The record must have been touched.
+    pub(crate) fn set_item(
+        &mut self,
+        object: u32,
+        dkey: &Bytes,
+        akey: &Bytes,
+        value: Option<ItemValue>,
+    ) -> Result<(), StageError> {
+        let Some(Some(record)) = &mut self.loaded[object as usize].record else {
+            return Err(crate::stage::impossible(TABLE_OBJECT));
+        };
+        if let Some(number) = record.moved_to(dkey) {
+            let key = table_key(TABLE_AKEY, number, akey);
+            let vos = &mut *self.vos;
+            let Some(value) = value else {
+                tree::remove(&mut vos.pool, &mut vos.root, &key)?;
+                return Ok(());
+            };
+            let mut out = Vec::new();
+            value.encode(&mut out);
+            tree::insert(&mut vos.pool, &mut vos.root, &key, &out)?;
+            return Ok(());
+        }
+        match (record.find(dkey, akey), value) {
+            (Ok(i), Some(value)) => record.items[i].value = value,
+            (Ok(i), None) => drop(record.items.remove(i)),
+            (Err(_), None) => {}
+            (Err(i), Some(value)) => {
+                record.items.insert(i, Item { dkey: dkey.clone(), akey: akey.clone(), value });
+            }
+        }
+        Ok(())
+    }
+
+    /// The array to be changed; `None` if there is none yet.
+    pub(crate) fn take_array(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+        dkey: &Bytes,
+        akey: &Bytes,
+    ) -> Result<Option<Array>, StageError> {
+        self.record(tx, object, Touch::Creates)?;
+        match self.item(tx, object, dkey, akey)? {
+            None => Ok(None),
+            Some(ItemValue::Array(array)) => Ok(Some(array)),
+            Some(ItemValue::Single(single)) => {
+                self.untype(tx, object, dkey, akey, single)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// An akey that was only punched may still become an array: its punches move to the record.
+    fn untype(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+        dkey: &Bytes,
+        akey: &Bytes,
+        single: Single,
+    ) -> Result<(), StageError> {
+        let (mut births, mut valued) = (vec![single.epoch], single.value.is_some());
+        if single.history != 0 {
+            let pool = &self.vos.pool;
+            self.vos.scan_versions(single.history, Epoch::MIN, &mut |birth, cell| {
+                let version = Version::decode(tree::load_value(pool, cell)?)?;
+                valued |= version != Version::Punched;
+                births.push(birth);
+                Ok(std::ops::ControlFlow::Continue(()))
+            })?;
+        }
+        if valued {
+            return Err(StageError::WrongKind);
+        }
+        let record = self.record(tx, object, Touch::Only)?;
+        record.punches.extend(births.into_iter().map(|e| Punch::of_akey(dkey, akey, e)));
+        self.drop_value(ItemValue::Single(single))?;
+        self.set_item(object, dkey, akey, None)
+    }
+
+    pub(crate) fn put_array(
+        &mut self,
+        object: u32,
+        dkey: &Bytes,
+        akey: &Bytes,
+        mut array: Array,
+    ) -> Result<(), StageError> {
+        self.bound_list(&mut array)?;
+        self.set_item(object, dkey, akey, Some(ItemValue::Array(array)))
     }
 
     /// Gives up what an object record holds and names.
@@ -75,158 +255,6 @@ impl Stage<'_> {
         record.items.into_iter().try_for_each(|item| self.drop_value(item.value))
     }
 
-    pub(crate) fn set_item(
-        &mut self,
-        tx: &Tx,
-        object: u32,
-        dkey: &Bytes,
-        akey: &Bytes,
-        value: ItemValue,
-    ) -> Result<(), StageError> {
-        let record = self.record(tx, object)?;
-        if let Some(number) = record.moved_to(dkey) {
-            let key = table_key(TABLE_AKEY, number, akey);
-            let vos = &mut *self.vos;
-            let old = tree::get(&vos.pool, vos.root, &key)?.map(ItemValue::decode_entry);
-            same_kind(old.transpose()?.as_ref(), &value)?;
-            let mut out = Vec::new();
-            value.encode(&mut out);
-            tree::insert(&mut vos.pool, &mut vos.root, &key, &out)?;
-            return Ok(());
-        }
-        match record.find(dkey, akey) {
-            Ok(i) => {
-                same_kind(Some(&record.items[i].value), &value)?;
-                record.items[i].value = value;
-            }
-            Err(i) => {
-                record.items.insert(i, Item { dkey: dkey.clone(), akey: akey.clone(), value });
-            }
-        }
-        Ok(())
-    }
-
-    /// The array to be changed; a new one if there is none.
-    pub(crate) fn take_array(
-        &mut self,
-        tx: &Tx,
-        object: u32,
-        dkey: &Bytes,
-        akey: &Bytes,
-    ) -> Result<Array, StageError> {
-        let record = self.record(tx, object)?;
-        let value = match record.moved_to(dkey) {
-            Some(number) => {
-                let key = table_key(TABLE_AKEY, number, akey);
-                let value = tree::get(&self.vos.pool, self.vos.root, &key)?;
-                value.map(ItemValue::decode_entry).transpose()?
-            }
-            None => match record.find(dkey, akey) {
-                Ok(i) => Some(record.items[i].value.clone()),
-                Err(_) => None,
-            },
-        };
-        match value {
-            None => Ok(Array::default()),
-            Some(ItemValue::Array(array)) => Ok(array),
-            Some(ItemValue::Single { .. }) => Err(StageError::WrongKind),
-        }
-    }
-
-    pub(crate) fn put_array(
-        &mut self,
-        tx: &Tx,
-        object: u32,
-        dkey: &Bytes,
-        akey: &Bytes,
-        mut array: Array,
-    ) -> Result<(), StageError> {
-        array.epoch = self.epoch;
-        self.bound_list(&mut array)?;
-        self.set_item(tx, object, dkey, akey, ItemValue::Array(array))
-    }
-
-    pub(crate) fn punch_akey(
-        &mut self,
-        tx: &Tx,
-        object: u32,
-        dkey: &Bytes,
-        akey: &Bytes,
-    ) -> Result<(), StageError> {
-        check_keys(dkey, akey)?;
-        if !self.exists(tx, object)? {
-            return Ok(());
-        }
-        let record = self.record(tx, object)?;
-        let value = match record.moved_to(dkey) {
-            Some(number) => self.remove_entry(number, akey)?,
-            None => match record.find(dkey, akey) {
-                Ok(i) => Some(record.items.remove(i).value),
-                Err(_) => None,
-            },
-        };
-        value.map_or(Ok(()), |v| self.drop_value(v))
-    }
-
-    pub(crate) fn punch_akeys(
-        &mut self,
-        tx: &Tx,
-        object: u32,
-        dkey: &Bytes,
-        from: &Bytes,
-        to: Option<&Bytes>,
-    ) -> Result<(), StageError> {
-        if !self.exists(tx, object)? {
-            return Ok(());
-        }
-        let record = self.record(tx, object)?;
-        let inside = |akey: &Bytes| akey >= from && to.is_none_or(|to| akey < to);
-        let Some(number) = record.moved_to(dkey) else {
-            let (drop, keep) = std::mem::take(&mut record.items)
-                .into_iter()
-                .partition(|i| i.dkey == dkey && inside(&i.akey));
-            record.items = keep;
-            let drop: Vec<Item> = drop;
-            return drop.into_iter().try_for_each(|i| self.drop_value(i.value));
-        };
-        if from.is_empty() && to.is_none() {
-            record.moved.retain(|(d, _)| d != dkey);
-            return self.drop_tree(TABLE_AKEY, number);
-        }
-        let mut keys = Vec::new();
-        let end = to.map(|to| &to[..]);
-        self.vos.scan_table(TABLE_AKEY, number, from, end, &mut |akey, _| {
-            keys.push(Bytes::copy_from_slice(akey));
-            Ok(std::ops::ControlFlow::Continue(()))
-        })?;
-        for akey in keys {
-            if let Some(value) = self.remove_entry(number, &akey)? {
-                self.drop_value(value)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes an entry of the akey table and returns its value.
-    pub(crate) fn remove_entry(
-        &mut self,
-        number: u64,
-        akey: &[u8],
-    ) -> Result<Option<ItemValue>, StageError> {
-        let key = table_key(TABLE_AKEY, number, akey);
-        let vos = &mut *self.vos;
-        let Some(value) = tree::get(&vos.pool, vos.root, &key)? else {
-            return Ok(None);
-        };
-        tree::remove(&mut vos.pool, &mut vos.root, &key)?;
-        Ok(Some(ItemValue::decode_entry(value)?))
-    }
-
-    pub(crate) fn exists(&mut self, tx: &Tx, object: u32) -> Result<bool, StageError> {
-        self.look_up(tx, object)?;
-        Ok(matches!(self.loaded[object as usize].record, Some(Some(_))))
-    }
-
     /// Writes the changed object records back to the tree.
     pub(crate) fn flush(&mut self, tx: &Tx) -> Result<(), StageError> {
         for i in 0..self.loaded.len() {
@@ -235,17 +263,18 @@ impl Stage<'_> {
                 continue;
             };
             let (cid, oid) = &tx.objects[i];
-            let Some(mut container) = self.vos.containers.get(cid).copied() else {
+            let Some(mut container) = self.vos.containers.get(cid).cloned() else {
                 return Err(StageError::NoContainer(*cid));
             };
             let key = table_key(TABLE_OBJECT, container.record.number, &oid.0);
             let mut bytes_after = 0;
-            let exists = record.is_some();
+            let record = record.filter(|r| !r.is_void());
+            let exists = record.as_ref().is_some_and(ObjectRecord::exists);
             if let Some(mut record) = record {
                 let encoded = self.fit(&mut record)?;
                 bytes_after = record_bytes(&record);
                 tree::insert(&mut self.vos.pool, &mut self.vos.root, &key, &encoded)?;
-            } else if loaded.existed {
+            } else if loaded.stored {
                 tree::remove(&mut self.vos.pool, &mut self.vos.root, &key)?;
             }
             let counts = &mut container.record;
@@ -306,19 +335,21 @@ impl Stage<'_> {
 
 impl Loaded {
     pub(crate) fn unknown() -> Loaded {
-        Loaded { record: None, existed: false, changed: false, bytes_before: 0 }
-    }
-}
-
-fn record_bytes(record: &ObjectRecord) -> u64 {
-    array_bytes(record.items.iter().map(|i| &i.value))
-}
-
-fn same_kind(old: Option<&ItemValue>, new: &ItemValue) -> Result<(), StageError> {
-    match old {
-        Some(old) if std::mem::discriminant(old) != std::mem::discriminant(new) => {
-            Err(StageError::WrongKind)
+        Loaded {
+            record: None,
+            existed: false,
+            stored: false,
+            changed: false,
+            created: None,
+            bytes_before: 0,
         }
-        _ => Ok(()),
     }
+}
+
+/// Sum of the sizes of arrays, 0 for an object that does not exist.
+fn record_bytes(record: &ObjectRecord) -> u64 {
+    if !record.exists() {
+        return 0;
+    }
+    array_bytes(record.items.iter().map(|i| &i.value))
 }

@@ -1,53 +1,84 @@
-//! What the tree's entries hold: object records, items, extents, containers; and their keys.
+//! Records of containers and objects, and the keys of the tree's tables.
 //!
 //! A small object is one record with all its items; what grows is moved out to entries of its own under
 //! a *tree number*, so that dropping it is one record change and its space returns in the background.
-//! Invariant: an encoded object record is at most [`RECORD_LEN_MAX`] bytes, an item in an entry of
-//! its own has at most that many bytes of extents.
+//! Invariant: an encoded object record is at most [`RECORD_LEN_MAX`] bytes, unless its punches are many;
+//! an item in an entry of its own has at most that many bytes of extents.
+
+use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::codec::{Malformed, Reader, put_bytes, put_u32, put_u64, put_varint};
-use crate::types::{BLOCK_SIZE, BlockAddr, ContainerId, Damage, EXTENT_BLOCKS_MAX, ReadError};
+use crate::codec::{Malformed, Reader, put_bytes, put_u64, put_varint};
+use crate::epoch::{Epoch, Punches};
+use crate::item::{ItemValue, Piece};
+use crate::types::{ContainerId, Damage, ReadError};
 
 /// Largest object record: seven fit a page.
 pub(crate) const RECORD_LEN_MAX: usize = 1100;
-/// Largest list of extents kept in an item; longer ones get a tree number.
-pub(crate) const EXTENT_LIST_MAX: usize = 700;
-/// Longest inline extent; longer inline data is several extents.
-pub(crate) const INLINE_EXTENT_MAX: usize = 2048;
 
 pub(crate) const TABLE_CONTAINER: u8 = 1;
 pub(crate) const TABLE_OBJECT: u8 = 2;
 pub(crate) const TABLE_AKEY: u8 = 3;
 pub(crate) const TABLE_EXTENT: u8 = 4;
 pub(crate) const TABLE_GARBAGE: u8 = 5;
+pub(crate) const TABLE_HISTORY: u8 = 6;
 
-const ITEM_SINGLE: u8 = 1;
-const ITEM_ARRAY: u8 = 2;
-const ITEM_ARRAY_TREE: u8 = 3;
-const EXTENT_INLINE: u8 = 1;
-const EXTENT_DEVICE: u8 = 2;
+const OBJECT_RETAINED: u8 = 1;
+const OBJECT_PUNCHES: u8 = 2;
+const OBJECT_HORIZON: u8 = 4;
+/// The whole incarnation log is there, not one creation.
+const OBJECT_LOG: u8 = 8;
+const OBJECT_FLAGS: u8 = 15;
 
 /// A container's record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct ContainerRecord {
     /// Its number: object entries are keyed by it.
     pub(crate) number: u64,
     pub(crate) objects: u64,
     /// Sum of the array sizes.
     pub(crate) bytes: u64,
+    /// Retained epochs of all its objects, sorted.
+    pub(crate) retained: Rc<[u64]>,
 }
 
 /// An object: everything, or everything but what was moved out.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct ObjectRecord {
-    /// Epoch of the last change.
-    pub(crate) epoch: u64,
+    /// Epoch of the newest change.
+    pub(crate) epoch: Epoch,
+    /// Largest horizon of a transaction that changed it.
+    pub(crate) horizon: u64,
+    pub(crate) log: IncarnationLog,
+    /// Retained epochs, sorted.
+    pub(crate) retained: Vec<u64>,
+    /// Punches of akeys that hide versions still there, or to come.
+    pub(crate) punches: Vec<Punch>,
     /// Dkeys whose items are entries of their own, with the tree number.
     pub(crate) moved: Vec<(Bytes, u64)>,
     /// The other items, sorted by dkey and akey.
     pub(crate) items: Vec<Item>,
+}
+
+/// When an object came into being and ended, in order: the first creation after each punch, and others.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct IncarnationLog(pub(crate) Vec<(Epoch, Incarnation)>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Incarnation {
+    Create,
+    Punch,
+}
+
+/// Hides the akeys `from..to` of a dkey that were born up to an epoch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Punch {
+    pub(crate) dkey: Bytes,
+    pub(crate) from: Bytes,
+    /// `None`: to the end.
+    pub(crate) to: Option<Bytes>,
+    pub(crate) epoch: Epoch,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,222 +88,118 @@ pub(crate) struct Item {
     pub(crate) value: ItemValue,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum ItemValue {
-    Single { epoch: u64, value: Bytes },
-    Array(Array),
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Array {
-    pub(crate) epoch: u64,
-    pub(crate) size: u64,
-    pub(crate) extents: Extents,
-}
-
-/// The extents of an array, sorted by offset and disjoint.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Extents {
-    List(Vec<Piece>),
-    Tree { number: u64, count: u64 },
-}
-
-impl Default for Extents {
-    fn default() -> Extents {
-        Extents::List(Vec::new())
-    }
-}
-
-/// One extent as it is kept.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Piece {
-    pub(crate) offset: u64,
-    pub(crate) epoch: u64,
-    pub(crate) body: Body,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Body {
-    Inline(Bytes),
-    Device(Device),
-}
-
-/// See [`crate::types::DeviceExtent`], which has the same fields.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Device {
-    pub(crate) addr: u64,
-    pub(crate) skip: u16,
-    pub(crate) len: u32,
-    pub(crate) tail: u16,
-    /// Four bytes for each block.
-    pub(crate) crcs: Bytes,
-}
-
-impl Device {
-    pub(crate) fn blocks(&self) -> u64 {
-        (u64::from(self.skip) + u64::from(self.len)).div_ceil(BLOCK_SIZE)
+impl IncarnationLog {
+    /// Whether the object exists at `at`.
+    pub(crate) fn exists_at(&self, at: Epoch) -> bool {
+        let last = self.0.iter().rev().find(|(e, _)| *e <= at);
+        matches!(last, Some((_, Incarnation::Create)))
     }
 
-    pub(crate) fn crc_list(&self) -> Vec<u32> {
-        self.crcs.as_chunks::<4>().0.iter().map(|c| u32::from_le_bytes(*c)).collect()
+    /// Index of the first entry after `at`.
+    pub(crate) fn after(&self, at: Epoch) -> usize {
+        self.0.partition_point(|(e, _)| *e <= at)
     }
-}
 
-impl Piece {
-    pub(crate) fn len(&self) -> u64 {
-        match &self.body {
-            Body::Inline(b) => b.len() as u64,
-            Body::Device(d) => u64::from(d.len),
+    /// Notes an operation that makes the object exist. `explicit` ones leave a trace although the
+    /// object exists, since a punch may still come before them.
+    pub(crate) fn create(&mut self, at: Epoch, explicit: bool) {
+        let i = self.after(at);
+        let exists = i > 0 && self.0[i - 1].1 == Incarnation::Create;
+        if exists && !explicit {
+            return;
         }
-    }
-
-    pub(crate) fn end(&self) -> u64 {
-        self.offset + self.len()
-    }
-
-    /// The part of the piece in `[from, to)`, which must not be empty.
-    pub(crate) fn slice(&self, from: u64, to: u64) -> Piece {
-        debug_assert!(self.offset <= from && from < to && to <= self.end());
-        let (start, end) = (from - self.offset, to - self.offset);
-        let body = match &self.body {
-            Body::Inline(b) => Body::Inline(b.slice(start as usize..end as usize)),
-            Body::Device(d) => {
-                let first = (u64::from(d.skip) + start) / BLOCK_SIZE;
-                let last = (u64::from(d.skip) + end).div_ceil(BLOCK_SIZE);
-                let tail = if last == d.blocks() { d.tail } else { BLOCK_SIZE as u16 };
-                Body::Device(Device {
-                    addr: d.addr + first,
-                    skip: ((u64::from(d.skip) + start) % BLOCK_SIZE) as u16,
-                    len: (end - start) as u32,
-                    tail,
-                    crcs: d.crcs.slice(first as usize * 4..last as usize * 4),
-                })
-            }
-        };
-        Piece { offset: from, epoch: self.epoch, body }
-    }
-
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        put_varint(out, self.offset);
-        self.encode_body(out);
-    }
-
-    /// Without the offset, which is in the key of an extent entry.
-    pub(crate) fn encode_body(&self, out: &mut Vec<u8>) {
-        match &self.body {
-            Body::Inline(b) => {
-                out.push(EXTENT_INLINE);
-                put_u64(out, self.epoch);
-                put_bytes(out, b);
-            }
-            Body::Device(d) => {
-                out.push(EXTENT_DEVICE);
-                put_u64(out, self.epoch);
-                put_varint(out, d.addr);
-                put_varint(out, u64::from(d.skip));
-                put_varint(out, u64::from(d.len));
-                put_varint(out, u64::from(d.tail));
-                out.extend_from_slice(&d.crcs);
-            }
+        if i > 0 && self.0[i - 1] == (at, Incarnation::Create) {
+            return;
         }
+        // A later creation stays: it counts again if a punch comes in between.
+        self.0.insert(i, (at, Incarnation::Create));
     }
 
-    pub(crate) fn decode_body(offset: u64, r: &mut Reader) -> Result<Piece, Malformed> {
-        let kind = r.u8()?;
-        let epoch = r.u64()?;
-        let body = match kind {
-            EXTENT_INLINE => Body::Inline(r.bytes()?),
-            EXTENT_DEVICE => {
-                let (addr, skip, len, tail) = (r.varint()?, r.int()?, r.int()?, r.int()?);
-                let mut d = Device { addr, skip, len, tail, crcs: Bytes::new() };
-                let sound = u64::from(skip) < BLOCK_SIZE
-                    && (1..=BLOCK_SIZE).contains(&u64::from(tail))
-                    && d.blocks() <= EXTENT_BLOCKS_MAX + 1
-                    && addr.checked_add(d.blocks()).is_some();
-                if !sound {
-                    return Err(Malformed);
-                }
-                d.crcs = r.take(d.blocks() as usize * 4)?;
-                Body::Device(d)
+    /// Notes a punch of the object.
+    pub(crate) fn punch(&mut self, at: Epoch) {
+        let i = self.after(at);
+        self.0.insert(i, (at, Incarnation::Punch));
+    }
+
+    fn decode(r: &mut Reader) -> Result<IncarnationLog, Malformed> {
+        let count = r.count(9)?;
+        let mut log: Vec<(Epoch, Incarnation)> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (hlc, minor) = (r.u64()?, r.int::<u32>()?);
+            let kind = if minor & 1 == 0 { Incarnation::Create } else { Incarnation::Punch };
+            let epoch = Epoch::new(hlc, u16::try_from(minor >> 1).map_err(|_| Malformed)?);
+            if log.last().is_some_and(|(last, _)| *last > epoch) {
+                return Err(Malformed);
             }
-            _ => return Err(Malformed),
-        };
-        let piece = Piece { offset, epoch, body };
-        match piece.len() > 0 && offset.checked_add(piece.len()).is_some() {
-            true => Ok(piece),
-            false => Err(Malformed),
+            log.push((epoch, kind));
+        }
+        Ok(IncarnationLog(log))
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.0.len() as u64);
+        for (epoch, kind) in &self.0 {
+            put_u64(out, epoch.hlc);
+            put_varint(out, u64::from(epoch.minor) << 1 | u64::from(*kind == Incarnation::Punch));
         }
     }
 }
 
-impl ItemValue {
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        match self {
-            ItemValue::Single { epoch, value } => {
-                out.push(ITEM_SINGLE);
-                put_u64(out, *epoch);
-                put_bytes(out, value);
-            }
-            ItemValue::Array(Array { epoch, size, extents: Extents::List(list) }) => {
-                out.push(ITEM_ARRAY);
-                put_u64(out, *epoch);
-                put_varint(out, *size);
-                put_varint(out, list.len() as u64);
-                list.iter().for_each(|p| p.encode(out));
-            }
-            ItemValue::Array(Array { epoch, size, extents: Extents::Tree { number, count } }) => {
-                out.push(ITEM_ARRAY_TREE);
-                put_u64(out, *epoch);
-                put_varint(out, *size);
-                put_varint(out, *number);
-                put_varint(out, *count);
-            }
-        }
+impl Punch {
+    /// The punch of one akey.
+    pub(crate) fn of_akey(dkey: &Bytes, akey: &Bytes, epoch: Epoch) -> Punch {
+        let to = Some([akey, &[0][..]].concat().into());
+        Punch { dkey: dkey.clone(), from: akey.clone(), to, epoch }
     }
 
-    pub(crate) fn decode(r: &mut Reader) -> Result<ItemValue, Malformed> {
-        let kind = r.u8()?;
-        let epoch = r.u64()?;
-        Ok(match kind {
-            ITEM_SINGLE => ItemValue::Single { epoch, value: r.bytes()? },
-            ITEM_ARRAY => {
-                let size = r.varint()?;
-                let count = r.count(11)?;
-                let mut list: Vec<Piece> = Vec::with_capacity(count);
-                for _ in 0..count {
-                    let offset = r.varint()?;
-                    let piece = Piece::decode_body(offset, r)?;
-                    if list.last().is_some_and(|p| p.end() > offset) {
-                        return Err(Malformed);
-                    }
-                    list.push(piece);
-                }
-                ItemValue::Array(Array { epoch, size, extents: Extents::List(list) })
-            }
-            ITEM_ARRAY_TREE => {
-                let (size, number, count) = (r.varint()?, r.varint()?, r.varint()?);
-                ItemValue::Array(Array { epoch, size, extents: Extents::Tree { number, count } })
-            }
-            _ => return Err(Malformed),
-        })
+    pub(crate) fn covers(&self, dkey: &[u8], akey: &[u8]) -> bool {
+        self.dkey == dkey && *self.from <= *akey && self.to.as_ref().is_none_or(|to| *akey < **to)
     }
 
-    /// Decodes the value of an entry of the akey table.
-    pub(crate) fn decode_entry(value: Bytes) -> Result<ItemValue, ReadError> {
-        ItemValue::decode(&mut Reader::new(value)).map_err(|_| entry_damaged(TABLE_AKEY))
+    pub(crate) fn same_keys(&self, other: &Punch) -> bool {
+        self.dkey == other.dkey && self.from == other.from && self.to == other.to
     }
 
-    pub(crate) fn encoded_len(&self) -> usize {
-        let mut out = Vec::new();
-        self.encode(&mut out);
-        out.len()
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_bytes(out, &self.dkey);
+        put_bytes(out, &self.from);
+        out.push(u8::from(self.to.is_some()));
+        self.to.iter().for_each(|to| put_bytes(out, to));
+        self.epoch.encode(out);
+    }
+
+    fn decode(r: &mut Reader) -> Result<Punch, Malformed> {
+        let (dkey, from) = (r.bytes()?, r.bytes()?);
+        let to = if r.u8()? != 0 { Some(r.bytes()?) } else { None };
+        Ok(Punch { dkey, from, to, epoch: Epoch::decode(r)? })
     }
 }
 
 impl ObjectRecord {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
-        put_u64(&mut out, self.epoch);
+        let mut flags = if self.retained.is_empty() { 0 } else { OBJECT_RETAINED };
+        flags |= if self.punches.is_empty() { 0 } else { OBJECT_PUNCHES };
+        flags |= if self.horizon == self.epoch.hlc { 0 } else { OBJECT_HORIZON };
+        let simple = matches!(self.log.0[..], [(_, Incarnation::Create)]);
+        flags |= if simple { 0 } else { OBJECT_LOG };
+        out.push(flags);
+        self.epoch.encode(&mut out);
+        if flags & OBJECT_HORIZON != 0 {
+            put_u64(&mut out, self.horizon);
+        }
+        match &self.log.0[..] {
+            [(created, Incarnation::Create)] => created.encode(&mut out),
+            _ => self.log.encode(&mut out),
+        }
+        if flags & OBJECT_RETAINED != 0 {
+            put_varint(&mut out, self.retained.len() as u64);
+            self.retained.iter().for_each(|&e| put_u64(&mut out, e));
+        }
+        if flags & OBJECT_PUNCHES != 0 {
+            put_varint(&mut out, self.punches.len() as u64);
+            self.punches.iter().for_each(|p| p.encode(&mut out));
+        }
         put_varint(&mut out, self.moved.len() as u64);
         for (dkey, number) in &self.moved {
             put_bytes(&mut out, dkey);
@@ -291,8 +218,38 @@ impl ObjectRecord {
         ObjectRecord::parse(&mut Reader::new(value)).map_err(|_| entry_damaged(TABLE_OBJECT))
     }
 
+    /// The record without punches, items and what was moved out.
+    pub(crate) fn decode_head(value: Bytes) -> Result<ObjectRecord, ReadError> {
+        let head = ObjectRecord::parse_head(&mut Reader::new(value));
+        head.map(|(_, record)| record).map_err(|_| entry_damaged(TABLE_OBJECT))
+    }
+
+    fn parse_head(r: &mut Reader) -> Result<(u8, ObjectRecord), Malformed> {
+        let flags = r.u8()?;
+        if flags & !OBJECT_FLAGS != 0 {
+            return Err(Malformed);
+        }
+        let epoch = Epoch::decode(r)?;
+        let horizon = if flags & OBJECT_HORIZON != 0 { r.u64()? } else { epoch.hlc };
+        let log = match flags & OBJECT_LOG {
+            0 => IncarnationLog(vec![(Epoch::decode(r)?, Incarnation::Create)]),
+            _ => IncarnationLog::decode(r)?,
+        };
+        let mut retained = Vec::new();
+        if flags & OBJECT_RETAINED != 0 {
+            let count = r.count(8)?;
+            retained = (0..count).map(|_| r.u64()).collect::<Result<_, _>>()?;
+        }
+        Ok((flags, ObjectRecord { epoch, horizon, log, retained, ..ObjectRecord::default() }))
+    }
+
     fn parse(r: &mut Reader) -> Result<ObjectRecord, Malformed> {
-        let epoch = r.u64()?;
+        let (flags, head) = ObjectRecord::parse_head(r)?;
+        let mut punches = Vec::new();
+        if flags & OBJECT_PUNCHES != 0 {
+            let count = r.count(12)?;
+            punches = (0..count).map(|_| Punch::decode(r)).collect::<Result<_, _>>()?;
+        }
         let count = r.count(2)?;
         let mut moved = Vec::with_capacity(count);
         for _ in 0..count {
@@ -308,7 +265,7 @@ impl ObjectRecord {
             }
             items.push(Item { dkey, akey, value });
         }
-        Ok(ObjectRecord { epoch, moved, items })
+        Ok(ObjectRecord { punches, moved, items, ..head })
     }
 
     /// Index of an item, or where it would be.
@@ -320,30 +277,59 @@ impl ObjectRecord {
     pub(crate) fn moved_to(&self, dkey: &[u8]) -> Option<u64> {
         self.moved.iter().find(|(d, _)| d == dkey).map(|&(_, number)| number)
     }
+
+    /// Whether the object exists for who reads the newest state.
+    pub(crate) fn exists(&self) -> bool {
+        matches!(self.log.0.last(), Some((_, Incarnation::Create)))
+    }
+
+    /// Whether it can be forgotten.
+    pub(crate) fn is_void(&self) -> bool {
+        self.log.0.is_empty()
+            && self.retained.is_empty()
+            && self.punches.is_empty()
+            && self.moved.is_empty()
+            && self.items.is_empty()
+    }
+
+    /// Before this nothing of the object could be seen.
+    pub(crate) fn first_epoch(&self) -> Epoch {
+        self.log.0.first().map_or(Epoch::end_of(u64::MAX), |(e, _)| *e)
+    }
+
+    /// The punches that concern an akey.
+    pub(crate) fn punches_of(&self, dkey: &[u8], akey: &[u8]) -> Punches {
+        let objects = self.log.0.iter().filter(|(_, kind)| *kind == Incarnation::Punch);
+        let mut all: Vec<Epoch> = objects.map(|(e, _)| *e).collect();
+        if !self.punches.is_empty() {
+            all.extend(self.punches.iter().filter(|p| p.covers(dkey, akey)).map(|p| p.epoch));
+            all.sort_unstable();
+        }
+        Punches(all)
+    }
 }
 
 impl ContainerRecord {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(24);
+        let mut out = Vec::with_capacity(32);
         put_u64(&mut out, self.number);
         put_u64(&mut out, self.objects);
         put_u64(&mut out, self.bytes);
+        put_varint(&mut out, self.retained.len() as u64);
+        self.retained.iter().for_each(|&e| put_u64(&mut out, e));
         out
     }
 
     pub(crate) fn decode(value: Bytes) -> Result<ContainerRecord, ReadError> {
         let mut r = Reader::new(value);
-        let mut parse =
-            || Ok(ContainerRecord { number: r.u64()?, objects: r.u64()?, bytes: r.u64()? });
+        let mut parse = || {
+            let (number, objects, bytes) = (r.u64()?, r.u64()?, r.u64()?);
+            let count = r.count(8)?;
+            let retained = (0..count).map(|_| r.u64()).collect::<Result<_, Malformed>>()?;
+            Ok(ContainerRecord { number, objects, bytes, retained })
+        };
         parse().map_err(|_: Malformed| entry_damaged(TABLE_CONTAINER))
     }
-}
-
-/// Copies CRCs to the form extents keep them in.
-pub(crate) fn pack_crcs(crcs: &[u32]) -> Bytes {
-    let mut out = Vec::with_capacity(crcs.len() * 4);
-    crcs.iter().for_each(|&c| put_u32(&mut out, c));
-    out.into()
 }
 
 pub(crate) fn entry_damaged(table: u8) -> ReadError {
@@ -356,7 +342,7 @@ pub(crate) fn container_key(cid: ContainerId) -> Vec<u8> {
     key
 }
 
-/// Key of an object (number: container) or an akey (number: moved dkey).
+/// Key of an object (number: container), an akey (number: moved dkey), or a piece of history.
 pub(crate) fn table_key(table: u8, number: u64, rest: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(9 + rest.len());
     key.push(table);
@@ -379,22 +365,9 @@ pub(crate) fn extent_offset(key: &[u8]) -> Result<u64, ReadError> {
     bytes.map(u64::from_be_bytes).ok_or_else(|| entry_damaged(TABLE_EXTENT))
 }
 
-/// Key of a garbage entry: a dropped container, akey or extent tree.
+/// Key of a garbage entry: a dropped container, akey or extent tree, or history.
 pub(crate) fn garbage_key(table: u8, number: u64) -> Vec<u8> {
     table_key(TABLE_GARBAGE, number, &[table])
-}
-
-impl From<&Device> for crate::types::DeviceExtent {
-    fn from(d: &Device) -> Self {
-        crate::types::DeviceExtent {
-            offset: 0,
-            addr: BlockAddr(d.addr),
-            skip: d.skip,
-            len: d.len,
-            tail: d.tail,
-            crcs: d.crc_list(),
-        }
-    }
 }
 
 /// Decodes `data` as each kind of entry; what decodes must encode to what decodes to the same.
@@ -408,5 +381,40 @@ pub(crate) fn fuzz(data: &[u8]) {
         let _ = piece.slice(middle, piece.end());
     }
     let _ = ItemValue::decode_entry(bytes.clone());
-    let _ = ContainerRecord::decode(bytes);
+    let _ = ContainerRecord::decode(bytes.clone());
+    crate::history::fuzz(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(hlc: u64) -> Epoch {
+        Epoch::new(hlc, 0)
+    }
+
+    #[test]
+    fn the_log_notes_what_brings_an_object_into_being() {
+        let mut log = IncarnationLog::default();
+        log.create(at(10), false);
+        log.create(at(12), false);
+        log.punch(at(20));
+        log.create(at(30), false);
+        log.create(at(25), false);
+        log.create(at(5), false);
+        use Incarnation::{Create, Punch};
+        assert_eq!(
+            log.0,
+            [
+                (at(5), Create),
+                (at(10), Create),
+                (at(20), Punch),
+                (at(25), Create),
+                (at(30), Create)
+            ]
+        );
+        let exists: Vec<bool> =
+            [4, 5, 19, 20, 24, 25].into_iter().map(|e| log.exists_at(at(e))).collect();
+        assert_eq!(exists, [false, true, true, false, false, true]);
+    }
 }

@@ -8,9 +8,11 @@
 use bytes::Bytes;
 
 use crate::array::Gather;
+use crate::epoch::{Epoch, Scene};
+use crate::item::{Array, Body, Device, INLINE_EXTENT_MAX, Piece, SizeOp, pack_crcs};
 use crate::log::{self, Decision, Placed, Record};
-use crate::object::Loaded;
-use crate::record::{Body, Device, ItemValue, Piece, TABLE_OBJECT, pack_crcs};
+use crate::object::{Loaded, Touch};
+use crate::record::TABLE_OBJECT;
 use crate::space::Run;
 use crate::tree;
 use crate::tx::{Tx, TxOp};
@@ -70,7 +72,10 @@ impl Vos {
                 let record = log::encode(self.seq, tx, &decisions, &placed);
                 let mut containers: Vec<ContainerId> = tx.objects.iter().map(|o| o.0).collect();
                 for op in &tx.ops {
-                    if let TxOp::CreateContainer(cid) | TxOp::DestroyContainer(cid) = op {
+                    if let TxOp::CreateContainer(cid)
+                    | TxOp::DestroyContainer(cid)
+                    | TxOp::RetainContainer { cid, .. } = op
+                    {
                         containers.push(*cid);
                     }
                 }
@@ -200,7 +205,8 @@ pub(crate) enum Placer<'a> {
 /// A transaction being applied.
 pub(crate) struct Stage<'a> {
     pub(crate) vos: &'a mut Vos,
-    pub(crate) epoch: u64,
+    /// Of the operation being applied.
+    pub(crate) epoch: Epoch,
     placer: Placer<'a>,
     reclaims: bool,
     pub(crate) loaded: Vec<Loaded>,
@@ -217,7 +223,7 @@ impl<'a> Stage<'a> {
         let loaded = tx.objects.iter().map(|_| Loaded::unknown()).collect();
         Stage {
             vos,
-            epoch: tx.epoch,
+            epoch: Epoch::new(tx.epoch, 0),
             placer,
             reclaims: tx.reclaims,
             loaded,
@@ -246,13 +252,20 @@ impl<'a> Stage<'a> {
     }
 
     fn run_ops(&mut self, tx: &Tx, decisions: Option<&[Decision]>) -> Result<(), StageError> {
-        for (i, op) in tx.ops.iter().enumerate() {
+        if tx.horizon() > tx.epoch {
+            return Err(StageError::EpochTooOld { epoch: tx.epoch, horizon: tx.horizon() });
+        }
+        for op in &tx.ops {
+            let at = self.decisions.len();
+            self.epoch.minor = u16::try_from(at).unwrap_or(u16::MAX);
             let recorded = match decisions {
-                Some(d) => Some(*d.get(i).ok_or(StageError::TooLarge)?),
+                Some(d) => Some(*d.get(at).ok_or(StageError::TooLarge)?),
                 None => None,
             };
             let decision = self.apply(tx, op, recorded)?;
-            self.decisions.push(decision);
+            if op.is_logged() {
+                self.decisions.push(decision);
+            }
         }
         self.flush(tx)
     }
@@ -272,16 +285,18 @@ impl<'a> Stage<'a> {
                 self.flush(tx)?;
                 self.destroy_container(*cid)?;
             }
+            TxOp::RetainContainer { cid, epochs } => self.retain_container(*cid, epochs)?,
             TxOp::CreateObject { object } => {
-                self.record(tx, *object)?;
+                self.record(tx, *object, Touch::CreatesEmpty)?;
             }
+            TxOp::Retain { object, epochs } => self.retain(tx, *object, epochs)?,
+            TxOp::Require { object, target, must } => self.require(tx, *object, target, *must)?,
             TxOp::Update { object, dkey, akey, value } => {
                 check_keys(dkey, akey)?;
                 if value.len() > VALUE_LEN_MAX {
                     return Err(StageError::TooLarge);
                 }
-                let value = ItemValue::Single { epoch: self.epoch, value: value.clone() };
-                self.set_item(tx, *object, dkey, akey, value)?;
+                self.update(tx, *object, dkey, akey, value)?;
             }
             TxOp::Write { .. } | TxOp::Truncate { .. } | TxOp::PunchRange { .. } => {
                 return self.apply_to_array(tx, op, recorded);
@@ -304,54 +319,93 @@ impl<'a> Stage<'a> {
         op: &TxOp,
         recorded: Option<Decision>,
     ) -> Result<Decision, StageError> {
-        match op {
-            TxOp::Write { object, dkey, akey, offset, len, data, crcs } => {
-                check_keys(dkey, akey)?;
-                let end = offset.checked_add(*len).filter(|&e| e <= ARRAY_SIZE_MAX);
-                let end = end.ok_or(StageError::TooLarge)?;
-                let threshold = u64::from(self.vos.config.inline_threshold);
-                let device = recorded.map_or(*len >= threshold && *len > 0, |d| d.device);
-                let mut array = self.take_array(tx, *object, dkey, akey)?;
-                if *len > 0 {
-                    let pieces = if device {
-                        self.place(*offset, *len, data, crcs.as_deref())?
-                    } else {
-                        inline_pieces(*offset, self.epoch, data)
-                    };
-                    self.cut(&mut array, *offset, end, pieces)?;
-                }
-                array.size = array.size.max(end);
-                let gather = match recorded {
-                    None => Gather::IfWorthwhile,
-                    Some(d) if d.gathered => Gather::Yes,
-                    Some(_) => Gather::No,
-                };
-                let gathered =
-                    !device && *len > 0 && self.gather(&mut array, *offset, end, gather)?;
-                self.put_array(tx, *object, dkey, akey, array)?;
-                return Ok(Decision { device, gathered });
+        let (TxOp::Write { object, dkey, akey, .. }
+        | TxOp::Truncate { object, dkey, akey, .. }
+        | TxOp::PunchRange { object, dkey, akey, .. }) = op
+        else {
+            return Err(impossible(TABLE_OBJECT));
+        };
+        check_keys(dkey, akey)?;
+        let found = self.take_array(tx, *object, dkey, akey)?;
+        let (existed, mut array) = (found.is_some(), found.unwrap_or_default());
+        let scene = self.scene(tx, *object, dkey, akey)?;
+        let (decision, size) = match op {
+            TxOp::Write { .. } => self.write(&mut array, &scene, op, recorded)?,
+            TxOp::Truncate { size, .. } => {
+                self.truncate(&mut array, &scene, *size)?;
+                (Decision::default(), SizeOp::Set(*size))
             }
-            TxOp::Truncate { object, dkey, akey, size } => {
-                check_keys(dkey, akey)?;
-                if *size > ARRAY_SIZE_MAX {
-                    return Err(StageError::TooLarge);
-                }
-                let mut array = self.take_array(tx, *object, dkey, akey)?;
-                if *size < array.size {
-                    self.cut(&mut array, *size, u64::MAX, Vec::new())?;
-                }
-                array.size = *size;
-                self.put_array(tx, *object, dkey, akey, array)?;
-            }
-            TxOp::PunchRange { object, dkey, akey, offset, len } => {
-                check_keys(dkey, akey)?;
-                let mut array = self.take_array(tx, *object, dkey, akey)?;
-                self.cut(&mut array, *offset, offset.saturating_add(*len), Vec::new())?;
-                self.put_array(tx, *object, dkey, akey, array)?;
+            TxOp::PunchRange { offset, len, .. } => {
+                self.punch_range(&mut array, &scene, *offset, *len)?;
+                (Decision::default(), SizeOp::Grow(0))
             }
             _ => return Err(impossible(TABLE_OBJECT)),
+        };
+        self.resize(&mut array, existed, &scene, size)?;
+        self.put_array(*object, dkey, akey, array)?;
+        Ok(decision)
+    }
+
+    fn write(
+        &mut self,
+        array: &mut Array,
+        scene: &Scene,
+        op: &TxOp,
+        recorded: Option<Decision>,
+    ) -> Result<(Decision, SizeOp), StageError> {
+        let TxOp::Write { offset, len, data, crcs, .. } = op else {
+            return Err(impossible(TABLE_OBJECT));
+        };
+        let end = offset.checked_add(*len).filter(|&e| e <= ARRAY_SIZE_MAX);
+        let end = end.ok_or(StageError::TooLarge)?;
+        if *len == 0 {
+            return Ok((Decision::default(), SizeOp::Grow(end)));
         }
-        Ok(Decision::default())
+        let threshold = u64::from(self.vos.config.inline_threshold);
+        let device = recorded.map_or(*len >= threshold, |d| d.device);
+        let pieces = match device {
+            true => self.place(*offset, *len, data, crcs.as_deref())?,
+            false => inline_pieces(*offset, self.epoch, data),
+        };
+        self.cut(array, scene, (*offset, end), pieces)?;
+        let gather = match recorded {
+            None => Gather::IfWorthwhile,
+            Some(d) if d.gathered => Gather::Yes,
+            Some(_) => Gather::No,
+        };
+        let gathered = !device && self.gather(array, scene, (*offset, end), gather)?;
+        Ok((Decision { device, gathered }, SizeOp::Grow(end)))
+    }
+
+    fn truncate(&mut self, array: &mut Array, scene: &Scene, size: u64) -> Result<(), StageError> {
+        if size > ARRAY_SIZE_MAX {
+            return Err(StageError::TooLarge);
+        }
+        if scene.expects_older(self.epoch) || self.epoch < array.epoch {
+            // What is older and still to come must find itself cut off.
+            let len = ARRAY_SIZE_MAX - size;
+            let body = Body::Hole { len, punched: false };
+            let gap = Piece { offset: size, epoch: self.epoch, body };
+            self.cut(array, scene, (size, ARRAY_SIZE_MAX), vec![gap])
+        } else {
+            self.cut(array, scene, (size, ARRAY_SIZE_MAX), Vec::new())
+        }
+    }
+
+    fn punch_range(
+        &mut self,
+        array: &mut Array,
+        scene: &Scene,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), StageError> {
+        let end = offset.saturating_add(len).min(ARRAY_SIZE_MAX);
+        if offset >= end {
+            return Ok(());
+        }
+        let body = Body::Hole { len: end - offset, punched: true };
+        let hole = Piece { offset, epoch: self.epoch, body };
+        self.cut(array, scene, (offset, end), vec![hole])
     }
 
     fn create_container(&mut self, cid: ContainerId) -> Result<(), StageError> {
@@ -368,7 +422,7 @@ impl<'a> Stage<'a> {
     }
 
     fn destroy_container(&mut self, cid: ContainerId) -> Result<(), StageError> {
-        let Some(container) = self.vos.containers.get(&cid).copied() else {
+        let Some(container) = self.vos.containers.get(&cid).cloned() else {
             return Err(StageError::NoContainer(cid));
         };
         let key = crate::record::container_key(cid);
@@ -457,8 +511,8 @@ impl<'a> Stage<'a> {
     }
 }
 
-fn inline_pieces(offset: u64, epoch: u64, data: &Bytes) -> Vec<Piece> {
-    let max = crate::record::INLINE_EXTENT_MAX;
+fn inline_pieces(offset: u64, epoch: Epoch, data: &Bytes) -> Vec<Piece> {
+    let max = INLINE_EXTENT_MAX;
     let starts = (0..data.len()).step_by(max);
     let piece = |at: usize| Piece {
         offset: offset + at as u64,

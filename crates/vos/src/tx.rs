@@ -12,6 +12,8 @@ use crate::types::{ContainerId, ObjectKey};
 pub struct Tx {
     /// The epoch of every version the transaction writes.
     pub epoch: u64,
+    /// Below the epoch: from where on all epochs stay readable.
+    horizon: Option<u64>,
     pub(crate) objects: Vec<(ContainerId, ObjectKey)>,
     pub(crate) ops: Vec<TxOp>,
     pub(crate) reclaims: bool,
@@ -72,12 +74,74 @@ pub(crate) enum TxOp {
     PunchObject {
         object: u32,
     },
+    Retain {
+        object: u32,
+        epochs: Vec<u64>,
+    },
+    RetainContainer {
+        cid: ContainerId,
+        epochs: Vec<u64>,
+    },
+    /// Judged when the transaction is staged; not in the WAL.
+    Require {
+        object: u32,
+        target: Target,
+        must: Must,
+    },
+}
+
+/// What a condition is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// The object.
+    Object,
+    /// A dkey: it exists if one of its akeys does.
+    Dkey(Bytes),
+    /// An akey of a dkey.
+    Akey(Bytes, Bytes),
+}
+
+/// What a condition demands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Must {
+    /// Else [`crate::StageError::NonExistent`].
+    Exist,
+    /// Else [`crate::StageError::Exists`].
+    NotExist,
+}
+
+impl TxOp {
+    /// Whether it is in the WAL and has a place in the order of the transaction.
+    pub(crate) fn is_logged(&self) -> bool {
+        !matches!(self, TxOp::Require { .. })
+    }
 }
 
 impl Tx {
     /// An empty transaction at `epoch`.
     pub fn new(epoch: u64) -> Tx {
-        Tx { epoch, objects: Vec::new(), ops: Vec::new(), reclaims: false }
+        Tx { epoch, ..Tx::default() }
+    }
+
+    /// A transaction as it was logged.
+    pub(crate) fn logged(
+        epoch: u64,
+        horizon: u64,
+        objects: Vec<(ContainerId, ObjectKey)>,
+        ops: Vec<TxOp>,
+    ) -> Tx {
+        Tx { epoch, horizon: Some(horizon), objects, ops, reclaims: true }
+    }
+
+    /// All epochs from `horizon` on stay readable, and older transactions down to it may still come.
+    /// Without it that holds from the transaction's own epoch on, and what it covers is gone unless
+    /// retained. The horizon of an object never moves back.
+    pub fn set_horizon(&mut self, horizon: u64) {
+        self.horizon = Some(horizon);
+    }
+
+    pub(crate) fn horizon(&self) -> u64 {
+        self.horizon.unwrap_or(self.epoch)
     }
 
     /// Whether there is nothing to do.
@@ -102,10 +166,12 @@ impl Tx {
                 dkey.len() + from.len() + to.as_ref().map_or(0, Bytes::len)
             }
             TxOp::PunchDkey { dkey, .. } => dkey.len(),
+            TxOp::Retain { epochs, .. } | TxOp::RetainContainer { epochs, .. } => epochs.len() * 8,
             TxOp::CreateContainer(_)
             | TxOp::DestroyContainer(_)
             | TxOp::CreateObject { .. }
-            | TxOp::PunchObject { .. } => 0,
+            | TxOp::PunchObject { .. }
+            | TxOp::Require { .. } => 0,
         };
         let objects: usize = self.objects.iter().map(|(_, oid)| oid.0.len() + 32).sum();
         64 + objects + self.ops.iter().map(|op| op_bytes(op) + 64).sum::<usize>()
@@ -228,6 +294,26 @@ impl Tx {
         let object = self.object(cid, oid);
         self.reclaims = true;
         self.ops.push(TxOp::PunchObject { object });
+    }
+
+    /// Sets the retained epochs of an object: each stays readable whatever the horizon. Those that
+    /// are new must not be below the object's horizon.
+    pub fn retain(&mut self, cid: ContainerId, oid: &ObjectKey, epochs: &[u64]) {
+        let object = self.object(cid, oid);
+        self.ops.push(TxOp::Retain { object, epochs: epochs.to_vec() });
+    }
+
+    /// Sets the retained epochs of a container, which hold for all its objects. A new one must not be
+    /// below the horizon of any of them.
+    pub fn retain_container(&mut self, cid: ContainerId, epochs: &[u64]) {
+        self.ops.push(TxOp::RetainContainer { cid, epochs: epochs.to_vec() });
+    }
+
+    /// Fails the transaction unless `target` exists, or does not, at its epoch with the operations
+    /// before this one applied.
+    pub fn require(&mut self, cid: ContainerId, oid: &ObjectKey, target: Target, must: Must) {
+        let object = self.object(cid, oid);
+        self.ops.push(TxOp::Require { object, target, must });
     }
 
     /// Index of the object among those named so far.

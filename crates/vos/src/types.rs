@@ -95,6 +95,14 @@ pub enum ReadError {
     /// These pages are not in the buffer pool: load them and ask again.
     #[error("{} metadata pages are not in memory", .0.len())]
     Missing(Vec<PageId>),
+    /// The state at this epoch may have been aggregated.
+    #[error("epoch {epoch} is neither retained nor at or above the horizon {horizon}")]
+    EpochTooOld {
+        /// The epoch asked for.
+        epoch: u64,
+        /// The horizon of the object.
+        horizon: u64,
+    },
     /// The store is damaged.
     #[error(transparent)]
     Damaged(#[from] Damage),
@@ -121,9 +129,27 @@ pub enum StageError {
     /// A value or array is larger than its limit.
     #[error("value or array too large")]
     TooLarge,
-    /// An array operation met a single value, or the other way round.
+    /// An array operation met a single value, or the other way round; older versions count while
+    /// they are kept.
     #[error("the akey holds the other kind of value")]
     WrongKind,
+    /// What the transaction requires not to exist does.
+    #[error("it exists")]
+    Exists,
+    /// What the transaction requires to exist does not.
+    #[error("it does not exist")]
+    NonExistent,
+    /// A write of the same epoch covers a part of this one, or more than it.
+    #[error("a write of the same epoch overlaps it in part")]
+    SameEpoch,
+    /// The epoch is below the horizon of the transaction or of the object.
+    #[error("epoch {epoch} is below the horizon {horizon}")]
+    EpochTooOld {
+        /// The epoch of the transaction, or to be retained.
+        epoch: u64,
+        /// The horizon.
+        horizon: u64,
+    },
     /// The store is damaged.
     #[error(transparent)]
     Damaged(#[from] Damage),
@@ -133,6 +159,7 @@ impl From<ReadError> for StageError {
     fn from(e: ReadError) -> StageError {
         match e {
             ReadError::Missing(pages) => StageError::Missing(pages),
+            ReadError::EpochTooOld { epoch, horizon } => StageError::EpochTooOld { epoch, horizon },
             ReadError::Damaged(d) => StageError::Damaged(d),
         }
     }
@@ -141,12 +168,14 @@ impl From<ReadError> for StageError {
 /// A piece of an array, as found by a read; pieces come in order and cover the asked range exactly.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Extent {
-    /// Never written or punched: reads as zeros.
+    /// No bytes: reads as zeros.
     Hole {
         /// Offset in the array.
         offset: u64,
         /// Length in bytes.
         len: u64,
+        /// Punched, not never written.
+        punched: bool,
     },
     /// Bytes kept in metadata.
     Inline {

@@ -1,7 +1,8 @@
 //! [`Vos`]: the state of one target's store, and what can be read from it.
 //!
-//! Methods by kind. Reads: `container_exists`, `containers`, `container_stats`, `object_exists`, `fetch`,
-//! `array_size`, `extents`, `list_akeys`, `list_objects`, `stats`. Changes: `stage`, `replay`, `collect`
+//! Methods by kind. Reads: `container_exists`, `containers`, `container_stats`, `stats`, `at` (the store at
+//! an epoch), and `object_exists`, `fetch`, `array_size`, `extents`, `list_akeys`, `list_objects` for the
+//! newest state. Changes: `stage`, `replay`, `collect`
 //! (each all or nothing). Pages and space: `location`, `install`, `release`, `evict`. Checkpoints:
 //! `begin_checkpoint`, `finish_checkpoint` (in `checkpoint.rs`).
 //!
@@ -12,18 +13,19 @@ use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
+use crate::item::{Array, Extents, ItemValue, Piece};
 use crate::page::CellValue;
 use crate::pool::Pool;
 use crate::record::{
-    Array, Body, ContainerRecord, Extents, ItemValue, ObjectRecord, Piece, TABLE_AKEY,
-    TABLE_EXTENT, TABLE_OBJECT, entry_damaged, extent_key, extent_offset, table_key,
+    ContainerRecord, ObjectRecord, TABLE_EXTENT, TABLE_OBJECT, entry_damaged, extent_key,
+    extent_offset, table_key,
 };
 use crate::space::{Run, Space};
 use crate::tree;
 use crate::types::{
-    BlockAddr, ContainerId, DeviceExtent, Extent, INLINE_THRESHOLD, ObjectKey, PAGE_SIZE, PageId,
-    ReadError,
+    BlockAddr, ContainerId, Extent, INLINE_THRESHOLD, ObjectKey, PAGE_SIZE, PageId, ReadError,
 };
+use crate::view::View;
 
 /// What the caller decides about a store in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,7 +72,7 @@ pub struct Stats {
     pub objects: u64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Container {
     pub(crate) record: ContainerRecord,
     /// The tree's copy of the record is older.
@@ -109,20 +111,21 @@ impl Vos {
 
     /// Counters of a container.
     pub fn container_stats(&self, cid: ContainerId) -> Option<ContainerStats> {
-        let record = self.containers.get(&cid)?.record;
+        let record = &self.containers.get(&cid)?.record;
         Some(ContainerStats { objects: record.objects, bytes: record.bytes })
     }
 
-    /// Whether the object exists.
-    pub fn object_exists(&self, cid: ContainerId, oid: &ObjectKey) -> Result<bool, ReadError> {
-        let Some(container) = self.containers.get(&cid) else {
-            return Ok(false);
-        };
-        let key = table_key(TABLE_OBJECT, container.record.number, &oid.0);
-        Ok(tree::get(&self.pool, self.root, &key)?.is_some())
+    /// The store at an epoch.
+    pub fn at(&self, hlc: u64) -> View<'_> {
+        View::new(self, hlc)
     }
 
-    /// A single value; `None` if there is none (or an array).
+    /// [`View::object_exists`] in the newest state.
+    pub fn object_exists(&self, cid: ContainerId, oid: &ObjectKey) -> Result<bool, ReadError> {
+        self.at(u64::MAX).object_exists(cid, oid)
+    }
+
+    /// [`View::fetch`] in the newest state.
     pub fn fetch(
         &self,
         cid: ContainerId,
@@ -130,13 +133,10 @@ impl Vos {
         dkey: &[u8],
         akey: &[u8],
     ) -> Result<Option<Bytes>, ReadError> {
-        match self.item(cid, oid, dkey, akey)? {
-            Some(ItemValue::Single { value, .. }) => Ok(Some(value)),
-            _ => Ok(None),
-        }
+        self.at(u64::MAX).fetch(cid, oid, dkey, akey)
     }
 
-    /// Size of an array; `None` if there is none.
+    /// [`View::array_size`] in the newest state.
     pub fn array_size(
         &self,
         cid: ContainerId,
@@ -144,13 +144,10 @@ impl Vos {
         dkey: &[u8],
         akey: &[u8],
     ) -> Result<Option<u64>, ReadError> {
-        match self.item(cid, oid, dkey, akey)? {
-            Some(ItemValue::Array(array)) => Ok(Some(array.size)),
-            _ => Ok(None),
-        }
+        self.at(u64::MAX).array_size(cid, oid, dkey, akey)
     }
 
-    /// What holds the bytes `[offset, offset + len)` of an array, cut off at its size.
+    /// [`View::extents`] in the newest state.
     pub fn extents(
         &self,
         cid: ContainerId,
@@ -160,36 +157,10 @@ impl Vos {
         offset: u64,
         len: u64,
     ) -> Result<Vec<Extent>, ReadError> {
-        let Some(ItemValue::Array(array)) = self.item(cid, oid, dkey, akey)? else {
-            return Ok(Vec::new());
-        };
-        let end = offset.saturating_add(len).min(array.size);
-        if offset >= end {
-            return Ok(Vec::new());
-        }
-        let pieces = self.pieces(&array.extents, offset, end)?;
-        let (mut out, mut at) = (Vec::with_capacity(pieces.len() + 1), offset);
-        for piece in pieces {
-            let (from, to) = (piece.offset.max(offset), piece.end().min(end));
-            if from > at {
-                out.push(Extent::Hole { offset: at, len: from - at });
-            }
-            let cut = piece.slice(from, to);
-            out.push(match &cut.body {
-                Body::Inline(data) => Extent::Inline { offset: from, data: data.clone() },
-                Body::Device(d) => {
-                    Extent::Device(DeviceExtent { offset: from, ..DeviceExtent::from(d) })
-                }
-            });
-            at = to;
-        }
-        if at < end {
-            out.push(Extent::Hole { offset: at, len: end - at });
-        }
-        Ok(out)
+        self.at(u64::MAX).extents(cid, oid, dkey, akey, offset, len)
     }
 
-    /// Up to `max` akeys of a dkey with their values, in order; arrays come with an empty value.
+    /// [`View::list_akeys`] in the newest state.
     pub fn list_akeys(
         &self,
         cid: ContainerId,
@@ -198,40 +169,10 @@ impl Vos {
         from: Bound<&[u8]>,
         max: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
-        let Some(record) = self.object(cid, oid)? else {
-            return Ok(Vec::new());
-        };
-        let after = |key: &[u8]| match from {
-            Bound::Unbounded => true,
-            Bound::Included(from) => key >= from,
-            Bound::Excluded(from) => key > from,
-        };
-        let value = |item: ItemValue| match item {
-            ItemValue::Single { value, .. } => value,
-            ItemValue::Array(_) => Bytes::new(),
-        };
-        let Some(number) = record.moved_to(dkey) else {
-            let found = record.items.into_iter().filter(|i| i.dkey == dkey && after(&i.akey));
-            return Ok(found.take(max).map(|i| (i.akey, value(i.value))).collect());
-        };
-        let start = match from {
-            Bound::Unbounded => &[][..],
-            Bound::Included(from) | Bound::Excluded(from) => from,
-        };
-        let mut out = Vec::new();
-        if max > 0 {
-            self.scan_table(TABLE_AKEY, number, start, None, &mut |akey, cell| {
-                if after(akey) {
-                    let entry = ItemValue::decode_entry(tree::load_value(&self.pool, cell)?)?;
-                    out.push((Bytes::copy_from_slice(akey), value(entry)));
-                }
-                Ok(if out.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-            })?;
-        }
-        Ok(out)
+        self.at(u64::MAX).list_akeys(cid, oid, dkey, from, max)
     }
 
-    /// Up to `max` objects from `from` on, below `to`, in order.
+    /// [`View::list_objects`] in the newest state.
     pub fn list_objects(
         &self,
         cid: ContainerId,
@@ -239,24 +180,7 @@ impl Vos {
         to: Option<&[u8]>,
         max: usize,
     ) -> Result<Vec<ObjectKey>, ReadError> {
-        let Some(container) = self.containers.get(&cid) else {
-            return Ok(Vec::new());
-        };
-        let (start, skip) = match from {
-            Bound::Unbounded => (&[][..], None),
-            Bound::Included(from) => (from, None),
-            Bound::Excluded(from) => (from, Some(from)),
-        };
-        let mut out = Vec::new();
-        if max > 0 {
-            self.scan_table(TABLE_OBJECT, container.record.number, start, to, &mut |oid, _| {
-                if skip != Some(oid) {
-                    out.push(ObjectKey::copy_from(oid));
-                }
-                Ok(if out.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-            })?;
-        }
-        Ok(out)
+        self.at(u64::MAX).list_objects(cid, from, to, max)
     }
 
     /// Space and memory.
@@ -433,24 +357,6 @@ impl Vos {
         let wanted = self.pages_needed() + self.headroom();
         wanted.saturating_sub(self.space.open_page_slots()).div_ceil(128)
     }
-
-    fn item(
-        &self,
-        cid: ContainerId,
-        oid: &ObjectKey,
-        dkey: &[u8],
-        akey: &[u8],
-    ) -> Result<Option<ItemValue>, ReadError> {
-        let Some(mut record) = self.object(cid, oid)? else {
-            return Ok(None);
-        };
-        if let Some(number) = record.moved_to(dkey) {
-            let key = table_key(TABLE_AKEY, number, akey);
-            let value = tree::get(&self.pool, self.root, &key)?;
-            return value.map(ItemValue::decode_entry).transpose();
-        }
-        Ok(record.find(dkey, akey).ok().map(|i| record.items.swap_remove(i).value))
-    }
 }
 
 /// Sizes of the arrays in a list of items.
@@ -459,7 +365,7 @@ pub(crate) fn array_bytes<'a>(values: impl IntoIterator<Item = &'a ItemValue>) -
         .into_iter()
         .map(|v| match v {
             ItemValue::Array(Array { size, .. }) => *size,
-            ItemValue::Single { .. } => 0,
+            ItemValue::Single(_) => 0,
         })
         .sum()
 }

@@ -1,0 +1,336 @@
+//! Reads: what is in the store at an epoch.
+//!
+//! Invariant: an answer is the state that all staged operations up to the epoch lead to, in the order
+//! of their epochs. Where that is not known any more the answer is [`ReadError::EpochTooOld`].
+
+use std::collections::BTreeSet;
+use std::ops::{Bound, ControlFlow};
+
+use bytes::Bytes;
+
+use crate::epoch::{Epoch, Punches};
+use crate::item::{Array, Body, ItemValue, Piece};
+use crate::page::CellValue;
+use crate::record::{ObjectRecord, TABLE_AKEY, TABLE_OBJECT, table_key};
+use crate::tree;
+use crate::types::{ContainerId, DeviceExtent, Extent, ObjectKey, ReadError};
+use crate::vos::{Container, Vos};
+
+/// The store at one epoch.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    vos: &'a Vos,
+    hlc: u64,
+}
+
+/// What an akey shows at an epoch.
+pub(crate) enum Visible {
+    Single(Bytes),
+    Array { array: Array, size: u64, punches: Punches },
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(vos: &'a Vos, hlc: u64) -> View<'a> {
+        View { vos, hlc }
+    }
+
+    /// Whether the object exists.
+    pub fn object_exists(&self, cid: ContainerId, oid: &ObjectKey) -> Result<bool, ReadError> {
+        let Some(container) = self.vos.containers.get(&cid) else {
+            return Ok(false);
+        };
+        let key = table_key(TABLE_OBJECT, container.record.number, &oid.0);
+        match tree::get(&self.vos.pool, self.vos.root, &key)? {
+            Some(value) => self.exists(container, &ObjectRecord::decode_head(value)?),
+            None => Ok(false),
+        }
+    }
+
+    /// A single value; `None` if there is none (or an array).
+    pub fn fetch(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        akey: &[u8],
+    ) -> Result<Option<Bytes>, ReadError> {
+        match self.visible(cid, oid, dkey, akey)? {
+            Some(Visible::Single(value)) => Ok(Some(value)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Size of an array; `None` if there is none.
+    pub fn array_size(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        akey: &[u8],
+    ) -> Result<Option<u64>, ReadError> {
+        match self.visible(cid, oid, dkey, akey)? {
+            Some(Visible::Array { size, .. }) => Ok(Some(size)),
+            _ => Ok(None),
+        }
+    }
+
+    /// What holds the bytes `[offset, offset + len)` of an array, cut off at its size.
+    pub fn extents(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        akey: &[u8],
+        offset: u64,
+        len: u64,
+    ) -> Result<Vec<Extent>, ReadError> {
+        let visible = self.visible(cid, oid, dkey, akey)?;
+        let Some(Visible::Array { array, size, punches }) = visible else {
+            return Ok(Vec::new());
+        };
+        let end = offset.saturating_add(len).min(size);
+        if offset >= end {
+            return Ok(Vec::new());
+        }
+        let pieces = self.vos.pieces_at(&array, &punches, self.epoch(), (offset, end))?;
+        let (mut out, mut at) = (Vec::with_capacity(pieces.len() + 1), offset);
+        for piece in pieces {
+            let (from, to) = (piece.offset.max(offset), piece.end().min(end));
+            if from > at {
+                add_hole(&mut out, at, from - at, false);
+            }
+            match piece.slice(from, to).body {
+                Body::Inline(data) => out.push(Extent::Inline { offset: from, data }),
+                Body::Device(d) => {
+                    let extent = DeviceExtent { offset: from, ..DeviceExtent::from(&d) };
+                    out.push(Extent::Device(extent));
+                }
+                Body::Hole { len, punched } => add_hole(&mut out, from, len, punched),
+            }
+            at = to;
+        }
+        if at < end {
+            add_hole(&mut out, at, end - at, false);
+        }
+        Ok(out)
+    }
+
+    /// Up to `max` dkeys that have akeys, in order.
+    pub fn list_dkeys(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        from: Bound<&[u8]>,
+        max: usize,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        let Some(record) = self.record(cid, oid)? else {
+            return Ok(Vec::new());
+        };
+        let all = record.items.iter().map(|i| &i.dkey).chain(record.moved.iter().map(|m| &m.0));
+        let dkeys: BTreeSet<&Bytes> = all.filter(|d| is_after(from, d)).collect();
+        let mut out = Vec::new();
+        for dkey in dkeys {
+            if out.len() < max && !self.akeys(&record, dkey, Bound::Unbounded, 1)?.is_empty() {
+                out.push(dkey.clone());
+            }
+        }
+        Ok(out)
+    }
+
+    /// Up to `max` akeys of a dkey with their values, in order; arrays come with an empty value.
+    pub fn list_akeys(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        from: Bound<&[u8]>,
+        max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+        match self.record(cid, oid)? {
+            Some(record) => self.akeys(&record, dkey, from, max),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Up to `max` objects from `from` on, below `to`, in order.
+    pub fn list_objects(
+        &self,
+        cid: ContainerId,
+        from: Bound<&[u8]>,
+        to: Option<&[u8]>,
+        max: usize,
+    ) -> Result<Vec<ObjectKey>, ReadError> {
+        let Some(container) = self.vos.containers.get(&cid) else {
+            return Ok(Vec::new());
+        };
+        let (mut out, number) = (Vec::new(), container.record.number);
+        if max == 0 {
+            return Ok(out);
+        }
+        self.vos.scan_table(TABLE_OBJECT, number, start_of(from), to, &mut |oid, cell| {
+            if is_after(from, oid) && self.cell_exists(container, cell)? {
+                out.push(ObjectKey::copy_from(oid));
+            }
+            Ok(more(out.len() < max))
+        })?;
+        Ok(out)
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch::end_of(self.hlc)
+    }
+
+    fn cell_exists(&self, container: &Container, cell: CellValue<'_>) -> Result<bool, ReadError> {
+        let value = tree::load_value(&self.vos.pool, cell)?;
+        self.exists(container, &ObjectRecord::decode_head(value)?)
+    }
+
+    /// Whether an object exists, if that is still known.
+    fn exists(&self, container: &Container, record: &ObjectRecord) -> Result<bool, ReadError> {
+        let known = self.hlc >= record.horizon
+            || record.retained.contains(&self.hlc)
+            || container.record.retained.contains(&self.hlc);
+        match known {
+            true => Ok(record.log.exists_at(self.epoch())),
+            false => Err(ReadError::EpochTooOld { epoch: self.hlc, horizon: record.horizon }),
+        }
+    }
+
+    /// The record of an object that exists.
+    fn record(&self, cid: ContainerId, oid: &ObjectKey) -> Result<Option<ObjectRecord>, ReadError> {
+        let Some(container) = self.vos.containers.get(&cid) else {
+            return Ok(None);
+        };
+        match self.vos.object(cid, oid)? {
+            Some(record) => Ok(self.exists(container, &record)?.then_some(record)),
+            None => Ok(None),
+        }
+    }
+
+    fn visible(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        akey: &[u8],
+    ) -> Result<Option<Visible>, ReadError> {
+        let Some(mut record) = self.record(cid, oid)? else {
+            return Ok(None);
+        };
+        let punches = record.punches_of(dkey, akey);
+        let value = match record.moved_to(dkey) {
+            Some(number) => {
+                let key = table_key(TABLE_AKEY, number, akey);
+                let value = tree::get(&self.vos.pool, self.vos.root, &key)?;
+                value.map(ItemValue::decode_entry).transpose()?
+            }
+            None => record.find(dkey, akey).ok().map(|i| record.items.swap_remove(i).value),
+        };
+        value.map_or(Ok(None), |value| self.vos.visible_at(value, punches, self.epoch()))
+    }
+
+    fn akeys(
+        &self,
+        record: &ObjectRecord,
+        dkey: &[u8],
+        from: Bound<&[u8]>,
+        max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+        let mut out: Vec<(Bytes, Bytes)> = Vec::new();
+        if max == 0 {
+            return Ok(out);
+        }
+        let mut add = |akey: &[u8], value: ItemValue| -> Result<ControlFlow<()>, ReadError> {
+            let punches = record.punches_of(dkey, akey);
+            let value = match self.vos.visible_at(value, punches, self.epoch())? {
+                Some(Visible::Single(value)) => value,
+                Some(Visible::Array { .. }) => Bytes::new(),
+                None => return Ok(ControlFlow::Continue(())),
+            };
+            out.push((Bytes::copy_from_slice(akey), value));
+            Ok(more(out.len() < max))
+        };
+        if let Some(number) = record.moved_to(dkey) {
+            self.vos.scan_table(TABLE_AKEY, number, start_of(from), None, &mut |akey, cell| {
+                if !is_after(from, akey) {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                add(akey, ItemValue::decode_entry(tree::load_value(&self.vos.pool, cell)?)?)
+            })?;
+            return Ok(out);
+        }
+        let items = record.items.iter().filter(|i| i.dkey == dkey && is_after(from, &i.akey));
+        for item in items {
+            if add(&item.akey, item.value.clone())?.is_break() {
+                break;
+            }
+        }
+        Ok(out)
+    }
+}
+
+impl Vos {
+    /// What an item shows at an epoch, if the object exists then.
+    pub(crate) fn visible_at(
+        &self,
+        value: ItemValue,
+        punches: Punches,
+        at: Epoch,
+    ) -> Result<Option<Visible>, ReadError> {
+        match value {
+            ItemValue::Single(single) => {
+                let found = self.single_at(&single, at)?;
+                let found = found.filter(|(birth, _)| !punches.hide(*birth, at));
+                Ok(found.map(|(_, value)| Visible::Single(value)))
+            }
+            ItemValue::Array(array) => {
+                let size = self.size_at(&array, &punches, at)?;
+                Ok(size.map(|size| Visible::Array { array, size, punches }))
+            }
+        }
+    }
+
+    /// The pieces of an array that are visible in a range at an epoch, whole and in order.
+    pub(crate) fn pieces_at(
+        &self,
+        array: &Array,
+        punches: &Punches,
+        at: Epoch,
+        (from, to): (u64, u64),
+    ) -> Result<Vec<Piece>, ReadError> {
+        let mut pieces = self.pieces(&array.extents, from, to)?;
+        pieces.retain(|p| p.epoch <= at);
+        if array.history != 0 && array.epoch > at {
+            pieces.extend(self.old_pieces_at(array.history, at, from, to)?);
+            pieces.sort_unstable_by_key(|p| p.offset);
+        }
+        pieces.retain(|p| !punches.hide(p.epoch, at));
+        Ok(pieces)
+    }
+}
+
+fn more(yes: bool) -> ControlFlow<()> {
+    if yes { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+}
+
+fn start_of(from: Bound<&[u8]>) -> &[u8] {
+    match from {
+        Bound::Unbounded => &[],
+        Bound::Included(from) | Bound::Excluded(from) => from,
+    }
+}
+
+fn is_after(from: Bound<&[u8]>, key: &[u8]) -> bool {
+    match from {
+        Bound::Unbounded => true,
+        Bound::Included(from) => key >= from,
+        Bound::Excluded(from) => key > from,
+    }
+}
+
+fn add_hole(out: &mut Vec<Extent>, offset: u64, len: u64, punched: bool) {
+    match out.last_mut() {
+        Some(Extent::Hole { len: last, punched: p, .. }) if *p == punched => *last += len,
+        _ => out.push(Extent::Hole { offset, len, punched }),
+    }
+}
