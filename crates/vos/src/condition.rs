@@ -1,14 +1,12 @@
 //! What a transaction demands of the state it meets, and the epochs it wants kept.
 
-use crate::epoch::Epoch;
-use crate::item::ItemValue;
 use crate::object::Touch;
-use crate::record::{ObjectRecord, TABLE_AKEY, container_key};
+use crate::query::Keys;
+use crate::record::container_key;
 use crate::stage::Stage;
 use crate::tree;
 use crate::tx::{Must, Target, Tx};
-use crate::types::{ContainerId, ReadError, StageError};
-use crate::vos::Vos;
+use crate::types::{ContainerId, StageError};
 
 impl Stage<'_> {
     /// Fails unless `target` exists, or does not, at the epoch of the operation.
@@ -24,13 +22,11 @@ impl Stage<'_> {
         let exists = match (record, target) {
             (None, _) => false,
             (Some(_), Target::Object) => true,
-            (Some(record), Target::Dkey(dkey)) => self.vos.dkey_exists(&record, dkey, at)?,
+            (Some(record), Target::Dkey(dkey)) => {
+                !self.vos.at_epoch(at).akeys_of(&record, dkey, &Keys::default(), 1)?.is_empty()
+            }
             (Some(record), Target::Akey(dkey, akey)) => {
-                let punches = record.punches_of(dkey, akey);
-                match self.item(tx, object, dkey, akey)? {
-                    Some(value) => self.vos.visible_at(value, punches, at)?.is_some(),
-                    None => false,
-                }
+                self.vos.at_epoch(at).visible_in(&record, dkey, akey)?.is_some()
             }
         };
         match (must, exists) {
@@ -71,37 +67,6 @@ impl Stage<'_> {
         tree::insert(&mut vos.pool, &mut vos.root, &container_key(cid), &record)?;
         vos.set_container(cid, Some(container));
         Ok(())
-    }
-}
-
-impl Vos {
-    /// Whether a dkey of an object has an akey at `at`.
-    fn dkey_exists(
-        &self,
-        record: &ObjectRecord,
-        dkey: &[u8],
-        at: Epoch,
-    ) -> Result<bool, ReadError> {
-        let look = |akey: &[u8], value: ItemValue| {
-            let punches = record.punches_of(dkey, akey);
-            self.visible_at(value, punches, at).map(|v| v.is_some())
-        };
-        let mut exists = false;
-        if let Some(number) = record.moved_to(dkey) {
-            self.scan_table(TABLE_AKEY, number, &[], None, &mut |akey, cell| {
-                exists = look(akey, ItemValue::decode_entry(tree::load_value(&self.pool, cell)?)?)?;
-                Ok(if exists {
-                    std::ops::ControlFlow::Break(())
-                } else {
-                    std::ops::ControlFlow::Continue(())
-                })
-            })?;
-            return Ok(exists);
-        }
-        for item in record.items.iter().filter(|i| i.dkey == dkey) {
-            exists = exists || look(&item.akey, item.value.clone())?;
-        }
-        Ok(exists)
     }
 }
 

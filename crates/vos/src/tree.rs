@@ -112,6 +112,17 @@ pub(crate) fn scan(
     scan_below(pool, root, from, to, f, 0).map(|_| ())
 }
 
+/// As [`scan`], from the last entry before `to` down to `from`.
+pub(crate) fn scan_back(
+    pool: &Pool,
+    root: PageId,
+    from: &[u8],
+    to: Option<&[u8]>,
+    f: &mut dyn FnMut(&[u8], CellValue<'_>) -> Result<ControlFlow<()>, ReadError>,
+) -> Result<(), ReadError> {
+    scan_back_below(pool, root, from, to, f, 0).map(|_| ())
+}
+
 /// The bytes of a value; all its missing pages are reported at once.
 pub(crate) fn load_value(pool: &Pool, value: CellValue<'_>) -> Result<Bytes, ReadError> {
     let len = match value {
@@ -230,6 +241,42 @@ fn scan_below(
                     return Ok(ControlFlow::Break(()));
                 }
                 if scan_below(pool, page.child(i), from, to, f, depth + 1)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        }
+        _ => Err(damaged(id)),
+    }
+}
+
+fn scan_back_below(
+    pool: &Pool,
+    id: PageId,
+    from: &[u8],
+    to: Option<&[u8]>,
+    f: &mut dyn FnMut(&[u8], CellValue<'_>) -> Result<ControlFlow<()>, ReadError>,
+    depth: usize,
+) -> Result<ControlFlow<()>, ReadError> {
+    let page = pool.get(id)?;
+    match page.kind() {
+        Some(PageKind::Leaf) => {
+            let end = to.map_or(page.count(), |to| page.search(to).unwrap_or_else(|i| i));
+            for i in (0..end).rev() {
+                if page.key(i) < from || f(page.key(i), page.value(i))?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        }
+        Some(PageKind::Interior) if depth < DEPTH_MAX => {
+            let last = to.map_or(page.count().saturating_sub(1), |to| page.child_index(to));
+            for i in (0..=last).rev() {
+                if scan_back_below(pool, page.child(i), from, to, f, depth + 1)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                // What is before this child is below its key.
+                if i > 0 && page.key(i) <= from {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -494,6 +541,17 @@ mod tests {
                 pool.commit();
             }
             prop_assert_eq!(contents(&pool, root), model.clone());
+            for (from, to) in [(0, 400), (30, 200), (7, 8), (399, 17)] {
+                let (from, to) = (key(from), key(to));
+                let mut back = Vec::new();
+                scan_back(&pool, root, &from, Some(&to), &mut |k, _| {
+                    back.push(k.to_vec());
+                    Ok(ControlFlow::Continue(()))
+                })
+                .unwrap();
+                let want = model.keys().rev().filter(|k| **k >= from && **k < to);
+                prop_assert_eq!(back, want.cloned().collect::<Vec<_>>());
+            }
             for k in 0..400 {
                 let got = floor(&pool, root, &key(k)).unwrap();
                 let want = model.range(..=key(k)).next_back().map(|(k, v)| (k.clone(), v.clone()));

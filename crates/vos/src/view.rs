@@ -3,14 +3,13 @@
 //! Invariant: an answer is the state that all staged operations up to the epoch lead to, in the order
 //! of their epochs. Where that is not known any more the answer is [`ReadError::EpochTooOld`].
 
-use std::collections::BTreeSet;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 
 use bytes::Bytes;
 
 use crate::epoch::{Epoch, Punches};
 use crate::item::{Array, Body, ItemValue, Piece};
-use crate::page::CellValue;
+use crate::query::Keys;
 use crate::record::{ObjectRecord, TABLE_AKEY, TABLE_OBJECT, table_key};
 use crate::tree;
 use crate::types::{ContainerId, DeviceExtent, Extent, ObjectKey, ReadError};
@@ -19,8 +18,8 @@ use crate::vos::{Container, Vos};
 /// The store at one epoch.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    vos: &'a Vos,
-    hlc: u64,
+    pub(crate) vos: &'a Vos,
+    epoch: Epoch,
 }
 
 /// What an akey shows at an epoch.
@@ -30,8 +29,8 @@ pub(crate) enum Visible {
 }
 
 impl<'a> View<'a> {
-    pub(crate) fn new(vos: &'a Vos, hlc: u64) -> View<'a> {
-        View { vos, hlc }
+    pub(crate) fn new(vos: &'a Vos, epoch: Epoch) -> View<'a> {
+        View { vos, epoch }
     }
 
     /// Whether the object exists.
@@ -115,28 +114,6 @@ impl<'a> View<'a> {
         Ok(out)
     }
 
-    /// Up to `max` dkeys that have akeys, in order.
-    pub fn list_dkeys(
-        &self,
-        cid: ContainerId,
-        oid: &ObjectKey,
-        from: Bound<&[u8]>,
-        max: usize,
-    ) -> Result<Vec<Bytes>, ReadError> {
-        let Some(record) = self.record(cid, oid)? else {
-            return Ok(Vec::new());
-        };
-        let all = record.items.iter().map(|i| &i.dkey).chain(record.moved.iter().map(|m| &m.0));
-        let dkeys: BTreeSet<&Bytes> = all.filter(|d| is_after(from, d)).collect();
-        let mut out = Vec::new();
-        for dkey in dkeys {
-            if out.len() < max && !self.akeys(&record, dkey, Bound::Unbounded, 1)?.is_empty() {
-                out.push(dkey.clone());
-            }
-        }
-        Ok(out)
-    }
-
     /// Up to `max` akeys of a dkey with their values, in order; arrays come with an empty value.
     pub fn list_akeys(
         &self,
@@ -146,10 +123,7 @@ impl<'a> View<'a> {
         from: Bound<&[u8]>,
         max: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
-        match self.record(cid, oid)? {
-            Some(record) => self.akeys(&record, dkey, from, max),
-            None => Ok(Vec::new()),
-        }
+        self.akeys(cid, oid, dkey, &keys_from(from, None), max)
     }
 
     /// Up to `max` objects from `from` on, below `to`, in order.
@@ -160,44 +134,34 @@ impl<'a> View<'a> {
         to: Option<&[u8]>,
         max: usize,
     ) -> Result<Vec<ObjectKey>, ReadError> {
-        let Some(container) = self.vos.containers.get(&cid) else {
-            return Ok(Vec::new());
-        };
-        let (mut out, number) = (Vec::new(), container.record.number);
-        if max == 0 {
-            return Ok(out);
-        }
-        self.vos.scan_table(TABLE_OBJECT, number, start_of(from), to, &mut |oid, cell| {
-            if is_after(from, oid) && self.cell_exists(container, cell)? {
-                out.push(ObjectKey::copy_from(oid));
-            }
-            Ok(more(out.len() < max))
-        })?;
-        Ok(out)
+        self.objects(cid, &keys_from(from, to), max)
     }
 
-    fn epoch(&self) -> Epoch {
-        Epoch::end_of(self.hlc)
-    }
-
-    fn cell_exists(&self, container: &Container, cell: CellValue<'_>) -> Result<bool, ReadError> {
-        let value = tree::load_value(&self.vos.pool, cell)?;
-        self.exists(container, &ObjectRecord::decode_head(value)?)
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// Whether an object exists, if that is still known.
-    fn exists(&self, container: &Container, record: &ObjectRecord) -> Result<bool, ReadError> {
-        let known = self.hlc >= record.horizon
-            || record.retained.contains(&self.hlc)
-            || container.record.retained.contains(&self.hlc);
+    pub(crate) fn exists(
+        &self,
+        container: &Container,
+        record: &ObjectRecord,
+    ) -> Result<bool, ReadError> {
+        let known = self.epoch.hlc >= record.horizon
+            || record.retained.contains(&self.epoch.hlc)
+            || container.record.retained.contains(&self.epoch.hlc);
         match known {
             true => Ok(record.log.exists_at(self.epoch())),
-            false => Err(ReadError::EpochTooOld { epoch: self.hlc, horizon: record.horizon }),
+            false => Err(ReadError::EpochTooOld { epoch: self.epoch.hlc, horizon: record.horizon }),
         }
     }
 
     /// The record of an object that exists.
-    fn record(&self, cid: ContainerId, oid: &ObjectKey) -> Result<Option<ObjectRecord>, ReadError> {
+    pub(crate) fn record(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+    ) -> Result<Option<ObjectRecord>, ReadError> {
         let Some(container) = self.vos.containers.get(&cid) else {
             return Ok(None);
         };
@@ -214,9 +178,18 @@ impl<'a> View<'a> {
         dkey: &[u8],
         akey: &[u8],
     ) -> Result<Option<Visible>, ReadError> {
-        let Some(mut record) = self.record(cid, oid)? else {
-            return Ok(None);
-        };
+        match self.record(cid, oid)? {
+            Some(record) => self.visible_in(&record, dkey, akey),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn visible_in(
+        &self,
+        record: &ObjectRecord,
+        dkey: &[u8],
+        akey: &[u8],
+    ) -> Result<Option<Visible>, ReadError> {
         let punches = record.punches_of(dkey, akey);
         let value = match record.moved_to(dkey) {
             Some(number) => {
@@ -224,48 +197,9 @@ impl<'a> View<'a> {
                 let value = tree::get(&self.vos.pool, self.vos.root, &key)?;
                 value.map(ItemValue::decode_entry).transpose()?
             }
-            None => record.find(dkey, akey).ok().map(|i| record.items.swap_remove(i).value),
+            None => record.find(dkey, akey).ok().map(|i| record.items[i].value.clone()),
         };
         value.map_or(Ok(None), |value| self.vos.visible_at(value, punches, self.epoch()))
-    }
-
-    fn akeys(
-        &self,
-        record: &ObjectRecord,
-        dkey: &[u8],
-        from: Bound<&[u8]>,
-        max: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
-        let mut out: Vec<(Bytes, Bytes)> = Vec::new();
-        if max == 0 {
-            return Ok(out);
-        }
-        let mut add = |akey: &[u8], value: ItemValue| -> Result<ControlFlow<()>, ReadError> {
-            let punches = record.punches_of(dkey, akey);
-            let value = match self.vos.visible_at(value, punches, self.epoch())? {
-                Some(Visible::Single(value)) => value,
-                Some(Visible::Array { .. }) => Bytes::new(),
-                None => return Ok(ControlFlow::Continue(())),
-            };
-            out.push((Bytes::copy_from_slice(akey), value));
-            Ok(more(out.len() < max))
-        };
-        if let Some(number) = record.moved_to(dkey) {
-            self.vos.scan_table(TABLE_AKEY, number, start_of(from), None, &mut |akey, cell| {
-                if !is_after(from, akey) {
-                    return Ok(ControlFlow::Continue(()));
-                }
-                add(akey, ItemValue::decode_entry(tree::load_value(&self.vos.pool, cell)?)?)
-            })?;
-            return Ok(out);
-        }
-        let items = record.items.iter().filter(|i| i.dkey == dkey && is_after(from, &i.akey));
-        for item in items {
-            if add(&item.akey, item.value.clone())?.is_break() {
-                break;
-            }
-        }
-        Ok(out)
     }
 }
 
@@ -309,23 +243,13 @@ impl Vos {
     }
 }
 
-fn more(yes: bool) -> ControlFlow<()> {
-    if yes { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-}
-
-fn start_of(from: Bound<&[u8]>) -> &[u8] {
-    match from {
-        Bound::Unbounded => &[],
-        Bound::Included(from) | Bound::Excluded(from) => from,
-    }
-}
-
-fn is_after(from: Bound<&[u8]>, key: &[u8]) -> bool {
-    match from {
-        Bound::Unbounded => true,
-        Bound::Included(from) => key >= from,
-        Bound::Excluded(from) => key > from,
-    }
+fn keys_from(from: Bound<&[u8]>, to: Option<&[u8]>) -> Keys {
+    let from = match from {
+        Bound::Unbounded => Bytes::new(),
+        Bound::Included(from) => Bytes::copy_from_slice(from),
+        Bound::Excluded(from) => [from, &[0]].concat().into(),
+    };
+    Keys { from, to: to.map(Bytes::copy_from_slice), ..Keys::default() }
 }
 
 fn add_hole(out: &mut Vec<Extent>, offset: u64, len: u64, punched: bool) {

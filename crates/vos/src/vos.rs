@@ -13,6 +13,7 @@ use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
+use crate::epoch::Epoch;
 use crate::item::{Array, Extents, ItemValue, Piece};
 use crate::page::CellValue;
 use crate::pool::Pool;
@@ -117,7 +118,11 @@ impl Vos {
 
     /// The store at an epoch.
     pub fn at(&self, hlc: u64) -> View<'_> {
-        View::new(self, hlc)
+        self.at_epoch(Epoch::end_of(hlc))
+    }
+
+    pub(crate) fn at_epoch(&self, epoch: Epoch) -> View<'_> {
+        View::new(self, epoch)
     }
 
     /// [`View::object_exists`] in the newest state.

@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spirula_vos::{
-    Config, ContainerId, Epoch, Extent, Must, ObjectKey, PAGE_SIZE, StageError, Target, Tx,
+    Config, ContainerId, Epoch, Extent, Found, Keys, Must, ObjectKey, PAGE_SIZE, Pick, PickRange,
+    StageError, Target, Tx,
 };
 
 use crate::ops::{self, Op};
@@ -288,7 +289,7 @@ impl World {
             return None;
         }
         let mut items = Items::new();
-        for dkey in rig.read(|vos| vos.at(hlc).list_dkeys(CID, &oid(i), all, usize::MAX)) {
+        for dkey in rig.read(|vos| vos.at(hlc).dkeys(CID, &oid(i), &Keys::default(), usize::MAX)) {
             let list = rig.read(|vos| vos.at(hlc).list_akeys(CID, &oid(i), &dkey, all, usize::MAX));
             assert!(!list.is_empty(), "a dkey without akeys");
             for (akey, value) in list {
@@ -313,6 +314,35 @@ impl World {
         Some(items)
     }
 
+    /// First and last keys and ranges, and lists from the end.
+    fn query(&mut self, i: usize, hlc: u64, state: &Option<Items>) {
+        let empty = Items::new();
+        let items = state.as_ref().unwrap_or(&empty);
+        let (rig, oid) = (&mut self.rig, oid(i));
+        let omap = items.keys().filter(|k| k.0 == b"omap").map(|k| Bytes::from(k.1.clone()));
+        let omap: Vec<Bytes> = omap.collect();
+        let some = self.rng.random_range(1..30);
+        let back = rig.read(|vos| vos.at(hlc).akeys(CID, &oid, b"omap", &Keys::reversed(), some));
+        let back: Vec<Bytes> = back.into_iter().map(|(k, _)| k).collect();
+        assert_eq!(back, omap.iter().rev().take(some).cloned().collect::<Vec<_>>());
+        let mut ask = |dkey: &Pick, akey: &Pick, range| {
+            rig.read(|vos| vos.at(hlc).query_key(CID, &oid, dkey, akey, range))
+        };
+        let pair = |f: Option<Found>| f.map(|f| (f.dkey.to_vec(), f.akey.to_vec()));
+        assert_eq!(pair(ask(&Pick::Max, &Pick::Max, None)), items.keys().next_back().cloned());
+        let dkey = Pick::Is(Bytes::from_static(b"omap"));
+        let akey = ask(&dkey, &Pick::Min, None).map(|f| f.akey);
+        assert_eq!(akey.as_ref(), omap.first());
+        let runs = items.values().find_map(|v| match v {
+            Value::Array { cells, .. } => Some(runs(cells)),
+            Value::Single(_) => None,
+        });
+        let runs = runs.unwrap_or_default();
+        let first = ask(&Pick::Min, &Pick::Min, Some(PickRange::Min)).and_then(|f| f.range);
+        let last = ask(&Pick::Max, &Pick::Max, Some(PickRange::Max)).and_then(|f| f.range);
+        assert_eq!((first.as_ref(), last.as_ref()), (runs.first(), runs.last()));
+    }
+
     /// Compares everything that may be read with the model.
     fn verify(&mut self, step: usize) {
         let mut epochs: BTreeSet<u64> = [self.now, u64::MAX].into();
@@ -335,6 +365,7 @@ impl World {
                 want.iter_mut().for_each(cut_off);
                 names.extend(want.iter().map(|_| oid(i)));
                 let found = self.observe(i, hlc);
+                self.query(i, hlc, &want);
                 assert!(
                     want == found,
                     "step {step} object {i} at {hlc}: {}",
@@ -349,6 +380,18 @@ impl World {
             }
         }
     }
+}
+
+/// Offset and length of what was written.
+fn runs(cells: &[u16]) -> Vec<(u64, u64)> {
+    let mut out: Vec<(u64, u64)> = Vec::new();
+    for (at, _) in cells.iter().enumerate().filter(|(_, c)| **c >= DATA) {
+        match out.last_mut() {
+            Some((from, len)) if *from + *len == at as u64 => *len += 1,
+            _ => out.push((at as u64, 1)),
+        }
+    }
+    out
 }
 
 /// What is beyond the size cannot be seen.
