@@ -84,6 +84,11 @@ impl Device {
         Device::open_with(path.as_ref(), OpenOptions::default())
     }
 
+    /// Opens and locks an existing device only to read it.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Device, DeviceError> {
+        Device::open_with(path.as_ref(), OpenOptions { read_only: true, ..Default::default() })
+    }
+
     /// Opens and locks a device to be formatted; a file is made, and grown to `bytes`.
     pub fn create(path: impl AsRef<Path>, bytes: Option<u64>) -> Result<Device, DeviceError> {
         let options = OpenOptions { create: bytes.is_some(), size: bytes, ..Default::default() };
@@ -134,6 +139,16 @@ impl Device {
             }
         }
         Err(DeviceError::Superblock { path: self.inner.path.clone(), reason })
+    }
+
+    /// Whether each copy of the superblock is intact.
+    pub async fn superblock_copies(&self) -> Result<[bool; 2], DeviceError> {
+        let mut intact = [false; 2];
+        for (ok, offset) in intact.iter_mut().zip(SUPERBLOCK_OFFSETS) {
+            let block = self.read(offset, SUPERBLOCK_LEN).await.map_err(|e| self.error(e))?;
+            *ok = Superblock::decode(&block).is_ok();
+        }
+        Ok(intact)
     }
 
     /// Writes both copies and makes them durable.

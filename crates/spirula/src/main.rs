@@ -11,6 +11,7 @@ mod logging;
 mod mkfs;
 mod print;
 mod procs;
+mod vos;
 mod vstart;
 
 use std::path::PathBuf;
@@ -51,6 +52,8 @@ enum Command {
     Ceph(cli::CephArgs),
     /// Send as many requests as the cluster takes, and measure.
     Load(cli::LoadArgs),
+    /// Check or print the store of a stopped OSD.
+    Vos(vos::Args),
 }
 
 #[derive(clap::Args)]
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Rados(args) => cli::rados(args),
         Command::Ceph(args) => cli::ceph(args),
         Command::Load(args) => cli::load(args),
+        Command::Vos(args) => vos::run(args),
         Command::Vstart(args) => vstart::run(args),
         Command::Mon(args) => procs::daemon(&args, procs::Role::Mon),
         Command::Mgr(args) => procs::daemon(&args, procs::Role::Mgr),

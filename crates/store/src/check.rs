@@ -1,9 +1,10 @@
 //! The offline check of a store: every checksum, every reference, and that the space adds up.
 
 use spirula_bio::Device;
-use spirula_vos::{BLOCK_SIZE, CheckError, CheckSummary, Checker, Extent, ReadError};
+use spirula_vos::{BLOCK_SIZE, CheckError, CheckSummary, Checker, Damage, Extent, ReadError};
 
-use crate::{Expect, OpenError, Options, Store, StoreError};
+use crate::limits::DAMAGE_NOTED_MAX;
+use crate::{Offline, OpenError, Store, StoreError};
 
 /// What was found to be wrong.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +12,16 @@ pub enum CheckFailure {
     /// The store does not open.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// A page or data block cannot be read or is damaged.
+    /// One of the two copies of the superblock; the other one is intact.
+    #[error("copy {copy} of the superblock is damaged")]
+    Superblock {
+        /// Which, from 0.
+        copy: usize,
+    },
+    /// The metadata is sound, but data blocks are not what was written.
+    #[error("{} damaged data extents, the first: {}", .0.damaged, .0.damage[0])]
+    Data(CheckReport),
+    /// A page or data block cannot be read, or a page is damaged.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The pages contradict each other.
@@ -20,21 +30,30 @@ pub enum CheckFailure {
 }
 
 /// What a check counted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct CheckReport {
     /// Pages, entries, extents.
     pub summary: CheckSummary,
     /// Bytes of data whose checksums were verified.
     pub data_bytes: u64,
+    /// Extents with data that is not what was written.
+    pub damaged: u64,
+    /// The first of them.
+    pub damage: Vec<Damage>,
 }
 
-/// Opens the store of a device (which replays its WAL), checks all of it, and closes it.
+impl CheckReport {
+    fn note(&mut self, damage: Damage) {
+        self.damaged += 1;
+        if self.damage.len() < DAMAGE_NOTED_MAX {
+            self.damage.push(damage);
+        }
+    }
+}
+
+/// Checks the store of a device, with what its WAL holds, and writes nothing.
 pub async fn check(device: &Device) -> Result<CheckReport, CheckFailure> {
-    let options = Options { zero_ahead: false, ..Options::default() };
-    let store = Store::open(device, Expect::default(), options).await?;
-    let report = store.check().await;
-    store.close().await?;
-    report
+    Offline::open(device).await?.check().await
 }
 
 impl Store {
@@ -44,6 +63,11 @@ impl Store {
         // Afterwards nothing changes by itself.
         self.collect_all().await?;
         self.checkpoint().await?;
+        self.walk().await
+    }
+
+    /// Checks what is there now, which must not change meanwhile.
+    pub(crate) async fn walk(&self) -> Result<CheckReport, CheckFailure> {
         let mut report = CheckReport::default();
         let mut checker = Checker::new(&self.inner.vos.borrow());
         loop {
@@ -56,10 +80,16 @@ impl Store {
             }
             for extent in checker.take_extents() {
                 report.data_bytes += extent.block_count() * BLOCK_SIZE;
-                self.read_data(&[Extent::Device(extent)]).await?;
+                match self.read_data(&[Extent::Device(extent)]).await {
+                    Err(StoreError::Damaged(damage)) => report.note(damage),
+                    other => drop(other?),
+                }
             }
         }
         report.summary = checker.finish(&self.inner.vos.borrow())?;
-        Ok(report)
+        match report.damage.is_empty() {
+            true => Ok(report),
+            false => Err(CheckFailure::Data(report)),
+        }
     }
 }

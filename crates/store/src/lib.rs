@@ -4,6 +4,7 @@
 //! runs a closure until its pages are in memory; [`Store::read_data`] fetches extents. Writes:
 //! [`Store::admit`] waits for room, [`Store::submit`] stages at once and never waits, [`Commit`] resolves
 //! when the transaction is durable. Life: [`Store::format`], [`Store::open`], [`Store::close`].
+//! [`Offline`] looks at a store and writes nothing.
 //!
 //! Invariants:
 //! - A WAL record carries the checksums of the data it names; a flush begins when the batch and all its
@@ -21,6 +22,7 @@ mod commit;
 mod data;
 mod error;
 mod limits;
+mod offline;
 mod open;
 mod read;
 
@@ -37,6 +39,7 @@ use crate::limits::CACHE_BYTES;
 pub use check::{CheckFailure, CheckReport, check};
 pub use commit::Commit;
 pub use error::{OpenError, StoreError};
+pub use offline::{Offline, OfflineStat};
 pub use open::{Expect, FormatOptions};
 pub use read::Data;
 pub use spirula_bio::Faults;

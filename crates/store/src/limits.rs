@@ -33,3 +33,5 @@ pub(crate) const COLLECT_BUDGET: usize = 64;
 pub(crate) const ZERO_BYTES: u64 = 1 << 20;
 /// How far the data region is zeroed ahead of the allocator, in blocks.
 pub(crate) const ZERO_AHEAD_BLOCKS: u64 = (64 << 20) / 4096;
+/// Damaged extents that a check names; it counts all.
+pub(crate) const DAMAGE_NOTED_MAX: usize = 64;

@@ -84,22 +84,8 @@ impl Store {
     ) -> Result<Store, OpenError> {
         let sb = device.superblock().await?;
         check_owner(device, &sb, expect)?;
-        let layout = sb.layout();
+        let (store, _) = Store::recover(device, &sb, options).await?;
         let failed = |source| OpenError::Store { path: device.path().into(), source };
-        let root = newest_root(device).await.map_err(failed)?;
-        let root = root.ok_or_else(|| OpenError::NoRoot { path: device.path().into() })?;
-        let config =
-            Config { pool_bytes: options.pool_bytes, inline_threshold: options.inline_threshold };
-        let wal = root.wal;
-        let (checkpointed, wal_written) = (root.seq, root.wal_written);
-        let vos = load(device, layout, config, root).await.map_err(failed)?;
-        let store = Store::bare(device, layout, options, vos, wal.generation + 1, 1);
-        store.inner.commit.borrow_mut().wal_written = wal_written;
-        if !options.zero_ahead {
-            store.inner.vos.borrow_mut().set_written_upto(layout.end_block);
-        }
-        store.load_containers().await.map_err(failed)?;
-        store.replay(wal, checkpointed).await?;
         store.make_checkpoint().await.map_err(failed)?;
         let mut tasks = vec![
             spawn(Class::Client, store.clone().run_commits()),
@@ -111,6 +97,32 @@ impl Store {
         }
         store.inner.tasks.replace(tasks);
         Ok(store)
+    }
+
+    /// The state that the newest root and the WAL lead to, in memory: nothing is written. Also the
+    /// number of the root.
+    pub(crate) async fn recover(
+        device: &Device,
+        sb: &Superblock,
+        options: Options,
+    ) -> Result<(Store, u64), OpenError> {
+        let layout = sb.layout();
+        let failed = |source| OpenError::Store { path: device.path().into(), source };
+        let root = newest_root(device).await.map_err(failed)?;
+        let root = root.ok_or_else(|| OpenError::NoRoot { path: device.path().into() })?;
+        let config =
+            Config { pool_bytes: options.pool_bytes, inline_threshold: options.inline_threshold };
+        let (wal, number) = (root.wal, root.number);
+        let (checkpointed, wal_written) = (root.seq, root.wal_written);
+        let vos = load(device, layout, config, root).await.map_err(failed)?;
+        let store = Store::bare(device, layout, options, vos, wal.generation + 1, 1);
+        store.inner.commit.borrow_mut().wal_written = wal_written;
+        if !options.zero_ahead {
+            store.inner.vos.borrow_mut().set_written_upto(layout.end_block);
+        }
+        store.load_containers().await.map_err(failed)?;
+        store.replay(wal, checkpointed).await?;
+        Ok((store, number))
     }
 
     fn bare(

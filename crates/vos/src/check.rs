@@ -44,6 +44,9 @@ pub enum CheckError {
     /// Two extents name a block.
     #[error("block {} is named by two arrays", .0.0)]
     BlockShared(BlockAddr),
+    /// The place of a page overlaps another page, data, or the end of the region.
+    #[error("block {} of a page is also another page or data, or outside", .0.0)]
+    PlaceShared(BlockAddr),
     /// A block is named but free, or allocated and not named.
     #[error("block {} is named {named} and allocated {allocated}", block.0)]
     BlockLost {
@@ -88,6 +91,14 @@ pub struct CheckSummary {
     pub extents: u64,
     /// Blocks they occupy.
     pub blocks: u64,
+    /// Blocks that hold pages, those of the maps too.
+    pub page_blocks: u64,
+    /// Freed blocks that cannot be reused yet.
+    pub waiting_blocks: u64,
+    /// Free blocks: with the three before it makes up all.
+    pub free_blocks: u64,
+    /// Blocks of data and pages.
+    pub total_blocks: u64,
     /// Bytes of keys, values and slots in leaf pages.
     pub leaf_bytes: u64,
 }
@@ -170,17 +181,15 @@ impl Checker {
                 return Err(CheckError::BlockLost { block: BlockAddr(block), named, allocated });
             }
         }
-        let placed = (0..vos.pool.id_limit()).filter(|&id| vos.pool.location(PageId(id)).is_some());
-        let pages = placed.count() + vos.map.placed() + vos.pool.retired_count();
-        let pages = pages as u64;
-        let waiting = vos.space.aging_blocks() + vos.space.held_blocks();
-        let accounted = self.blocks.len() as u64 + waiting + pages * PAGE_BLOCKS;
-        let used = vos.space.used_blocks();
+        let page_blocks = self.page_places(vos)? * PAGE_BLOCKS;
+        let waiting_blocks = vos.space.aging_blocks() + vos.space.held_blocks();
+        let accounted = self.blocks.len() as u64 + waiting_blocks + page_blocks;
+        let (used, total_blocks) = (vos.space.used_blocks(), vos.space.total());
         if used != accounted {
             return Err(CheckError::Space { used, accounted });
         }
-        let used = self.found.iter().map(|n| (n, self.owners.get(n).copied().unwrap_or(0)));
-        for (&number, owners) in used.chain(self.owners.iter().map(|(n, &c)| (n, c))) {
+        let found = self.found.iter().map(|n| (n, self.owners.get(n).copied().unwrap_or(0)));
+        for (&number, owners) in found.chain(self.owners.iter().map(|(n, &c)| (n, c))) {
             if owners != 1 {
                 return Err(CheckError::Owners { number, owners });
             }
@@ -191,7 +200,34 @@ impl Checker {
                 return Err(CheckError::ObjectCount(*cid));
             }
         }
-        Ok(CheckSummary { blocks: self.blocks.len() as u64, ..self.summary })
+        Ok(CheckSummary {
+            blocks: self.blocks.len() as u64,
+            page_blocks,
+            waiting_blocks,
+            free_blocks: total_blocks - used,
+            total_blocks,
+            ..self.summary
+        })
+    }
+
+    /// Counts the places of all pages, which overlap neither each other nor data.
+    fn page_places(&self, vos: &Vos) -> Result<u64, CheckError> {
+        let ids = (0..vos.pool.id_limit()).map(PageId);
+        let mut places: Vec<BlockAddr> = ids.filter_map(|id| vos.pool.location(id)).collect();
+        places.extend(vos.map.places());
+        places.extend(vos.pool.retired());
+        places.sort_unstable();
+        let (first, end) = vos.space.bounds();
+        let mut free_from = first;
+        for &place in &places {
+            let after = place.0 + PAGE_BLOCKS;
+            let data = (place.0..after).any(|block| self.blocks.contains_key(&block));
+            if place.0 < free_from || after > end || data {
+                return Err(CheckError::PlaceShared(place));
+            }
+            free_from = after;
+        }
+        Ok(places.len() as u64)
     }
 
     fn leaf(&mut self, vos: &Vos, id: PageId, page: &Page) -> Result<(), CheckError> {

@@ -139,9 +139,10 @@ pub(crate) struct MapLocations {
 }
 
 impl MapLocations {
-    /// Map and directory pages that have a place.
-    pub(crate) fn placed(&self) -> usize {
-        self.maps.iter().chain(&self.directories).filter(|&&place| place != 0).count()
+    /// Places of map and directory pages.
+    pub(crate) fn places(&self) -> impl Iterator<Item = BlockAddr> {
+        let all = self.maps.iter().chain(&self.directories);
+        all.filter(|&&place| place != 0).map(|&place| BlockAddr(place))
     }
 
     /// Map and directory pages for `ids` page ids.

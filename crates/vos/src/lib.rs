@@ -10,6 +10,7 @@ mod check;
 mod checkpoint;
 mod codec;
 mod condition;
+mod dump;
 mod epoch;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -37,6 +38,7 @@ mod vos;
 
 pub use check::{CheckError, CheckSummary, Checker};
 pub use checkpoint::{Checkpoint, Loader, PageWrite, ROOT_LEN, Root, WalStart};
+pub use dump::{AkeyDump, ExtentDump, ObjectDump, PlaceDump, PunchDump, VersionDump};
 pub use epoch::Epoch;
 pub use log::{BadRecord, Placed, Record};
 pub use query::{Found, Keys, Pick, PickRange};

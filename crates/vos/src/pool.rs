@@ -390,9 +390,9 @@ impl Pool {
         std::mem::take(&mut self.retired)
     }
 
-    /// How many locations wait for the next checkpoint.
-    pub(crate) fn retired_count(&self) -> usize {
-        self.retired.len()
+    /// Locations that wait for the next checkpoint.
+    pub(crate) fn retired(&self) -> &[BlockAddr] {
+        &self.retired
     }
 
     /// The image of the page has reached the device.

@@ -94,7 +94,7 @@ fn damaged_data_is_an_error_with_its_place() {
         let front = store.read(|vos| vos.extents(CID, &key(1), b"d", b"", 0, 8192)).await.unwrap();
         assert_eq!(store.read_data(&front).await.unwrap().concat(), vec![7; 8192]);
         let failure = store.check().await.unwrap_err();
-        assert!(matches!(failure, CheckFailure::Store(StoreError::Damaged(d)) if d == damage));
+        assert!(matches!(failure, CheckFailure::Data(report) if report.damage == [damage]));
     })
     .unwrap();
 }
