@@ -85,7 +85,7 @@ impl Stage<'_> {
             false => Vec::new(),
         };
         let old_names = aged.iter().chain(&around).map(|o| &o.piece);
-        self.free_difference(&old, kept.iter().chain(&after).chain(old_names));
+        self.free_difference(&old, kept.iter().chain(&after).chain(&new).chain(old_names));
         self.age(array, &aged)?;
         for piece in new.into_iter().chain(after) {
             if !kept.last_mut().is_some_and(|last| join(last, &piece, scene)) {
@@ -246,7 +246,8 @@ impl Stage<'_> {
         self.replace(array, &[], list)
     }
 
-    /// Frees the blocks that `old` names and `kept` does not.
+    /// Frees the blocks that `old` names and `kept` does not; [`crate::share`] tells whether another
+    /// name is left.
     pub(crate) fn free_difference<'p>(
         &mut self,
         old: &[Piece],
@@ -258,7 +259,7 @@ impl Stage<'_> {
         }
         let after = block_ranges(kept);
         merge_ranges(&mut before);
-        for (start, end) in subtract(&before, after) {
+        for (_, start, end) in subtract(&before, after) {
             let run: Run = (BlockAddr(start), end - start);
             self.vos.space.free(run);
         }
@@ -345,42 +346,58 @@ fn join(last: &mut Piece, next: &Piece, scene: &Scene) -> bool {
     true
 }
 
-fn block_ranges<'p>(pieces: impl Iterator<Item = &'p Piece>) -> Vec<(u64, u64)> {
+/// Blocks from the second to the third, with their place: what to add to a block's address to get the
+/// offset in the array that its first byte would have.
+type Names = (u64, u64, u64);
+
+fn block_ranges<'p>(pieces: impl Iterator<Item = &'p Piece>) -> Vec<Names> {
     pieces
         .filter_map(|p| match &p.body {
             Body::Inline(_) | Body::Hole { .. } => None,
-            Body::Device(d) => Some((d.addr, d.addr + d.blocks())),
+            Body::Device(d) => {
+                let first = p.offset.wrapping_sub(u64::from(d.skip));
+                let place = first.wrapping_sub(d.addr.wrapping_mul(BLOCK_SIZE));
+                Some((place, d.addr, d.addr + d.blocks()))
+            }
         })
         .collect()
 }
 
-fn merge_ranges(ranges: &mut Vec<(u64, u64)>) {
+/// The runs of blocks that `new` names at places where `named` does not.
+pub(crate) fn names_beyond<'p>(
+    new: &[Piece],
+    named: impl Iterator<Item = &'p Piece>,
+) -> Vec<(u64, u64)> {
+    let mut new = block_ranges(new.iter());
+    merge_ranges(&mut new);
+    subtract(&new, block_ranges(named)).into_iter().map(|(_, start, end)| (start, end)).collect()
+}
+
+fn merge_ranges(ranges: &mut Vec<Names>) {
     ranges.sort_unstable();
     ranges.dedup_by(|next, last| {
-        let joins = next.0 <= last.1;
+        let joins = next.0 == last.0 && next.1 <= last.2;
         if joins {
-            last.1 = last.1.max(next.1);
+            last.2 = last.2.max(next.2);
         }
         joins
     });
 }
 
-/// The parts of the sorted disjoint ranges `a` that no range of `b` covers.
-fn subtract(a: &[(u64, u64)], mut b: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+/// The parts of the sorted disjoint ranges `a` that no range of `b` at the same place covers.
+fn subtract(a: &[Names], mut b: Vec<Names>) -> Vec<Names> {
     merge_ranges(&mut b);
     let mut out = Vec::new();
-    for &(mut start, end) in a {
-        for &(from, to) in &b {
-            if to <= start || from >= end {
-                continue;
-            }
+    for &(place, mut start, end) in a {
+        let first = b.partition_point(|&(p, _, to)| (p, to) <= (place, start));
+        for &(_, from, to) in b[first..].iter().take_while(|n| n.0 == place && n.1 < end) {
             if from > start {
-                out.push((start, from));
+                out.push((place, start, from));
             }
             start = start.max(to);
         }
         if start < end {
-            out.push((start, end));
+            out.push((place, start, end));
         }
     }
     out
@@ -392,9 +409,15 @@ mod tests {
 
     #[test]
     fn ranges_subtract() {
-        assert_eq!(subtract(&[(0, 10)], vec![(2, 3), (5, 6)]), [(0, 2), (3, 5), (6, 10)]);
-        assert_eq!(subtract(&[(0, 4), (8, 9)], vec![(0, 8)]), [(8, 9)]);
-        assert_eq!(subtract(&[(0, 4)], vec![]), [(0, 4)]);
-        assert_eq!(subtract(&[(1, 4)], vec![(0, 9)]), []);
+        let of = |place: u64, r: &[(u64, u64)]| -> Vec<Names> {
+            r.iter().map(|&(a, b)| (place, a, b)).collect()
+        };
+        let left = |a: &[(u64, u64)], b: &[(u64, u64)]| subtract(&of(1, a), of(1, b));
+        assert_eq!(left(&[(0, 10)], &[(2, 3), (5, 6)]), of(1, &[(0, 2), (3, 5), (6, 10)]));
+        assert_eq!(left(&[(0, 4), (8, 9)], &[(0, 8)]), of(1, &[(8, 9)]));
+        assert_eq!(left(&[(0, 4)], &[]), of(1, &[(0, 4)]));
+        assert_eq!(left(&[(1, 4)], &[(0, 9)]), []);
+        let elsewhere = of(2, &[(0, 9)]);
+        assert_eq!(subtract(&of(1, &[(1, 4)]), elsewhere), of(1, &[(1, 4)]));
     }
 }

@@ -3,7 +3,7 @@
 //! [`Checker::step`] walks the tree page by page and may miss pages; the caller loads them, and reads the
 //! data of [`Checker::take_extents`] to verify its checksums. The store must not change meanwhile.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 
@@ -13,8 +13,9 @@ use crate::item::{Body, Extents, ItemValue, Piece};
 use crate::page::{CellValue, Page, PageKind};
 use crate::record::{
     ObjectRecord, TABLE_AKEY, TABLE_CONTAINER, TABLE_EXTENT, TABLE_GARBAGE, TABLE_HISTORY,
-    TABLE_OBJECT, entry_damaged, extent_offset,
+    TABLE_OBJECT, TABLE_SHARED, entry_damaged, extent_offset,
 };
+use crate::share::Shared;
 use crate::tree;
 use crate::types::{BlockAddr, ContainerId, DeviceExtent, PAGE_BLOCKS, PageId, ReadError};
 use crate::vos::Vos;
@@ -41,9 +42,16 @@ pub enum CheckError {
     /// Keys are not in order.
     #[error("keys out of order in page {}", .0.0)]
     Order(PageId),
-    /// Two extents name a block.
-    #[error("block {} is named by two arrays", .0.0)]
-    BlockShared(BlockAddr),
+    /// A block has more names, or fewer, than are counted.
+    #[error("block {} has {names} names, {counted} counted", block.0)]
+    Names {
+        /// The block.
+        block: BlockAddr,
+        /// Arrays, and places in them, that name it.
+        names: u64,
+        /// What the table of shared blocks says.
+        counted: u64,
+    },
     /// The place of a page overlaps another page, data, or the end of the region.
     #[error("block {} of a page is also another page or data, or outside", .0.0)]
     PlaceShared(BlockAddr),
@@ -103,12 +111,18 @@ pub struct CheckSummary {
     pub leaf_bytes: u64,
 }
 
+/// What names a block: an array, and the place in it.
+type Name = (u8, u64, u64);
+
 /// A check under way.
 pub struct Checker {
     stack: Vec<PageId>,
     seen: HashSet<PageId>,
     /// Blocks named, by the array that names them.
-    blocks: BTreeMap<u64, (u8, u64, u64)>,
+    blocks: BTreeMap<u64, Name>,
+    /// The other names of blocks that have several.
+    more_names: BTreeMap<u64, BTreeSet<Name>>,
+    shared: Vec<Shared>,
     owners: HashMap<u64, u64>,
     found: HashSet<u64>,
     objects: HashMap<u64, u64>,
@@ -125,6 +139,8 @@ impl Checker {
             stack: vec![vos.root],
             seen: HashSet::new(),
             blocks: BTreeMap::new(),
+            more_names: BTreeMap::new(),
+            shared: Vec::new(),
             owners: HashMap::new(),
             found: HashSet::new(),
             objects: HashMap::new(),
@@ -181,6 +197,7 @@ impl Checker {
                 return Err(CheckError::BlockLost { block: BlockAddr(block), named, allocated });
             }
         }
+        self.check_names(end)?;
         let page_blocks = self.page_places(vos)? * PAGE_BLOCKS;
         let waiting_blocks = vos.space.aging_blocks() + vos.space.held_blocks();
         let accounted = self.blocks.len() as u64 + waiting_blocks + page_blocks;
@@ -208,6 +225,23 @@ impl Checker {
             total_blocks,
             ..self.summary
         })
+    }
+
+    /// Compares the names of blocks with what is counted.
+    fn check_names(&self, end: u64) -> Result<(), CheckError> {
+        let mut counted: BTreeMap<u64, u64> = BTreeMap::new();
+        for s in &self.shared {
+            counted.extend((s.start..s.end.min(end)).map(|block| (block, s.more + 1)));
+        }
+        for &block in self.more_names.keys().chain(counted.keys()) {
+            let first = u64::from(self.blocks.contains_key(&block));
+            let names = first + self.more_names.get(&block).map_or(0, |m| m.len() as u64);
+            let counted = counted.get(&block).copied().unwrap_or(1);
+            if names != counted {
+                return Err(CheckError::Names { block: BlockAddr(block), names, counted });
+            }
+        }
+        Ok(())
     }
 
     /// Counts the places of all pages, which overlap neither each other nor data.
@@ -288,6 +322,7 @@ impl Checker {
                 }
             }
             TABLE_GARBAGE => self.own(number),
+            TABLE_SHARED => self.shared.push(Shared::decode(&key[1..], value)?),
             _ => return Err(entry_damaged(table).into()),
         }
         Ok(())
@@ -332,9 +367,9 @@ impl Checker {
                 .offset
                 .wrapping_add(i * crate::types::BLOCK_SIZE)
                 .wrapping_sub(u64::from(d.skip));
-            let owner = (array.0, array.1, place);
-            if self.blocks.insert(d.addr + i, owner).is_some_and(|was| was != owner) {
-                return Err(CheckError::BlockShared(BlockAddr(d.addr + i)));
+            let name = (array.0, array.1, place);
+            if *self.blocks.entry(d.addr + i).or_insert(name) != name {
+                self.more_names.entry(d.addr + i).or_default().insert(name);
             }
         }
         self.extents.push(DeviceExtent { offset: piece.offset, ..DeviceExtent::from(d) });

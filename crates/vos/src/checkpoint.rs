@@ -16,7 +16,7 @@ use crate::pool::Pool;
 use crate::record::{
     ContainerRecord, TABLE_CONTAINER, TABLE_GARBAGE, container_key, entry_damaged,
 };
-use crate::space::{GROUP_BLOCKS, Space};
+use crate::space::{GROUP_BLOCKS, Run, Space};
 use crate::tree;
 use crate::types::{
     BLOCK_SIZE, BlockAddr, ContainerId, Damage, PAGE_SIZE, PageId, ReadError, StageError,
@@ -176,6 +176,7 @@ pub struct Checkpoint {
     pub root: Root,
     frozen: Vec<PageId>,
     retired: Vec<BlockAddr>,
+    waiting: Vec<Run>,
 }
 
 impl Vos {
@@ -218,13 +219,15 @@ impl Vos {
             directories: self.map.directories.clone(),
         };
         writes.sort_unstable_by_key(|w: &PageWrite| w.addr);
-        Ok(Checkpoint { writes, root, frozen, retired })
+        let waiting = self.space.take_waiting();
+        Ok(Checkpoint { writes, root, frozen, retired, waiting })
     }
 
     /// The root is durable: what only the one before it needed is free.
     pub fn finish_checkpoint(&mut self, checkpoint: Checkpoint) {
         checkpoint.frozen.into_iter().for_each(|id| self.pool.written(id));
         checkpoint.retired.into_iter().for_each(|addr| self.space.free_page(addr));
+        self.space.release(&checkpoint.waiting);
     }
 
     fn write_containers(&mut self) -> Result<(), StageError> {
@@ -339,6 +342,7 @@ impl Vos {
             reserved_ids,
             map: MapLocations::default(),
             garbage: true,
+            shares: true,
         }
     }
 }
@@ -447,12 +451,14 @@ impl Vos {
             found.push((cid, Container { record, stale: false }));
             Ok(std::ops::ControlFlow::Continue(()))
         })?;
-        tree::scan(&self.pool, self.root, &[TABLE_GARBAGE], None, &mut |_, _| {
+        let (start, end) = ([TABLE_GARBAGE], [TABLE_GARBAGE + 1]);
+        tree::scan(&self.pool, self.root, &start, Some(&end), &mut |_, _| {
             garbage = true;
             Ok(std::ops::ControlFlow::Break(()))
         })?;
         self.containers = found.into_iter().collect();
         self.garbage = garbage;
+        self.shares = self.finds_shared()?;
         Ok(())
     }
 }

@@ -31,7 +31,7 @@ impl Vos {
         }
         let tx = Tx::new(0);
         let mut stage = Stage::for_collection(self, &tx);
-        match stage.collect_some(budget) {
+        match stage.collect_some(budget).and_then(|()| stage.settle_freed()) {
             Ok(()) => Ok(self.commit()),
             Err(e) => {
                 stage.restore();

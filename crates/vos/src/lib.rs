@@ -8,6 +8,7 @@
 mod array;
 mod check;
 mod checkpoint;
+mod clone;
 mod codec;
 mod condition;
 mod dump;
@@ -25,6 +26,7 @@ mod pool;
 mod punch;
 mod query;
 mod record;
+mod share;
 mod single;
 mod size;
 mod space;
@@ -38,6 +40,7 @@ mod vos;
 
 pub use check::{CheckError, CheckSummary, Checker};
 pub use checkpoint::{Checkpoint, Loader, PageWrite, ROOT_LEN, Root, WalStart};
+pub use clone::Position;
 pub use dump::{AkeyDump, ExtentDump, ObjectDump, PlaceDump, PunchDump, VersionDump};
 pub use epoch::Epoch;
 pub use log::{BadRecord, Placed, Record};

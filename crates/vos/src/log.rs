@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 
+use crate::clone::CloneRange;
 use crate::codec::{Malformed, Reader, put_bytes, put_u32, put_u64, put_varint};
 use crate::tx::{Tx, TxOp};
 use crate::types::{BLOCK_SIZE, BlockAddr, ContainerId, ObjectKey};
@@ -183,6 +184,10 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
             out.extend_from_slice(&cid.0);
             encode_epochs(out, epochs);
         }
+        TxOp::Clone { object, clone } => {
+            head(out, 24, *object);
+            clone.encode(out);
+        }
         TxOp::Require { .. } => {}
     }
 }
@@ -250,6 +255,7 @@ fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malform
         10 => TxOp::PunchAkeys { object, dkey: r.bytes()?, from: r.bytes()?, to: None },
         11 => TxOp::PunchDkey { object, dkey: r.bytes()? },
         12 => TxOp::PunchObject { object },
+        24 => TxOp::Clone { object, clone: Box::new(CloneRange::decode(r, objects)?) },
         13 => TxOp::Retain { object, epochs: decode_epochs(r)? },
         _ => return Err(Malformed),
     };

@@ -23,6 +23,7 @@ pub(crate) const TABLE_AKEY: u8 = 3;
 pub(crate) const TABLE_EXTENT: u8 = 4;
 pub(crate) const TABLE_GARBAGE: u8 = 5;
 pub(crate) const TABLE_HISTORY: u8 = 6;
+pub(crate) const TABLE_SHARED: u8 = 8;
 
 const OBJECT_RETAINED: u8 = 1;
 const OBJECT_PUNCHES: u8 = 2;

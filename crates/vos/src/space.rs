@@ -61,6 +61,10 @@ pub(crate) struct Space {
     held: u64,
     undo: Vec<Run>,
     freed: Vec<Run>,
+    /// As `freed`, but they wait for a checkpoint.
+    freed_shared: Vec<Run>,
+    /// Such blocks of committed transactions.
+    waiting: Vec<Run>,
 }
 
 impl Space {
@@ -88,6 +92,8 @@ impl Space {
             held: 0,
             undo: Vec::new(),
             freed: Vec::new(),
+            freed_shared: Vec::new(),
+            waiting: Vec::new(),
         };
         space.set_used(0, first);
         space.set_used(end, chunk_count * CHUNK_BLOCKS - end);
@@ -229,19 +235,37 @@ impl Space {
         self.freed.push(run);
     }
 
+    /// As [`Space::free`], but the blocks are available only after the next checkpoint.
+    pub(crate) fn free_shared(&mut self, run: Run) {
+        self.freed_shared.push(run);
+    }
+
+    /// What the transaction has given up so far.
+    pub(crate) fn take_freed(&mut self) -> Vec<Run> {
+        std::mem::take(&mut self.freed)
+    }
+
+    /// Blocks that the checkpoint that begins now lets go.
+    pub(crate) fn take_waiting(&mut self) -> Vec<Run> {
+        std::mem::take(&mut self.waiting)
+    }
+
     /// Ends a transaction; the blocks it freed, which the caller releases later.
     pub(crate) fn commit(&mut self) -> Vec<Run> {
         self.undo.clear();
         let freed = std::mem::take(&mut self.freed);
-        for &(addr, len) in &freed {
+        let shared = std::mem::take(&mut self.freed_shared);
+        for &(addr, len) in freed.iter().chain(&shared) {
             self.clear_data(addr.0, len);
             self.aging += len;
         }
+        self.waiting.extend(shared);
         freed
     }
 
     pub(crate) fn rollback(&mut self) {
         self.freed.clear();
+        self.freed_shared.clear();
         for (addr, len) in std::mem::take(&mut self.undo) {
             self.clear_data(addr.0, len);
             self.clear_used(addr.0, len);

@@ -22,6 +22,9 @@ use crate::types::{
 };
 use crate::vos::{Container, Vos};
 
+/// A clone of more bytes is not looked at for the pages it may need.
+const CLONE_ROOM_MAX: u64 = 64 << 20;
+
 /// What the caller must do with a staged transaction.
 #[derive(Debug, Default)]
 pub struct Staged {
@@ -169,6 +172,8 @@ impl Vos {
                         len / 256
                     }
                 }
+                // The source may be shorter.
+                TxOp::Clone { clone, .. } => clone.len.min(CLONE_ROOM_MAX) / 256,
                 _ => 0,
             })
             .sum();
@@ -267,7 +272,8 @@ impl<'a> Stage<'a> {
                 self.decisions.push(decision);
             }
         }
-        self.flush(tx)
+        self.flush(tx)?;
+        self.settle_freed()
     }
 
     fn apply(
@@ -291,6 +297,7 @@ impl<'a> Stage<'a> {
             }
             TxOp::Retain { object, epochs } => self.retain(tx, *object, epochs)?,
             TxOp::Require { object, target, must } => self.require(tx, *object, target, *must)?,
+            TxOp::Clone { object, clone } => self.clone_range(tx, *object, clone)?,
             TxOp::Update { object, dkey, akey, value } => {
                 check_keys(dkey, akey)?;
                 if value.len() > VALUE_LEN_MAX {

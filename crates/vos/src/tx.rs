@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use crate::clone::CloneRange;
 use crate::types::{ContainerId, ObjectKey};
 
 /// A transaction over any number of objects, stamped with the epoch its caller gave it.
@@ -81,6 +82,10 @@ pub(crate) enum TxOp {
     RetainContainer {
         cid: ContainerId,
         epochs: Vec<u64>,
+    },
+    Clone {
+        object: u32,
+        clone: Box<CloneRange>,
     },
     /// Judged when the transaction is staged; not in the WAL.
     Require {
@@ -172,6 +177,7 @@ impl Tx {
             | TxOp::CreateObject { .. }
             | TxOp::PunchObject { .. }
             | TxOp::Require { .. } => 0,
+            TxOp::Clone { clone, .. } => clone.key_bytes(),
         };
         let objects: usize = self.objects.iter().map(|(_, oid)| oid.0.len() + 32).sum();
         64 + objects + self.ops.iter().map(|op| op_bytes(op) + 64).sum::<usize>()
@@ -317,7 +323,7 @@ impl Tx {
     }
 
     /// Index of the object among those named so far.
-    fn object(&mut self, cid: ContainerId, oid: &ObjectKey) -> u32 {
+    pub(crate) fn object(&mut self, cid: ContainerId, oid: &ObjectKey) -> u32 {
         let known = self.objects.iter().rposition(|(c, o)| *c == cid && o == oid);
         let index = known.unwrap_or_else(|| {
             self.objects.push((cid, oid.clone()));

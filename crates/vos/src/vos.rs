@@ -97,6 +97,8 @@ pub struct Vos {
     pub(crate) map: crate::checkpoint::MapLocations,
     /// Garbage entries may exist.
     pub(crate) garbage: bool,
+    /// Blocks may have several names.
+    pub(crate) shares: bool,
 }
 
 impl Vos {
