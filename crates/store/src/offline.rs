@@ -5,8 +5,9 @@
 
 use std::future::Future;
 
+use bytes::Bytes;
 use spirula_bio::{Device, Superblock};
-use spirula_vos::{ReadError, Vos};
+use spirula_vos::{Extent, ReadError, Vos};
 
 use crate::{CheckFailure, CheckReport, OpenError, Options, Statfs, Store, StoreError};
 
@@ -60,6 +61,14 @@ impl Offline {
         f: impl FnMut(&Vos) -> Result<T, ReadError>,
     ) -> impl Future<Output = Result<T, StoreError>> {
         self.store.read(f)
+    }
+
+    /// As [`Store::read_data`].
+    pub fn read_data(
+        &self,
+        extents: &[Extent],
+    ) -> impl Future<Output = Result<Vec<Bytes>, StoreError>> + use<> {
+        self.store.read_data(extents)
     }
 
     /// Checks the whole store.

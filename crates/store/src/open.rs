@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use spirula_bio::superblock::{ROOT_OFFSETS, default_wal_bytes};
-use spirula_bio::wal::{BatchHeader, HEADER_LEN, Ring};
+use spirula_bio::wal::{BATCH_BYTES_MAX, BatchHeader, HEADER_LEN, Ring};
 use spirula_bio::{Device, Layout, Superblock};
 use spirula_vos::{
     BLOCK_SIZE, BlockAddr, Config, Damage, Loader, PAGE_SIZE, Placed, ROOT_LEN, Record,
@@ -172,13 +172,11 @@ impl Store {
         let failed = |source| OpenError::Store { path: path.into(), source };
         let mut wal = WalReader::new(&self.inner.device, self.inner.layout);
         let (mut at, mut number) = (start.offset, start.batch);
-        let mut batch = wal.find(at, start.generation, number).await.map_err(failed)?;
+        let mut batch = wal.next(at, start.generation, number, true).await.map_err(failed)?;
         while let Some(found) = batch {
             (at, number) = (found.next, number + 1);
-            batch = match found.whole {
-                true => wal.find(at, start.generation, number).await.map_err(failed)?,
-                false => None,
-            };
+            let next = wal.next(at, start.generation, number, found.whole);
+            batch = next.await.map_err(failed)?;
             let mut records = Vec::with_capacity(found.records.len());
             for bytes in found.records {
                 // Its checksum is right, so a crash did not do this.
@@ -342,6 +340,44 @@ struct WalReader<'a> {
 impl<'a> WalReader<'a> {
     fn new(device: &'a Device, layout: Layout) -> WalReader<'a> {
         WalReader { device, layout, window: Bytes::new(), window_at: 0 }
+    }
+
+    /// The batch of this number, unless the one before it is not `whole`. If there is none, there must be no
+    /// later one: a batch is written after the one before it was flushed, so only the last can be torn.
+    async fn next(
+        &mut self,
+        at: u64,
+        generation: u64,
+        number: u64,
+        whole: bool,
+    ) -> Result<Option<Found>, StoreError> {
+        if whole && let Some(found) = self.find(at, generation, number).await? {
+            return Ok(Some(found));
+        }
+        match self.has_later(at, generation, number).await? {
+            true => Err(Damage::Wal { batch: number - u64::from(!whole) }.into()),
+            false => Ok(None),
+        }
+    }
+
+    /// Whether a batch of this number or a later one begins where the one after `at` could.
+    async fn has_later(
+        &mut self,
+        at: u64,
+        generation: u64,
+        number: u64,
+    ) -> Result<bool, StoreError> {
+        let reach = self.layout.wal_bytes / 4 + 2 * BATCH_BYTES_MAX as u64;
+        let end = (at + reach).min(self.layout.wal_bytes);
+        let wrapped = if at + reach > end { reach.min(at) } else { 0 };
+        let blocks = (at..end).chain(0..wrapped).step_by(BLOCK_SIZE as usize);
+        for offset in blocks {
+            let header = BatchHeader::decode(&self.bytes(offset, BLOCK_SIZE).await?);
+            if header.is_some_and(|h| h.generation == generation && h.number >= number) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The batch of this number, at `at` or at the start of the region.

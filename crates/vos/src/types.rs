@@ -81,6 +81,12 @@ pub enum Damage {
         /// First byte of the entry's key.
         table: u8,
     },
+    /// A batch of the WAL cannot be read, and later ones are there: so it had been durable.
+    #[error("batch {batch} of the WAL is damaged")]
+    Wal {
+        /// Its number.
+        batch: u64,
+    },
     /// A data chunk failed its checksum.
     #[error("data block {} is damaged", addr.0)]
     Data {

@@ -9,9 +9,9 @@ use spirula_vos::{ContainerId, Damage, Extent, ObjectKey, ReadError, StageError,
 use spirula_xstream::sim::{SimHost, SimWorld};
 use spirula_xstream::{Class, sleep, timeout};
 
-const PATH: &str = "/disk";
+pub(crate) const PATH: &str = "/disk";
 const CID: ContainerId = ContainerId([1; 16]);
-const BYTES: u64 = 24 << 20;
+pub(crate) const BYTES: u64 = 24 << 20;
 
 fn host(seed: u64) -> SimHost {
     let host = SimWorld::new(seed).host("osd");
@@ -147,7 +147,7 @@ fn damage_anywhere_is_never_wrong_data() {
 }
 
 /// Puts the disk back to an image.
-fn restore(host: &SimHost, image: &[u8]) {
+pub(crate) fn restore(host: &SimHost, image: &[u8]) {
     let now = host.disk(PATH, BYTES).peek(0, BYTES as usize);
     let blocks = image.chunks(4096).zip(now.chunks(4096)).enumerate();
     let changed: Vec<(u64, Bytes)> = blocks
@@ -172,7 +172,7 @@ fn a_full_store_deletes_and_fills_again() {
         let store = open().await;
         container(&store).await;
         let mut capacity = Vec::new();
-        for round in 0..8 {
+        for round in 0..20 {
             let mut n = 0;
             let data = Bytes::from(vec![round; 50_000]);
             while write(&store, n, data.clone()).await.is_ok() {

@@ -1,6 +1,8 @@
 //! The store on the simulated disk: power loss, corruption, a full device.
 
+mod damage;
 mod faults;
+mod full;
 #[path = "../../../vos/tests/model/ops.rs"]
 mod ops;
 mod workload;
