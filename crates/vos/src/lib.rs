@@ -13,8 +13,10 @@ mod codec;
 mod condition;
 mod dump;
 mod epoch;
+mod export;
 #[doc(hidden)]
 pub mod fuzzing;
+
 mod garbage;
 mod history;
 mod item;
@@ -43,6 +45,7 @@ pub use checkpoint::{Checkpoint, Loader, PageWrite, ROOT_LEN, Root, WalStart};
 pub use clone::Position;
 pub use dump::{AkeyDump, ExtentDump, ObjectDump, PlaceDump, PunchDump, VersionDump};
 pub use epoch::Epoch;
+pub use export::{Anchor, Export};
 pub use log::{BadRecord, Placed, Record};
 pub use query::{Found, Keys, Pick, PickRange};
 pub use space::Run;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::clone::CloneRange;
 use crate::codec::{Malformed, Reader, put_bytes, put_u32, put_u64, put_varint};
+use crate::export::Import;
 use crate::tx::{Tx, TxOp};
 use crate::types::{BLOCK_SIZE, BlockAddr, ContainerId, ObjectKey};
 
@@ -188,6 +189,10 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
             head(out, 24, *object);
             clone.encode(out);
         }
+        TxOp::Import { object, import } => {
+            head(out, 25, *object);
+            put_bytes(out, &import.bytes);
+        }
         TxOp::Require { .. } => {}
     }
 }
@@ -256,6 +261,10 @@ fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malform
         11 => TxOp::PunchDkey { object, dkey: r.bytes()? },
         12 => TxOp::PunchObject { object },
         24 => TxOp::Clone { object, clone: Box::new(CloneRange::decode(r, objects)?) },
+        25 => {
+            let import = Import::decode(r.bytes()?, Vec::new())?;
+            TxOp::Import { object, import: Box::new(import) }
+        }
         13 => TxOp::Retain { object, epochs: decode_epochs(r)? },
         _ => return Err(Malformed),
     };

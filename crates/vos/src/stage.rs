@@ -174,6 +174,7 @@ impl Vos {
                 }
                 // The source may be shorter.
                 TxOp::Clone { clone, .. } => clone.len.min(CLONE_ROOM_MAX) / 256,
+                TxOp::Import { import, .. } => import.log_bytes() as u64 * 2,
                 _ => 0,
             })
             .sum();
@@ -298,6 +299,7 @@ impl<'a> Stage<'a> {
             TxOp::Retain { object, epochs } => self.retain(tx, *object, epochs)?,
             TxOp::Require { object, target, must } => self.require(tx, *object, target, *must)?,
             TxOp::Clone { object, clone } => self.clone_range(tx, *object, clone)?,
+            TxOp::Import { object, import } => self.import(tx, *object, import)?,
             TxOp::Update { object, dkey, akey, value } => {
                 check_keys(dkey, akey)?;
                 if value.len() > VALUE_LEN_MAX {

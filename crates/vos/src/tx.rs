@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use crate::clone::CloneRange;
+use crate::export::Import;
 use crate::types::{ContainerId, ObjectKey};
 
 /// A transaction over any number of objects, stamped with the epoch its caller gave it.
@@ -86,6 +87,10 @@ pub(crate) enum TxOp {
     Clone {
         object: u32,
         clone: Box<CloneRange>,
+    },
+    Import {
+        object: u32,
+        import: Box<Import>,
     },
     /// Judged when the transaction is staged; not in the WAL.
     Require {
@@ -178,6 +183,7 @@ impl Tx {
             | TxOp::PunchObject { .. }
             | TxOp::Require { .. } => 0,
             TxOp::Clone { clone, .. } => clone.key_bytes(),
+            TxOp::Import { import, .. } => import.log_bytes(),
         };
         let objects: usize = self.objects.iter().map(|(_, oid)| oid.0.len() + 32).sum();
         64 + objects + self.ops.iter().map(|op| op_bytes(op) + 64).sum::<usize>()

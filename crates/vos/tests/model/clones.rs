@@ -1,6 +1,7 @@
 //! Clones of ranges between arrays of two containers, at random epochs, with everything that takes
 //! names of shared blocks away; and the check, which counts all names.
 //!
+//! At the end one of them is exported, with all its versions, and taken in under another name.
 //! In the model a clone is a write of what the source showed at its epoch.
 
 use std::collections::BTreeSet;
@@ -10,7 +11,7 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spirula_vos::{
-    Config, ContainerId, Epoch, Extent, ObjectKey, PAGE_SIZE, Position, StageError, Tx,
+    Anchor, Config, ContainerId, Epoch, Extent, ObjectKey, PAGE_SIZE, Position, StageError, Tx,
 };
 
 use crate::rig::Rig;
@@ -190,14 +191,14 @@ impl World {
         let (start, len, to) = (self.offset(), self.rng.random_range(1..40_000), self.offset());
         let to = if self.rng.random_bool(0.5) { start } else { to };
         let ((from_cid, from_oid), (cid, oid)) = (name(source), name(i));
+        if !arrays[source].may_read(from) {
+            tx.truncate(cid, &oid, DKEY, b"", to);
+            arrays[i].add(epoch, Op::Truncate(to));
+            return None;
+        }
         let place = |cid, oid, offset| Position { cid, oid, dkey: DKEY, akey: b"", offset };
         let (a, b) = (place(from_cid, &from_oid, start), place(cid, &oid, to));
         tx.clone_range(a, from, len, b);
-        if !arrays[source].may_read(from) {
-            let known = !arrays[source].log.is_empty() || arrays[source].horizon > 0;
-            let horizon = arrays[source].horizon;
-            return known.then_some(StageError::EpochTooOld { epoch: from, horizon });
-        }
         let at = if from == epoch.hlc { epoch } else { Epoch::end_of(from) };
         match arrays[source].at(at) {
             None => Some(StageError::NonExistent),
@@ -210,11 +211,48 @@ impl World {
         }
     }
 
-    fn observe(&mut self, i: usize, hlc: u64) -> State {
-        let (cid, oid) = name(i);
+    /// Exports an array and takes it in under another name, in a container of later epochs.
+    fn export(&mut self, i: usize) {
+        let ((from_cid, oid), to_cid) = (name(i), CIDS[(i + 1) % 2]);
+        let (mut anchor, copy) = (Anchor::default(), ObjectKey::copy_from(b"copy"));
+        loop {
+            let budget = self.rng.random_range(1..8);
+            let rig = &mut self.rig;
+            let Some(part) = rig.read(|vos| vos.export(from_cid, &oid, &anchor, budget)) else {
+                return;
+            };
+            let bytes = part.data.into_iter().map(|d| rig.bytes(&Extent::Device(d)).into());
+            let mut tx = Tx::new(0);
+            tx.import(to_cid, &copy, part.entries, bytes.collect()).unwrap();
+            rig.submit(&tx).unwrap();
+            match part.next {
+                Some(next) => anchor = next,
+                None => break,
+            }
+            assert!(!rig.read(|vos| vos.object_exists(to_cid, &copy)), "not before the last part");
+            if self.rng.random_bool(0.1) {
+                self.rig.reopen();
+            }
+        }
+        self.rig.reopen();
+        self.rig.check();
+        let mut epochs = self.arrays[i].retained.clone();
+        epochs.extend(self.used.iter().rev().take(4).copied().chain([u64::MAX]));
+        epochs.retain(|&e| self.arrays[i].may_read(e));
+        for hlc in epochs {
+            let want = self.observe((from_cid, &oid), hlc);
+            assert!(want == self.observe((to_cid, &copy), hlc), "array {i} at {hlc}");
+        }
+        let mut tx = Tx::new(self.now + 1);
+        tx.punch_object(to_cid, &copy);
+        tx.retain(to_cid, &copy, &[]);
+        self.rig.submit(&tx).unwrap();
+    }
+
+    fn observe(&mut self, (cid, oid): (ContainerId, &ObjectKey), hlc: u64) -> State {
         let rig = &mut self.rig;
-        let size = rig.read(|vos| vos.at(hlc).array_size(cid, &oid, DKEY, b""))?;
-        let extents = rig.read(|vos| vos.at(hlc).extents(cid, &oid, DKEY, b"", 0, size));
+        let size = rig.read(|vos| vos.at(hlc).array_size(cid, oid, DKEY, b""))?;
+        let extents = rig.read(|vos| vos.at(hlc).extents(cid, oid, DKEY, b"", 0, size));
         let cells = |e: &Extent| match e {
             Extent::Hole { len, punched, .. } => {
                 vec![if *punched { PUNCHED } else { NEVER }; *len as usize]
@@ -232,7 +270,8 @@ impl World {
             epochs.retain(|&e| self.arrays[i].may_read(e));
             for hlc in epochs {
                 let want = self.arrays[i].at(Epoch::end_of(hlc));
-                let found = self.observe(i, hlc);
+                let (cid, oid) = name(i);
+                let found = self.observe((cid, &oid), hlc);
                 let differ = want.iter().flatten().zip(found.iter().flatten());
                 let first = differ.clone().position(|(a, b)| a != b);
                 assert!(
@@ -278,6 +317,7 @@ fn run(seed: u64, steps: usize, pool_pages: usize) {
     world.rig.reopen();
     world.rig.check();
     world.verify();
+    world.export(steps % ARRAYS);
     world.rig.drain(&CIDS);
 }
 
@@ -307,6 +347,13 @@ fn a_clone_copies_no_data() {
     tx.clone_range(place(&a), 2, 1 << 20, place(&b));
     rig.submit(&tx).unwrap();
     assert_eq!(rig.vos.stats().data_blocks, blocks);
+    let mut refused = |from, epoch| {
+        let mut tx = Tx::new(2);
+        tx.clone_range(from, epoch, 1, place(&b));
+        rig.submit(&tx).unwrap_err()
+    };
+    assert_eq!(refused(place(&a), 0), StageError::EpochTooOld { epoch: 0, horizon: 1 });
+    assert_eq!(refused(place(&name(4).1), 2), StageError::NonExistent);
     let mut tx = Tx::new(3);
     tx.punch_object(cid, &a);
     rig.submit(&tx).unwrap();
