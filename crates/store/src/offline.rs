@@ -5,11 +5,10 @@
 
 use std::future::Future;
 
-use bytes::Bytes;
 use spirula_bio::{Device, Superblock};
 use spirula_vos::{Extent, ReadError, Vos};
 
-use crate::{CheckFailure, CheckReport, OpenError, Options, Statfs, Store, StoreError};
+use crate::{CheckFailure, CheckReport, Data, OpenError, Options, Statfs, Store, StoreError};
 
 /// A store opened to be looked at.
 pub struct Offline {
@@ -67,7 +66,7 @@ impl Offline {
     pub fn read_data(
         &self,
         extents: &[Extent],
-    ) -> impl Future<Output = Result<Vec<Bytes>, StoreError>> + use<> {
+    ) -> impl Future<Output = Result<Data, StoreError>> + use<> {
         self.store.read_data(extents)
     }
 
