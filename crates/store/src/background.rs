@@ -35,7 +35,9 @@ impl Store {
         loop {
             match self.collect_step().await {
                 Ok(true) => {
-                    yield_now().await;
+                    if self.give_way().await.is_err() {
+                        return;
+                    }
                     continue;
                 }
                 Ok(false) => {}

@@ -107,7 +107,7 @@ impl State {
         }
     }
 
-    fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.pending.is_empty() && !self.batch_in_flight
     }
 

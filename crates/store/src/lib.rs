@@ -24,6 +24,7 @@ mod error;
 mod limits;
 mod offline;
 mod open;
+mod pace;
 mod read;
 
 use std::cell::{Cell, RefCell};

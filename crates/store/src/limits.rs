@@ -1,5 +1,7 @@
 //! Every bound of the store, in one place.
 
+use std::time::Duration;
+
 /// WAL records waiting, in bytes, above which [`crate::Store::admit`] waits.
 pub(crate) const QUEUED_BYTES_MAX: usize = 32 << 20;
 /// Data of a transaction up to this size is written beside its batch: its I/O is shared, and the batch
@@ -29,6 +31,8 @@ pub(crate) const READ_RUN_BYTES_MAX: u64 = 1 << 20;
 pub(crate) const REPLAY_WINDOW_BYTES: u64 = 1 << 20;
 /// Entries of punched trees removed in one step.
 pub(crate) const COLLECT_BUDGET: usize = 64;
+/// Between two steps of background work while client I/O is under way: several times what a step takes.
+pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// Bytes of zeros written by one request.
 pub(crate) const ZERO_BYTES: u64 = 1 << 20;
 /// How far the data region is zeroed ahead of the allocator, in blocks.

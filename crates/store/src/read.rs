@@ -28,6 +28,10 @@ impl Reads {
         self.next
     }
 
+    pub(crate) fn is_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     /// The oldest read under way, or the next one.
     pub(crate) fn oldest(&self) -> u64 {
         self.running.first().copied().unwrap_or(self.next)

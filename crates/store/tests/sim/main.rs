@@ -5,6 +5,7 @@ mod faults;
 mod full;
 #[path = "../../../vos/tests/model/ops.rs"]
 mod ops;
+mod pace;
 mod workload;
 
 use spirula_store::Faults;
