@@ -9,12 +9,14 @@ use rand_chacha::ChaCha8Rng;
 use spirula_bio::Device;
 use spirula_bio::wal::BatchHeader;
 use spirula_store::{Expect, FormatOptions, Offline, OpenError, Options, Store, StoreError};
-use spirula_vos::{ContainerId, Extent, ObjectKey, StageError, Tx, Vos};
+use spirula_vos::{ContainerId, Extent, ObjectKey, Position, StageError, Tx, Vos};
 use spirula_xstream::sim::{SimDisk, SimHost, SimWorld};
 
 use crate::faults::{BYTES, PATH};
 
 const CIDS: [ContainerId; 2] = [ContainerId([1; 16]), ContainerId([2; 16])];
+/// The last is a clone.
+const OBJECTS: u64 = 7;
 /// Readers at these: below are the retained ones.
 const EPOCHS: [u64; 3] = [10, 20, u64::MAX];
 const BLOCK: u64 = 4096;
@@ -80,6 +82,15 @@ fn changes(epoch: u64, rng: &mut ChaCha8Rng) -> Vec<Tx> {
             }
             all.push(tx);
         }
+        // Blocks that two objects share.
+        let (mut tx, from, to) = (Tx::new(epoch + 1), object(3), object(6));
+        tx.set_horizon(epoch);
+        tx.retain(cid, &to, &[10, 20]);
+        for akey in [&b"large"[..], b"tree"] {
+            let place = |oid| Position { cid, oid, dkey: b"data", akey, offset: 0 };
+            tx.clone_range(place(&from), epoch, 1 << 20, place(&to));
+        }
+        all.push(tx);
         let mut tx = Tx::new(epoch + 1);
         tx.punch_object(cid, &object(4));
         tx.punch_akey(cid, &object(0), b"omap", b"key001");
@@ -87,6 +98,18 @@ fn changes(epoch: u64, rng: &mut ChaCha8Rng) -> Vec<Tx> {
         all.push(tx);
     }
     all
+}
+
+/// A destroyed container, of which much is still there.
+async fn garbage(store: &Store) {
+    let cid = ContainerId([3; 16]);
+    let mut tx = Tx::new(1);
+    tx.create_container(cid);
+    (0..1000).for_each(|i| tx.update(cid, &object(i), b"d", b"a", Bytes::from_static(b"value")));
+    submit(store, &tx).await;
+    let mut tx = Tx::new(2);
+    tx.destroy_container(cid);
+    submit(store, &tx).await;
 }
 
 /// Fills the store; after the checkpoint come changes that only the WAL has. It is not closed.
@@ -98,6 +121,7 @@ async fn fill(seed: u64) {
     submit(&store, &tx).await;
     for epoch in [10, 20, 30] {
         if epoch == 30 {
+            garbage(&store).await;
             store.checkpoint().await.unwrap();
         }
         for tx in changes(epoch, &mut rng) {
@@ -107,7 +131,7 @@ async fn fill(seed: u64) {
 }
 
 /// Answers for each container and epoch.
-const ANSWERS: usize = 6 * 4;
+const ANSWERS: usize = OBJECTS as usize * 4;
 
 /// All that a reader can see, or what stopped it.
 type Seen = Vec<Result<Vec<Bytes>, StoreError>>;
@@ -116,7 +140,7 @@ async fn observe(store: &Offline) -> Seen {
     let mut seen = Vec::new();
     for cid in CIDS {
         for at in EPOCHS {
-            for i in 0..6 {
+            for i in 0..OBJECTS {
                 let oid = object(i);
                 seen.push(keys(store, cid, at, &oid).await);
                 for akey in [&b"small"[..], b"large", b"tree"] {
