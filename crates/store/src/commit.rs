@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use spirula_bio::wal::{self, BATCH_BYTES_MAX, RECORD_HEADER_LEN, Ring};
-use spirula_vos::{ContainerId, DataWrite, Run, StageError, Staged, Tx};
+use spirula_vos::{ContainerId, Cursor, DataWrite, Run, StageError, Staged, Tx};
 use spirula_xstream::settle;
 use spirula_xstream::sync::{OneshotReceiver, OneshotSender, oneshot};
 
@@ -164,18 +164,23 @@ impl Store {
     /// Stages a transaction: visible to the next read, durable when the [`Commit`] says so. On an error
     /// nothing has happened; after [`StageError::Missing`] load the pages and plan again.
     pub fn submit(&self, tx: &Tx) -> Result<Commit, StageError> {
+        self.submit_staged(tx).map(|(commit, _)| commit)
+    }
+
+    /// As [`Store::submit`], with where an aggregation in it is to go on.
+    pub(crate) fn submit_staged(&self, tx: &Tx) -> Result<(Commit, Option<Cursor>), StageError> {
         let (done, wait) = oneshot();
         if let Some(stopped) = self.stopped() {
             // The receiver is at hand.
             let _ = done.send(Err(stopped));
-            return Ok(Commit { wait });
+            return Ok((Commit { wait }, None));
         }
         if tx.log_bytes_max(self.inner.options.inline_threshold) as u64
             > self.inner.layout.wal_bytes / 4
         {
             return Err(StageError::TooLarge);
         }
-        let staged = {
+        let mut staged = {
             let mut vos = self.inner.vos.borrow_mut();
             let staged = vos.stage(tx)?;
             if vos.has_garbage() {
@@ -183,8 +188,9 @@ impl Store {
             }
             staged
         };
+        let next = staged.aggregated.take();
         self.enqueue(staged, done);
-        Ok(Commit { wait })
+        Ok((Commit { wait }, next))
     }
 
     /// Waits while too much is queued or too many pages wait for a checkpoint. Call before planning.
@@ -243,7 +249,7 @@ impl Store {
     }
 
     fn enqueue(&self, staged: Staged, done: OneshotSender<Result<(), StoreError>>) {
-        let Staged { seq, record, writes, freed, containers } = staged;
+        let Staged { seq, record, writes, freed, containers, .. } = staged;
         let mut guard = self.inner.commit.borrow_mut();
         let state = &mut *guard;
         state.queued_bytes += record.len();

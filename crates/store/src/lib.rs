@@ -14,6 +14,7 @@
 //! - A failed write or flush stops the store: nothing is acknowledged afterwards.
 #![forbid(unsafe_code)]
 
+mod aggregate;
 mod background;
 mod cache;
 mod check;

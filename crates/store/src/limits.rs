@@ -37,5 +37,9 @@ pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) const ZERO_BYTES: u64 = 1 << 20;
 /// How far the data region is zeroed ahead of the allocator, in blocks.
 pub(crate) const ZERO_AHEAD_BLOCKS: u64 = (64 << 20) / 4096;
+/// History entries looked at in one transaction of an aggregation.
+pub(crate) const AGGREGATE_BUDGET: u32 = 256;
+/// Objects looked at in one go when those that need aggregation are searched.
+pub(crate) const AGGREGATE_OBJECTS: usize = 64;
 /// Damaged extents that a check names; it counts all.
 pub(crate) const DAMAGE_NOTED_MAX: usize = 64;

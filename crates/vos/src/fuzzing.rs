@@ -84,11 +84,30 @@ fn second() -> Tx {
     tx
 }
 
+/// One that leaves history, and one with what is done about that.
+fn versions() -> [Tx; 2] {
+    let (cid, oid) = (CONTAINER, object());
+    let mut kept = Tx::new(10);
+    kept.set_horizon(3);
+    kept.retain_container(cid, &[3]);
+    kept.retain(cid, &oid, &[5]);
+    kept.write(cid, &oid, b"d", b"w", 100, vec![1; 5000].into(), None);
+    kept.update(cid, &oid, b"d", b"b", Bytes::from_static(b"w"));
+    kept.punch_dkey(cid, &oid, b"d");
+    kept.truncate(cid, &oid, b"d", b"w", 50);
+    let mut swept = Tx::new(11);
+    swept.set_horizon(4);
+    swept.aggregate(cid, &oid, crate::Cursor::default(), 100);
+    swept.discard(cid, &oid, 9, u64::MAX);
+    [kept, swept]
+}
+
 /// Inputs of the targets as a store writes them, by target.
 pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let mut vos = Vos::format(Config::default(), 16, BLOCKS, 0);
     let mut out = Vec::new();
-    for tx in [first(), second()] {
+    let [kept, swept] = versions();
+    for tx in [first(), second(), kept, swept] {
         if let Ok(staged) = vos.stage(&tx) {
             out.push(("wal_record", staged.record));
         }
@@ -111,7 +130,7 @@ mod tests {
     #[test]
     fn seeds_run() {
         let seeds = seeds();
-        assert!(seeds.len() >= 5, "two records, pages, a root");
+        assert!(seeds.len() >= 7, "four records, pages, a root");
         for (target, seed) in seeds {
             match target {
                 "wal_record" => wal_record(&seed),

@@ -21,7 +21,7 @@ use crate::tree;
 use crate::types::ReadError;
 use crate::vos::Vos;
 
-const KEY_VERSION: u8 = 1;
+pub(crate) const KEY_VERSION: u8 = 1;
 pub(crate) const KEY_PIECE: u8 = 2;
 /// Pieces are sorted by length first, which bounds how far before a range they can begin.
 const CLASS_LEN_MAX: [u64; 5] = [1 << 18, 1 << 26, 1 << 34, 1 << 42, u64::MAX];
@@ -259,6 +259,11 @@ impl Stage<'_> {
         let vos = &mut *self.vos;
         let key = version_key(number, birth);
         tree::insert(&mut vos.pool, &mut vos.root, &key, &version.encode())
+    }
+
+    pub(crate) fn remove_version(&mut self, number: u64, birth: Epoch) -> Result<(), ReadError> {
+        let vos = &mut *self.vos;
+        tree::remove(&mut vos.pool, &mut vos.root, &version_key(number, birth)).map(|_| ())
     }
 
     pub(crate) fn put_old_piece(&mut self, number: u64, old: &OldPiece) -> Result<(), ReadError> {

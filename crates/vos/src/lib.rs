@@ -5,18 +5,19 @@
 //! write where and when is the caller's part (`spirula-store`).
 #![forbid(unsafe_code)]
 
+mod aggregate;
 mod array;
 mod check;
 mod checkpoint;
 mod clone;
 mod codec;
 mod condition;
+mod discard;
 mod dump;
 mod epoch;
 mod export;
 #[doc(hidden)]
 pub mod fuzzing;
-
 mod garbage;
 mod history;
 mod item;
@@ -40,6 +41,7 @@ mod types;
 mod view;
 mod vos;
 
+pub use aggregate::Cursor;
 pub use check::{CheckError, CheckSummary, Checker};
 pub use checkpoint::{Checkpoint, Loader, PageWrite, ROOT_LEN, Root, WalStart};
 pub use clone::Position;

@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 
+use crate::aggregate::Cursor;
 use crate::clone::CloneRange;
 use crate::codec::{Malformed, Reader, put_bytes, put_u32, put_u64, put_varint};
 use crate::export::Import;
@@ -185,6 +186,16 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
             out.extend_from_slice(&cid.0);
             encode_epochs(out, epochs);
         }
+        TxOp::Aggregate { object, cursor, budget } => {
+            head(out, 20, *object);
+            cursor.encode(out);
+            put_u32(out, *budget);
+        }
+        TxOp::Discard { object, from, to } => {
+            head(out, 21, *object);
+            put_u64(out, *from);
+            put_u64(out, *to);
+        }
         TxOp::Clone { object, clone } => {
             head(out, 24, *object);
             clone.encode(out);
@@ -260,6 +271,8 @@ fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malform
         10 => TxOp::PunchAkeys { object, dkey: r.bytes()?, from: r.bytes()?, to: None },
         11 => TxOp::PunchDkey { object, dkey: r.bytes()? },
         12 => TxOp::PunchObject { object },
+        20 => TxOp::Aggregate { object, cursor: Cursor::decode(r)?, budget: r.u32()? },
+        21 => TxOp::Discard { object, from: r.u64()?, to: r.u64()? },
         24 => TxOp::Clone { object, clone: Box::new(CloneRange::decode(r, objects)?) },
         25 => {
             let import = Import::decode(r.bytes()?, Vec::new())?;

@@ -194,7 +194,11 @@ impl Stage<'_> {
 
 impl Vos {
     /// Birth of the oldest version in an object born after `at`.
-    fn next_birth(&self, record: &ObjectRecord, at: Epoch) -> Result<Option<Epoch>, ReadError> {
+    pub(crate) fn next_birth(
+        &self,
+        record: &ObjectRecord,
+        at: Epoch,
+    ) -> Result<Option<Epoch>, ReadError> {
         let mut found: Option<Epoch> = None;
         let mut look = |value: &ItemValue| -> Result<(), ReadError> {
             if value.epoch() <= at {

@@ -43,7 +43,7 @@ impl Vos {
     }
 
     /// The size that the operations after a punch lead to.
-    fn fold_sizes(
+    pub(crate) fn fold_sizes(
         &self,
         array: &Array,
         punched: Option<Epoch>,

@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 
+use crate::aggregate::Cursor;
 use crate::array::Gather;
 use crate::epoch::{Epoch, Scene};
 use crate::item::{Array, Body, Device, INLINE_EXTENT_MAX, Piece, SizeOp, pack_crcs};
@@ -38,6 +39,8 @@ pub struct Staged {
     pub freed: Vec<Run>,
     /// Containers it touches: records enter the WAL in staging order within each of them.
     pub containers: Vec<ContainerId>,
+    /// Where its aggregation, if it had one, is to go on; `None` if that is done.
+    pub aggregated: Option<Cursor>,
 }
 
 /// One data write.
@@ -70,7 +73,7 @@ impl Vos {
         let mut stage = Stage::begin(self, tx, Placer::Fresh);
         match stage.run(tx, None) {
             Ok(()) => {
-                let Stage { placed, decisions, writes, .. } = stage;
+                let Stage { placed, decisions, writes, aggregated, .. } = stage;
                 let freed = self.commit();
                 let record = log::encode(self.seq, tx, &decisions, &placed);
                 let mut containers: Vec<ContainerId> = tx.objects.iter().map(|o| o.0).collect();
@@ -84,7 +87,7 @@ impl Vos {
                 }
                 containers.sort_unstable();
                 containers.dedup();
-                Ok(Staged { seq: self.seq, record, writes, freed, containers })
+                Ok(Staged { seq: self.seq, record, writes, freed, containers, aggregated })
             }
             Err(e) => {
                 self.rollback();
@@ -219,6 +222,7 @@ pub(crate) struct Stage<'a> {
     pub(crate) placed: Vec<Placed>,
     pub(crate) decisions: Vec<Decision>,
     pub(crate) writes: Vec<DataWrite>,
+    aggregated: Option<Cursor>,
     saved: (crate::PageId, u64, bool),
 }
 
@@ -236,6 +240,7 @@ impl<'a> Stage<'a> {
             placed: Vec::new(),
             decisions: Vec::with_capacity(tx.ops.len()),
             writes: Vec::new(),
+            aggregated: None,
             saved,
         }
     }
@@ -297,6 +302,10 @@ impl<'a> Stage<'a> {
                 self.record(tx, *object, Touch::CreatesEmpty)?;
             }
             TxOp::Retain { object, epochs } => self.retain(tx, *object, epochs)?,
+            TxOp::Aggregate { object, cursor, budget } => {
+                self.aggregated = self.aggregate(tx, *object, cursor.clone(), *budget)?;
+            }
+            TxOp::Discard { object, from, to } => self.discard(tx, *object, (*from, *to))?,
             TxOp::Require { object, target, must } => self.require(tx, *object, target, *must)?,
             TxOp::Clone { object, clone } => self.clone_range(tx, *object, clone)?,
             TxOp::Import { object, import } => self.import(tx, *object, import)?,

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use crate::aggregate::Cursor;
 use crate::clone::CloneRange;
 use crate::export::Import;
 use crate::types::{ContainerId, ObjectKey};
@@ -83,6 +84,16 @@ pub(crate) enum TxOp {
     RetainContainer {
         cid: ContainerId,
         epochs: Vec<u64>,
+    },
+    Aggregate {
+        object: u32,
+        cursor: Cursor,
+        budget: u32,
+    },
+    Discard {
+        object: u32,
+        from: u64,
+        to: u64,
     },
     Clone {
         object: u32,
@@ -181,7 +192,9 @@ impl Tx {
             | TxOp::DestroyContainer(_)
             | TxOp::CreateObject { .. }
             | TxOp::PunchObject { .. }
+            | TxOp::Discard { .. }
             | TxOp::Require { .. } => 0,
+            TxOp::Aggregate { cursor, .. } => cursor.len(),
             TxOp::Clone { clone, .. } => clone.key_bytes(),
             TxOp::Import { import, .. } => import.log_bytes(),
         };
@@ -319,6 +332,23 @@ impl Tx {
     /// below the horizon of any of them.
     pub fn retain_container(&mut self, cid: ContainerId, epochs: &[u64]) {
         self.ops.push(TxOp::RetainContainer { cid, epochs: epochs.to_vec() });
+    }
+
+    /// Removes what nobody sees from an object, looking at about `budget` entries from `cursor` on;
+    /// [`crate::Staged::aggregated`] tells where to go on. The transaction's horizon becomes the
+    /// object's, its epoch does not matter.
+    pub fn aggregate(&mut self, cid: ContainerId, oid: &ObjectKey, cursor: Cursor, budget: u32) {
+        let object = self.object(cid, oid);
+        self.reclaims = true;
+        self.ops.push(TxOp::Aggregate { object, cursor, budget });
+    }
+
+    /// Makes all operations on an object from epoch `from` to `to` undone, as if they had never been.
+    /// `from` must be above the object's horizon.
+    pub fn discard(&mut self, cid: ContainerId, oid: &ObjectKey, from: u64, to: u64) {
+        let object = self.object(cid, oid);
+        self.reclaims = true;
+        self.ops.push(TxOp::Discard { object, from, to });
     }
 
     /// Fails the transaction unless `target` exists, or does not, at its epoch with the operations

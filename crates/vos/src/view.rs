@@ -234,7 +234,8 @@ impl Vos {
     ) -> Result<Vec<Piece>, ReadError> {
         let mut pieces = self.pieces(&array.extents, from, to)?;
         pieces.retain(|p| p.epoch <= at);
-        if array.history != 0 && array.epoch > at {
+        // Old pieces end with the newest operation, but one that was discarded may have ended them.
+        if array.history != 0 && (array.epoch > at || array.late) {
             pieces.extend(self.old_pieces_at(array.history, at, from, to)?);
             pieces.sort_unstable_by_key(|p| p.offset);
         }

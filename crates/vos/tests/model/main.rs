@@ -35,7 +35,7 @@ fn run(seed: u64, steps: usize, pool_pages: usize) {
             ops::apply(state, &op);
         }
         match rig.submit(&tx) {
-            Ok(()) => model = after,
+            Ok(_) => model = after,
             Err(StageError::NoSpace) => rig.checkpoint(),
             Err(e) => panic!("step {step}: {e}"),
         }

@@ -6,8 +6,8 @@ use std::ops::Bound;
 use std::rc::Rc;
 
 use spirula_vos::{
-    BLOCK_SIZE, BlockAddr, CheckError, Checker, Config, ContainerId, Extent, Loader, PAGE_SIZE,
-    ReadError, Record, ReplayError, Root, StageError, Tx, Vos,
+    BLOCK_SIZE, BlockAddr, CheckError, Checker, Config, ContainerId, Cursor, Extent, Loader,
+    PAGE_SIZE, ReadError, Record, ReplayError, Root, StageError, Tx, Vos,
 };
 
 use crate::ops::{DKEYS, Items, Objects, State, Value};
@@ -61,7 +61,7 @@ impl Rig {
         }
     }
 
-    pub(crate) fn submit(&mut self, tx: &Tx) -> Result<(), StageError> {
+    pub(crate) fn submit(&mut self, tx: &Tx) -> Result<Option<Cursor>, StageError> {
         let staged = loop {
             match self.vos.stage(tx) {
                 Ok(staged) => break staged,
@@ -78,7 +78,7 @@ impl Rig {
         }
         self.log.push(staged.record);
         self.vos.release(&staged.freed);
-        Ok(())
+        Ok(staged.aggregated)
     }
 
     pub(crate) fn checkpoint(&mut self) {

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spirula_vos::{
-    Config, ContainerId, Epoch, Extent, Found, Keys, Must, ObjectKey, PAGE_SIZE, Pick, PickRange,
-    StageError, Target, Tx,
+    Config, ContainerId, Cursor, Epoch, Extent, Found, Keys, Must, ObjectKey, PAGE_SIZE, Pick,
+    PickRange, StageError, Target, Tx,
 };
 
 use crate::ops::{self, Op};
@@ -120,6 +120,8 @@ struct World {
     used: BTreeSet<u64>,
     now: u64,
     horizon: u64,
+    /// Aggregations under way.
+    cursors: Vec<Cursor>,
 }
 
 fn oid(i: usize) -> ObjectKey {
@@ -230,7 +232,7 @@ impl World {
             }
         }
         match (self.rig.submit(&tx), refused) {
-            (Ok(()), None) => self.objects = after,
+            (Ok(_), None) => self.objects = after,
             (Err(StageError::NoSpace), _) => self.rig.checkpoint(),
             (Err(e), Some(expected)) if e == expected => {}
             (result, expected) => panic!("{result:?}, not {expected:?}"),
@@ -268,6 +270,42 @@ impl World {
             out.insert(self.rng.random_range(object.horizon.max(self.horizon)..=hlc.max(self.now)));
         }
         out
+    }
+
+    /// Some of the aggregation of an object.
+    fn aggregate(&mut self) {
+        let i = usize::from(self.rng.random_range(0..OBJECTS));
+        let cursor = std::mem::take(&mut self.cursors[i]);
+        let hlc = self.horizon.max(self.objects[i].horizon);
+        let mut tx = Tx::new(hlc);
+        tx.aggregate(CID, &oid(i), cursor, self.rng.random_range(1..60));
+        match self.rig.submit(&tx) {
+            Ok(next) => {
+                self.cursors[i] = next.unwrap_or_default();
+                self.objects[i].horizon = hlc;
+            }
+            Err(StageError::NoSpace) => self.rig.checkpoint(),
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    /// Undoes what happened to an object in a range of epochs.
+    fn discard(&mut self) {
+        let i = usize::from(self.rng.random_range(0..OBJECTS));
+        let lowest = self.objects[i].horizon;
+        if lowest >= self.now {
+            return;
+        }
+        let from = self.rng.random_range(lowest + 1..=self.now);
+        let above = self.rng.random_bool(0.5);
+        let to = if above { u64::MAX } else { self.rng.random_range(from..=self.now) };
+        let mut tx = Tx::new(self.now);
+        tx.discard(CID, &oid(i), from, to);
+        match self.rig.submit(&tx) {
+            Ok(_) => self.objects[i].log.retain(|(e, _)| !(from..=to).contains(&e.hlc)),
+            Err(StageError::NoSpace) => self.rig.checkpoint(),
+            Err(e) => panic!("{e}"),
+        }
     }
 
     fn retain_container(&mut self) {
@@ -365,12 +403,12 @@ impl World {
                 want.iter_mut().for_each(cut_off);
                 names.extend(want.iter().map(|_| oid(i)));
                 let found = self.observe(i, hlc);
-                self.query(i, hlc, &want);
                 assert!(
                     want == found,
                     "step {step} object {i} at {hlc}: {}",
                     differs(&want, &found)
                 );
+                self.query(i, hlc, &want);
             }
             if all {
                 let list = |vos: &spirula_vos::Vos| {
@@ -447,6 +485,7 @@ fn run(seed: u64, steps: usize, pool_pages: usize) {
         used: BTreeSet::new(),
         now: TICK,
         horizon: 0,
+        cursors: vec![Cursor::default(); usize::from(OBJECTS)],
     };
     let mut tx = Tx::new(0);
     tx.create_container(CID);
@@ -464,6 +503,8 @@ fn run(seed: u64, steps: usize, pool_pages: usize) {
             20..23 => world.rig.check(),
             23..26 => world.retain_container(),
             26..31 => world.verify(step),
+            31..40 => world.aggregate(),
+            40..42 => world.discard(),
             _ => world.rig.vos.evict(),
         }
     }

@@ -1,0 +1,451 @@
+//! Aggregation: removing what nobody can see any more, a bounded amount of one object at a time.
+//!
+//! It is a logged operation like any other: replay must meet the same blocks named as staging did. Akeys
+//! are gone through in order; when all have been, the punches under which nothing is left go too.
+//! Invariant: nothing changes that is visible at or above the horizon or at a retained epoch. What a
+//! pass may forget at its end depends on who could see when it began, as the first akeys did then.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use crate::codec::{Malformed, Reader, put_bytes, put_u64, put_varint};
+use crate::epoch::{Epoch, Observers, Scene};
+use crate::history::{KEY_VERSION, OldPiece, Version};
+use crate::item::{Array, Extents, ItemValue, Piece, Single, SizeOp};
+use crate::query::Keys;
+use crate::record::{
+    Incarnation, Item, ObjectRecord, TABLE_AKEY, TABLE_HISTORY, TABLE_OBJECT, table_key,
+};
+use crate::stage::Stage;
+use crate::tree;
+use crate::tx::Tx;
+use crate::types::{BLOCK_SIZE, ContainerId, ObjectKey, ReadError, StageError};
+use crate::vos::Vos;
+
+/// After the history of an array come the pieces at its head, by windows of this length.
+const KEY_HEAD: u8 = 3;
+const HEAD_WINDOW: u64 = 16 << 20;
+const FOREVER: Epoch = Epoch { hlc: u64::MAX, minor: u16::MAX };
+
+/// How far the aggregation of an object has come; the default one begins.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Cursor {
+    dkey: Bytes,
+    akey: Bytes,
+    /// Last key done inside the akey.
+    inner: Bytes,
+    began: Option<Began>,
+}
+
+/// What held when a pass began.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Began {
+    /// Who could see.
+    observers: Observers,
+    /// Before this nothing could be seen.
+    first: Epoch,
+}
+
+impl Cursor {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        [&self.dkey, &self.akey, &self.inner].into_iter().for_each(|b| put_bytes(out, b));
+        out.push(u8::from(self.began.is_some()));
+        if let Some(Began { observers, first }) = &self.began {
+            first.encode(out);
+            put_u64(out, observers.horizon);
+            put_varint(out, observers.retained.len() as u64);
+            observers.retained.iter().for_each(|&e| put_u64(out, e));
+        }
+    }
+
+    pub(crate) fn decode(r: &mut Reader) -> Result<Cursor, Malformed> {
+        let (dkey, akey, inner) = (r.bytes()?, r.bytes()?, r.bytes()?);
+        let mut began = None;
+        if r.u8()? != 0 {
+            let (first, horizon) = (Epoch::decode(r)?, r.u64()?);
+            let count = r.count(8)?;
+            let retained = (0..count).map(|_| r.u64()).collect::<Result<_, _>>()?;
+            began = Some(Began { observers: Observers { horizon, retained }, first });
+        }
+        Ok(Cursor { dkey, akey, inner, began })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        let retained = self.began.as_ref().map_or(0, |b| b.observers.retained.len() * 8);
+        self.dkey.len() + self.akey.len() + self.inner.len() + retained + 48
+    }
+}
+
+/// What was done in an akey.
+struct Step {
+    /// Entries looked at.
+    cost: usize,
+    /// Where to go on inside the akey.
+    more: Option<Bytes>,
+    /// What the akey holds now, if that has changed.
+    changed: Option<Option<ItemValue>>,
+}
+
+impl Stage<'_> {
+    /// Aggregates some of an object; `None` when all is done.
+    pub(crate) fn aggregate(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+        mut cursor: Cursor,
+        budget: u32,
+    ) -> Result<Option<Cursor>, StageError> {
+        let observers = self.observers(tx, object)?;
+        let Some(Some(record)) = &mut self.loaded[object as usize].record else {
+            return Ok(None);
+        };
+        let now = Began { observers, first: record.first_epoch() };
+        let began = cursor.began.get_or_insert(now).clone();
+        record.horizon = record.horizon.max(tx.horizon());
+        self.loaded[object as usize].changed = true;
+        let mut left = budget.max(1) as usize;
+        loop {
+            let Some((dkey, akey)) = self.next_akey(tx, object, &cursor.dkey, &cursor.akey)? else {
+                self.forget_punches(tx, object, &began)?;
+                return Ok(None);
+            };
+            let same = cursor.dkey == dkey && cursor.akey == akey;
+            let inner = if same { cursor.inner.clone() } else { Bytes::new() };
+            let step = self.aggregate_akey(tx, object, (&dkey, &akey), &inner, left)?;
+            if let Some(value) = step.changed {
+                self.set_item(object, &dkey, &akey, value)?;
+            }
+            (cursor.dkey, cursor.akey, cursor.inner) = match step.more {
+                Some(inner) => (dkey, akey, inner),
+                None => (dkey, [&akey, &[0][..]].concat().into(), Bytes::new()),
+            };
+            left = left.saturating_sub(step.cost.max(1));
+            if left == 0 {
+                return Ok(Some(cursor));
+            }
+        }
+    }
+
+    /// The first akey of the object from `dkey` and `akey` on.
+    fn next_akey(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+        dkey: &Bytes,
+        akey: &Bytes,
+    ) -> Result<Option<(Bytes, Bytes)>, StageError> {
+        let Some(record) = self.found(tx, object)?.cloned() else {
+            return Ok(None);
+        };
+        let inline = record.items.iter().map(|i| (&i.dkey, &i.akey));
+        let inline = inline.filter(|&(d, a)| (d, a) >= (dkey, akey)).min();
+        let mut next = inline.map(|(d, a)| (d.clone(), a.clone()));
+        let mut moved: Vec<_> = record.moved.iter().filter(|(d, _)| d >= dkey).collect();
+        moved.sort_unstable();
+        for (moved, number) in moved {
+            if next.as_ref().is_some_and(|(d, _)| d < moved) {
+                break;
+            }
+            let from = if moved == dkey { akey.clone() } else { Bytes::new() };
+            let mut found = None;
+            self.vos.scan_table(TABLE_AKEY, *number, &from, None, &mut |akey, _| {
+                found = Some(Bytes::copy_from_slice(akey));
+                Ok(ControlFlow::Break(()))
+            })?;
+            if let Some(akey) = found {
+                next = Some((moved.clone(), akey));
+                break;
+            }
+        }
+        Ok(next)
+    }
+
+    fn aggregate_akey(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+        (dkey, akey): (&Bytes, &Bytes),
+        inner: &Bytes,
+        budget: usize,
+    ) -> Result<Step, StageError> {
+        let scene = self.scene(tx, object, dkey, akey)?;
+        let Some(mut value) = self.item(tx, object, dkey, akey)? else {
+            return Ok(Step { cost: 1, more: None, changed: None });
+        };
+        let before = value.clone();
+        let step = |cost, more, value: Option<ItemValue>| {
+            let changed = Some(value).filter(|v| v.as_ref() != Some(&before));
+            Step { cost, more, changed }
+        };
+        let (mut cost, number) = (1, value.history());
+        if number != 0 && inner.first() != Some(&KEY_HEAD) {
+            let (done, more) = self.aggregate_history(&scene, &mut value, inner, budget)?;
+            cost += done;
+            if more.is_some() {
+                return Ok(step(cost, more, Some(value)));
+            }
+        }
+        let bare = number == 0 || !self.vos.has_history(number)?;
+        match value {
+            ItemValue::Single(single) => {
+                let left = finish_single(&scene, single, bare).map(ItemValue::Single);
+                Ok(step(cost, None, left))
+            }
+            ItemValue::Array(array) => {
+                let (left, more) = self.finish_array(&scene, array, bare, inner)?;
+                Ok(step(cost, more, left.map(ItemValue::Array)))
+            }
+        }
+    }
+
+    /// Goes through some of the history; how many entries, and where to go on.
+    fn aggregate_history(
+        &mut self,
+        scene: &Scene,
+        value: &mut ItemValue,
+        inner: &Bytes,
+        budget: usize,
+    ) -> Result<(usize, Option<Bytes>), StageError> {
+        let (number, newest) = (value.history(), value.epoch());
+        let start = [inner, &[0][..]].concat();
+        let mut entries: Vec<(Bytes, Bytes)> = Vec::new();
+        self.vos.scan_table(TABLE_HISTORY, number, &start, None, &mut |key, cell| {
+            let value = tree::load_value(&self.vos.pool, cell)?;
+            entries.push((Bytes::copy_from_slice(key), value));
+            let full = entries.len() > budget;
+            Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        let births: Vec<Option<Epoch>> =
+            entries.iter().map(|(key, _)| version_birth(key)).collect();
+        let (mut carry, mut gone): (Option<SizeOp>, Vec<Piece>) = (None, Vec::new());
+        let mut first = inner.is_empty();
+        for (i, (key, entry)) in entries.iter().take(budget).enumerate() {
+            let Some(birth) = births[i] else {
+                let old = OldPiece::decode(key, entry.clone())?;
+                if !scene.keeps(old.piece.epoch, old.death) {
+                    self.remove_old_piece(number, &old)?;
+                    gone.push(old.piece);
+                }
+                continue;
+            };
+            let next = births.get(i + 1).copied().flatten().unwrap_or(newest);
+            let changed = carry.is_some();
+            let version = carried(Version::decode(entry.clone())?, &mut carry);
+            let needless = first && version == Version::Punched && !scene.expects_older(birth);
+            if scene.keeps(birth, next) && !needless {
+                if changed {
+                    self.put_version(number, birth, &version)?;
+                }
+                first = false;
+                continue;
+            }
+            let vos = &mut *self.vos;
+            tree::remove(&mut vos.pool, &mut vos.root, &table_key(TABLE_HISTORY, number, key))?;
+            if let Version::Size { op, .. } = version
+                && !scene.punches.hide(birth, next)
+            {
+                carry = Some(op);
+            }
+        }
+        self.hand_on(number, value, carry, entries.get(budget))?;
+        if let ItemValue::Array(array) = value {
+            self.free_old(number, array, &gone)?;
+        }
+        let more = (entries.len() > budget).then(|| entries[budget - 1].0.clone());
+        Ok((entries.len().min(budget), more))
+    }
+
+    /// Gives what removed versions did to the size to the next one.
+    fn hand_on(
+        &mut self,
+        number: u64,
+        value: &mut ItemValue,
+        mut carry: Option<SizeOp>,
+        next: Option<&(Bytes, Bytes)>,
+    ) -> Result<(), StageError> {
+        let Some(op) = carry else {
+            return Ok(());
+        };
+        match next.and_then(|(key, entry)| Some((version_birth(key)?, entry))) {
+            Some((birth, entry)) => {
+                let version = carried(Version::decode(entry.clone())?, &mut carry);
+                self.put_version(number, birth, &version)?;
+            }
+            None => {
+                if let ItemValue::Array(array) = value {
+                    array.op = op.then(array.op);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees the blocks of removed pieces that no other piece of the array names.
+    fn free_old(&mut self, number: u64, array: &Array, gone: &[Piece]) -> Result<(), StageError> {
+        let Some(lo) = gone.iter().map(|p| p.offset).min() else {
+            return Ok(());
+        };
+        let hi = gone.iter().map(Piece::end).max().unwrap_or(lo).saturating_add(BLOCK_SIZE);
+        let lo = lo.saturating_sub(BLOCK_SIZE);
+        let heads = self.vos.pieces(&array.extents, lo, hi)?;
+        let old = self.vos.old_pieces(number, lo, hi)?;
+        self.free_difference(gone, heads.iter().chain(old.iter().map(|o| &o.piece)));
+        Ok(())
+    }
+
+    /// What is left of an array whose history has been gone through, and where to go on.
+    fn finish_array(
+        &mut self,
+        scene: &Scene,
+        mut array: Array,
+        bare: bool,
+        inner: &Bytes,
+    ) -> Result<(Option<Array>, Option<Bytes>), StageError> {
+        let head = inner.split_first().filter(|(kind, _)| **kind == KEY_HEAD);
+        let from = head.and_then(|(_, at)| at.try_into().ok()).map_or(0, u64::from_be_bytes);
+        if !scene.punches.0.is_empty()
+            && let Some(next) = self.drop_hidden(scene, &mut array, from)?
+        {
+            let more = [&[KEY_HEAD][..], &next.to_be_bytes()].concat().into();
+            return Ok((Some(array), Some(more)));
+        }
+        if bare {
+            (array.history, array.late, array.size) = (0, false, array.op.apply(0));
+        } else if !scene.punches.0.is_empty() {
+            // Punches that are going to be forgotten still count for the sizes.
+            let punched = scene.punches.last_until(array.epoch);
+            array.size = self.vos.fold_sizes(&array, punched, FOREVER)?;
+            array.late = true;
+        }
+        let empty = match &array.extents {
+            Extents::List(list) => list.is_empty(),
+            Extents::Tree { count, .. } => *count == 0,
+        };
+        let seen = scene.keeps(array.epoch, FOREVER);
+        Ok((Some(array).filter(|_| seen || !bare || !empty), None))
+    }
+
+    /// Removes pieces of a window that a punch hides from all; where the next window begins.
+    fn drop_hidden(
+        &mut self,
+        scene: &Scene,
+        array: &mut Array,
+        from: u64,
+    ) -> Result<Option<u64>, StageError> {
+        let to = from.saturating_add(HEAD_WINDOW);
+        let heads = self.vos.pieces(&array.extents, from, to)?;
+        let seen = |p: &Piece| scene.keeps(p.epoch, FOREVER);
+        let gone: Vec<Piece> = heads.iter().filter(|p| !seen(p)).cloned().collect();
+        if !gone.is_empty() {
+            let kept = heads.iter().filter(|p| seen(p)).cloned().collect();
+            self.replace(array, &heads, kept)?;
+            self.free_old(array.history, array, &gone)?;
+        }
+        let more = self.vos.pieces(&array.extents, to, u64::MAX)?;
+        Ok(more.first().map(|p| p.offset.max(to)))
+    }
+
+    /// Forgets the punches of an object that hide nothing any more.
+    fn forget_punches(
+        &mut self,
+        tx: &Tx,
+        object: u32,
+        Began { observers, first }: &Began,
+    ) -> Result<(), StageError> {
+        self.look_up(tx, object)?;
+        let Some(Some(record)) = &mut self.loaded[object as usize].record else {
+            return Ok(());
+        };
+        let idle = |p: Epoch| p.hlc < observers.horizon && !observers.see(*first, p);
+        record.punches.retain(|p| !idle(p.epoch));
+        let log = &mut record.log.0;
+        let last = log.iter().rposition(|&(e, kind)| kind == Incarnation::Punch && idle(e));
+        if let Some(last) = last {
+            log.drain(..=last);
+        }
+        let mut exists = false;
+        log.retain(|(epoch, kind)| {
+            let again = exists && *kind == Incarnation::Create && epoch.hlc < observers.horizon;
+            exists = *kind == Incarnation::Create;
+            !again
+        });
+        Ok(())
+    }
+}
+
+impl Vos {
+    fn has_history(&self, number: u64) -> Result<bool, ReadError> {
+        let mut found = false;
+        self.scan_table(TABLE_HISTORY, number, &[], None, &mut |_, _| {
+            found = true;
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(found)
+    }
+
+    /// Of the next `max` objects from `keys` on those in which aggregation may find something to
+    /// remove, and the last one looked at; `None` when there are no more.
+    pub fn unaggregated(
+        &self,
+        cid: ContainerId,
+        keys: &Keys,
+        max: usize,
+    ) -> Result<(Option<ObjectKey>, Vec<ObjectKey>), ReadError> {
+        let Some(container) = self.containers.get(&cid) else {
+            return Ok((None, Vec::new()));
+        };
+        let (mut found, mut last, mut seen) = (Vec::new(), None, 0);
+        let number = container.record.number;
+        self.scan_table(TABLE_OBJECT, number, &keys.from, None, &mut |oid, cell| {
+            let record = ObjectRecord::decode(tree::load_value(&self.pool, cell)?)?;
+            let oid = ObjectKey::copy_from(oid);
+            if needs_aggregation(&record) {
+                found.push(oid.clone());
+            }
+            last = Some(oid);
+            seen += 1;
+            Ok(if seen < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        Ok((last.filter(|_| seen >= max), found))
+    }
+}
+
+fn needs_aggregation(record: &ObjectRecord) -> bool {
+    let history = |item: &Item| {
+        let punched = matches!(&item.value, ItemValue::Single(s) if s.value.is_none());
+        punched || item.value.history() != 0
+    };
+    !record.punches.is_empty()
+        || record.log.0.len() != 1
+        || !record.moved.is_empty()
+        || record.items.iter().any(history)
+}
+
+/// What is left of a single value whose history has been gone through.
+fn finish_single(scene: &Scene, mut single: Single, bare: bool) -> Option<Single> {
+    if bare {
+        single.history = 0;
+    }
+    if single.value.is_some() && !scene.keeps(single.epoch, FOREVER) {
+        single.value = None;
+    }
+    let needless = single.value.is_none() && bare && !scene.expects_older(single.epoch);
+    Some(single).filter(|_| !needless)
+}
+
+/// Birth of the version with this key; `None` for pieces.
+fn version_birth(key: &[u8]) -> Option<Epoch> {
+    match key.split_first() {
+        Some((&KEY_VERSION, birth)) => Epoch::from_key(birth),
+        _ => None,
+    }
+}
+
+/// The version with what removed ones before it did to the size.
+fn carried(version: Version, carry: &mut Option<SizeOp>) -> Version {
+    match (version, carry.take()) {
+        (Version::Size { op, size }, Some(before)) => Version::Size { op: before.then(op), size },
+        (version, _) => version,
+    }
+}
