@@ -12,6 +12,7 @@ mod checkpoint;
 mod clone;
 mod codec;
 mod condition;
+mod container;
 mod discard;
 mod dump;
 mod epoch;

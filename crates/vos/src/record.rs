@@ -42,6 +42,8 @@ pub(crate) struct ContainerRecord {
     pub(crate) bytes: u64,
     /// Retained epochs of all its objects, sorted.
     pub(crate) retained: Rc<[u64]>,
+    /// Sorted by name.
+    pub(crate) properties: Rc<[(Bytes, Bytes)]>,
 }
 
 /// An object: everything, or everything but what was moved out.
@@ -318,6 +320,11 @@ impl ContainerRecord {
         put_u64(&mut out, self.bytes);
         put_varint(&mut out, self.retained.len() as u64);
         self.retained.iter().for_each(|&e| put_u64(&mut out, e));
+        put_varint(&mut out, self.properties.len() as u64);
+        for (name, value) in self.properties.iter() {
+            put_bytes(&mut out, name);
+            put_bytes(&mut out, value);
+        }
         out
     }
 
@@ -327,7 +334,12 @@ impl ContainerRecord {
             let (number, objects, bytes) = (r.u64()?, r.u64()?, r.u64()?);
             let count = r.count(8)?;
             let retained = (0..count).map(|_| r.u64()).collect::<Result<_, Malformed>>()?;
-            Ok(ContainerRecord { number, objects, bytes, retained })
+            // A store made before there were properties has none.
+            let count = if r.remaining() > 0 { r.count(2)? } else { 0 };
+            let properties = (0..count)
+                .map(|_| Ok((r.bytes()?, r.bytes()?)))
+                .collect::<Result<_, Malformed>>()?;
+            Ok(ContainerRecord { number, objects, bytes, retained, properties })
         };
         parse().map_err(|_: Malformed| entry_damaged(TABLE_CONTAINER))
     }

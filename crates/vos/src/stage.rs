@@ -80,7 +80,8 @@ impl Vos {
                 for op in &tx.ops {
                     if let TxOp::CreateContainer(cid)
                     | TxOp::DestroyContainer(cid)
-                    | TxOp::RetainContainer { cid, .. } = op
+                    | TxOp::RetainContainer { cid, .. }
+                    | TxOp::SetProperty { cid, .. } = op
                     {
                         containers.push(*cid);
                     }
@@ -309,6 +310,9 @@ impl<'a> Stage<'a> {
             TxOp::Require { object, target, must } => self.require(tx, *object, target, *must)?,
             TxOp::Clone { object, clone } => self.clone_range(tx, *object, clone)?,
             TxOp::Import { object, import } => self.import(tx, *object, import)?,
+            TxOp::SetProperty { cid, name, value } => {
+                self.set_property(*cid, name, value.as_ref())?;
+            }
             TxOp::Update { object, dkey, akey, value } => {
                 check_keys(dkey, akey)?;
                 if value.len() > VALUE_LEN_MAX {

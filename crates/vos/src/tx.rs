@@ -103,6 +103,11 @@ pub(crate) enum TxOp {
         object: u32,
         import: Box<Import>,
     },
+    SetProperty {
+        cid: ContainerId,
+        name: Bytes,
+        value: Option<Bytes>,
+    },
     /// Judged when the transaction is staged; not in the WAL.
     Require {
         object: u32,
@@ -197,6 +202,9 @@ impl Tx {
             TxOp::Aggregate { cursor, .. } => cursor.len(),
             TxOp::Clone { clone, .. } => clone.key_bytes(),
             TxOp::Import { import, .. } => import.log_bytes(),
+            TxOp::SetProperty { name, value, .. } => {
+                name.len() + value.as_ref().map_or(0, Bytes::len)
+            }
         };
         let objects: usize = self.objects.iter().map(|(_, oid)| oid.0.len() + 32).sum();
         64 + objects + self.ops.iter().map(|op| op_bytes(op) + 64).sum::<usize>()

@@ -366,3 +366,31 @@ fn a_clone_copies_no_data() {
     assert_eq!(rig.vos.stats().aging_blocks, blocks, "until a checkpoint");
     rig.drain(&[cid]);
 }
+
+#[test]
+fn properties_of_containers_last() {
+    let mut rig = Rig::new(Config::default());
+    let cid = CIDS[0];
+    let set = |rig: &mut Rig, name: &[u8], value: Option<&'static [u8]>| {
+        let mut tx = Tx::new(1);
+        tx.set_container_property(cid, name, value.map(Bytes::from_static));
+        rig.submit(&tx).map(|_| ())
+    };
+    assert_eq!(set(&mut rig, b"a", Some(b"1")), Err(StageError::NoContainer(cid)));
+    let mut tx = Tx::new(0);
+    tx.create_container(cid);
+    rig.submit(&tx).unwrap();
+    for (name, value) in [(b"b", Some(&b"1"[..])), (b"a", Some(b"2")), (b"b", Some(b"3"))] {
+        set(&mut rig, name, value).unwrap();
+    }
+    rig.reopen();
+    assert_eq!(rig.vos.container_property(cid, b"b"), Some(Bytes::from_static(b"3")));
+    set(&mut rig, b"b", None).unwrap();
+    rig.reopen();
+    rig.reopen();
+    let left = [(Bytes::from_static(b"a"), Bytes::from_static(b"2"))];
+    assert_eq!(rig.vos.container_properties(cid), left);
+    assert_eq!(set(&mut rig, b"", None), Err(StageError::KeyLength(0)));
+    rig.check();
+    rig.drain(&[cid]);
+}
