@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spirula_vos::{
-    Anchor, Config, ContainerId, Epoch, Extent, ObjectKey, PAGE_SIZE, Position, StageError, Tx,
+    Anchor, Config, ContainerId, Cursor, Epoch, Extent, ObjectKey, PAGE_SIZE, Position, StageError,
+    Tx,
 };
 
 use crate::rig::Rig;
@@ -211,6 +212,25 @@ impl World {
         }
     }
 
+    fn background(&mut self) {
+        let i = self.rng.random_range(0..ARRAYS);
+        let (cid, oid) = name(i);
+        let mut tx = Tx::new(self.arrays[i].horizon.max(self.horizon));
+        if self.rng.random_bool(0.6) {
+            tx.aggregate(cid, &oid, Cursor::default(), 1000);
+            if self.rig.submit(&tx).is_ok() {
+                self.arrays[i].horizon = self.arrays[i].horizon.max(self.horizon);
+            }
+        } else if self.arrays[i].horizon < self.now {
+            let from = self.rng.random_range(self.arrays[i].horizon + 1..=self.now);
+            let mut tx = Tx::new(self.now);
+            tx.discard(cid, &oid, from, u64::MAX);
+            if self.rig.submit(&tx).is_ok() {
+                self.arrays[i].log.retain(|(e, _)| e.hlc < from);
+            }
+        }
+    }
+
     /// Exports an array and takes it in under another name, in a container of later epochs.
     fn export(&mut self, i: usize) {
         let ((from_cid, oid), to_cid) = (name(i), CIDS[(i + 1) % 2]);
@@ -310,6 +330,7 @@ fn run(seed: u64, steps: usize, pool_pages: usize) {
             12..14 => world.rig.reopen(),
             14..18 => world.rig.check(),
             18..21 => world.verify(),
+            21..26 => world.background(),
             _ => {}
         }
     }
