@@ -4,7 +4,6 @@
 
 use bytes::Bytes;
 use spirula_vos::{ContainerId, Cursor, Keys, ObjectKey, StageError, Tx};
-use spirula_xstream::yield_now;
 
 use crate::limits::{AGGREGATE_BUDGET, AGGREGATE_OBJECTS};
 use crate::{Store, StoreError};
@@ -38,7 +37,7 @@ impl Store {
                 // The container is gone, or there is no room even for this: another time.
                 Err(_) => return Ok(()),
             }
-            yield_now().await;
+            self.give_way().await?;
         }
         Ok(())
     }

@@ -1,17 +1,93 @@
-//! Work that nobody waits for: returning the space of punched trees, and writing zeros ahead.
+//! Work that nobody waits for: returning the space of punched trees, aggregation, and writing zeros ahead.
 //!
 //! The first write to a block of a file that was only reserved costs the file system a transaction of
 //! its own; zeros written ahead take that off the path of clients.
 //! Invariant: zeros go only where nothing lies and nothing is being written.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use bytes::Bytes;
-use spirula_vos::{BLOCK_SIZE, StageError};
+use spirula_vos::{BLOCK_SIZE, ContainerId, StageError};
 use spirula_xstream::{AlignedBuf, yield_now};
 
 use crate::limits::{COLLECT_BUDGET, ZERO_AHEAD_BLOCKS, ZERO_BYTES};
 use crate::{Store, StoreError};
 
+/// Containers to be aggregated.
+#[derive(Default)]
+pub(crate) struct Aggregations {
+    /// The horizon to use; a later request replaces it.
+    wanted: BTreeMap<ContainerId, u64>,
+    /// The one being aggregated, or the last one that was.
+    last: Option<ContainerId>,
+    running: bool,
+}
+
+impl Aggregations {
+    /// The next one, in turn.
+    fn take(&mut self) -> Option<(ContainerId, u64)> {
+        let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.wanted.range((from, Bound::Unbounded)).next();
+        let next =
+            next.or_else(|| self.wanted.iter().next()).map(|(cid, horizon)| (*cid, *horizon));
+        if let Some((cid, _)) = next {
+            self.wanted.remove(&cid);
+            self.last = Some(cid);
+        }
+        self.running = next.is_some();
+        next
+    }
+}
+
 impl Store {
+    /// Has a container aggregated in the background, as by [`Store::aggregate_container`]. The request is
+    /// not kept over a restart: who moves the horizon asks again.
+    pub fn aggregate_later(&self, cid: ContainerId, horizon: u64) {
+        {
+            let mut aggregations = self.inner.aggregations.borrow_mut();
+            let wanted = aggregations.wanted.entry(cid).or_insert(horizon);
+            *wanted = horizon.max(*wanted);
+        }
+        self.inner.aggregation_wanted.notify_one();
+    }
+
+    /// Waits until nothing is left of what [`Store::aggregate_later`] was asked for.
+    pub async fn aggregated(&self) -> Result<(), StoreError> {
+        loop {
+            let notified = self.inner.progress.notified();
+            if let Some(stopped) = self.stopped() {
+                return Err(stopped);
+            }
+            {
+                let aggregations = self.inner.aggregations.borrow();
+                if aggregations.wanted.is_empty() && !aggregations.running {
+                    return Ok(());
+                }
+            }
+            notified.await;
+        }
+    }
+
+    /// The aggregation task.
+    pub(crate) async fn run_aggregation(self) {
+        while self.stopped().is_none() {
+            let next = self.inner.aggregations.borrow_mut().take();
+            let Some((cid, horizon)) = next else {
+                self.inner.progress.notify_all();
+                self.inner.aggregation_wanted.notified().await;
+                continue;
+            };
+            if let Err(e) = self.aggregate_container(cid, horizon).await
+                && self.stopped().is_none()
+            {
+                // What is whole is served as before.
+                let device = self.inner.device.path().display();
+                tracing::error!(%device, "aggregation of {cid:?} ended early: {e}");
+            }
+        }
+    }
+
     /// Makes available, as far as possible, everything that was deleted. For callers that were told
     /// there is no space: try again after this.
     pub async fn make_room(&self) -> Result<(), StoreError> {

@@ -244,8 +244,10 @@ impl Store {
             // Whoever waited may have gone away.
             let _ = pending.done.send(Err(why));
         }
-        let Inner { work, checkpoint_wanted, progress, garbage, .. } = &*self.inner;
-        [work, checkpoint_wanted, progress, garbage].into_iter().for_each(|n| n.notify_all());
+        let Inner { work, checkpoint_wanted, progress, garbage, aggregation_wanted, .. } =
+            &*self.inner;
+        let waited_for = [work, checkpoint_wanted, progress, garbage, aggregation_wanted];
+        waited_for.into_iter().for_each(|n| n.notify_all());
     }
 
     fn enqueue(&self, staged: Staged, done: OneshotSender<Result<(), StoreError>>) {

@@ -37,6 +37,9 @@ pub enum StoreError {
     /// No room for a checkpoint; the store has stopped.
     #[error("the store has stopped, no room for a checkpoint")]
     NoRoom,
+    /// Nothing happened, there is no room for it.
+    #[error("no space left on the device")]
+    NoSpace,
     /// A read needed more pages at a time than the pool keeps.
     #[error("the metadata pool is too small")]
     PoolTooSmall,

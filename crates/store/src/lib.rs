@@ -21,6 +21,7 @@ mod check;
 mod checkpoint;
 mod commit;
 mod data;
+mod discard;
 mod error;
 mod limits;
 mod offline;
@@ -127,6 +128,10 @@ pub(crate) struct Inner {
     pub(crate) progress: Notify,
     /// Garbage may have come about.
     pub(crate) garbage: Notify,
+    /// Containers to be aggregated.
+    pub(crate) aggregations: RefCell<background::Aggregations>,
+    /// There are some, or their task should end.
+    pub(crate) aggregation_wanted: Notify,
     /// Everything that runs as long as the store is open.
     pub(crate) tasks: RefCell<Vec<JoinHandle<()>>>,
 }

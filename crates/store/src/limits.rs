@@ -33,6 +33,8 @@ pub(crate) const REPLAY_WINDOW_BYTES: u64 = 1 << 20;
 pub(crate) const COLLECT_BUDGET: usize = 64;
 /// Between two steps of background work while client I/O is under way: several times what a step takes.
 pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(1);
+/// Times a discard that found no space makes room and tries again.
+pub(crate) const ROOM_TRIES_MAX: usize = 3;
 /// Bytes of zeros written by one request.
 pub(crate) const ZERO_BYTES: u64 = 1 << 20;
 /// How far the data region is zeroed ahead of the allocator, in blocks.

@@ -91,6 +91,7 @@ impl Store {
             spawn(Class::Client, store.clone().run_commits()),
             spawn(Class::Background, store.clone().run_checkpoints()),
             spawn(Class::Background, store.clone().run_collection()),
+            spawn(Class::Background, store.clone().run_aggregation()),
         ];
         if options.zero_ahead {
             tasks.push(spawn(Class::Background, store.clone().run_zeroing()));
@@ -147,6 +148,8 @@ impl Store {
             checkpoint_wanted: Notify::new(),
             progress: Notify::new(),
             garbage: Notify::new(),
+            aggregations: RefCell::default(),
+            aggregation_wanted: Notify::new(),
             tasks: RefCell::default(),
         };
         Store { inner: Rc::new(inner) }

@@ -7,6 +7,7 @@
 
 mod aggregate;
 mod array;
+mod changed;
 mod check;
 mod checkpoint;
 mod clone;

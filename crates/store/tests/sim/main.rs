@@ -1,5 +1,6 @@
 //! The store on the simulated disk: power loss, corruption, a full device.
 
+mod aggregation;
 mod damage;
 mod faults;
 mod full;

@@ -1,0 +1,62 @@
+//! Discard of a container's newest epochs, object by object.
+
+use bytes::Bytes;
+use spirula_vos::{ContainerId, ObjectKey, StageError, Tx};
+
+use crate::limits::{AGGREGATE_OBJECTS, ROOM_TRIES_MAX};
+use crate::{Store, StoreError};
+
+impl Store {
+    /// Undoes all operations on the objects of a container from epoch `from` to `to`, as if they had never
+    /// been. `from` must be above the horizon of each object changed since. It is one transaction per
+    /// object: after an error or a crash call it again.
+    pub async fn discard_container(
+        &self,
+        cid: ContainerId,
+        from: u64,
+        to: u64,
+    ) -> Result<(), StoreError> {
+        let mut next = Some(Bytes::new());
+        while let Some(start) = next {
+            let changed =
+                |vos: &spirula_vos::Vos| vos.changed_objects(cid, &start, from, AGGREGATE_OBJECTS);
+            let (last, found) = self.read(changed).await?;
+            for oid in found {
+                self.discard_object(cid, &oid, from, to).await?;
+                self.give_way().await?;
+            }
+            next = last.map(|last| [&last.0, &[0][..]].concat().into());
+        }
+        Ok(())
+    }
+
+    async fn discard_object(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        from: u64,
+        to: u64,
+    ) -> Result<(), StoreError> {
+        let mut tx = Tx::new(from);
+        tx.discard(cid, oid, from, to);
+        let mut tries = 0;
+        loop {
+            self.admit().await;
+            match self.submit(&tx) {
+                Ok(commit) => return commit.await,
+                Err(StageError::Missing(pages)) => self.load(pages).await?,
+                Err(StageError::NoSpace) if tries < ROOM_TRIES_MAX => {
+                    tries += 1;
+                    self.make_room().await?;
+                }
+                Err(StageError::Damaged(damage)) => return Err(damage.into()),
+                Err(StageError::EpochTooOld { epoch, horizon }) => {
+                    return Err(StoreError::EpochTooOld { epoch, horizon });
+                }
+                // The container is gone.
+                Err(StageError::NoContainer(_)) => return Ok(()),
+                Err(_) => return Err(StoreError::NoSpace),
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Aggregation in the background, and discard of a container.
+
+use bytes::Bytes;
+use spirula_bio::Device;
+use spirula_store::{Expect, FormatOptions, Options, Store};
+use spirula_vos::{ContainerId, ObjectKey, StageError, Tx};
+use spirula_xstream::sim::{SimHost, SimWorld};
+
+use crate::workload::{DEVICE_BYTES, PATH};
+
+const CID: ContainerId = ContainerId([7; 16]);
+
+async fn open() -> Store {
+    let device = Device::open(PATH).unwrap();
+    let options = Options { zero_ahead: false, ..Options::default() };
+    Store::open(&device, Expect::default(), options).await.unwrap()
+}
+
+fn host(seed: u64) -> SimHost {
+    let host = SimWorld::new(seed).host("osd");
+    host.disk(PATH, DEVICE_BYTES);
+    host.block_on(async {
+        let device = Device::open(PATH).unwrap();
+        let options = FormatOptions { wal_bytes: Some(1 << 20), ..FormatOptions::default() };
+        Store::format(&device, &options).await.unwrap();
+        drop(device);
+        let store = open().await;
+        let mut tx = Tx::new(1);
+        tx.create_container(CID);
+        submit(&store, &tx).await.unwrap();
+        store.close().await.unwrap();
+    })
+    .unwrap();
+    host
+}
+
+async fn submit(store: &Store, tx: &Tx) -> Result<(), StageError> {
+    loop {
+        match store.submit(tx) {
+            Ok(commit) => {
+                commit.await.unwrap();
+                return Ok(());
+            }
+            Err(StageError::Missing(pages)) => store.load(pages).await.unwrap(),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn object(i: u64) -> ObjectKey {
+    ObjectKey(Bytes::from(format!("object{i:04}")))
+}
+
+async fn overwrite(store: &Store, rounds: std::ops::Range<u64>) {
+    for epoch in rounds {
+        for i in 0..20 {
+            let mut tx = Tx::new(epoch);
+            tx.set_horizon(1);
+            tx.write(CID, &object(i), b"d", b"", 0, Bytes::from(vec![epoch as u8; 8192]), None);
+            submit(store, &tx).await.unwrap();
+        }
+    }
+}
+
+#[test]
+fn aggregation_in_the_background_returns_space() {
+    host(1)
+        .block_on(async {
+            let store = open().await;
+            overwrite(&store, 2..22).await;
+            assert_eq!(store.statfs().stored, 20 * 20 * 8192);
+            let mut tx = Tx::new(21);
+            tx.retain_container(CID, &[10]);
+            submit(&store, &tx).await.unwrap();
+            store.aggregate_later(CID, 21);
+            store.aggregated().await.unwrap();
+            store.make_room().await.unwrap();
+            assert_eq!(store.statfs().stored, 2 * 20 * 8192);
+            for (epoch, byte) in [(10, 10), (21, 21)] {
+                let read =
+                    store.read(|vos| vos.at(epoch).extents(CID, &object(3), b"d", b"", 0, 8192));
+                let data = store.read_data(&read.await.unwrap()).await.unwrap().concat();
+                assert_eq!(data, vec![byte; 8192]);
+            }
+            store.check().await.unwrap();
+            store.close().await.unwrap();
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_discarded_container_is_as_before() {
+    host(2)
+        .block_on(async {
+            let store = open().await;
+            overwrite(&store, 2..6).await;
+            let mut tx = Tx::new(6);
+            tx.set_horizon(1);
+            tx.punch_object(CID, &object(4));
+            tx.update(CID, &object(900), b"d", b"a", Bytes::from_static(b"new"));
+            submit(&store, &tx).await.unwrap();
+            store.discard_container(CID, 4, u64::MAX).await.unwrap();
+            let (all, max) = (std::ops::Bound::Unbounded, usize::MAX);
+            let objects = store.read(|vos| vos.list_objects(CID, all, None, max)).await.unwrap();
+            assert_eq!(objects, (0..20).map(object).collect::<Vec<_>>());
+            for i in 0..20 {
+                let read = store.read(|vos| vos.extents(CID, &object(i), b"d", b"", 0, 8192));
+                let data = store.read_data(&read.await.unwrap()).await.unwrap().concat();
+                assert_eq!(data, vec![3; 8192]);
+            }
+            assert!(store.read(|vos| vos.at(6).object_exists(CID, &object(4))).await.unwrap());
+            store.check().await.unwrap();
+            store.close().await.unwrap();
+        })
+        .unwrap();
+}
