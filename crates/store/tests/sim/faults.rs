@@ -347,6 +347,44 @@ fn steady_overwrites_do_not_grow() {
     assert!(closing.try_take().is_some_and(|r| r == Ok(true)));
 }
 
+/// A retained version survives any number of overwrites, and its space comes back when it is let go.
+#[test]
+fn retained_epochs_hold_one_version_until_they_are_let_go() {
+    let host = host(9);
+    host.block_on(async {
+        let store = open().await;
+        container(&store).await;
+        for epoch in 10..200 {
+            let mut tx = Tx::new(epoch);
+            if epoch == 10 {
+                tx.retain(CID, &key(1), &[10]);
+            }
+            let data = Bytes::from(vec![epoch as u8; 40_960]);
+            tx.write(CID, &key(1), b"d", b"", 0, data, None);
+            submit(&store, &tx).await.unwrap();
+        }
+        let look = |hlc: u64| {
+            let extents = store.try_read(|v| v.at(hlc).extents(CID, &key(1), b"d", b"", 0, 40_960));
+            store.read_data(&extents.unwrap())
+        };
+        assert_eq!(look(10).await.unwrap().concat(), vec![10; 40_960]);
+        assert_eq!(look(199).await.unwrap().concat(), vec![199; 40_960]);
+        let gone = store.read(|v| v.at(11).object_exists(CID, &key(1))).await;
+        assert_eq!(gone, Err(StoreError::EpochTooOld { epoch: 11, horizon: 199 }));
+        store.make_room().await.unwrap();
+        assert_eq!(store.statfs().stored, 2 * 40_960);
+        let mut tx = Tx::new(200);
+        tx.retain(CID, &key(1), &[]);
+        submit(&store, &tx).await.unwrap();
+        store.aggregate_container(CID, 200).await.unwrap();
+        store.make_room().await.unwrap();
+        assert_eq!(store.statfs().stored, 40_960);
+        assert_eq!(look(200).await.unwrap().concat(), vec![199; 40_960]);
+        store.check().await.unwrap();
+    })
+    .unwrap();
+}
+
 /// Closing while zeros are written ahead, which wants a checkpoint over and over, ends.
 #[test]
 fn a_store_closes_at_any_time() {
