@@ -126,23 +126,31 @@ impl Store {
         }
     }
 
-    /// Removes some garbage; whether there may be more.
+    /// Removes some garbage; whether there may be more that can be removed now.
     async fn collect_step(&self) -> Result<bool, StoreError> {
-        if self.stopped().is_some() || !self.inner.vos.borrow().has_garbage() {
-            return Ok(false);
+        let mut budget = COLLECT_BUDGET;
+        while self.stopped().is_none() && self.inner.vos.borrow().has_garbage() {
+            let collected = self.inner.vos.borrow_mut().collect(budget);
+            match collected {
+                Ok(freed) => {
+                    self.inner.commit.borrow_mut().uncheckpointed.extend(freed);
+                    if self.wants_checkpoint() {
+                        self.inner.checkpoint_wanted.notify_one();
+                    }
+                    return Ok(true);
+                }
+                Err(StageError::Missing(pages)) => self.load(pages).await?,
+                // Fewer entries change fewer pages. If there is no room even for one, it waits until
+                // something else has returned space.
+                Err(StageError::NoSpace) if budget > 1 => {
+                    self.checkpoint().await?;
+                    budget /= 4;
+                }
+                Err(StageError::Damaged(damage)) => return Err(damage.into()),
+                Err(_) => return Ok(false),
+            }
         }
-        let collected = self.inner.vos.borrow_mut().collect(COLLECT_BUDGET);
-        match collected {
-            Ok(freed) => self.inner.commit.borrow_mut().uncheckpointed.extend(freed),
-            Err(StageError::Missing(pages)) => self.load(pages).await?,
-            Err(StageError::NoSpace) => self.checkpoint().await?,
-            Err(StageError::Damaged(damage)) => return Err(damage.into()),
-            Err(_) => return Ok(false),
-        }
-        if self.wants_checkpoint() {
-            self.inner.checkpoint_wanted.notify_one();
-        }
-        Ok(true)
+        Ok(false)
     }
 
     fn wants_checkpoint(&self) -> bool {
