@@ -26,7 +26,7 @@ impl Store {
                 Ok((commit, None)) => return commit.await,
                 Ok((_, next)) => (cursor, refused) = (next, false),
                 Err(StageError::Missing(pages)) => {
-                    self.load(pages).await?;
+                    self.load_more(pages).await?;
                     cursor = Some(at);
                 }
                 Err(StageError::NoSpace) if !refused => {

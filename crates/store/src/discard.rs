@@ -44,7 +44,7 @@ impl Store {
             self.admit().await;
             match self.submit(&tx) {
                 Ok(commit) => return commit.await,
-                Err(StageError::Missing(pages)) => self.load(pages).await?,
+                Err(StageError::Missing(pages)) => self.load_more(pages).await?,
                 Err(StageError::NoSpace) if tries < ROOM_TRIES_MAX => {
                     tries += 1;
                     self.make_room().await?;

@@ -239,9 +239,12 @@ impl Store {
         loop {
             let result = self.inner.vos.borrow_mut().replay(record);
             match result {
-                Ok(()) => break,
+                Ok(()) => {
+                    self.inner.vos.borrow_mut().evict();
+                    break;
+                }
                 Err(ReplayError::Stage(StageError::Missing(pages))) => {
-                    self.load(pages).await.map_err(Replay::Store)?;
+                    self.load_more(pages).await.map_err(Replay::Store)?;
                 }
                 Err(e) => return Err(Replay::Record(e)),
             }

@@ -80,6 +80,12 @@ impl Store {
     /// Brings pages into memory.
     pub async fn load(&self, pages: Vec<PageId>) -> Result<(), StoreError> {
         self.inner.vos.borrow_mut().evict();
+        self.load_more(pages).await
+    }
+
+    /// As [`Store::load`], beyond the bound of the pool: for work that is tried again and again with
+    /// more pages each time, which must not lose those it had.
+    pub(crate) async fn load_more(&self, pages: Vec<PageId>) -> Result<(), StoreError> {
         for some in pages.chunks(LOADS_IN_FLIGHT_MAX) {
             let loads: Vec<_> = {
                 let vos = self.inner.vos.borrow();

@@ -26,7 +26,7 @@ pub(crate) const KEY_PIECE: u8 = 2;
 /// Pieces are sorted by length first, which bounds how far before a range they can begin.
 const CLASS_LEN_MAX: [u64; 5] = [1 << 18, 1 << 26, 1 << 34, 1 << 42, u64::MAX];
 
-const VERSION_VALUE: u8 = 1;
+pub(crate) const VERSION_VALUE: u8 = 1;
 const VERSION_PUNCHED: u8 = 2;
 const VERSION_GROW: u8 = 3;
 const VERSION_SET: u8 = 4;

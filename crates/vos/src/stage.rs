@@ -256,7 +256,11 @@ impl<'a> Stage<'a> {
     }
 
     fn run(&mut self, tx: &Tx, decisions: Option<&[Decision]>) -> Result<(), StageError> {
-        let result = self.run_ops(tx, decisions);
+        let mut result = self.run_ops(tx, decisions);
+        // What it has changed must find room at the next checkpoint, however much that is.
+        if decisions.is_none() && self.vos.space.page_slots() < self.vos.pages_needed() {
+            result = result.and(Err(StageError::NoSpace));
+        }
         if result.is_err() {
             self.restore();
         }

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spirula_bio::Device;
 use spirula_store::{Expect, Faults, FormatOptions, Options, Store, StoreError};
-use spirula_vos::{ContainerId, Extent, ObjectKey, StageError, Tx};
+use spirula_vos::{ContainerId, Cursor, Extent, ObjectKey, StageError, Tx};
 use spirula_xstream::sim::{SimHost, SimWorld};
 use spirula_xstream::{Class, sleep, spawn};
 
@@ -176,12 +176,16 @@ async fn submit_one(store: &Store, ledger: &Shared, rng: &mut ChaCha8Rng) {
         (ledger.next, states)
     };
     let mut tx = Tx::new(number);
+    if rng.random_bool(0.4) {
+        tx.set_horizon(number.saturating_sub(rng.random_range(0..20)));
+    }
     for (cid, state) in cids.iter().zip(&mut states) {
         for _ in 0..rng.random_range(1..5) {
             let op = random_op(state, rng);
             ops::add(&mut tx, *cid, &op);
             ops::apply(state, &op);
         }
+        add_history(&mut tx, *cid, state, rng);
     }
     let commit = loop {
         match store.submit(&tx) {
@@ -214,6 +218,22 @@ async fn submit_one(store: &Store, ledger: &Shared, rng: &mut ChaCha8Rng) {
             history.acknowledged = history.acknowledged.max(number);
         }
     });
+}
+
+/// Retained epochs and aggregation: nobody who reads the newest state notices.
+fn add_history(tx: &mut Tx, cid: ContainerId, state: &State, rng: &mut ChaCha8Rng) {
+    let Some(objects) = state else {
+        return;
+    };
+    let Some((oid, _)) = objects.iter().nth(rng.random_range(0..objects.len().max(1))) else {
+        return;
+    };
+    match rng.random_range(0..20) {
+        0..3 => tx.retain(cid, &ObjectKey::copy_from(oid), &[tx.epoch]),
+        3 => tx.retain(cid, &ObjectKey::copy_from(oid), &[]),
+        4..8 => tx.aggregate(cid, &ObjectKey::copy_from(oid), Cursor::default(), 60),
+        _ => {}
+    }
 }
 
 /// Reads a container back from the store.
