@@ -132,10 +132,9 @@ impl Store {
                 match part {
                     Part::Ready(bytes) => out.push(bytes),
                     Part::Device(read) => {
-                        for (extent, blocks) in read.await? {
-                            store.cache_read(&extent, &blocks);
-                            out.push_verified(&extent, blocks);
-                        }
+                        let run = read.await?;
+                        store.cache_read(&run);
+                        run.into_iter().for_each(|(e, blocks)| out.push_verified(&e, blocks));
                     }
                 }
             }
@@ -158,8 +157,11 @@ impl Store {
         Some(out)
     }
 
-    fn cache_read(&self, extent: &DeviceExtent, blocks: &Bytes) {
-        if blocks.len() as u64 <= CACHED_BYTES_MAX {
+    /// Only what has a buffer of its own is cached: a part would keep the whole buffer in memory.
+    fn cache_read(&self, run: &[(DeviceExtent, Bytes)]) {
+        if let [(extent, blocks)] = run
+            && blocks.len() as u64 <= CACHED_BYTES_MAX
+        {
             self.inner.cache.borrow_mut().offer(extent, blocks);
         }
     }
