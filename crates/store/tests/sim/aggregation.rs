@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use spirula_bio::Device;
 use spirula_store::{Expect, FormatOptions, Options, Store};
-use spirula_vos::{ContainerId, ObjectKey, StageError, Tx};
+use spirula_vos::{ContainerId, ObjectKey, Tx};
 use spirula_xstream::sim::{SimHost, SimWorld};
 
+use crate::faults::submit;
 use crate::workload::{DEVICE_BYTES, PATH};
 
 const CID: ContainerId = ContainerId([7; 16]);
@@ -32,19 +33,6 @@ fn host(seed: u64) -> SimHost {
     })
     .unwrap();
     host
-}
-
-async fn submit(store: &Store, tx: &Tx) -> Result<(), StageError> {
-    loop {
-        match store.submit(tx) {
-            Ok(commit) => {
-                commit.await.unwrap();
-                return Ok(());
-            }
-            Err(StageError::Missing(pages)) => store.load(pages).await.unwrap(),
-            Err(e) => return Err(e),
-        }
-    }
 }
 
 fn object(i: u64) -> ObjectKey {

@@ -40,7 +40,8 @@ async fn open() -> Store {
     Store::open(&device, Expect::default(), options).await.unwrap()
 }
 
-async fn submit(store: &Store, tx: &Tx) -> Result<(), StageError> {
+/// Submits, with the pages it takes, and waits until it is durable.
+pub(crate) async fn submit(store: &Store, tx: &Tx) -> Result<(), StageError> {
     loop {
         match store.submit(tx) {
             Ok(commit) => {

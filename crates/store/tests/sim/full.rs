@@ -7,23 +7,10 @@ use spirula_store::{Expect, FormatOptions, Offline, Options, Store};
 use spirula_vos::{ContainerId, ObjectKey, StageError, Tx};
 use spirula_xstream::sim::SimWorld;
 
-use crate::faults::{BYTES, PATH};
+use crate::faults::{BYTES, PATH, submit};
 
 const CID: ContainerId = ContainerId([1; 16]);
 const ROUNDS: u64 = 20;
-
-async fn submit(store: &Store, tx: &Tx) -> Result<(), StageError> {
-    loop {
-        match store.submit(tx) {
-            Ok(commit) => {
-                commit.await.unwrap();
-                return Ok(());
-            }
-            Err(StageError::Missing(pages)) => store.load(pages).await.unwrap(),
-            Err(e) => return Err(e),
-        }
-    }
-}
 
 fn key(i: u64) -> ObjectKey {
     ObjectKey(Bytes::from(format!("object{i:06}")))
