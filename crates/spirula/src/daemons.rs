@@ -312,7 +312,8 @@ impl OsdJob {
     ) -> Result<()> {
         let name = format!("osd.{}", self.config.osd_id);
         let started = started.clone();
-        let done = spirula_xstream::run(spirula_xstream::Config::new(name), async move {
+        let config = spirula_xstream::Config::new(name).pin_nth(self.config.osd_id as usize);
+        let done = spirula_xstream::run(config, async move {
             if !self.device.exists() {
                 // Under another name until complete: a crash leaves no half-made store behind.
                 let fresh = self.device.with_extension("new");

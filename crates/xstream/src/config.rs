@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::sim::SimHost;
+use crate::sys;
 
 /// Which machine carries the I/O.
 #[derive(Clone, Default)]
@@ -74,7 +75,8 @@ pub struct Config {
     pub backend: Backend,
     /// Appears in log lines.
     pub name: String,
-    /// CPU to stay on; a CPU that does not exist is an error.
+    /// CPU to stay on, with the kernel's workers of this xstream's I/O; a CPU that does not exist is an
+    /// error.
     pub pin: Option<usize>,
     pub shares: Shares,
 }
@@ -92,6 +94,14 @@ impl Config {
     pub fn pin(mut self, cpu: Option<usize>) -> Config {
         self.pin = cpu;
         self
+    }
+
+    /// Stays on the `n`th of the CPUs that the caller may use, counted round from the last one, since
+    /// the first often serves interrupts. Where there is no choice, nothing is pinned.
+    pub fn pin_nth(self, n: usize) -> Config {
+        let cpus = sys::allowed_cpus().unwrap_or_default();
+        let cpu = (cpus.len() > 1).then(|| cpus[cpus.len() - 1 - n % cpus.len()]);
+        self.pin(cpu)
     }
 
     pub fn shares(mut self, shares: Shares) -> Config {

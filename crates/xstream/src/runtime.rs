@@ -512,8 +512,8 @@ fn open_driver(config: &Config, shared: &Arc<Shared>) -> Result<Box<dyn Driver>,
     };
     match wanted {
         Backend::Epoll => Ok(Box::new(Epoll::new(shared.clone())?)),
-        Backend::Uring => Ok(Box::new(Uring::new(shared.clone())?)),
-        Backend::Auto | Backend::Sim(_) => match Uring::new(shared.clone()) {
+        Backend::Uring => Ok(Box::new(Uring::new(shared.clone(), config.pin)?)),
+        Backend::Auto | Backend::Sim(_) => match Uring::new(shared.clone(), config.pin) {
             Ok(driver) => Ok(Box::new(driver)),
             Err(error) => {
                 warn_once(&config.name, &error);

@@ -46,8 +46,8 @@ pub(crate) fn fill_random(out: &mut [u8]) {
     }
 }
 
-/// Keeps the calling thread on one CPU.
-pub(crate) fn pin_thread(cpu: usize) -> io::Result<()> {
+/// A set of one CPU.
+pub(crate) fn cpu_set(cpu: usize) -> io::Result<libc::cpu_set_t> {
     // SAFETY: a `cpu_set_t` is a plain bit set, empty when zeroed.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
     if cpu >= 8 * mem::size_of_val(&set) {
@@ -55,8 +55,25 @@ pub(crate) fn pin_thread(cpu: usize) -> io::Result<()> {
     }
     // SAFETY: `cpu` is within the set, as checked above.
     unsafe { libc::CPU_SET(cpu, &mut set) };
+    Ok(set)
+}
+
+/// Keeps the calling thread on one CPU.
+pub(crate) fn pin_thread(cpu: usize) -> io::Result<()> {
+    let set = cpu_set(cpu)?;
     // SAFETY: `set` is a valid set of the size given; 0 names the calling thread.
     check(unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &set) }).map(drop)
+}
+
+/// The CPUs that the calling thread may use, ascending.
+pub(crate) fn allowed_cpus() -> io::Result<Vec<usize>> {
+    // SAFETY: a `cpu_set_t` is a plain bit set, empty when zeroed.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    let bytes = mem::size_of_val(&set);
+    // SAFETY: `set` is a valid set of the size given; 0 names the calling thread.
+    check(unsafe { libc::sched_getaffinity(0, bytes, &mut set) })?;
+    // SAFETY: every `cpu` is within the set.
+    Ok((0..8 * bytes).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
 }
 
 /// Wakes a thread that waits in the kernel.

@@ -52,8 +52,12 @@ struct Flights {
 }
 
 impl Uring {
-    pub(crate) fn new(shared: Arc<Shared>) -> Result<Uring, StartError> {
+    /// A ring whose kernel workers stay on CPU `pin`, if any.
+    pub(crate) fn new(shared: Arc<Shared>, pin: Option<usize>) -> Result<Uring, StartError> {
         let ring = build_ring()?;
+        if let Some(cpu) = pin {
+            keep_workers(&ring, cpu);
+        }
         if !ring.params().is_feature_nodrop() {
             return Err(StartError::UringTooOld { missing: "IORING_FEAT_NODROP" });
         }
@@ -312,6 +316,16 @@ impl Level {
             Level::Plain => {}
         }
         builder.build(URING_SUBMISSIONS_MAX)
+    }
+}
+
+/// Keeps the ring's workers (they carry what would block, like flushes) on the xstream's own CPU: it
+/// mostly sleeps while they run, and waking a thread on another CPU costs more than their work.
+fn keep_workers(ring: &IoUring, cpu: usize) {
+    let kept = sys::cpu_set(cpu).and_then(|set| ring.submitter().register_iowq_aff(&set));
+    if let Err(error) = kept {
+        // Kernels before 5.14 cannot; it works as well, only dearer.
+        tracing::debug!("io_uring's workers are not kept on CPU {cpu}: {error}");
     }
 }
 

@@ -509,3 +509,29 @@ fn thread_cpu() -> Duration {
     let nanos = stat.split(' ').next().and_then(|field| field.parse().ok()).expect("a number");
     Duration::from_nanos(nanos)
 }
+
+/// CPUs that the calling thread may use, as the kernel prints them.
+fn cpus_allowed() -> String {
+    let status = std::fs::read_to_string("/proc/thread-self/status").expect("status");
+    let line = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
+    line.expect("Cpus_allowed_list").trim().to_owned()
+}
+
+#[test]
+fn a_pinned_xstream_has_one_cpu_and_neighbours_have_others() {
+    let all = cpus_allowed();
+    let on = |n| {
+        let pinned = std::thread::spawn(move || {
+            run(Config::new("pinned").pin_nth(n), async { cpus_allowed() }).expect("run")
+        });
+        pinned.join().expect("join")
+    };
+    if all.parse::<usize>().is_ok() {
+        assert_eq!(on(0), all, "nothing to choose");
+        return;
+    }
+    let (first, second) = (on(0), on(1));
+    assert!(first.parse::<usize>().is_ok() && second.parse::<usize>().is_ok(), "{first} {second}");
+    assert_ne!(first, second);
+    assert_eq!(cpus_allowed(), all, "the caller's thread is not touched");
+}
