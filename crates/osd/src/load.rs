@@ -5,7 +5,7 @@ use std::cell::{Cell, OnceCell};
 
 use bytes::Bytes;
 use spirula_store::{Data, Store, StoreError};
-use spirula_vos::{ContainerId, Damage, Extent, ObjectKey, PageId, ReadError, Vos};
+use spirula_vos::{ContainerId, Damage, Extent, ObjectKey, OpenObject, PageId, ReadError, Vos};
 use spirula_wire::Decode;
 
 use crate::apply::{akey, name_of_akey};
@@ -24,6 +24,8 @@ pub enum Need {
 #[derive(Debug, Default)]
 pub struct LoadedData {
     pieces: Vec<(u64, u64, Data)>,
+    /// The object's info, once it is known: the request's lock keeps it as it is.
+    info: OnceCell<Option<ObjectInfo>>,
 }
 
 impl LoadedData {
@@ -54,7 +56,7 @@ pub struct StoreView<'a> {
     pub cid: ContainerId,
     pub oid: &'a ObjectKey,
     pub data: &'a LoadedData,
-    info: OnceCell<Option<ObjectInfo>>,
+    object: OnceCell<Option<OpenObject<'a>>>,
     /// The last read that the cache answered: offset, length, checksum.
     cached: Cell<Option<(u64, u64, u32)>>,
 }
@@ -67,11 +69,19 @@ impl<'a> StoreView<'a> {
         oid: &'a ObjectKey,
         data: &'a LoadedData,
     ) -> Self {
-        Self { store, vos, cid, oid, data, info: OnceCell::new(), cached: Cell::new(None) }
+        Self { store, vos, cid, oid, data, object: OnceCell::new(), cached: Cell::new(None) }
+    }
+
+    fn object(&self) -> Viewed<Option<&OpenObject<'a>>, Need> {
+        if let Some(object) = self.object.get() {
+            return Ok(object.as_ref());
+        }
+        let object = self.vos.at(u64::MAX).open(self.cid, self.oid).map_err(fault)?;
+        Ok(self.object.get_or_init(|| object).as_ref())
     }
 
     fn fetch(&self, dkey: &[u8], akey: &[u8]) -> Viewed<Option<Bytes>, Need> {
-        self.vos.fetch(self.cid, self.oid, dkey, akey).map_err(fault)
+        self.object()?.map_or(Ok(None), |object| object.fetch(dkey, akey).map_err(fault))
     }
 
     fn list(
@@ -85,7 +95,10 @@ impl<'a> StoreView<'a> {
     }
 
     fn pieces(&self, offset: u64, len: u64) -> Viewed<Vec<Extent>, Need> {
-        self.vos.extents(self.cid, self.oid, dkey::DATA, AKEY, offset, len).map_err(fault)
+        let Some(object) = self.object()? else {
+            return Ok(Vec::new());
+        };
+        object.extents(dkey::DATA, AKEY, offset, len).map_err(fault)
     }
 }
 
@@ -93,17 +106,14 @@ impl ObjectView for StoreView<'_> {
     type Missing = Need;
 
     fn info(&self) -> Viewed<Option<ObjectInfo>, Need> {
-        if let Some(info) = self.info.get() {
+        if let Some(info) = self.data.info.get() {
             return Ok(info.clone());
         }
-        let info = match self.vos.container_exists(self.cid) {
-            true => match self.fetch(dkey::INFO, AKEY)? {
-                Some(raw) => Some(ObjectInfo::from_bytes(&raw).map_err(|_| damaged())?),
-                None => None,
-            },
-            false => None,
+        let info = match self.fetch(dkey::INFO, AKEY)? {
+            Some(raw) => Some(ObjectInfo::from_bytes(&raw).map_err(|_| damaged())?),
+            None => None,
         };
-        Ok(self.info.get_or_init(|| info).clone())
+        Ok(self.data.info.get_or_init(|| info).clone())
     }
 
     fn xattr(&self, name: &[u8]) -> Viewed<Option<Bytes>, Need> {

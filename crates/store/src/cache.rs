@@ -1,7 +1,7 @@
 //! Small data that is read repeatedly, by its place on the device, up to a number of bytes.
 //!
-//! Data is taken in at its second read, so that a pass over everything neither drops what is in use nor
-//! takes memory that it would not use again.
+//! Data is taken in at its third read: passes over everything neither drop what is in use nor take
+//! memory, whose first touch can cost more than the read from the device that it saves.
 //! An entry is whole blocks with their checksums. Its place may have been reused since it was put in: it
 //! answers only to an extent that names the same checksums, the proof that a read from the device needs
 //! too. So nothing has to be invalidated.
@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use spirula_vos::{BLOCK_SIZE, DeviceExtent};
 
-use crate::limits::SEEN_PLACES;
+use crate::limits::{READS_TO_CACHE, SEEN_PLACES};
 
 /// Bytes that an entry costs besides its data.
 const ENTRY_BYTES: usize = 160;
@@ -23,7 +23,7 @@ pub(crate) struct Cache {
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
     by_addr: HashMap<u64, u32>,
-    /// Places read once, newer ones over older ones.
+    /// Places read, times four, and how often; newer ones over older ones.
     seen: Vec<u64>,
     hand: usize,
     bytes: usize,
@@ -69,11 +69,16 @@ impl Cache {
         Some(slot.blocks.clone())
     }
 
-    /// Takes in whole blocks that were read and verified, if that is not their first read.
+    /// Takes in whole blocks that were read and verified, if they were often enough.
     pub(crate) fn offer(&mut self, extent: &DeviceExtent, blocks: &Bytes) {
         let place = extent.addr.0;
         let seen = &mut self.seen[place as usize % SEEN_PLACES];
-        if std::mem::replace(seen, place) == place {
+        if *seen / 4 != place {
+            *seen = place * 4;
+        }
+        if *seen % 4 + 1 < READS_TO_CACHE {
+            *seen += 1;
+        } else {
             self.insert(place, blocks.clone(), &extent.crcs, extent.tail);
         }
     }
@@ -169,11 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn the_second_read_is_kept() {
+    fn what_is_read_often_is_kept() {
         let mut cache = Cache::new(1 << 20);
         let (first, blocks) = (extent(7, &[1]), Bytes::from(vec![0; 4096]));
-        cache.offer(&first, &blocks);
-        assert!(cache.get(&first).is_none());
+        for _ in 1..READS_TO_CACHE {
+            cache.offer(&first, &blocks);
+            assert!(cache.get(&first).is_none());
+        }
         cache.offer(&first, &blocks);
         assert!(cache.get(&first).is_some());
         let other = extent(7 + SEEN_PLACES as u64, &[1]);

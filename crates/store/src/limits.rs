@@ -23,7 +23,9 @@ pub(crate) const CACHE_BYTES: usize = 64 << 20;
 /// Reads up to this size go through the cache: larger ones would push out many small ones and gain
 /// less.
 pub(crate) const CACHED_BYTES_MAX: u64 = 64 << 10;
-/// Places remembered to tell a second read from a first.
+/// The read of a place with which its data is cached, at most the fourth.
+pub(crate) const READS_TO_CACHE: u64 = 3;
+/// Places remembered to count their reads.
 pub(crate) const SEEN_PLACES: usize = 1 << 16;
 /// Bytes of neighbouring extents read by one request.
 pub(crate) const READ_RUN_BYTES_MAX: u64 = 1 << 20;

@@ -56,5 +56,5 @@ pub use space::Run;
 pub use stage::{DataWrite, ReplayError, Staged};
 pub use tx::{Must, Target, Tx};
 pub use types::*;
-pub use view::View;
+pub use view::{OpenObject, View};
 pub use vos::{Config, ContainerStats, Stats, Vos};

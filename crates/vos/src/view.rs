@@ -22,6 +22,13 @@ pub struct View<'a> {
     epoch: Epoch,
 }
 
+/// An object that exists at an epoch, with its record at hand.
+#[derive(Clone)]
+pub struct OpenObject<'a> {
+    view: View<'a>,
+    record: ObjectRecord,
+}
+
 /// What an akey shows at an epoch.
 pub(crate) enum Visible {
     Single(Bytes),
@@ -45,6 +52,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The object, if it exists: for several reads with one lookup.
+    pub fn open(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+    ) -> Result<Option<OpenObject<'a>>, ReadError> {
+        Ok(self.record(cid, oid)?.map(|record| OpenObject { view: *self, record }))
+    }
+
     /// A single value; `None` if there is none (or an array).
     pub fn fetch(
         &self,
@@ -53,10 +69,7 @@ impl<'a> View<'a> {
         dkey: &[u8],
         akey: &[u8],
     ) -> Result<Option<Bytes>, ReadError> {
-        match self.visible(cid, oid, dkey, akey)? {
-            Some(Visible::Single(value)) => Ok(Some(value)),
-            _ => Ok(None),
-        }
+        self.open(cid, oid)?.map_or(Ok(None), |object| object.fetch(dkey, akey))
     }
 
     /// Size of an array; `None` if there is none.
@@ -67,10 +80,7 @@ impl<'a> View<'a> {
         dkey: &[u8],
         akey: &[u8],
     ) -> Result<Option<u64>, ReadError> {
-        match self.visible(cid, oid, dkey, akey)? {
-            Some(Visible::Array { size, .. }) => Ok(Some(size)),
-            _ => Ok(None),
-        }
+        self.open(cid, oid)?.map_or(Ok(None), |object| object.array_size(dkey, akey))
     }
 
     /// What holds the bytes `[offset, offset + len)` of an array, cut off at its size.
@@ -83,35 +93,8 @@ impl<'a> View<'a> {
         offset: u64,
         len: u64,
     ) -> Result<Vec<Extent>, ReadError> {
-        let visible = self.visible(cid, oid, dkey, akey)?;
-        let Some(Visible::Array { array, size, punches }) = visible else {
-            return Ok(Vec::new());
-        };
-        let end = offset.saturating_add(len).min(size);
-        if offset >= end {
-            return Ok(Vec::new());
-        }
-        let pieces = self.vos.pieces_at(&array, &punches, self.epoch(), (offset, end))?;
-        let (mut out, mut at) = (Vec::with_capacity(pieces.len() + 1), offset);
-        for piece in pieces {
-            let (from, to) = (piece.offset.max(offset), piece.end().min(end));
-            if from > at {
-                add_hole(&mut out, at, from - at, false);
-            }
-            match piece.slice(from, to).body {
-                Body::Inline(data) => out.push(Extent::Inline { offset: from, data }),
-                Body::Device(d) => {
-                    let extent = DeviceExtent { offset: from, ..DeviceExtent::from(&d) };
-                    out.push(Extent::Device(extent));
-                }
-                Body::Hole { len, punched } => add_hole(&mut out, from, len, punched),
-            }
-            at = to;
-        }
-        if at < end {
-            add_hole(&mut out, at, end - at, false);
-        }
-        Ok(out)
+        let object = self.open(cid, oid)?;
+        object.map_or(Ok(Vec::new()), |object| object.extents(dkey, akey, offset, len))
     }
 
     /// Up to `max` akeys of a dkey with their values, in order; arrays come with an empty value.
@@ -171,19 +154,6 @@ impl<'a> View<'a> {
         }
     }
 
-    fn visible(
-        &self,
-        cid: ContainerId,
-        oid: &ObjectKey,
-        dkey: &[u8],
-        akey: &[u8],
-    ) -> Result<Option<Visible>, ReadError> {
-        match self.record(cid, oid)? {
-            Some(record) => self.visible_in(&record, dkey, akey),
-            None => Ok(None),
-        }
-    }
-
     pub(crate) fn visible_in(
         &self,
         record: &ObjectRecord,
@@ -200,6 +170,67 @@ impl<'a> View<'a> {
             None => record.find(dkey, akey).ok().map(|i| record.items[i].value.clone()),
         };
         value.map_or(Ok(None), |value| self.vos.visible_at(value, punches, self.epoch()))
+    }
+}
+
+impl OpenObject<'_> {
+    /// A single value; `None` if there is none (or an array).
+    pub fn fetch(&self, dkey: &[u8], akey: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        match self.visible(dkey, akey)? {
+            Some(Visible::Single(value)) => Ok(Some(value)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Size of an array; `None` if there is none.
+    pub fn array_size(&self, dkey: &[u8], akey: &[u8]) -> Result<Option<u64>, ReadError> {
+        match self.visible(dkey, akey)? {
+            Some(Visible::Array { size, .. }) => Ok(Some(size)),
+            _ => Ok(None),
+        }
+    }
+
+    /// What holds the bytes `[offset, offset + len)` of an array, cut off at its size.
+    pub fn extents(
+        &self,
+        dkey: &[u8],
+        akey: &[u8],
+        offset: u64,
+        len: u64,
+    ) -> Result<Vec<Extent>, ReadError> {
+        let visible = self.visible(dkey, akey)?;
+        let Some(Visible::Array { array, size, punches }) = visible else {
+            return Ok(Vec::new());
+        };
+        let end = offset.saturating_add(len).min(size);
+        if offset >= end {
+            return Ok(Vec::new());
+        }
+        let pieces = self.view.vos.pieces_at(&array, &punches, self.view.epoch(), (offset, end))?;
+        let (mut out, mut at) = (Vec::with_capacity(pieces.len() + 1), offset);
+        for piece in pieces {
+            let (from, to) = (piece.offset.max(offset), piece.end().min(end));
+            if from > at {
+                add_hole(&mut out, at, from - at, false);
+            }
+            match piece.slice(from, to).body {
+                Body::Inline(data) => out.push(Extent::Inline { offset: from, data }),
+                Body::Device(d) => {
+                    let extent = DeviceExtent { offset: from, ..DeviceExtent::from(&d) };
+                    out.push(Extent::Device(extent));
+                }
+                Body::Hole { len, punched } => add_hole(&mut out, from, len, punched),
+            }
+            at = to;
+        }
+        if at < end {
+            add_hole(&mut out, at, end - at, false);
+        }
+        Ok(out)
+    }
+
+    fn visible(&self, dkey: &[u8], akey: &[u8]) -> Result<Option<Visible>, ReadError> {
+        self.view.visible_in(&self.record, dkey, akey)
     }
 }
 
