@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use spirula_perf::{Latencies, LoadArgs, Progress};
-use spirula_xstream::{Class, spawn};
+use spirula_xstream::{Class, spawn, yield_now};
 
 /// What a phase does.
 #[derive(Clone, Copy)]
@@ -64,5 +64,7 @@ where
         let begin = Instant::now();
         (shared.op)(number).await?;
         shared.latencies.borrow_mut().add(begin.elapsed());
+        // An operation that never waited would keep the others, and their I/O, waiting.
+        yield_now().await;
     }
 }

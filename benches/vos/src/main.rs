@@ -87,7 +87,10 @@ fn main() -> Result<()> {
     check(&args)?;
     let target = target::Target::new(&args)?;
     if args.phases == [Phase::Bare] {
-        return spirula_xstream::run(Config::new("bench"), bare::run(args, target.path()))?;
+        return spirula_xstream::run(
+            Config::new("bench").pin_nth(0),
+            bare::run(args, target.path()),
+        )?;
     }
     session::run(args, &target)
 }

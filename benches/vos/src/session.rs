@@ -46,7 +46,7 @@ pub(crate) fn run(args: Args, target: &Target) -> Result<()> {
 }
 
 fn life(args: Args, begin: Begin, phases: Vec<Phase>) -> Result<u64> {
-    spirula_xstream::run(Config::new("bench"), live(args, begin, phases))?
+    spirula_xstream::run(Config::new("bench").pin_nth(0), live(args, begin, phases))?
 }
 
 /// Opens the store, runs the phases, and gives the last epoch.

@@ -318,7 +318,8 @@ impl Vos {
         {
             out.extend(Some(decode(&key, value)?).filter(|p| p.end() > from));
         }
-        if from == u64::MAX || to <= from {
+        let covered = out.last().is_some_and(|p| p.end() >= to);
+        if from == u64::MAX || to <= from || covered {
             return Ok(out);
         }
         let (start, end) = (extent_key(number, from + 1), extent_key(number, to));

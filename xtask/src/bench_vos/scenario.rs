@@ -143,7 +143,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ops: 1_000_000,
         sides: &[Side::Vos, Side::RocksDb],
         load: &["--size", "4096", "--depth", "16"],
-        vos: &["--inline-threshold", "8192"],
+        vos: &[],
         phases: "fill,fetch",
         shown: &["fetch"],
         checks: &[
