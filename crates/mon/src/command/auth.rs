@@ -6,15 +6,28 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use spirula_auth::caps::check_caps;
 use spirula_auth::{CryptoKey, EntityAuth, Keyring, format_entity};
-use spirula_wire::types::EntityNameStr;
+use spirula_wire::types::{EntityNameStr, EntityType};
 
 use super::{Answer, Args, Context, Format, Outcome, Refusal, errno, refuse};
 use crate::json::Json;
 use crate::obj;
 use crate::state::Change;
 
+/// The monitors' own entity. Ceph keeps it in their keyring file, beside the database: it can be
+/// asked for by name, but is in no listing and cannot be removed.
+fn is_mons_own(name: &EntityNameStr) -> bool {
+    name.type_ == EntityType::MON && name.id.is_empty()
+}
+
+/// The keyring as listings show it.
+fn listed(ctx: &Context<'_>) -> Keyring {
+    let mut keyring = ctx.state.auth.keyring.clone();
+    keyring.entities.retain(|name, _| !is_mons_own(name));
+    keyring
+}
+
 pub(super) fn ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
-    let entities = &ctx.state.auth.keyring.entities;
+    let entities = &listed(ctx).entities;
     let answer = ctx.either(
         || {
             let mut out = String::new();
@@ -46,18 +59,22 @@ pub(super) fn get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 
 pub(super) fn export(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     if !args.has("entity") {
-        let keyring = &ctx.state.auth.keyring;
+        let keyring = listed(ctx);
         let each = || keyring.entities.iter().map(|(n, a)| entity_json(n, a)).collect();
         let answer = ctx.either(|| keyring.format(), || Json::Arr(each()));
         return Ok(answer.with_status("exported master keyring"));
     }
     let name = entity(args)?;
-    match ctx.state.auth.get(&name) {
+    match ctx.state.auth.get(&name).filter(|_| !is_mons_own(&name)) {
         Some(auth) => {
             let status = format!("export auth(key={})", auth.key.to_base64());
             Ok(keyring_answer(ctx, &name, auth).with_status(status))
         }
-        None => refuse(errno::ENOENT, format!("no key for {name}")),
+        None => {
+            // Ceph names the key that it did not find: an empty one.
+            let none = CryptoKey::default().to_base64();
+            refuse(errno::ENOENT, format!("no key for auth(key={none})"))
+        }
     }
 }
 
@@ -159,7 +176,7 @@ pub(super) fn set_caps(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 
 pub(super) fn rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let name = new_entity(args)?;
-    if ctx.state.auth.get(&name).is_none() {
+    if ctx.state.auth.get(&name).is_none() || is_mons_own(&name) {
         return Ok(Answer::status(format!("entity {name} does not exist")));
     }
     ctx.change(Change::RemoveAuth(name));

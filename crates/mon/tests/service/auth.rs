@@ -453,6 +453,38 @@ fn mistakes_are_answered_as_by_ceph() {
     }
 }
 
+/// Ceph has that one in the monitors' keyring file, and its database does not know it.
+#[test]
+fn the_monitors_own_entity_is_found_by_name_alone() {
+    let mut mon = Mon::new(1);
+    let id = mon.admin();
+    for listing in [
+        r#"{"prefix":"auth ls"}"#,
+        r#"{"prefix":"auth ls","format":"json"}"#,
+        r#"{"prefix":"auth export"}"#,
+        r#"{"prefix":"auth export","format":"json"}"#,
+    ] {
+        let shown = mon.ok(id, listing);
+        assert!(shown.contains("client.admin"), "{listing}");
+        assert!(!shown.contains("mon.\n") && !shown.contains("\"mon.\""), "{listing}: {shown}");
+        assert!(!shown.contains("[mon.]"), "{listing}: {shown}");
+    }
+    assert!(mon.ok(id, r#"{"prefix":"auth get","entity":"mon."}"#).starts_with("[mon.]\n\tkey = "));
+    let key = mon.ok(id, r#"{"prefix":"auth get-key","entity":"mon."}"#);
+    for (command, code, status) in [
+        (
+            r#"{"prefix":"auth export","entity":"mon."}"#,
+            -2,
+            "no key for auth(key=AAAAAAAAAAAAAAAA)",
+        ),
+        (r#"{"prefix":"auth rm","entity":"mon."}"#, 0, "entity mon. does not exist"),
+    ] {
+        let (r, rs, _) = mon.command(id, command);
+        assert_eq!((r, rs.as_str()), (code, status), "{command}");
+    }
+    assert_eq!(mon.ok(id, r#"{"prefix":"auth get-key","entity":"mon."}"#), key);
+}
+
 #[test]
 fn a_network_is_that_of_the_socket() {
     let mut mon = Mon::new(1);
