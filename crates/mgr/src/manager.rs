@@ -21,7 +21,7 @@ use spirula_wire::msg::mgr::{
 };
 use spirula_wire::msg::osd::{PgStats, PgStatsAck};
 use spirula_wire::msg::types;
-use spirula_wire::types::{EntityAddr, EntityAddrVec, EntityNameStr, EntityType, Uuid};
+use spirula_wire::types::{EntityAddrVec, EntityNameStr, EntityType, Uuid};
 use spirula_wire::{DecodeError, Encode as _, Features, Message, RawMessage};
 
 use crate::admin::{self, Options, Status};
@@ -61,7 +61,6 @@ pub enum Output {
 #[derive(Debug)]
 struct SessionState {
     auth: Option<AuthenticatedPeer>,
-    socket_addr: EntityAddr,
     features: Features,
 }
 
@@ -77,7 +76,9 @@ impl SessionState {
             command: asked.prefix,
             args: asked.args,
             need: asked.need,
-            addr: self.socket_addr.addr.map(|a| a.ip()),
+            // A grant with a `network` is for nobody: Ceph's managers do not look where a session
+            // comes from.
+            addr: None,
         })
     }
 }
@@ -132,14 +133,13 @@ impl Manager {
         &mut self,
         session: u64,
         auth: Option<AuthenticatedPeer>,
-        socket_addr: EntityAddr,
         features: Features,
     ) {
         if self.sessions.len() >= SESSIONS_MAX {
             self.outputs.push_back(Output::Close(session));
             return;
         }
-        self.sessions.insert(session, SessionState { auth, socket_addr, features });
+        self.sessions.insert(session, SessionState { auth, features });
     }
 
     pub fn handle_closed(&mut self, session: u64) {
@@ -403,8 +403,7 @@ mod tests {
             expires: Duration::MAX,
             server_challenge: 0,
         };
-        let at = EntityAddr::msgr2(([127, 0, 0, 1], 5555).into(), 0);
-        manager.handle_ready(id, Some(auth), at, F);
+        manager.handle_ready(id, Some(auth), F);
     }
 
     fn tell(manager: &mut Manager, id: u64, fsid: Uuid, json: &str) -> Output {
@@ -434,14 +433,22 @@ mod tests {
         assert_eq!(reply_of(tell(&mut manager, 2, Uuid::default(), stat)).0, 0);
     }
 
+    /// As measured with 16.2.15.
     #[test]
-    fn a_network_limits_what_a_session_may() {
+    fn a_grant_with_a_network_is_for_nobody() {
         let mut manager = manager();
-        open(&mut manager, 1, "client.near", "allow r network 127.0.0.0/8");
-        open(&mut manager, 2, "client.far", "allow r network 10.0.0.0/8");
         let stat = r#"{"prefix":"pg stat"}"#;
-        assert_eq!(reply_of(tell(&mut manager, 1, Uuid::default(), stat)).0, 0);
-        assert_eq!(reply_of(tell(&mut manager, 2, Uuid::default(), stat)).0, -13);
+        for (id, caps, code) in [
+            (1, "allow r network 127.0.0.0/8", -13),
+            (2, "allow * network 0.0.0.0/0", -13),
+            (3, "allow r network ::/0", -13),
+            (4, r#"allow command "pg stat" network 127.0.0.0/8"#, -13),
+            (5, "allow r network 127.0.0.0/8, allow r", 0),
+        ] {
+            open(&mut manager, id, "client.n", caps);
+            let got = reply_of(tell(&mut manager, id, Uuid::default(), stat)).0;
+            assert_eq!(got, code, "{caps}");
+        }
     }
 
     #[test]

@@ -217,7 +217,7 @@ impl Server {
         match event {
             Event::Ready(peer) => {
                 self.clients.insert(id, session);
-                self.manager.handle_ready(id, peer.auth, peer.socket_addr, peer.features);
+                self.manager.handle_ready(id, peer.auth, peer.features);
             }
             Event::Message(incoming) => {
                 if let Err(error) = self.manager.handle_message(id, &incoming.raw, wall()) {
