@@ -25,7 +25,7 @@ const OPTIONS: &[(&str, &str)] = &[
     ("debug_auth", "1/5"),
     ("debug_mgr", "2/5"),
     ("debug_monc", "0/10"),
-    ("debug_ms", "0/5"),
+    ("debug_ms", "0/0"),
 ];
 
 /// Prefix, parameters (`name...`: one or more, `name?`: optional), help.

@@ -3,45 +3,56 @@
 //!
 //! Invariant: a value that is stored has passed [`Opt::normalize`], so readers may rely on its form.
 
-mod table;
+mod schema;
+mod value;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use spirula_wire::msg::mgr::{DaemonConfig, config_level};
-use spirula_wire::types::{EntityAddrVec, EntityNameStr, EntityType, Uuid};
+use spirula_wire::types::{EntityNameStr, EntityType};
+
+pub use value::Invalid;
 
 use crate::state::ConfigDb;
 
 /// A configuration option.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Opt {
     pub name: &'static str,
     pub kind: Kind,
     pub level: Level,
-    pub default: &'static str,
+    pub default: String,
     /// Default in daemons, where it differs.
-    pub daemon_default: &'static str,
+    pub daemon_default: String,
     pub min: &'static str,
     pub max: &'static str,
     /// Allowed values, joined by `|`; empty for any.
     pub choices: &'static str,
-    /// Whether a change takes effect in a running daemon.
-    pub runtime: bool,
+    /// Joined by commas, as the next three.
     pub services: &'static str,
+    pub flags: &'static str,
+    pub tags: &'static str,
+    pub see_also: &'static str,
+    /// Whether daemons of this cluster do anything with it.
+    pub acts: bool,
     pub desc: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Str,
+    /// What `debug_SUBSYSTEM` takes; to users it is text.
+    DebugLevel,
     Bool,
     Int,
     Uint,
     Float,
     Size,
     Secs,
+    Millisecs,
     Addr,
+    AddrVec,
     Uuid,
 }
 
@@ -65,82 +76,60 @@ impl Level {
 impl Kind {
     pub fn name(self) -> &'static str {
         match self {
-            Self::Str => "str",
+            Self::Str | Self::DebugLevel => "str",
             Self::Bool => "bool",
             Self::Int => "int",
             Self::Uint => "uint",
             Self::Float => "float",
             Self::Size => "size",
             Self::Secs => "secs",
+            Self::Millisecs => "millisecs",
             Self::Addr => "addr",
+            Self::AddrVec => "addrvec",
             Self::Uuid => "uuid",
         }
     }
 }
 
-/// Every known option, sorted by name.
+/// Every known option, in Ceph's order.
 pub fn all() -> &'static [Opt] {
-    table::OPTIONS
+    schema::all()
 }
 
-/// The option called `name`; blanks and dashes count as underscores.
+/// The option called `name`; blanks count as underscores.
 pub fn find(name: &str) -> Option<&'static Opt> {
-    let name = name.trim().replace([' ', '-'], "_");
-    table::OPTIONS.iter().find(|o| o.name == name)
+    schema::find(name).or_else(|| schema::find(&name.trim().replace(' ', "_")))
 }
 
 impl Opt {
-    /// Checks `text` and brings it into the stored form; the error is Ceph's text.
-    pub fn normalize(&self, text: &str) -> Result<String, String> {
-        let value = match self.kind {
-            Kind::Str if self.name.starts_with("debug_") => debug_levels(text)?,
-            Kind::Str => text.to_owned(),
-            Kind::Bool => {
-                parse_bool(text).ok_or_else(|| format!("'{text}' is not a valid bool"))?.to_string()
-            }
-            Kind::Int | Kind::Uint | Kind::Size => self.integer(text)?.to_string(),
-            Kind::Secs => match crate::text::parse_age(text) {
-                Some(span) => span.as_secs().to_string(),
-                None => return Err(format!("invalid timespan '{text}'")),
-            },
-            Kind::Float => {
-                let value: f64 = text
-                    .trim()
-                    .parse()
-                    .map_err(|_| format!("Expected option value to be a number, got '{text}'"))?;
-                crate::json::float(value, 6)
-            }
-            Kind::Addr => text
-                .parse::<EntityAddrVec>()
-                .map(|a| a.to_string())
-                .map_err(|_| format!("invalid address '{text}'"))?,
-            Kind::Uuid => text
-                .parse::<Uuid>()
-                .map(|u| u.to_string())
-                .map_err(|_| "invalid uuid".to_owned())?,
-        };
-        if !self.choices.is_empty() && !self.choices.split('|').any(|c| c == value) {
-            return Err(format!(
-                "'{value}' is not one of the permitted values: {}",
-                self.choices.replace('|', ", ")
-            ));
-        }
-        Ok(value)
+    /// Checks `text` and brings it into the stored form; the error is Ceph's.
+    pub fn normalize(&self, text: &str) -> Result<String, Invalid> {
+        value::normalize(self, text)
     }
 
-    fn integer(&self, text: &str) -> Result<i64, String> {
-        let value = parse_size(text).ok_or("strict_si_cast: unit prefix not recognized")?;
-        let bound = |b: &str| b.parse::<i64>().ok();
-        if let Some(min) = bound(self.min).filter(|min| value < *min) {
-            return Err(format!("Value '{value}' is below minimum {min}"));
+    /// Whether a change takes effect in a running daemon, as far as Ceph's act on it.
+    pub fn runtime(&self) -> bool {
+        let has = |flags: &[&str]| self.flags.split(',').any(|f| flags.contains(&f));
+        let text = [Kind::Str, Kind::DebugLevel, Kind::Addr, Kind::AddrVec, Kind::Uuid];
+        has(&["runtime"])
+            || !text.contains(&self.kind) && !has(&["startup", "create", "cluster_create"])
+    }
+
+    /// What is needed to reach the monitors at all cannot come from them.
+    pub fn is_special(&self) -> bool {
+        self.flags.split(',').any(|f| f == "no_mon_update")
+    }
+
+    pub fn default_in_daemons(&self) -> &str {
+        if self.daemon_default.is_empty() { &self.default } else { &self.daemon_default }
+    }
+
+    /// Shown with its description.
+    pub fn note(&self) -> &'static str {
+        match self.acts {
+            true => "",
+            false => "No daemon of this cluster acts on it. It is kept, and handed out to clients.",
         }
-        if let Some(max) = bound(self.max).filter(|max| value > *max) {
-            return Err(format!("Value '{value}' exceeds maximum {max}"));
-        }
-        if self.kind != Kind::Int && value < 0 {
-            return Err("strict_sistrtoll: value should not be negative".to_owned());
-        }
-        Ok(value)
     }
 }
 
@@ -170,16 +159,6 @@ pub fn parse_size(text: &str) -> Option<i64> {
     text[..split].trim().parse::<i64>().ok()?.checked_mul(1 << shift)
 }
 
-/// `N` or `N/M`, both 0 to 99; `N` alone means both.
-fn debug_levels(text: &str) -> Result<String, String> {
-    let (log, gather) = text.split_once('/').unwrap_or((text, text));
-    let level = |t: &str| t.trim().parse::<u8>().ok().filter(|n| *n <= 99);
-    match (level(log), level(gather)) {
-        (Some(log), Some(gather)) => Ok(format!("{log}/{gather}")),
-        _ => Err("value must take the form N or N/M, where N and M are integers".to_owned()),
-    }
-}
-
 /// The values in force for the monitor: what was set by hand, else its configuration file, else the
 /// cluster's configuration for `mon.NAME`, else the default.
 #[derive(Clone, Debug, Default)]
@@ -194,7 +173,7 @@ impl Settings {
     /// `file`: what the configuration file says, in any spelling of the names.
     pub fn new(file: &BTreeMap<String, String>) -> Self {
         let normal = |(k, v): (&String, &String)| {
-            let opt = find(k)?;
+            let opt = find(&k.replace('-', "_"))?;
             Some((opt.name.to_owned(), opt.normalize(v).ok()?))
         };
         Self { file: file.iter().filter_map(normal).collect(), ..Self::default() }
@@ -264,7 +243,8 @@ impl Settings {
     }
 
     pub fn int(&self, name: &str) -> i64 {
-        parse_size(self.str(name)).unwrap_or(0)
+        let number = self.str(name).parse::<i128>().unwrap_or(0);
+        number.clamp(i64::MIN.into(), i64::MAX.into()) as i64
     }
 
     pub fn float(&self, name: &str) -> f64 {
@@ -278,12 +258,11 @@ impl Settings {
 
 /// The defaults of all options, as the manager is told of them.
 pub fn defaults() -> BTreeMap<String, String> {
-    all().iter().map(|opt| (opt.name.to_owned(), default_of(opt.name).to_owned())).collect()
+    all().iter().map(|opt| (opt.name.to_owned(), opt.default_in_daemons().to_owned())).collect()
 }
 
 fn default_of(name: &str) -> &'static str {
-    let Some(opt) = find(name) else { return "" };
-    if opt.daemon_default.is_empty() { opt.default } else { opt.daemon_default }
+    find(name).map_or("", Opt::default_in_daemons)
 }
 
 #[cfg(test)]
@@ -303,29 +282,6 @@ mod tests {
         let both = [(config_level::FILE, "2/2"), (config_level::OVERRIDE, "20/20")];
         assert_eq!(of("debug_mon"), both);
         assert_eq!(defaults().len(), all().len());
-    }
-
-    fn check(name: &str, text: &str, want: Result<&str, &str>) {
-        let got = find(name).unwrap().normalize(text);
-        assert_eq!(got.as_deref().map_err(String::as_str), want, "{name} = {text}");
-    }
-
-    #[test]
-    fn values_are_checked_and_normalized() {
-        check("debug_ms", "1", Ok("1/1"));
-        check("debug_ms", "2/5", Ok("2/5"));
-        check("osd_pool_default_size", "22", Err("Value '22' exceeds maximum 10"));
-        check("osd_pool_default_size", "x", Err("strict_si_cast: unit prefix not recognized"));
-        check("rbd_cache", "off", Ok("false"));
-        check("rbd_cache_size", "32M", Ok("33554432"));
-    }
-
-    #[test]
-    fn the_table_is_sorted_and_its_defaults_are_valid() {
-        assert!(all().windows(2).all(|w| w[0].name < w[1].name));
-        for opt in all().iter().filter(|o| !o.default.is_empty() && o.kind != Kind::Addr) {
-            assert!(opt.normalize(opt.default).is_ok(), "{}", opt.name);
-        }
     }
 
     #[test]

@@ -132,22 +132,43 @@ pub fn age(span: Duration) -> String {
     }
 }
 
-/// Parses `1h`, `10m`, `30s`, `2d`, `1w`, `90` (seconds), as `parse_timespan` does.
-pub fn parse_age(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let n: u64 = text[..split].parse().ok()?;
-    let unit = match text[split..].trim() {
+/// Seconds in `90`, `1h`, `2 days 3h`: numbers with units, one behind another. The errors are Ceph's
+/// texts.
+pub fn parse_timespan(text: &str) -> Result<i64, String> {
+    let too_large = || format!("The option value '{text}' seems to be invalid");
+    let (mut rest, mut sum) = (text.trim_start(), 0i64);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        if digits == 0 {
+            return Err("expected digit".to_owned());
+        }
+        let (number, behind) = rest.split_at(digits);
+        let behind = behind.trim_start();
+        let letters = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(letters);
+        if unit.is_empty() && !behind.is_empty() {
+            return Err(format!("unexpected trailing '{behind}'"));
+        }
+        let unit = seconds_of(unit).ok_or_else(|| format!("unrecogized unit '{unit}'"))?;
+        let span = number.parse::<i64>().ok().and_then(|n| n.checked_mul(unit));
+        sum = span.and_then(|span| sum.checked_add(span)).ok_or_else(too_large)?;
+        rest = behind.trim_start();
+    }
+    Ok(sum)
+}
+
+fn seconds_of(unit: &str) -> Option<i64> {
+    const DAY: i64 = 86_400;
+    Some(match unit {
         "" | "s" | "sec" | "second" | "seconds" => 1,
         "m" | "min" | "minute" | "minutes" => 60,
         "h" | "hr" | "hour" | "hours" => 3600,
-        "d" | "day" | "days" => 86_400,
-        "w" | "wk" | "week" | "weeks" => 7 * 86_400,
-        "mo" | "month" | "months" => 30 * 86_400,
-        "y" | "yr" | "year" | "years" => 365 * 86_400,
+        "d" | "day" | "days" => DAY,
+        "w" | "wk" | "week" | "weeks" => 7 * DAY,
+        "mo" | "month" | "months" => 30 * DAY,
+        "y" | "yr" | "year" | "years" => 365 * DAY,
         _ => return None,
-    };
-    n.checked_mul(unit).map(Duration::from_secs)
+    })
 }
 
 #[cfg(test)]
@@ -172,7 +193,23 @@ mod tests {
             "2026-11-22T03:43:46.516200+0000"
         );
         assert_eq!(age(Duration::from_secs(7 * 60 + 3)), "7m");
-        assert_eq!(parse_age("1h"), Some(Duration::from_secs(3600)));
-        assert_eq!(parse_age("x"), None);
+        let check = |text: &str, want: Result<i64, &str>| {
+            assert_eq!(parse_timespan(text), want.map_err(str::to_owned), "{text}");
+        };
+        check("1h", Ok(3600));
+        check("", Ok(0));
+        check(" 1 hour 3 minutes ", Ok(3780));
+        check("1m1m", Ok(120));
+        check("2d", Ok(172_800));
+        check("x", Err("expected digit"));
+        check("-1", Err("expected digit"));
+        check("1s.", Err("expected digit"));
+        check("1.5", Err("unexpected trailing '.5'"));
+        check("1 2", Err("unexpected trailing '2'"));
+        check("10x", Err("unrecogized unit 'x'"));
+        check("9223372036854775807", Ok(i64::MAX));
+        for large in ["99999999999999999999", "9223372036854775807y", "1s9223372036854775807"] {
+            assert!(parse_timespan(large).is_err(), "{large}");
+        }
     }
 }

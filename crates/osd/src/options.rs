@@ -28,9 +28,9 @@ options! {
     "debug_auth" = "1/5", "debug level of authentication";
     "debug_bluestore" = "1/5", "debug level of the store";
     "debug_monc" = "0/10", "debug level of the monitor client";
-    "debug_ms" = "0/5", "debug level of the messenger";
+    "debug_ms" = "0/0", "debug level of the messenger";
     "debug_osd" = "1/5", "debug level of the OSD";
-    "debug_tp" = "1/5", "debug level of the xstream";
+    "debug_tp" = "0/5", "debug level of the xstream";
     "osd_beacon_report_interval" = "300", "seconds between beacons to the monitor";
     "osd_client_message_cap" = "256", "requests of one client taken in at a time";
     "osd_client_message_size_cap" = "524288000", "bytes of requests taken in at a time";

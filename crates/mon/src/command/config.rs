@@ -1,6 +1,6 @@
 //! `config *`: options for daemons and clients, kept by the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -17,12 +17,14 @@ use crate::text::{Align, TextTable, stamp};
 pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let (who, name, value) = (args.str("who")?, args.str("name")?, args.str("value")?);
     let scope = scope(who)?;
+    let force = args.flag("force");
     let (name, value) = match options::find(name) {
         Some(opt) => match opt.normalize(value) {
+            Ok(_) if opt.is_special() && !force => return refuse(errno::EINVAL, special(opt)),
             Ok(value) => (opt.name.to_owned(), value),
-            Err(e) => return refuse(errno::EINVAL, format!("error parsing value: {e}")),
+            Err(e) => return refuse(e.errno, format!("error parsing value: {}", e.text)),
         },
-        None if args.flag("force") => (name.to_owned(), value.to_owned()),
+        None if force => (name.to_owned(), value.to_owned()),
         None => {
             return refuse(errno::EINVAL, format!("unrecognized config option '{name}'"));
         }
@@ -31,6 +33,10 @@ pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         ctx.change(Change::Config { scope, name, value: Some(value) });
     }
     Ok(Answer::default())
+}
+
+fn special(opt: &Opt) -> String {
+    format!("{} is special and cannot be stored by the mon", opt.name)
 }
 
 pub(super) fn rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
@@ -55,11 +61,13 @@ pub(super) fn get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         location.iter().map(|(t, n)| (t.as_str(), n.as_str())).collect();
     let found = ctx.state.config.effective_with_scope(&entity, class.as_deref(), &location);
     if let Some(key) = args.str_opt("key")? {
-        if let Some((_, value)) = found.get(key) {
+        let opt = options::find(key);
+        if let Some((_, value)) = found.get(opt.map_or(key, |o| o.name)) {
             return Ok(Answer::text(format!("{value}\n")));
         }
-        return match options::find(key) {
+        return match opt {
             Some(opt) if opt.name == "fsid" => Ok(Answer::text(format!("{}\n", ctx.state.fsid))),
+            Some(opt) if opt.is_special() => refuse(errno::EINVAL, special(opt)),
             Some(opt) => Ok(Answer::text(format!("{}\n", default_for(opt, &entity)))),
             None => refuse(errno::ENOENT, format!("unrecognized key '{key}'")),
         };
@@ -86,8 +94,9 @@ pub(super) fn dump(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     ))
 }
 
+/// As in Ceph without the debug levels.
 pub(super) fn ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
-    let names = || options::all().iter().map(|o| o.name);
+    let names = || options::all().iter().filter(|o| o.kind != Kind::DebugLevel).map(|o| o.name);
     Ok(ctx.either(
         || names().fold(String::new(), |out, name| out + name + "\n"),
         || Json::arr(names()),
@@ -164,7 +173,7 @@ pub(super) fn assimilate(ctx: &mut Context<'_>, _: &Args) -> Outcome {
         return refuse(errno::EINVAL, "the configuration file is not UTF-8");
     };
     let mut section = "global".to_owned();
-    let mut rest: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut rest: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut changes = Vec::new();
     for line in text.lines().map(|l| l.split(['#', ';']).next().unwrap_or_default().trim()) {
         if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
@@ -176,7 +185,7 @@ pub(super) fn assimilate(ctx: &mut Context<'_>, _: &Args) -> Outcome {
         };
         let (name, value) = (name.trim(), value.trim());
         let scope = Scope::parse(&section);
-        let known = options::find(name).filter(|o| !must_stay(o)).zip(scope);
+        let known = options::find(name).filter(|o| !o.is_special()).zip(scope);
         match known.and_then(|(opt, scope)| Some((opt, scope, opt.normalize(value).ok()?))) {
             Some((opt, scope, value)) => {
                 changes.push(Change::Config {
@@ -187,21 +196,15 @@ pub(super) fn assimilate(ctx: &mut Context<'_>, _: &Args) -> Outcome {
             }
             None => {
                 let kept = format!("\t{} = {value}\n", name.replace(' ', "_"));
-                rest.entry(section.clone()).or_default().push(kept);
+                rest.entry(section.clone()).or_default().insert(kept);
             }
         }
     }
     ctx.changes.extend(changes);
-    let sections = rest.iter().map(|(s, lines)| format!("[{s}]\n{}", lines.concat()));
-    Ok(Answer::text(sections.collect::<Vec<_>>().join("\n")))
-}
-
-/// What a client needs before it can ask the monitor.
-fn must_stay(opt: &Opt) -> bool {
-    matches!(
-        opt.name,
-        "fsid" | "mon_host" | "keyring" | "host" | "admin_socket" | "run_dir" | "pid_file"
-    )
+    let lines = |lines: BTreeSet<String>| lines.into_iter().collect::<String>();
+    let sections =
+        rest.into_iter().map(|(section, kept)| format!("\n[{section}]\n{}", lines(kept)));
+    Ok(Answer::text(sections.collect::<String>()))
 }
 
 fn scope(who: &str) -> Result<Scope, Refusal> {
@@ -216,9 +219,9 @@ fn parse_entity(who: &str) -> Option<EntityNameStr> {
     who.parse().ok().or_else(type_alone)
 }
 
-fn default_for(opt: &Opt, entity: &EntityNameStr) -> &'static str {
+fn default_for(opt: &'static Opt, entity: &EntityNameStr) -> &'static str {
     let daemon = entity.type_ != EntityType::CLIENT;
-    if daemon && !opt.daemon_default.is_empty() { opt.daemon_default } else { opt.default }
+    if daemon { opt.default_in_daemons() } else { &opt.default }
 }
 
 fn option_table() -> TextTable {
@@ -232,7 +235,7 @@ fn option_table() -> TextTable {
 fn option_row(who: String, scope: &Scope, name: &str, value: &str) -> Vec<String> {
     let opt = options::find(name);
     let level = opt.map_or("unknown", |o| o.level.name());
-    let fixed = if opt.is_some_and(|o| !o.runtime) { "*" } else { "" };
+    let fixed = if opt.is_none_or(|o| !o.runtime()) { "*" } else { "" };
     [who, scope.mask.clone(), level.into(), name.into(), value.into(), fixed.into()].into()
 }
 
@@ -251,7 +254,7 @@ fn mask_members(scope: &Scope) -> Vec<(&'static str, Json)> {
 }
 
 fn can_update(name: &str) -> bool {
-    options::find(name).is_some_and(|o| o.runtime)
+    options::find(name).is_some_and(Opt::runtime)
 }
 
 fn get_json(found: &BTreeMap<&str, (&Scope, &str)>) -> Json {
@@ -285,7 +288,7 @@ fn help_text(opt: &Opt) -> String {
     let mut out =
         format!("{} - {}\n  ({}, {})\n", opt.name, opt.desc, opt.kind.name(), opt.level.name());
     if opt.daemon_default.is_empty() {
-        _ = writeln!(out, "  Default: {}", default_text(opt));
+        _ = writeln!(out, "  Default: {}", opt.default);
     } else {
         _ = writeln!(out, "  Default (non-daemon): {}", opt.default);
         _ = writeln!(out, "  Default (daemon): {}", opt.daemon_default);
@@ -294,44 +297,49 @@ fn help_text(opt: &Opt) -> String {
         _ = writeln!(out, "  Possible values:  {}", opt.choices.replace('|', " "));
     }
     if !opt.min.is_empty() {
-        _ = writeln!(out, "  Minimum: {}\n  Maximum: {}", opt.min, opt.max);
+        let (min, max) = (bound_text(opt, opt.min), bound_text(opt, opt.max));
+        _ = writeln!(out, "  Minimum: {min}\n  Maximum: {max}");
     }
-    _ = writeln!(out, "  Can update at runtime: {}", opt.runtime);
-    if !opt.services.is_empty() {
-        _ = writeln!(out, "  Services: [{}]", opt.services);
+    _ = writeln!(out, "  Can update at runtime: {}", opt.runtime());
+    let lists = [("Services", opt.services), ("Tags", opt.tags), ("See also", opt.see_also)];
+    for (heading, list) in lists.iter().filter(|(_, list)| !list.is_empty()) {
+        _ = writeln!(out, "  {heading}: [{list}]");
+    }
+    if !opt.note().is_empty() {
+        _ = writeln!(out, "\n{}", opt.note());
     }
     out
 }
 
-fn default_text(opt: &Opt) -> String {
-    match (opt.kind, opt.default.parse::<f64>()) {
+fn bound_text(opt: &Opt, bound: &str) -> String {
+    match (opt.kind, bound.parse::<f64>()) {
         (Kind::Float, Ok(value)) => format!("{value:.6}"),
-        _ => opt.default.to_owned(),
+        _ => bound.to_owned(),
     }
 }
 
 pub(super) fn help_json(opt: &Opt) -> Json {
+    let list = |text: &'static str| Json::arr(text.split(',').filter(|s| !s.is_empty()));
     let mut json = obj! {
         "name" => opt.name,
         "type" => opt.kind.name(),
         "level" => opt.level.name(),
         "desc" => opt.desc,
-        "long_desc" => "",
-        "default" => typed(opt, opt.default),
-        "daemon_default" => typed(opt, opt.daemon_default),
-        "tags" => Json::Arr(vec![]),
-        "services" => Json::arr(opt.services.split(',').filter(|s| !s.is_empty())),
-        "see_also" => Json::Arr(vec![]),
+        "long_desc" => opt.note(),
+        "default" => typed(opt, &opt.default),
+        "daemon_default" => typed(opt, &opt.daemon_default),
+        "tags" => list(opt.tags),
+        "services" => list(opt.services),
+        "see_also" => list(opt.see_also),
     };
-    if opt.kind == Kind::Str {
-        json =
-            json.with("enum_values", Json::arr(opt.choices.split('|').filter(|s| !s.is_empty())));
+    if opt.kind.name() == "str" {
+        let choices = (!opt.choices.is_empty()).then(|| opt.choices.split('|'));
+        json = json.with("enum_values", Json::arr(choices.into_iter().flatten()));
     }
-    let flags = if opt.runtime { vec!["runtime"] } else { vec![] };
     json.with("min", typed(opt, opt.min))
         .with("max", typed(opt, opt.max))
-        .with("can_update_at_runtime", opt.runtime)
-        .with("flags", flags)
+        .with("can_update_at_runtime", opt.runtime())
+        .with("flags", list(opt.flags))
 }
 
 /// A value as JSON of the option's type; text where it is none.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use spirula_wire::msg::mgr::HealthCheck;
 
-use super::{Answer, Args, Context, Format, Outcome, errno, refuse};
+use super::{Answer, Args, Context, Format, Outcome, Refusal, errno, refuse};
 use crate::health::{muted, name, overall, short_name};
 use crate::json::Json;
 use crate::obj;
 use crate::state::{Change, Mute};
-use crate::text::{age, parse_age, stamp};
+use crate::text::{age, parse_timespan, stamp};
 
 pub(super) fn health(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let detail = args.str_opt("detail")? == Some("detail");
@@ -50,23 +50,26 @@ pub(super) fn status_name(ctx: &Context<'_>) -> &'static str {
     name(overall(ctx.state, &ctx.live.checks))
 }
 
+fn duration(text: &str) -> Result<Duration, Refusal> {
+    let why = match parse_timespan(text) {
+        Ok(0) => "timespan = 0".to_owned(),
+        Ok(secs) => return Ok(Duration::from_secs(secs.unsigned_abs())),
+        Err(why) => why,
+    };
+    refuse(errno::EINVAL, format!("invalid duration: {text} ({why})"))
+}
+
 pub(super) fn mute(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let code = args.str("code")?;
     let sticky = args.flag("sticky");
-    let ttl = match args.str_opt("ttl")? {
-        None => None,
-        Some(text) => match parse_age(text) {
-            Some(span) => Some(span),
-            None => return refuse(errno::EINVAL, "not a valid duration"),
-        },
-    };
+    let ttl = args.str_opt("ttl")?.map(duration).transpose()?;
     let check = ctx.live.checks.checks.get(code);
     if check.is_none() && !sticky {
         return refuse(errno::ENOENT, format!("health alert {code} is not currently raised"));
     }
-    let until = ttl.map_or(0, |span| (ctx.now.wall + span).as_nanos() as u64);
+    let until = ttl.map_or(0, |span| ctx.now.wall.saturating_add(span).as_nanos());
     let mute = Mute {
-        until_nanos: until,
+        until_nanos: until.try_into().unwrap_or(u64::MAX),
         sticky,
         summary: check.map(|c| c.summary.clone()).unwrap_or_default(),
         count: check.map_or(0, |c| c.count.max(0) as u64),

@@ -66,7 +66,7 @@ pub(super) fn config_show(ctx: &mut Context<'_>, _: &Args) -> Outcome {
 
 pub(super) fn config_diff(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     let changed = ctx.settings.set_names().map(|name| {
-        let default = options::find(name).map_or("", |o| o.default);
+        let default = options::find(name).map_or("", |o| &o.default);
         let source = ctx.settings.source(name).to_owned();
         let value = Json::from(ctx.settings.str(name));
         let members = vec![
@@ -150,6 +150,6 @@ fn override_option(ctx: &mut Context<'_>, name: &str, value: &str) -> Result<(),
             ctx.overrides.push((opt.name, Some(value)));
             Ok(())
         }
-        Err(e) => refuse(errno::EINVAL, format!("error parsing value: {e}")),
+        Err(e) => refuse(e.errno, format!("error parsing value: {}", e.text)),
     }
 }

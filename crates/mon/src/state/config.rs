@@ -24,7 +24,7 @@ impl Scope {
         let (section, mask) = who.split_once('/').unwrap_or((who, ""));
         let known = section == "global"
             || is_type(section)
-            || section.split_once('.').is_some_and(|(t, id)| is_type(t) && !id.is_empty());
+            || section.split_once('.').is_some_and(|(t, _)| is_type(t));
         let masks_ok = mask.is_empty() || mask.split('/').all(|m| m.contains(':'));
         (known && masks_ok).then(|| Self { section: section.to_owned(), mask: mask.to_owned() })
     }

@@ -1,6 +1,7 @@
 //! The service with sessions in memory: what clients, OSDs and managers see of a monitor.
 
 mod auth;
+mod config;
 mod harness;
 
 use std::collections::BTreeMap;
@@ -167,7 +168,7 @@ fn what_was_acknowledged_survives_a_restart() {
     let id = mon.admin();
     mon.ok(id, r#"{"prefix":"osd pool create","pool":"p1"}"#);
     mon.ok(id, r#"{"prefix":"auth get-or-create","entity":"client.x","caps":["mon","allow r"]}"#);
-    mon.ok(id, r#"{"prefix":"config set","who":"client","name":"rbd_cache","value":"off"}"#);
+    mon.ok(id, r#"{"prefix":"config set","who":"client","name":"rbd_cache","value":"0"}"#);
     mon.ok(id, r#"{"prefix":"config-key set","key":"a/b","val":"c"}"#);
     mon.ok(id, r#"{"prefix":"log","logtext":["hello"]}"#);
     let before = mon.service.state().to_bytes(F);

@@ -154,7 +154,7 @@ mod tests {
         let mut options = Options::default();
         options.mon.insert("debug_osd".into(), "5/5".into());
         options.overrides.insert("debug_osd".into(), "20/20".into());
-        options.overrides.insert("debug_ms".into(), "0/5".into());
+        options.overrides.insert("debug_ms".into(), "0/0".into());
         let want = json!({ "debug_osd": {
             "default": "1/5", "mon": "5/5", "override": "20/20", "final": "20/20",
         }});
