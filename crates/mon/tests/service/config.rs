@@ -99,3 +99,66 @@ fn a_file_is_taken_over_but_for_what_clients_need() {
     let get = r#"{"prefix":"config get","who":"client.zz","key":"rbd_cache_size"}"#;
     assert_eq!(mon.ok(id, get), "5120\n");
 }
+
+fn key(command: &str, key: &str) -> String {
+    format!(r#"{{"prefix":"config-key {command}","key":"{key}"}}"#)
+}
+
+#[test]
+fn options_are_keys_too() {
+    let mut mon = Mon::new(1);
+    let id = mon.admin();
+    mon.ok(
+        id,
+        r#"{"prefix":"config rm","who":"mon","name":"auth_allow_insecure_global_id_reclaim"}"#,
+    );
+    let before = mon.service.state().config.version;
+    for value in ["3", "4"] {
+        mon.ok(id, &set("debug_ms", value));
+    }
+    mon.ok(
+        id,
+        r#"{"prefix":"config set","who":"osd/class:ssd","name":"osd_max_backfills","value":"2"}"#,
+    );
+    assert_eq!(
+        mon.ok(id, &key("dump", "config/")),
+        "{\n    \"config/client.zz/debug_ms\": \"4/4\",\n    \
+         \"config/osd/class:ssd/osd_max_backfills\": \"2\"\n}\n"
+    );
+    assert_eq!(mon.ok(id, &key("get", "config/osd/class:ssd/osd_max_backfills")), "2");
+    let there = "key 'config/client.zz/debug_ms' exists";
+    assert_eq!(mon.ok(id, &key("exists", "config/client.zz/debug_ms")), there);
+    assert_eq!(mon.command(id, &key("get", "config/client.zz/debug_mon")).0, -2);
+    let at = format!("config-history/{}/", before + 2);
+    assert_eq!(
+        mon.ok(id, &key("dump", &at)),
+        format!(
+            "{{\n    \"{at}\": \"<<< binary blob of length 12 >>>\",\n    \
+             \"{at}+client.zz/debug_ms\": \"4/4\",\n    \
+             \"{at}-client.zz/debug_ms\": \"3/3\"\n}}\n"
+        )
+    );
+    let names = mon.ok(id, r#"{"prefix":"config-key ls"}"#);
+    assert!(names.contains("\"config/client.zz/debug_ms\"") && names.contains(&at), "{names}");
+}
+
+#[test]
+fn what_is_written_to_an_option_s_key_is_checked() {
+    let mut mon = Mon::new(1);
+    let id = mon.admin();
+    let put = |key: &str, value: &str| {
+        format!(r#"{{"prefix":"config-key set","key":"{key}","val":"{value}"}}"#)
+    };
+    let name = "config/global/debug_mon";
+    assert_eq!(mon.ok(id, &put(name, "7")), format!("set {name}"));
+    let get = r#"{"prefix":"config get","who":"mon.a","key":"debug_mon"}"#;
+    assert_eq!(mon.ok(id, get), "7/7\n");
+    for (key, code) in [(name, -22), ("config/weird/debug_mon", -22), ("config-history/1/", -1)] {
+        assert_eq!(mon.command(id, &put(key, "junk")).0, code, "{key}");
+    }
+    mon.ok(id, &put("config/mgr/mgr/balancer/mode", "upmap"));
+    let get_mgr = r#"{"prefix":"config get","who":"mgr.x","key":"mgr/balancer/mode"}"#;
+    assert_eq!(mon.ok(id, get_mgr), "upmap\n");
+    assert_eq!(mon.ok(id, &key("rm", name)), "key deleted");
+    assert_eq!(mon.ok(id, get), "1/5\n");
+}
