@@ -3,6 +3,7 @@
 
 mod config;
 mod dump;
+mod query;
 
 use std::collections::BTreeMap;
 
@@ -85,8 +86,8 @@ commands! {
     "perf dump <logger:?CephString> <counter:?CephString>", "dump perfcounters value" => dump::perf;
     "perf schema <logger:?CephString> <counter:?CephString>", "dump perfcounters schema"
         => dump::perf_schema;
-    "pg <pgid:CephPgid> <cmd:CephChoices:query>", "show details of a specific pg" => dump::pg_query;
-    "query <pgid:?CephPgid>", "show details of a specific pg" => dump::pg_query;
+    "pg <pgid:CephPgid> <cmd:CephChoices:query>", "show details of a specific pg" => query::pg_query;
+    "query <pgid:?CephPgid>", "show details of a specific pg" => query::pg_query;
     "send_beacon", "send OSD beacon to mon immediately" => send_beacon;
     "status", "high-level status of OSD" => dump::status;
     "version", "get ceph version" => version;

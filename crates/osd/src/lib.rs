@@ -3,6 +3,8 @@
 //! A request goes `front` (decode) -> `route` -> `admit` -> `write` or `read` -> `front` (reply);
 //! each stage is one module.
 #![forbid(unsafe_code)]
+// Some of Ceph's answers are one long `json!`.
+#![recursion_limit = "256"]
 
 pub mod admin;
 pub mod admit;

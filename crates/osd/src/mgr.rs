@@ -41,6 +41,13 @@ pub struct MgrLink {
     told_config: RefCell<DaemonConfig>,
 }
 
+impl MgrLink {
+    /// How many times the PGs were reported.
+    pub fn reported(&self) -> u64 {
+        self.reports.get()
+    }
+}
+
 /// Connects to the active manager of a new map, or hangs up.
 pub fn follow_map(target: &Target, map: MgrMap) {
     let link = target.mgr();

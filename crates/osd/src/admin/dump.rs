@@ -4,12 +4,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use spirula_wire::types::{PgId, UTime};
+use spirula_wire::types::UTime;
 use spirula_xstream::{now, wall_now};
 
 use super::{Args, Failure, text_arg};
-use crate::errno::*;
-use crate::stats::pg_stat;
 use crate::target::Target;
 use crate::track::Tracked;
 
@@ -45,72 +43,6 @@ pub(super) fn blocklist(target: &Target, _: &Args) -> Shown {
     let map = target.map();
     let row = |(addr, until): (&spirula_wire::types::EntityAddr, &UTime)| json!({ "addr": addr.to_string(), "expire_time": stamp(*until) });
     Ok(map.blocklist.iter().map(row).collect())
-}
-
-pub(super) fn pg_query(target: &Target, args: &Args) -> Shown {
-    let text = text_arg(args, "pgid");
-    let pgid: PgId = text.parse().map_err(|_| Failure(EINVAL, format!("invalid pgid '{text}'")))?;
-    let Some(pg) = target.pgs().get(pgid) else {
-        return Err(Failure(ENOENT, format!("i don't have pgid {pgid}")));
-    };
-    let stat = pg_stat(&pg, target.epoch(), 0, wall_now());
-    let state = spirula_wire::types::pg_state::name(stat.state());
-    let sum = stat.stats.sum;
-    Ok(json!({
-        "snap_trimq": "[]",
-        "snap_trimq_len": 0,
-        "state": state,
-        "epoch": target.epoch(),
-        "up": stat.up,
-        "acting": stat.acting,
-        "acting_recovery_backfill": stat.acting.iter().map(i32::to_string).collect::<Vec<_>>(),
-        "info": {
-            "pgid": pgid.to_string(),
-            "last_update": stat.version.to_string(),
-            "last_complete": stat.version.to_string(),
-            "log_tail": stat.log_start.to_string(),
-            "last_user_version": pg.last_versions().1,
-            "last_backfill": "MAX",
-            "purged_snaps": [],
-            "history": {
-                "epoch_created": stat.created,
-                "epoch_pool_created": stat.created,
-                "last_epoch_started": stat.mapping_epoch,
-                "last_interval_started": stat.mapping_epoch,
-                "last_epoch_clean": stat.last_epoch_clean,
-                "last_interval_clean": stat.mapping_epoch,
-                "same_up_since": stat.mapping_epoch,
-                "same_interval_since": stat.mapping_epoch,
-                "same_primary_since": stat.mapping_epoch,
-            },
-            "stats": {
-                "version": stat.version.to_string(),
-                "state": state,
-                "stat_sum": {
-                    "num_bytes": sum.num_bytes,
-                    "num_objects": sum.num_objects,
-                    "num_read": sum.num_rd,
-                    "num_read_kb": sum.num_rd_kb,
-                    "num_write": sum.num_wr,
-                    "num_write_kb": sum.num_wr_kb,
-                    "num_objects_omap": sum.num_objects_omap,
-                },
-                "log_size": stat.log_size,
-                "up": stat.up,
-                "acting": stat.acting,
-                "up_primary": stat.up_primary,
-                "acting_primary": stat.acting_primary,
-            },
-            "empty": i32::from(stat.version == Default::default()),
-            "dne": 0,
-            "incomplete": 0,
-        },
-        "peer_info": [],
-        "recovery_state": [
-            { "name": "Started/Primary/Active", "enter_time": stamp(stat.last_became_active) },
-        ],
-        "agent_state": {},
-    }))
 }
 
 pub(super) fn ops_in_flight(target: &Target, _: &Args) -> Shown {
@@ -281,7 +213,7 @@ fn only_asked(mut all: Value, args: &Args) -> Value {
 }
 
 /// A time as Ceph's JSON has it, in UTC.
-fn stamp(t: UTime) -> String {
+pub(super) fn stamp(t: UTime) -> String {
     let (days, secs) = (i64::from(t.sec / 86400), t.sec % 86400);
     // Civil date from days since 1970, by the era method (400-year cycles from 0000-03-01).
     let z = days + 719_468;
