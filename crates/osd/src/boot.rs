@@ -8,6 +8,7 @@ use spirula_wire::msg::osd::{OsdBeacon, OsdBoot, OsdMarkMeDown, OsdPgCreated};
 use spirula_wire::types::{CompatSet, EntityName, FeatureSet, OsdSuperblock, PgId};
 use spirula_wire::{Features, Message, RawMessage};
 
+use crate::options::Options;
 use crate::target::Target;
 
 const F: Features = Features::PACIFIC;
@@ -54,18 +55,16 @@ pub fn boot_message(target: &Target) -> RawMessage {
 pub fn beacon_message(target: &Target) -> RawMessage {
     let epoch = target.epoch();
     let pgs = target.pgs().all().iter().map(|pg| pg.pgid.pgid).collect();
+    let interval = target.with_options(Options::beacon_interval).as_secs();
     OsdBeacon {
         paxos: Paxos::at(epoch.into()),
         pgs,
         min_last_epoch_clean: epoch,
-        osd_beacon_report_interval: BEACON_INTERVAL_S,
+        osd_beacon_report_interval: interval.try_into().unwrap_or(i32::MAX),
         ..OsdBeacon::default()
     }
     .to_raw(0, F)
 }
-
-/// Seconds between beacons (`osd_beacon_report_interval`).
-pub const BEACON_INTERVAL_S: i32 = 300;
 
 pub fn mark_me_down_message(target: &Target) -> RawMessage {
     let config = target.config();

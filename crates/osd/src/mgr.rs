@@ -16,7 +16,7 @@ use spirula_wire::types::{EntityAddr, EntityType, OsdStat, StoreStatfs, UTime};
 use spirula_wire::{Encode as _, Features, Message, RawMessage};
 use spirula_xstream::{Class, sleep, timeout, wall_now};
 
-use crate::boot::{BEACON_INTERVAL_S, beacon_message, messenger_config};
+use crate::boot::{beacon_message, messenger_config};
 use crate::options::{OPTIONS, Options};
 use crate::stats::pg_stat;
 use crate::target::{Target, TargetError};
@@ -164,7 +164,6 @@ fn changed_config(target: &Target) -> Vec<u8> {
 /// Reports for ever.
 pub async fn report(target: Target) -> Result<(), TargetError> {
     let mut since_beacon = Duration::ZERO;
-    let beacon_interval = Duration::from_secs(BEACON_INTERVAL_S.unsigned_abs().into());
     loop {
         let period = target.mgr().period.get().filter(|p| !p.is_zero()).unwrap_or(PERIOD);
         let started = spirula_xstream::now();
@@ -174,7 +173,8 @@ pub async fn report(target: Target) -> Result<(), TargetError> {
             send_report(&target, session);
         }
         since_beacon += spirula_xstream::now().saturating_sub(started);
-        if since_beacon >= beacon_interval && target.is_up() {
+        let interval = target.with_options(Options::beacon_interval);
+        if since_beacon >= interval && target.is_up() {
             since_beacon = Duration::ZERO;
             target.mon().send(&target, beacon_message(&target));
         }

@@ -2,6 +2,7 @@
 //! effect at run time.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use spirula_wire::msg::mgr::{DaemonConfig, config_level};
 
@@ -118,6 +119,10 @@ impl Options {
         }
     }
 
+    pub fn beacon_interval(&self) -> Duration {
+        Duration::from_secs(self.number("osd_beacon_report_interval"))
+    }
+
     /// Bytes of data to cache.
     pub fn cache_bytes(&self) -> usize {
         self.number("osd_memory_target") as usize / 16
@@ -206,6 +211,8 @@ mod tests {
         assert_eq!(options.number(name), 1024);
         options.file.insert(name.into(), "4M".into());
         assert_eq!(options.number(name), 4 << 20);
+        options.mon.insert("osd_beacon_report_interval".into(), "7".into());
+        assert_eq!(options.beacon_interval(), Duration::from_secs(7));
         options.overrides.insert(name.into(), "many".into());
         assert_eq!(options.number(name), 128 << 20);
         assert_eq!(options.get("nonsense"), None);

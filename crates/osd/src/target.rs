@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use spirula_auth::{CryptoKey, ServiceSecrets};
 use spirula_maps::OsdMap;
@@ -198,7 +199,8 @@ impl Target {
         self.0.limits.set(options.limits());
         self.0.admit_limits.set(options.admit_limits());
         self.store().set_cache_bytes(options.cache_bytes());
-        self.0.tracker.keep(options.number("osd_op_history_size"));
+        let seconds = Duration::from_secs(options.number("osd_op_history_duration"));
+        self.0.tracker.keep(options.number("osd_op_history_size"), seconds);
     }
 
     pub fn set_mon_options(&self, values: BTreeMap<String, String>) {

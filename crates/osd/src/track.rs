@@ -106,13 +106,25 @@ pub struct Tracker {
     running: RefCell<BTreeMap<u64, Rc<Tracked>>>,
     recent: RefCell<VecDeque<Rc<Tracked>>>,
     keep: Cell<usize>,
+    keep_for: Cell<Duration>,
     perf: Cell<Perf>,
 }
 
 impl Tracker {
-    /// How many finished requests are kept.
-    pub fn keep(&self, count: u64) {
+    /// How many finished requests are kept, and for how long.
+    pub fn keep(&self, count: u64, time: Duration) {
         self.keep.set(count.min(10_000) as usize);
+        self.keep_for.set(time);
+    }
+
+    fn forget_old(&self, now: Duration) {
+        let mut recent = self.recent.borrow_mut();
+        let is_old = |op: &Rc<Tracked>| {
+            now.saturating_sub(op.finished.get().unwrap_or(now)) > self.keep_for.get()
+        };
+        while recent.len() > self.keep.get() || recent.front().is_some_and(is_old) {
+            recent.pop_front();
+        }
     }
 
     pub fn start(&self, request: &OpRequest) -> (u64, Rc<Tracked>) {
@@ -151,11 +163,8 @@ impl Tracker {
         perf.bytes_in += tracked.bytes_in;
         perf.bytes_out += bytes_out;
         self.perf.set(perf);
-        let mut recent = self.recent.borrow_mut();
-        recent.push_back(tracked);
-        while recent.len() > self.keep.get() {
-            recent.pop_front();
-        }
+        self.recent.borrow_mut().push_back(tracked);
+        self.forget_old(now());
     }
 
     pub fn in_flight(&self) -> Vec<Rc<Tracked>> {
@@ -164,6 +173,7 @@ impl Tracker {
 
     /// Finished requests, oldest first.
     pub fn history(&self) -> Vec<Rc<Tracked>> {
+        self.forget_old(now());
         self.recent.borrow().iter().cloned().collect()
     }
 
@@ -176,13 +186,13 @@ impl Tracker {
 mod tests {
     use super::*;
 
-    #[test]
-    fn events_last_until_the_next_one() {
-        let ms = Duration::from_millis;
-        let op = Tracked {
-            received: ms(10),
-            started: Cell::new(Some(ms(12))),
-            finished: Cell::new(Some(ms(17))),
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    fn finished_at(time: Duration) -> Tracked {
+        Tracked {
+            received: MS(10),
+            started: Cell::new(Some(MS(12))),
+            finished: Cell::new(Some(time)),
             client: EntityName::client(1),
             client_addr: EntityAddr::default(),
             tid: 1,
@@ -193,7 +203,30 @@ mod tests {
             epoch: 1,
             bytes_in: 0,
             writes: true,
+        }
+    }
+
+    #[test]
+    fn what_is_finished_is_kept_for_a_while() {
+        let tracker = Tracker::default();
+        let left = |now| {
+            tracker.forget_old(now);
+            tracker.recent.borrow().len()
         };
+        tracker.keep(3, MS(100));
+        for time in [20, 30, 40, 50] {
+            tracker.recent.borrow_mut().push_back(Rc::new(finished_at(MS(time))));
+        }
+        assert_eq!(left(MS(60)), 3, "the oldest is one too many");
+        assert_eq!(left(MS(130)), 3);
+        assert_eq!(left(MS(145)), 1, "two are too old");
+        tracker.keep(0, MS(100));
+        assert_eq!(left(MS(145)), 0);
+    }
+
+    #[test]
+    fn events_last_until_the_next_one() {
+        let (op, ms) = (finished_at(MS(17)), MS);
         let want =
             [("initiated", ms(10), ms(2)), ("started", ms(12), ms(5)), ("done", ms(17), ms(7))];
         assert_eq!(op.events(), want);
