@@ -47,10 +47,12 @@ enum Command {
         osd: u32,
     },
     /// Objects, as Ceph's `rados` does it.
+    #[command(args_override_self = true)]
     Rados(cli::RadosArgs),
     /// Commands to the cluster, as Ceph's `ceph` takes them.
     Ceph(cli::CephArgs),
     /// Send as many requests as the cluster takes, and measure.
+    #[command(args_override_self = true)]
     Load(cli::LoadArgs),
     /// Check or print the store of a stopped OSD.
     Vos(vos::Args),
@@ -67,7 +69,9 @@ struct DaemonArgs {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let ceph_args = std::env::var("CEPH_ARGS").unwrap_or_default();
+    let args = cli::with_ceph_args(std::env::args_os().collect(), &ceph_args);
+    let result = match Cli::parse_from(args).command {
         Command::Rados(args) => cli::rados(args),
         Command::Ceph(args) => cli::ceph(args),
         Command::Load(args) => cli::load(args),
@@ -80,5 +84,30 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => print::failure(&error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the command line says wins over `CEPH_ARGS`, and options of both are taken.
+    #[test]
+    fn options_may_be_given_again() {
+        let args = ["spirula", "rados", "--id", "a", "-p", "x", "ls", "-p", "y"];
+        let args = cli::with_ceph_args(args.map(Into::into).into(), "--id b -p z --debug_ms 1");
+        let cli = Cli::try_parse_from(args).unwrap();
+        let Command::Rados(args) = cli.command else { panic!() };
+        let (overrides, pool) = args.asked_for();
+        assert_eq!(overrides.name, Some("client.a".parse().unwrap()));
+        assert_eq!(overrides.options, [("debug_ms".to_owned(), "1".to_owned())]);
+        assert_eq!(pool, Some("y"));
+        let args = ["spirula", "rados", "--id", "a", "ls"];
+        let args =
+            cli::with_ceph_args(args.map(Into::into).into(), "-n client.b --set x=1 --set y=2");
+        let Command::Rados(args) = Cli::try_parse_from(args).unwrap().command else { panic!() };
+        let (overrides, _) = args.asked_for();
+        assert_eq!(overrides.name, Some("client.a".parse().unwrap()));
+        assert_eq!(overrides.options.len(), 2);
     }
 }

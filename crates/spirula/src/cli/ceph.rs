@@ -18,6 +18,7 @@ use spirula_client::{
 };
 
 use super::connect::block_on;
+use super::general::{config_option, is_no_mon_config};
 use super::{daemon, report};
 use crate::print::{self, complain, output};
 
@@ -46,6 +47,7 @@ Usage: spirula ceph [OPTIONS] COMMAND [ARGUMENTS]...
   -s, --status            status of the cluster
   -w, --watch             follow the cluster log (--watch-debug, -info, -sec, -warn, -error)
   -W, --watch-channel C   follow one channel of it, or `*`
+      --OPTION VALUE          any option of the configuration
       --admin-daemon PATH COMMAND
   daemon NAME COMMAND     ask a daemon of this host through its admin socket
   tell DAEMON COMMAND     ask one daemon: osd.N, mon.N, mgr, a PG, or osd.* and mon.*
@@ -62,6 +64,8 @@ struct Line {
     watch_channel: Option<String>,
     admin_socket: Option<PathBuf>,
     connect_timeout: Option<f64>,
+    /// Of the configuration.
+    options: Vec<(String, String)>,
     help: bool,
     version: bool,
     words: Vec<String>,
@@ -385,8 +389,10 @@ impl Line {
         let mut line = Self::default();
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
-            if arg == "--" {
-                line.words.extend(args);
+            // What follows is for the daemon.
+            let is_inject = arg == "injectargs";
+            if is_inject || arg == "--" {
+                line.words.extend(is_inject.then_some(arg).into_iter().chain(args));
                 break;
             }
             let (name, inline) = match arg.split_once('=') {
@@ -397,7 +403,11 @@ impl Line {
                 continue;
             }
             if !takes_value(name) {
-                line.words.push(arg);
+                match config_option(&arg, || args.next()) {
+                    _ if is_no_mon_config(&arg) => {}
+                    Some(option) => line.options.push(option),
+                    None => line.words.push(arg),
+                }
                 continue;
             }
             let value = inline.or_else(|| args.next());
@@ -459,7 +469,7 @@ impl Line {
             name: name.map_err(|e| anyhow!("{e}"))?,
             mon_host: o.mon_host.clone(),
             keyring: o.keyring.clone(),
-            options: Vec::new(),
+            options: self.options.clone(),
         })
     }
 
@@ -526,6 +536,18 @@ mod tests {
         assert_eq!(parse("config set a b -- -s").words, ["config", "set", "a", "b", "-s"]);
         assert_eq!(parse("-W audit").watch_level.as_deref(), Some("info"));
         assert!(Line::parse(vec!["-f".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn options_of_the_configuration_are_no_words() {
+        let line = parse("fsid --rados-mon-op-timeout=3 --debug_ms 0 --no-mon-config --id bob");
+        assert_eq!(line.words, ["fsid"]);
+        let options = [("rados_mon_op_timeout", "3"), ("debug_ms", "0")];
+        assert_eq!(line.options, options.map(|(n, v)| (n.to_owned(), v.to_owned())));
+        assert_eq!(line.overrides().unwrap().options, line.options);
+        assert_eq!(line.overrides.name.as_deref(), Some("client.bob"));
+        let line = parse("-f json tell osd.0 injectargs --debug-osd 10 -f x");
+        assert_eq!(line.words[2..], ["injectargs", "--debug-osd", "10", "-f", "x"]);
     }
 
     #[test]

@@ -16,10 +16,22 @@ pub(crate) struct ConnectArgs {
     #[arg(long, global = true)]
     cluster: Option<String>,
     /// Who to be, as client.ID [default: client.admin].
-    #[arg(short = 'n', long = "name", global = true, value_name = "ENTITY")]
+    #[arg(
+        short = 'n',
+        long = "name",
+        global = true,
+        value_name = "ENTITY",
+        overrides_with = "entity_id"
+    )]
     entity: Option<EntityNameStr>,
     /// Who to be, without the `client.`.
-    #[arg(long = "id", visible_alias = "user", global = true, value_name = "ID")]
+    #[arg(
+        long = "id",
+        visible_alias = "user",
+        global = true,
+        value_name = "ID",
+        overrides_with = "entity"
+    )]
     entity_id: Option<String>,
     /// Keyring file.
     #[arg(short = 'k', long, global = true, value_name = "FILE")]

@@ -111,6 +111,14 @@ enum Command {
     Cleanup(CleanupArgs),
 }
 
+#[cfg(test)]
+impl Args {
+    /// Whom and what the options name.
+    pub(crate) fn asked_for(&self) -> (spirula_client::Overrides, Option<&str>) {
+        (self.connect.overrides(), self.pool.as_deref())
+    }
+}
+
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     block_on(async {
         let cluster = match args.connect.connect().await {
