@@ -56,6 +56,8 @@ pub enum Output {
     ToMon(RawMessage),
     /// Carry out this log command, then send the reply to the session.
     Log(String, u64, RawMessage),
+    /// The log may have to follow other debug levels.
+    OptionsChanged,
 }
 
 #[derive(Debug)]
@@ -165,7 +167,7 @@ impl Manager {
     /// Our options as the monitor has them.
     pub fn handle_config(&mut self, options: BTreeMap<String, String>) {
         self.options.set_mon(options);
-        self.note_options();
+        self.options_changed();
     }
 
     /// A command of the admin socket, from whoever may open the socket's file.
@@ -176,9 +178,17 @@ impl Manager {
             mgrmap_epoch: self.mgrmap_epoch,
             osd_epoch: self.osdmap.as_ref().map_or(0, |map| map.epoch),
         };
+        let before = self.options.report().config;
         let reply = admin::answer(&mut self.options, &status, json);
-        self.note_options();
+        if self.options.report().config != before {
+            self.options_changed();
+        }
         reply
+    }
+
+    fn options_changed(&mut self) {
+        self.note_options();
+        self.outputs.push_back(Output::OptionsChanged);
     }
 
     fn note_options(&mut self) {
@@ -461,6 +471,21 @@ mod tests {
         let Output::Log(prefix, 1, reply) = output else { panic!("{output:?}") };
         assert_eq!((prefix.as_str(), reply.header.tid), ("log flush", 9));
         assert_eq!(reply_of(tell(&mut manager, 2, fsid, flush)).0, -13);
+    }
+
+    #[test]
+    fn the_log_is_told_of_other_options() {
+        let mut manager = manager();
+        manager.handle_config([("debug_mgr".to_owned(), "4/5".to_owned())].into());
+        assert!(matches!(manager.poll_output(), Some(Output::OptionsChanged)));
+        for (command, changes) in [
+            (r#"{"prefix":"config get","var":"debug_mgr"}"#, false),
+            (r#"{"prefix":"config set","var":"debug_mgr","val":["20"]}"#, true),
+        ] {
+            assert_eq!(manager.handle_admin(command).r, 0, "{command}");
+            let told = matches!(manager.poll_output(), Some(Output::OptionsChanged));
+            assert_eq!(told, changes, "{command}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use spirula_auth::{
     ConnectAuth, CryptoKey, Principal, ServiceAcceptor, ServiceAuthConfig, ServiceSecrets,
 };
 use spirula_maps::{MgrMap, OsdMapFollower};
-use spirula_mon::LogControl;
+use spirula_mon::{LOG_LEVELS, LogControl};
 use spirula_monc::{ConnId, Event as MonEvent, MonClient};
 use spirula_msgr::on_tokio::{self, Event, Session};
 use spirula_msgr::{Accepted, Config as MsgrConfig, MonAction, MonSessions, Outbox, Target};
@@ -260,6 +260,7 @@ impl Server {
                 }
             }
             Output::ToMon(message) => self.monc.send(message),
+            Output::OptionsChanged => (self.log)(LOG_LEVELS, Box::new(|| ())),
             Output::Log(prefix, id, reply) => {
                 let inputs = self.inputs.clone();
                 // The receiver is gone only when the manager ends.

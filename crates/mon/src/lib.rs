@@ -28,7 +28,7 @@ pub mod text;
 use std::time::Duration;
 
 pub use mkfs::{MkfsConfig, MkfsError, NewOsd, NewPoolSpec, mkfs, open};
-pub use server::{LogControl, MonServer, MonServerConfig, StartError};
+pub use server::{LOG_LEVELS, LogControl, MonServer, MonServerConfig, StartError};
 pub use service::{Action, Peer, Service, ServiceConfig, SessionId};
 pub use state::{Change, Proposal, State};
 pub use storage::{MemoryStorage, RedbStorage, Storage, StorageError};

@@ -35,8 +35,11 @@ use crate::{MkfsError, Now, open};
 pub use host::metadata as host_metadata;
 
 /// Carries out `log dump`, `log flush` or `log reopen` on the process's log without waiting for the
-/// disk, and calls back when it is done.
+/// disk, and calls back when it is done. [`LOG_LEVELS`] has it look at the daemon's options again.
 pub type LogControl = Arc<dyn Fn(&str, Box<dyn FnOnce() + Send>) + Send + Sync>;
+
+/// What a [`LogControl`] is told when options have changed; no command of users.
+pub const LOG_LEVELS: &str = "log levels";
 
 /// How a monitor is started.
 pub struct MonServerConfig {
@@ -230,6 +233,7 @@ impl Core {
                 }
                 return;
             }
+            Action::OptionsChanged => return (self.log)(LOG_LEVELS, Box::new(|| ())),
             Action::Append(version, bytes) => Work::Append(version, bytes),
             Action::Compact(version, bytes) => Work::Compact(version, bytes),
         };

@@ -62,6 +62,8 @@ pub enum Action {
     Close(SessionId),
     /// Carry out the command `.0` on the log's file, then send the reply.
     Log(String, SessionId, RawMessage),
+    /// The log may have to follow other debug levels.
+    OptionsChanged,
     /// Make the proposal durable as number `.0`, then call [`Service::committed`].
     Append(u64, Bytes),
     /// Replace the snapshot by the state as of proposal `.0`. Nothing waits for it.

@@ -72,8 +72,11 @@ pub enum TargetError {
 }
 
 /// Carries out `log dump`, `log flush` or `log reopen` on the process's log without waiting for the
-/// disk, and calls back when it is done.
+/// disk, and calls back when it is done. [`LOG_LEVELS`] has it look at the target's options again.
 pub type LogControl = Arc<dyn Fn(&str, Box<dyn FnOnce() + Send>) + Send + Sync>;
+
+/// What a [`LogControl`] is told when options have changed; no command of users.
+pub const LOG_LEVELS: &str = "log levels";
 
 /// A running target; clones are handles on the same one.
 #[derive(Clone)]
@@ -201,6 +204,7 @@ impl Target {
         self.store().set_cache_bytes(options.cache_bytes());
         let seconds = Duration::from_secs(options.number("osd_op_history_duration"));
         self.0.tracker.keep(options.number("osd_op_history_size"), seconds);
+        self.log_command(LOG_LEVELS, Box::new(|| ()));
     }
 
     pub fn set_mon_options(&self, values: BTreeMap<String, String>) {

@@ -92,6 +92,7 @@ impl Mon {
             Action::Send(id, raw) | Action::Log(_, id, raw) => {
                 return sessions.get(&id).into_iter().for_each(|s| s.send(raw.clone()));
             }
+            Action::OptionsChanged => return,
             Action::Close(id) => return sessions.get(&id).into_iter().for_each(Session::close),
             Action::Append(version, bytes) => Work::Append(version, bytes),
             Action::Compact(version, bytes) => Work::Compact(version, bytes),

@@ -24,9 +24,12 @@ use std::time::Duration;
 
 use time::UtcOffset;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tracing::Instrument as _;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
+
+use spirula_mon::LOG_LEVELS;
 
 use layer::LogLayer;
 use levels::{Levels, parse_level, subsystem_of_option};
@@ -126,6 +129,14 @@ pub(crate) struct LogHandle {
 pub(crate) struct Daemon {
     name: FileName,
     levels: Levels,
+    /// Somebody says that its options are others now.
+    options_changed: Notify,
+}
+
+impl Daemon {
+    fn new(name: FileName) -> Self {
+        Self { name, levels: Levels::default(), options_changed: Notify::new() }
+    }
 }
 
 #[derive(Debug)]
@@ -142,8 +153,7 @@ impl LogHandle {
     fn new(config: LogConfig) -> Result<Self, LogError> {
         let failed = |source| LogError::Dir { path: config.dir.clone(), source };
         std::fs::create_dir_all(&config.dir).map_err(failed)?;
-        let fallback =
-            Arc::new(Daemon { name: file_name(&config.fallback), levels: Levels::default() });
+        let fallback = Arc::new(Daemon::new(file_name(&config.fallback)));
         // Not known once there are threads; Ceph's files are in UTC on most machines anyway.
         let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
         let (queue, thread) =
@@ -202,15 +212,25 @@ impl LogHandle {
     }
 
     /// Carries out a daemon's `log flush`, `log reopen` or `log dump`, without waiting, and calls
-    /// back when all lines so far are in their files.
+    /// back when all lines so far are in their files. `log levels` only wakes
+    /// [`options_changed`](Self::options_changed).
     pub(crate) fn command(&self, daemon: &str, prefix: &str, done: Done) {
         let act = match prefix {
+            LOG_LEVELS => {
+                self.shared.daemon(daemon).options_changed.notify_one();
+                return done();
+            }
             "log reopen" => Act::Reopen,
             // The recent lines go into the daemon's file once more.
             "log dump" => Act::Dump,
             _ => Act::Flush,
         };
         self.shared.queue.send_soon(Job::Act(act, self.shared.daemon(daemon).name.clone(), done));
+    }
+
+    /// Returns when a daemon's options have changed since the last call.
+    pub(crate) async fn options_changed(&self, daemon: &str) {
+        self.shared.daemon(daemon).options_changed.notified().await;
     }
 
     /// Reopens the files on every SIGHUP, as long as the returned task runs. Call it in a runtime.
@@ -242,7 +262,7 @@ impl Shared {
         if let Some(known) = daemons.iter().find(|d| d.name == name) {
             return known.clone();
         }
-        let daemon = Arc::new(Daemon { name, levels: Levels::default() });
+        let daemon = Arc::new(Daemon::new(name));
         daemons.push(daemon.clone());
         drop(daemons);
         // What was on for every daemon may be off for this one.

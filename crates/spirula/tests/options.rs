@@ -1,5 +1,10 @@
 //! The options that daemons know against those of the cluster.
 
+#[test]
+fn daemons_have_one_word_for_changed_levels() {
+    assert_eq!(spirula_osd::target::LOG_LEVELS, spirula_mon::LOG_LEVELS);
+}
+
 /// The monitor describes what an OSD acts on, with the OSD's own defaults.
 #[test]
 fn an_osd_s_options_are_the_cluster_s() {

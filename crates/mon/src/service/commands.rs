@@ -149,6 +149,9 @@ impl Service {
         };
         let outcome = (request.command.run)(&mut ctx, &request.args);
         let (changes, overrides) = (ctx.changes, ctx.overrides);
+        if !overrides.is_empty() {
+            self.actions.push_back(Action::OptionsChanged);
+        }
         for (name, value) in overrides {
             self.settings.set_here(name, value);
         }

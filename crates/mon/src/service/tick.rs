@@ -5,7 +5,7 @@ use std::time::Duration;
 use spirula_wire::msg::mgr::{HealthChecks, health};
 use spirula_wire::msg::mon::log_priority;
 
-use super::Service;
+use super::{Action, Service};
 use crate::Now;
 use crate::health as checks;
 use crate::state::Change;
@@ -70,6 +70,7 @@ impl Service {
         if config {
             let name = self.live.name.clone();
             self.settings.refresh(&self.state.config, &name);
+            self.actions.push_back(Action::OptionsChanged);
         }
         if proposal.changes.iter().any(|c| matches!(c, Change::OsdMap(_))) {
             self.note_osds(now);

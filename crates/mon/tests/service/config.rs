@@ -162,3 +162,13 @@ fn what_is_written_to_an_option_s_key_is_checked() {
     assert_eq!(mon.ok(id, &key("rm", name)), "key deleted");
     assert_eq!(mon.ok(id, get), "1/5\n");
 }
+
+#[test]
+fn the_log_is_told_when_levels_may_have_changed() {
+    let mut mon = Mon::new(1);
+    let id = mon.admin();
+    mon.ok(id, &set("debug_ms", "1"));
+    assert_eq!(mon.log, ["levels"]);
+    assert_eq!(mon.command(id, &set("debug_ms", "x")).0, -22);
+    assert_eq!(mon.log, ["levels"], "nothing has changed");
+}

@@ -27,7 +27,7 @@ pub(crate) struct Mon {
     pub(crate) now: Now,
     pub(crate) sent: Vec<(u64, RawMessage)>,
     pub(crate) closed: Vec<u64>,
-    /// Log commands to carry out.
+    /// Log commands to carry out, and `levels` when options changed.
     pub(crate) log: Vec<String>,
     /// Commits are held back while set.
     pub(crate) stalled: bool,
@@ -115,6 +115,7 @@ impl Mon {
                     self.log.push(what);
                     self.sent.push((id, reply));
                 }
+                Action::OptionsChanged => self.log.push("levels".into()),
                 Action::Close(id) => self.closed.push(id),
                 Action::Append(version, bytes) => {
                     self.storage.append(version, &[bytes]).unwrap();

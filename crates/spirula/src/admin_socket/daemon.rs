@@ -2,22 +2,16 @@
 //! log does for each of them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Map, Value};
 use spirula_osd::Target;
 use spirula_osd::admin::run_json;
 use spirula_xstream::{Receiver, Sender, mailbox_bounded};
 use tokio::sync::oneshot;
-use tokio::time::MissedTickBehavior;
 
 use super::reply::ESHUTDOWN;
 use super::{AdminReply, CONNECTIONS_MAX, DaemonAdmin, ReplyFuture};
 use crate::logging::LogHandle;
-
-/// How often the log looks at a daemon's options, which others may change as well: `ceph config
-/// set`, `ceph tell`.
-const FOLLOW_EVERY: Duration = Duration::from_secs(3);
 
 /// A command on its way to an xstream.
 type Asked = (String, oneshot::Sender<AdminReply>);
@@ -117,13 +111,12 @@ impl DaemonAdmin for WithLog {
 }
 
 impl WithLog {
-    /// Keeps the log's levels those of the daemon's options, for ever.
+    /// Keeps the log's levels those of the daemon's options, for ever. Others may change those as
+    /// well: `ceph config set`, `ceph tell`.
     pub(super) async fn follow(self: Arc<Self>) {
-        let mut turns = tokio::time::interval(FOLLOW_EVERY);
-        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            turns.tick().await;
             self.follow_options().await;
+            self.log.options_changed(&self.name).await;
         }
     }
 

@@ -193,3 +193,33 @@ fn names_are_safe_in_paths() {
         assert_eq!(&*file_name(bad), "other", "{bad}");
     }
 }
+
+/// Whether a line of this level would be written.
+fn is_on(log: &Log) -> bool {
+    let _osd = log.work_as("osd.0");
+    tracing::enabled!(target: "spirula_osd", tracing::Level::DEBUG)
+}
+
+#[tokio::test]
+async fn a_daemon_s_levels_are_followed_as_they_change() {
+    let log = Log::new();
+    let level = Arc::new(Mutex::new("1/5"));
+    let shown = level.clone();
+    let admin = crate::admin_socket::FnAdmin(move |_: &str| {
+        let out = format!(r#"{{"debug_osd":"{}"}}"#, shown.lock().unwrap());
+        crate::admin_socket::AdminReply { code: 0, status: String::new(), out: out.into_bytes() }
+    });
+    let path = log.dir.path().join("x.asok");
+    let bind = crate::admin_socket::AdminSocket::bind_with_log;
+    let _socket = bind(&path, "osd.0", Arc::new(admin), &log.handle).unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!is_on(&log));
+    *level.lock().unwrap() = "10/10";
+    log.handle.command("osd.0", LOG_LEVELS, Box::new(|| ()));
+    let soon = async {
+        while !is_on(&log) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(2), soon).await.is_ok());
+}
