@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use spirula_bio::superblock::ROOT_OFFSETS;
-use spirula_vos::{Checkpoint, PAGE_SIZE, PageWrite, Root, StageError, WalStart};
+use spirula_vos::{Checkpoint, PAGE_SIZE, PageWrite, Root, Run, StageError, WalStart};
 use spirula_xstream::{AlignedBuf, yield_now};
 
 use crate::limits::{PAGE_RUN_BYTES_MAX, PAGE_RUNS_IN_FLIGHT_MAX};
@@ -66,7 +66,7 @@ impl Store {
             c.checkpoints += 1;
             c.pages_written += checkpoint.writes.len() as u64;
         });
-        self.finish(checkpoint, &freed);
+        self.finish(checkpoint, freed);
         self.inner.commit.borrow_mut().ring.trim(used);
         self.mark_checkpointed(start.batch);
         self.release_aged();
@@ -105,9 +105,14 @@ impl Store {
 
     async fn begin_checkpoint(&self) -> Result<Checkpoint, StoreError> {
         loop {
+            let notified = self.inner.progress.notified();
             let begun = self.inner.vos.borrow_mut().begin_checkpoint();
             match begun {
                 Ok(checkpoint) => return Ok(checkpoint),
+                // Reads end by themselves.
+                Err(StageError::NoSpace) if self.inner.reads.borrow().holds_any() => {
+                    notified.await;
+                }
                 Err(StageError::Missing(pages)) => self.load(pages).await?,
                 Err(StageError::Damaged(damage)) => return Err(damage.into()),
                 Err(_) => return Err(StoreError::NoRoom),
@@ -135,10 +140,11 @@ impl Store {
         self.inner.device.flush().await.map_err(|e| StoreError::Write(e.kind()))
     }
 
-    fn finish(&self, checkpoint: Checkpoint, freed: &[spirula_vos::Run]) {
+    fn finish(&self, checkpoint: Checkpoint, mut freed: Vec<Run>) {
         let mut vos = self.inner.vos.borrow_mut();
-        vos.finish_checkpoint(checkpoint);
-        vos.release(freed);
+        freed.extend(vos.finish_checkpoint(checkpoint));
+        self.inner.reads.borrow_mut().hold(freed);
+        self.inner.release_unread(&mut vos);
         vos.evict();
     }
 }

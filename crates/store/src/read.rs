@@ -1,25 +1,30 @@
 //! Reads: metadata pages on demand, and the data of extents.
 //!
 //! Invariant: bytes from the device are returned only after their checksum was verified. Blocks are not
-//! reused while a read that may look at them is under way: a read counts from its call.
+//! reused while a read that may look at them is under way, however long it takes: a read counts from its
+//! call, and what records or checkpoints free meanwhile waits for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use spirula_crc::{CHUNK_LEN, append_chunk};
-use spirula_vos::{BLOCK_SIZE, Damage, DeviceExtent, Extent, PAGE_SIZE, PageId, ReadError, Vos};
+use spirula_vos::{
+    BLOCK_SIZE, Damage, DeviceExtent, Extent, PAGE_SIZE, PageId, ReadError, Run, Vos,
+};
 
 use crate::limits::{CACHED_BYTES_MAX, LOAD_ROUNDS_MAX, LOADS_IN_FLIGHT_MAX, READ_RUN_BYTES_MAX};
 use crate::{Inner, Store, StoreError};
 
-/// Data reads under way.
+/// Reads of the device under way.
 #[derive(Default)]
 pub(crate) struct Reads {
     next: u64,
     running: BTreeSet<u64>,
+    /// Blocks that checkpoints freed, each with the read that is the first not to look at them.
+    held: VecDeque<(Vec<Run>, u64)>,
 }
 
 impl Reads {
@@ -36,6 +41,32 @@ impl Reads {
     pub(crate) fn oldest(&self) -> u64 {
         self.running.first().copied().unwrap_or(self.next)
     }
+
+    /// Keeps freed blocks until all reads that have begun are done.
+    pub(crate) fn hold(&mut self, freed: Vec<Run>) {
+        self.held.push_back((freed, self.next));
+    }
+
+    pub(crate) fn holds_any(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    fn take_unread(&mut self) -> Option<Vec<Run>> {
+        let (_, first) = self.held.front()?;
+        if *first > self.oldest() {
+            return None;
+        }
+        self.held.pop_front().map(|(runs, _)| runs)
+    }
+}
+
+impl Inner {
+    /// Makes available what checkpoints freed and no read can look at any more.
+    pub(crate) fn release_unread(&self, vos: &mut Vos) {
+        while let Some(runs) = self.reads.borrow_mut().take_unread() {
+            vos.release(&runs);
+        }
+    }
 }
 
 /// Ends a read when dropped.
@@ -46,7 +77,17 @@ struct Reading {
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        self.inner.reads.borrow_mut().running.remove(&self.number);
+        let mut reads = self.inner.reads.borrow_mut();
+        reads.running.remove(&self.number);
+        if !reads.holds_any() {
+            return;
+        }
+        drop(reads);
+        // Nobody drops a read while the store is borrowed, but if so the next one does this.
+        if let Ok(mut vos) = self.inner.vos.try_borrow_mut() {
+            self.inner.release_unread(&mut vos);
+        }
+        self.inner.progress.notify_all();
     }
 }
 
@@ -87,6 +128,7 @@ impl Store {
     /// more pages each time, which must not lose those it had.
     pub(crate) async fn load_more(&self, pages: Vec<PageId>) -> Result<(), StoreError> {
         for some in pages.chunks(LOADS_IN_FLIGHT_MAX) {
+            let _reading = self.begin_read();
             let loads: Vec<_> = {
                 let vos = self.inner.vos.borrow();
                 let place = |&id: &PageId| Some((id, vos.location(id)?));

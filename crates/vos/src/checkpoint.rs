@@ -223,11 +223,14 @@ impl Vos {
         Ok(Checkpoint { writes, root, frozen, retired, waiting })
     }
 
-    /// The root is durable: what only the one before it needed is free.
-    pub fn finish_checkpoint(&mut self, checkpoint: Checkpoint) {
+    /// The root is durable. What only the one before it needed is to be given to [`Vos::release`] once
+    /// no read that began before is under way.
+    #[must_use]
+    pub fn finish_checkpoint(&mut self, checkpoint: Checkpoint) -> Vec<Run> {
         checkpoint.frozen.into_iter().for_each(|id| self.pool.written(id));
-        checkpoint.retired.into_iter().for_each(|addr| self.space.free_page(addr));
-        self.space.release(&checkpoint.waiting);
+        let mut freed = checkpoint.waiting;
+        freed.extend(checkpoint.retired.into_iter().map(|addr| self.space.retire_page(addr)));
+        freed
     }
 
     fn write_containers(&mut self) -> Result<(), StageError> {

@@ -294,9 +294,10 @@ impl Space {
         Some(BlockAddr(at))
     }
 
-    /// Frees the place of a page at once.
-    pub(crate) fn free_page(&mut self, addr: BlockAddr) {
-        self.clear_used(addr.0, PAGE_BLOCKS);
+    /// Gives up the place of a page: what is to be released later.
+    pub(crate) fn retire_page(&mut self, addr: BlockAddr) -> Run {
+        self.aging += PAGE_BLOCKS;
+        (addr, PAGE_BLOCKS)
     }
 
     /// Marks the place of an existing page, at open; false if it overlaps something.
@@ -592,7 +593,8 @@ mod tests {
                 }
                 3 => pages.extend(space.allocate_page()),
                 _ if !pages.is_empty() => {
-                    space.free_page(pages.swap_remove(pick / 5 % pages.len()));
+                    let run = space.retire_page(pages.swap_remove(pick / 5 % pages.len()));
+                    space.release(&[run]);
                 }
                 _ => {
                     let before = (space.available(0), space.page_slots());
@@ -609,7 +611,10 @@ mod tests {
         }
         let freed = space.commit();
         space.release(&freed);
-        pages.drain(..).for_each(|p| space.free_page(p));
+        for page in pages.drain(..) {
+            let run = space.retire_page(page);
+            space.release(&[run]);
+        }
         assert_eq!((space.available(0), space.page_slots()), (total, total_slots));
         assert_eq!(space.aging_blocks(), 0);
     }

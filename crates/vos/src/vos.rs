@@ -225,7 +225,8 @@ impl Vos {
     }
 
     /// Makes freed blocks available again: [`crate::Staged::freed`] once a WAL batch after the one
-    /// with its record is durable and no read that began before is under way.
+    /// with its record is durable, those of [`Vos::finish_checkpoint`] at once, and none of them while a
+    /// read that began before is under way.
     pub fn release(&mut self, runs: &[Run]) {
         self.space.release(runs);
     }

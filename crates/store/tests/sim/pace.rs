@@ -1,12 +1,13 @@
-//! Background work that gives way to clients.
+//! Background work that gives way to clients, and space that waits for readers.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use spirula_bio::Device;
 use spirula_store::{Expect, FormatOptions, Options, Store};
 use spirula_vos::{ContainerId, ObjectKey, StageError, Tx};
-use spirula_xstream::sim::SimWorld;
+use spirula_xstream::sim::{DiskConfig, SimWorld};
 use spirula_xstream::{now, sleep};
 
 use crate::workload::{DEVICE_BYTES, PATH};
@@ -63,6 +64,58 @@ fn garbage_gives_way_to_clients() {
         assert!(garbage(&store), "10,000 entries are more than 50 steps");
         sleep(Duration::from_millis(50)).await;
         assert!(!garbage(&store));
+        store.close().await.unwrap();
+    })
+    .unwrap();
+}
+
+/// A read that takes longer than several checkpoints still finds what it was called for: neither
+/// collection nor a checkpoint gives its blocks to others before it ends.
+#[test]
+fn a_read_longer_than_checkpoints_finds_what_was_there() {
+    let host = SimWorld::new(4).host("osd");
+    let disk = host.disk(PATH, DEVICE_BYTES);
+    host.block_on(async move {
+        let store = formatted().await;
+        let (long, other) = (ObjectKey::copy_from(b"long"), ObjectKey::copy_from(b"other"));
+        let mut tx = Tx::new(1);
+        tx.create_container(CID);
+        // So many extents that they have a tree of their own, which collection takes apart.
+        for i in 0..200 {
+            tx.write(CID, &long, b"d", b"a", i * 8192, Bytes::from(vec![1; 4096]), None);
+        }
+        submit(&store, &tx).await;
+        let extents = store.read(|vos| vos.extents(CID, &long, b"d", b"a", 0, u64::MAX)).await;
+        let second = Duration::from_secs(1);
+        disk.set_config(DiskConfig { read: second..2 * second, ..DiskConfig::default() });
+        let mut read = pin!(store.read_data(&extents.unwrap()));
+        disk.set_config(DiskConfig::default());
+        let mut tx = Tx::new(2);
+        tx.punch_object(CID, &long);
+        submit(&store, &tx).await;
+        let began = now();
+        store.make_room().await.unwrap();
+        // Everything that is free is written.
+        let mut written = 0;
+        loop {
+            let mut tx = Tx::new(3);
+            let data = Bytes::from(vec![2; 64 << 10]);
+            tx.write(CID, &other, b"d", b"a", written, data, None);
+            match store.submit(&tx) {
+                Ok(commit) => commit.await.unwrap(),
+                Err(StageError::NoSpace) => break,
+                Err(e) => panic!("{e}"),
+            }
+            written += 64 << 10;
+        }
+        assert!(now() - began < second, "the read is still under way");
+        let data = read.as_mut().await.unwrap();
+        assert_eq!(data.pieces[0], vec![1; 4096]);
+        // Afterwards it is free.
+        let mut tx = Tx::new(4);
+        tx.write(CID, &other, b"d", b"a", written, Bytes::from(vec![2; 64 << 10]), None);
+        submit(&store, &tx).await;
+        store.check().await.unwrap();
         store.close().await.unwrap();
     })
     .unwrap();

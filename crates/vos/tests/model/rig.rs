@@ -98,7 +98,8 @@ impl Rig {
             self.disk.insert(write.addr.0 + 1, b.to_vec());
         }
         self.root = checkpoint.root.clone();
-        self.vos.finish_checkpoint(checkpoint);
+        let unneeded = self.vos.finish_checkpoint(checkpoint);
+        self.vos.release(&unneeded);
         self.vos.release(&freed);
         self.log.clear();
     }
