@@ -58,6 +58,7 @@ impl Store {
         };
         checkpoint.root.wal = start;
         checkpoint.root.wal_written = self.inner.commit.borrow().wal_written;
+        checkpoint.root.scrubbed = self.inner.scrub.borrow().scrubbed();
         self.wait_for_data(checkpoint.root.seq).await?;
         self.write_pages(&checkpoint.writes).await?;
         self.flush().await?;
@@ -121,7 +122,7 @@ impl Store {
     }
 
     /// Waits until the data of all transactions up to `seq` has been written.
-    async fn wait_for_data(&self, seq: u64) -> Result<(), StoreError> {
+    pub(crate) async fn wait_for_data(&self, seq: u64) -> Result<(), StoreError> {
         // The commit task may itself be waiting for this checkpoint.
         self.release_held(seq);
         loop {

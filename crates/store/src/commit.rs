@@ -244,10 +244,11 @@ impl Store {
             // Whoever waited may have gone away.
             let _ = pending.done.send(Err(why));
         }
-        let Inner { work, checkpoint_wanted, progress, garbage, aggregation_wanted, .. } =
-            &*self.inner;
-        let waited_for = [work, checkpoint_wanted, progress, garbage, aggregation_wanted];
-        waited_for.into_iter().for_each(|n| n.notify_all());
+        let Inner { work, checkpoint_wanted, progress, garbage, .. } = &*self.inner;
+        let Inner { aggregation_wanted, scrub_wanted, .. } = &*self.inner;
+        let waited_for = [work, checkpoint_wanted, progress, garbage];
+        let others = [aggregation_wanted, scrub_wanted];
+        waited_for.into_iter().chain(others).for_each(|n| n.notify_all());
     }
 
     fn enqueue(&self, staged: Staged, done: OneshotSender<Result<(), StoreError>>) {

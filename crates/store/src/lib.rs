@@ -3,7 +3,7 @@
 //! [`Store`] is a handle; clones are the same store. Getters: [`Store::statfs`]. Reads: [`Store::read`]
 //! runs a closure until its pages are in memory; [`Store::read_data`] fetches extents. Writes:
 //! [`Store::admit`] waits for room, [`Store::submit`] stages at once and never waits, [`Commit`] resolves
-//! when the transaction is durable. Life: [`Store::format`], [`Store::open`], [`Store::close`].
+//! when the transaction is durable. Health: [`Store::scrub_later`], [`Store::scrub_status`]. Life: [`Store::format`], [`Store::open`], [`Store::close`].
 //! [`Offline`] looks at a store and writes nothing.
 //!
 //! Invariants:
@@ -28,6 +28,7 @@ mod offline;
 mod open;
 mod pace;
 mod read;
+mod scrub;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -45,6 +46,7 @@ pub use error::{OpenError, StoreError};
 pub use offline::{Offline, OfflineStat};
 pub use open::{Expect, FormatOptions};
 pub use read::Data;
+pub use scrub::{Corruption, ScrubReport, ScrubStatus};
 pub use spirula_bio::Faults;
 
 /// What the caller decides about an open store.
@@ -103,6 +105,12 @@ pub struct Counters {
     pub pages_read: u64,
     /// Transactions replayed when the store was opened.
     pub replayed: u64,
+    /// Scrubs that ended.
+    pub scrubs: u64,
+    /// Bytes that scrubs read.
+    pub scrub_bytes: u64,
+    /// Pages and extents that scrubs found to be damaged.
+    pub scrub_errors: u64,
 }
 
 /// A handle of an open store; see the crate's text.
@@ -132,6 +140,9 @@ pub(crate) struct Inner {
     pub(crate) aggregations: RefCell<background::Aggregations>,
     /// There are some, or their task should end.
     pub(crate) aggregation_wanted: Notify,
+    pub(crate) scrub: RefCell<scrub::State>,
+    /// A scrub is wanted or its interval has changed, or its task should end.
+    pub(crate) scrub_wanted: Notify,
     /// Everything that runs as long as the store is open.
     pub(crate) tasks: RefCell<Vec<JoinHandle<()>>>,
 }

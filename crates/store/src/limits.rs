@@ -45,5 +45,15 @@ pub(crate) const ZERO_AHEAD_BLOCKS: u64 = (64 << 20) / 4096;
 pub(crate) const AGGREGATE_BUDGET: u32 = 256;
 /// Objects looked at in one go when those that need aggregation are searched.
 pub(crate) const AGGREGATE_OBJECTS: usize = 64;
-/// Damaged extents that a check names; it counts all.
+/// Blocks of extents, and pages, that one step of a scrub reads, and its reads in flight.
+pub(crate) const SCRUB_BLOCKS: u64 = 64;
+pub(crate) const SCRUB_PAGES: usize = 32;
+pub(crate) const SCRUB_READS_IN_FLIGHT: usize = 4;
+/// While clients are busy, a scrub pauses this many times as long as its last step took.
+pub(crate) const SCRUB_PAUSE_FACTOR: u32 = 4;
+/// A scrub that is not due looks at the clock again after this.
+pub(crate) const SCRUB_WAKE_MAX: Duration = Duration::from_secs(3600);
+/// Entries looked at in one go when the owner of a damaged extent is searched.
+pub(crate) const OWNER_SEARCH_ENTRIES: usize = 256;
+/// Damaged extents that a check, or a scrub, names; it counts all.
 pub(crate) const DAMAGE_NOTED_MAX: usize = 64;

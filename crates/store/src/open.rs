@@ -15,12 +15,13 @@ use spirula_vos::{
     ReplayError, Root, StageError, Vos, WalStart,
 };
 use spirula_xstream::sync::Notify;
-use spirula_xstream::{Class, spawn};
+use spirula_xstream::{Class, spawn, wall_now};
 
 use crate::cache::Cache;
 use crate::commit::State;
 use crate::limits::REPLAY_WINDOW_BYTES;
 use crate::read::{Reads, read_error};
+use crate::scrub;
 use crate::{Counters, Inner, OpenError, Options, Store, StoreError};
 
 /// What a device is formatted for.
@@ -86,12 +87,14 @@ impl Store {
         check_owner(device, &sb, expect)?;
         let (store, _) = Store::recover(device, &sb, options).await?;
         let failed = |source| OpenError::Store { path: device.path().into(), source };
+        store.inner.scrub.borrow_mut().start(wall_now());
         store.make_checkpoint().await.map_err(failed)?;
         let mut tasks = vec![
             spawn(Class::Client, store.clone().run_commits()),
             spawn(Class::Background, store.clone().run_checkpoints()),
             spawn(Class::Background, store.clone().run_collection()),
             spawn(Class::Background, store.clone().run_aggregation()),
+            spawn(Class::Background, store.clone().run_scrub()),
         ];
         if options.zero_ahead {
             tasks.push(spawn(Class::Background, store.clone().run_zeroing()));
@@ -114,10 +117,11 @@ impl Store {
         let config =
             Config { pool_bytes: options.pool_bytes, inline_threshold: options.inline_threshold };
         let (wal, number) = (root.wal, root.number);
-        let (checkpointed, wal_written) = (root.seq, root.wal_written);
+        let (checkpointed, wal_written, scrubbed) = (root.seq, root.wal_written, root.scrubbed);
         let vos = load(device, layout, config, root).await.map_err(failed)?;
         let store = Store::bare(device, layout, options, vos, wal.generation + 1, 1);
         store.inner.commit.borrow_mut().wal_written = wal_written;
+        store.inner.scrub.replace(scrub::State::new(scrubbed));
         if !options.zero_ahead {
             store.inner.vos.borrow_mut().set_written_upto(layout.end_block);
         }
@@ -150,6 +154,8 @@ impl Store {
             garbage: Notify::new(),
             aggregations: RefCell::default(),
             aggregation_wanted: Notify::new(),
+            scrub: RefCell::default(),
+            scrub_wanted: Notify::new(),
             tasks: RefCell::default(),
         };
         Store { inner: Rc::new(inner) }

@@ -29,7 +29,7 @@ impl Store {
     }
 
     /// Whether client I/O is under way.
-    fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         self.inner.reads.borrow().is_running() || !self.inner.commit.borrow().is_quiet()
     }
 }

@@ -70,7 +70,7 @@ impl Inner {
 }
 
 /// Ends a read when dropped.
-struct Reading {
+pub(crate) struct Reading {
     inner: Rc<Inner>,
     number: u64,
 }
@@ -208,7 +208,7 @@ impl Store {
         }
     }
 
-    fn begin_read(&self) -> Reading {
+    pub(crate) fn begin_read(&self) -> Reading {
         let mut reads = self.inner.reads.borrow_mut();
         let number = reads.next;
         reads.next += 1;

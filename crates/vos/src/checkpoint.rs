@@ -31,6 +31,8 @@ pub(crate) const MAP_FANOUT: usize = (PAGE_SIZE - HEADER_LEN) / 8;
 const ROOT_MAGIC: [u8; 8] = *b"SPIRroot";
 const ROOT_FORMAT: u32 = 2;
 const DIRECTORIES_MAX: usize = 256;
+/// Offset of what the last scrub came to; roots of before have zeros there.
+const ROOT_SCRUBBED: usize = ROOT_LEN - 20;
 
 /// Where replay starts in the WAL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -61,6 +63,8 @@ pub struct Root {
     pub(crate) written_upto: u64,
     /// Bytes of the WAL region that were written before: a hint for the store.
     pub wal_written: u64,
+    /// When the last scrub ended, in seconds since 1970, 0 for never; and what it found to be damaged.
+    pub scrubbed: (u64, u64),
     /// Places of the directory pages.
     pub directories: Vec<u64>,
 }
@@ -87,7 +91,9 @@ impl Root {
             self.wal_written,
         ];
         fields.iter().chain(&self.directories).for_each(|&v| put_u64(&mut out, v));
-        out.resize(ROOT_LEN - 4, 0);
+        out.resize(ROOT_SCRUBBED, 0);
+        put_u64(&mut out, self.scrubbed.0);
+        put_u64(&mut out, self.scrubbed.1);
         let crc = crc32c::crc32c(&out);
         put_u32(&mut out, crc);
         out
@@ -112,6 +118,8 @@ impl Root {
             let blocks = (r.u64()?, r.u64()?);
             let (written_upto, wal_written) = (r.u64()?, r.u64()?);
             let directories = (0..count).map(|_| r.u64()).collect::<Result<_, _>>()?;
+            let mut r = Reader::new(Bytes::copy_from_slice(&body[ROOT_SCRUBBED..]));
+            let scrubbed = (r.u64()?, r.u64()?);
             Ok(Root {
                 number,
                 seq,
@@ -122,6 +130,7 @@ impl Root {
                 blocks,
                 written_upto,
                 wal_written,
+                scrubbed,
                 directories,
             })
         };
@@ -143,6 +152,11 @@ impl MapLocations {
     pub(crate) fn places(&self) -> impl Iterator<Item = BlockAddr> {
         let all = self.maps.iter().chain(&self.directories);
         all.filter(|&&place| place != 0).map(|&place| BlockAddr(place))
+    }
+
+    /// Places of the map pages, and of the directory pages, 0 for those without one.
+    pub(crate) fn tables(&self) -> (&[u64], &[u64]) {
+        (&self.maps, &self.directories)
     }
 
     /// Map and directory pages for `ids` page ids.
@@ -216,6 +230,7 @@ impl Vos {
             blocks: self.space.bounds(),
             written_upto: self.space.written_upto(),
             wal_written: 0,
+            scrubbed: (0, 0),
             directories: self.map.directories.clone(),
         };
         writes.sort_unstable_by_key(|w: &PageWrite| w.addr);

@@ -14,7 +14,7 @@ use crate::pool::Pool;
 use crate::types::{Damage, PageId, ReadError};
 
 /// Deeper than any tree of valid pages: bounds the walk in a damaged one.
-const DEPTH_MAX: usize = 24;
+pub(crate) const DEPTH_MAX: usize = 24;
 /// A page using less than this is merged with a neighbour that is in memory, if both fit one page.
 const MERGE_BELOW: usize = Page::capacity() / 4;
 /// Largest result of a merge.

@@ -10,10 +10,10 @@ use spirula_xstream::sim::{SimHost, SimWorld};
 use spirula_xstream::{Class, sleep, timeout};
 
 pub(crate) const PATH: &str = "/disk";
-const CID: ContainerId = ContainerId([1; 16]);
+pub(crate) const CID: ContainerId = ContainerId([1; 16]);
 pub(crate) const BYTES: u64 = 24 << 20;
 
-fn host(seed: u64) -> SimHost {
+pub(crate) fn host(seed: u64) -> SimHost {
     let host = SimWorld::new(seed).host("osd");
     host.disk(PATH, BYTES);
     host.block_on(async {
@@ -30,11 +30,11 @@ fn host(seed: u64) -> SimHost {
     host
 }
 
-fn key(i: u64) -> ObjectKey {
+pub(crate) fn key(i: u64) -> ObjectKey {
     ObjectKey(Bytes::from(format!("object{i:06}")))
 }
 
-async fn open() -> Store {
+pub(crate) async fn open() -> Store {
     let device = Device::open(PATH).unwrap();
     let options = Options { zero_ahead: false, ..Options::default() };
     Store::open(&device, Expect::default(), options).await.unwrap()
@@ -65,7 +65,7 @@ async fn read(store: &Store, i: u64) -> Result<Bytes, StoreError> {
     Ok(store.read_data(&extents).await?.concat().into())
 }
 
-async fn container(store: &Store) {
+pub(crate) async fn container(store: &Store) {
     let mut tx = Tx::new(1);
     tx.create_container(CID);
     submit(store, &tx).await.unwrap();

@@ -7,6 +7,7 @@ mod full;
 #[path = "../../../vos/tests/model/ops.rs"]
 mod ops;
 mod pace;
+mod scrub;
 mod workload;
 
 use spirula_store::Faults;

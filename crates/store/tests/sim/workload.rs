@@ -160,6 +160,10 @@ async fn submit_forever(ledger: Shared, faults: Faults, options: Options, mut rn
         if rng.random_bool(0.02) {
             store.drop_caches();
         }
+        if rng.random_bool(0.01) {
+            store.scrub_later();
+        }
+        assert_eq!(store.counters().scrub_errors, 0, "{:?}", store.scrub_status());
     }
 }
 
