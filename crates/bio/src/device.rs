@@ -194,6 +194,11 @@ impl Device {
         self.inner.file.write_at(offset, pieces.into_iter().map(aligned).collect())
     }
 
+    /// Tells the device that nothing lies in a range; it then reads as zeros.
+    pub fn trim(&self, offset: u64, len: u64) -> impl Future<Output = io::Result<()>> + use<> {
+        self.inner.file.punch_hole(offset, len)
+    }
+
     /// Makes durable every write that has completed by now.
     pub fn flush(&self) -> impl Future<Output = io::Result<()>> + use<> {
         let (done, wait) = oneshot();

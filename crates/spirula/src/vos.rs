@@ -11,8 +11,8 @@ use spirula_bio::Device;
 use spirula_bio::superblock::UuidText;
 use spirula_store::{CheckFailure, CheckReport, Offline};
 use spirula_vos::{
-    AkeyDump, BLOCK_SIZE, ContainerId, Epoch, ExtentDump, ObjectDump, ObjectKey, PlaceDump,
-    VersionDump,
+    AkeyDump, BLOCK_SIZE, ContainerId, Epoch, ExtentDump, Fragmentation, ObjectDump, ObjectKey,
+    PlaceDump, VersionDump,
 };
 use spirula_xstream::Config;
 
@@ -128,6 +128,11 @@ async fn stat(store: &Offline, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "data        {} bytes", space.stored)?;
     writeln!(out, "metadata    {} bytes", space.metadata)?;
     writeln!(out, "available   {} of {} bytes", space.available, space.total)?;
+    free_runs(&stat.fragmentation, out)?;
+    match stat.scrubbed {
+        (0, _) => writeln!(out, "scrubbed    never")?,
+        (at, errors) => writeln!(out, "scrubbed    {at} seconds after 1970, {errors} errors")?,
+    }
     let containers = store
         .read(|vos| {
             let all = vos.containers().into_iter();
@@ -139,6 +144,16 @@ async fn stat(store: &Offline, out: &mut dyn Write) -> Result<()> {
     for (cid, stats) in containers {
         let (id, objects, bytes) = (hex(&cid.0), stats.objects, stats.bytes);
         writeln!(out, "container   {id} {objects} objects, {bytes} bytes")?;
+    }
+    Ok(())
+}
+
+fn free_runs(free: &Fragmentation, out: &mut dyn Write) -> io::Result<()> {
+    let (runs, longest) = (free.runs, free.longest * BLOCK_SIZE);
+    writeln!(out, "free runs   {runs}, the longest {longest} bytes, score {:.4}", free.score())?;
+    for (i, (runs, blocks)) in free.classes.iter().enumerate().filter(|(_, c)| c.0 > 0) {
+        let from = BLOCK_SIZE << i;
+        writeln!(out, "            {runs} from {from} bytes on, {} bytes", blocks * BLOCK_SIZE)?;
     }
     Ok(())
 }

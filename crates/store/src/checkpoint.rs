@@ -72,6 +72,7 @@ impl Store {
         self.mark_checkpointed(start.batch);
         self.release_aged();
         self.inner.commit.borrow_mut().checkpoints.1 += 1;
+        self.inner.trim_wanted.notify_one();
         self.inner.progress.notify_all();
         Ok(())
     }

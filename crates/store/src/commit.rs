@@ -245,9 +245,9 @@ impl Store {
             let _ = pending.done.send(Err(why));
         }
         let Inner { work, checkpoint_wanted, progress, garbage, .. } = &*self.inner;
-        let Inner { aggregation_wanted, scrub_wanted, .. } = &*self.inner;
+        let Inner { aggregation_wanted, scrub_wanted, trim_wanted, .. } = &*self.inner;
         let waited_for = [work, checkpoint_wanted, progress, garbage];
-        let others = [aggregation_wanted, scrub_wanted];
+        let others = [aggregation_wanted, scrub_wanted, trim_wanted];
         waited_for.into_iter().chain(others).for_each(|n| n.notify_all());
     }
 

@@ -29,12 +29,13 @@ mod open;
 mod pace;
 mod read;
 mod scrub;
+mod trim;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use spirula_bio::{Device, Layout};
-use spirula_vos::{BLOCK_SIZE, Config, PAGE_SIZE, Vos};
+use spirula_vos::{BLOCK_SIZE, Config, Fragmentation, PAGE_SIZE, Vos};
 use spirula_xstream::JoinHandle;
 use spirula_xstream::sync::Notify;
 
@@ -105,6 +106,8 @@ pub struct Counters {
     pub pages_read: u64,
     /// Transactions replayed when the store was opened.
     pub replayed: u64,
+    /// Bytes that the device was told to be free.
+    pub trimmed_bytes: u64,
     /// Scrubs that ended.
     pub scrubs: u64,
     /// Bytes that scrubs read.
@@ -140,6 +143,10 @@ pub(crate) struct Inner {
     pub(crate) aggregations: RefCell<background::Aggregations>,
     /// There are some, or their task should end.
     pub(crate) aggregation_wanted: Notify,
+    /// Whether the device is told of free space.
+    pub(crate) trim: Cell<bool>,
+    /// It may be told now, or the task should end.
+    pub(crate) trim_wanted: Notify,
     pub(crate) scrub: RefCell<scrub::State>,
     /// A scrub is wanted or its interval has changed, or its task should end.
     pub(crate) scrub_wanted: Notify,
@@ -163,6 +170,11 @@ impl Store {
             metadata,
             objects: stats.objects,
         }
+    }
+
+    /// How the free space is divided; it looks at all of it.
+    pub fn fragmentation(&self) -> Fragmentation {
+        self.inner.vos.borrow().fragmentation()
     }
 
     /// What was done since the store was opened.

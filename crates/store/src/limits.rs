@@ -45,6 +45,9 @@ pub(crate) const ZERO_AHEAD_BLOCKS: u64 = (64 << 20) / 4096;
 pub(crate) const AGGREGATE_BUDGET: u32 = 256;
 /// Objects looked at in one go when those that need aggregation are searched.
 pub(crate) const AGGREGATE_OBJECTS: usize = 64;
+/// Bytes that one request tells the device to be free, and the pause after it.
+pub(crate) const TRIM_BYTES: u64 = 16 << 20;
+pub(crate) const TRIM_PAUSE: Duration = Duration::from_millis(50);
 /// Blocks of extents, and pages, that one step of a scrub reads, and its reads in flight.
 pub(crate) const SCRUB_BLOCKS: u64 = 64;
 pub(crate) const SCRUB_PAGES: usize = 32;

@@ -6,7 +6,7 @@
 use std::future::Future;
 
 use spirula_bio::{Device, Superblock};
-use spirula_vos::{Extent, ReadError, Vos};
+use spirula_vos::{Extent, Fragmentation, ReadError, Vos};
 
 use crate::{CheckFailure, CheckReport, Data, OpenError, Options, Statfs, Store, StoreError};
 
@@ -31,6 +31,10 @@ pub struct OfflineStat {
     pub replayed: u64,
     /// Space.
     pub space: Statfs,
+    /// How the free space is divided.
+    pub fragmentation: Fragmentation,
+    /// When the last scrub ended, in seconds since 1970, and the errors it found.
+    pub scrubbed: (u64, u64),
 }
 
 impl Offline {
@@ -51,6 +55,8 @@ impl Offline {
             seq: self.store.inner.vos.borrow().seq(),
             replayed: self.store.counters().replayed,
             space: self.store.statfs(),
+            fragmentation: self.store.fragmentation(),
+            scrubbed: self.store.scrub_status().scrubbed,
         }
     }
 

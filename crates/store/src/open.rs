@@ -95,6 +95,7 @@ impl Store {
             spawn(Class::Background, store.clone().run_collection()),
             spawn(Class::Background, store.clone().run_aggregation()),
             spawn(Class::Background, store.clone().run_scrub()),
+            spawn(Class::Background, store.clone().run_trim()),
         ];
         if options.zero_ahead {
             tasks.push(spawn(Class::Background, store.clone().run_zeroing()));
@@ -154,6 +155,8 @@ impl Store {
             garbage: Notify::new(),
             aggregations: RefCell::default(),
             aggregation_wanted: Notify::new(),
+            trim: Cell::new(false),
+            trim_wanted: Notify::new(),
             scrub: RefCell::default(),
             scrub_wanted: Notify::new(),
             tasks: RefCell::default(),

@@ -92,6 +92,16 @@ pub struct ScrubStatus {
     pub scrubbed: (u64, u64),
 }
 
+impl ScrubStatus {
+    /// What is known to be damaged of a container, or of what belongs to none.
+    pub fn errors_of(&self, cid: Option<ContainerId>) -> u64 {
+        let of = |report: &Option<ScrubReport>| {
+            report.as_ref().and_then(|r| r.by_container.get(&cid).copied()).unwrap_or(0)
+        };
+        of(&self.last).max(of(&self.running))
+    }
+}
+
 /// When to scrub.
 #[derive(Default)]
 pub(crate) struct State {

@@ -393,6 +393,7 @@ impl Loader {
         vos.map.number = root.number;
         vos.map.directories = root.directories.clone();
         vos.space.set_written_upto(root.written_upto);
+        vos.space.touch_upto(root.written_upto);
         Ok(Loader { root, maps: Vec::new(), locations: Vec::new(), vos })
     }
 

@@ -54,7 +54,7 @@ pub use export::{Anchor, Export};
 pub use log::{BadRecord, Placed, Record};
 pub use query::{Found, Keys, Pick, PickRange};
 pub use scrub::{Owner, OwnerSearch, PageCursor, PagePlace, ScrubExtent, ScrubStep};
-pub use space::Run;
+pub use space::{Fragmentation, Run};
 pub use stage::{DataWrite, ReplayError, Staged};
 pub use tx::{Must, Target, Tx};
 pub use types::*;

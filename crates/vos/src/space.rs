@@ -26,6 +26,41 @@ const RUN_WANTED_MAX: u64 = 64;
 /// A run of blocks: first block and count.
 pub type Run = (BlockAddr, u64);
 
+/// How free space is divided into runs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Fragmentation {
+    /// Runs of free blocks.
+    pub runs: u64,
+    /// Free blocks.
+    pub blocks: u64,
+    /// Blocks of the longest run.
+    pub longest: u64,
+    /// Runs, and blocks in them, of 2^i up to 2^(i+1) - 1 blocks.
+    pub classes: Vec<(u64, u64)>,
+}
+
+impl Fragmentation {
+    fn add(&mut self, len: u64) {
+        self.runs += 1;
+        self.blocks += len;
+        self.longest = self.longest.max(len);
+        let class = len.ilog2() as usize;
+        if self.classes.len() <= class {
+            self.classes.resize(class + 1, (0, 0));
+        }
+        self.classes[class].0 += 1;
+        self.classes[class].1 += len;
+    }
+
+    /// 0 if all free blocks are one run, 1 if no two are neighbours.
+    pub fn score(&self) -> f64 {
+        match self.blocks {
+            0 | 1 => 0.0,
+            blocks => (self.runs - 1) as f64 / (blocks - 1) as f64,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Data,
@@ -36,7 +71,11 @@ enum Kind {
 struct Chunk {
     used: u16,
     kind: Kind,
+    /// Written since the device was last told that nothing lies here.
+    touched: bool,
 }
+
+const FREE_CHUNK: Chunk = Chunk { used: 0, kind: Kind::Data, touched: false };
 
 /// See the module text.
 pub(crate) struct Space {
@@ -52,6 +91,9 @@ pub(crate) struct Space {
     open_page_chunks: BTreeSet<usize>,
     data_cursor: u64,
     free_chunk_cursor: usize,
+    /// Free chunks that are touched.
+    trimmable: u64,
+    trim_cursor: usize,
     dirty_groups: BTreeSet<u64>,
     data_blocks: u64,
     aging: u64,
@@ -78,13 +120,15 @@ impl Space {
             end,
             used: vec![0; words as usize],
             data: vec![0; words as usize],
-            chunks: vec![Chunk { used: 0, kind: Kind::Data }; chunk_count as usize],
+            chunks: vec![FREE_CHUNK; chunk_count as usize],
             partial_free: 0,
             free_chunks: chunk_count,
             page_slots: 0,
             open_page_chunks: BTreeSet::new(),
             data_cursor: first,
             free_chunk_cursor: 0,
+            trimmable: 0,
+            trim_cursor: 0,
             dirty_groups: BTreeSet::new(),
             data_blocks: 0,
             aging: 0,
@@ -164,6 +208,60 @@ impl Space {
         self.clear_used(addr.0, len);
         self.held -= len;
         self.written_upto = self.written_upto.max(addr.0 + len);
+        self.set_untouched((addr, len));
+    }
+
+    /// Says that all chunks below a block may have been written.
+    pub(crate) fn touch_upto(&mut self, block: u64) {
+        let chunks = (block / CHUNK_BLOCKS) as usize;
+        for chunk in self.chunks.iter_mut().take(chunks).filter(|c| !c.touched) {
+            chunk.touched = true;
+            self.trimmable += u64::from(chunk.used == 0 && chunk.kind == Kind::Data);
+        }
+    }
+
+    /// Holds a run of up to `max` free chunks, which the device is then told of.
+    pub(crate) fn take_trim(&mut self, max: usize) -> Option<Run> {
+        if self.trimmable == 0 {
+            return None;
+        }
+        let n = self.chunks.len();
+        let is_free = |c: &Chunk| c.used == 0 && c.kind == Kind::Data && c.touched;
+        let start =
+            (0..n).map(|i| (self.trim_cursor + i) % n).find(|&i| is_free(&self.chunks[i]))?;
+        let count = self.chunks[start..].iter().take(max).take_while(|c| is_free(c)).count();
+        self.trim_cursor = start + count;
+        let (first, len) = (start as u64 * CHUNK_BLOCKS, count as u64 * CHUNK_BLOCKS);
+        self.set_used(first, len);
+        self.held += len;
+        Some((BlockAddr(first), len))
+    }
+
+    /// Ends what [`Space::take_trim`] began.
+    pub(crate) fn return_trimmed(&mut self, (addr, len): Run) {
+        self.clear_used(addr.0, len);
+        self.held -= len;
+        self.set_untouched((addr, len));
+    }
+
+    /// Nothing that was ever written lies in the run.
+    fn set_untouched(&mut self, (addr, len): Run) {
+        for index in addr.0 / CHUNK_BLOCKS..=(addr.0 + len - 1) / CHUNK_BLOCKS {
+            let chunk = &mut self.chunks[index as usize];
+            let was = std::mem::replace(&mut chunk.touched, false);
+            self.trimmable -= u64::from(was && chunk.used == 0 && chunk.kind == Kind::Data);
+        }
+    }
+
+    /// How the free space is divided.
+    pub(crate) fn fragmentation(&self) -> Fragmentation {
+        let mut out = Fragmentation::default();
+        let mut at = self.first;
+        while let Some((start, len)) = self.next_clear(at, self.end) {
+            out.add(len);
+            at = start + len;
+        }
+        out
     }
 
     /// Freed blocks waiting for [`Space::release`].
@@ -442,10 +540,12 @@ impl Space {
         let free = CHUNK_BLOCKS - u64::from(c.used);
         if c.used == 0 {
             self.free_chunks -= 1;
+            self.trimmable -= u64::from(c.touched);
         } else {
             self.partial_free -= free;
         }
         c.kind = Kind::Page;
+        c.touched = true;
         self.page_slots += free / PAGE_BLOCKS;
         self.open_page_chunks.insert(chunk);
     }
@@ -472,6 +572,8 @@ impl Space {
             } else if was == 0 {
                 space.free_chunks -= 1;
                 space.partial_free += CHUNK_BLOCKS - count;
+                space.trimmable -= u64::from(c.touched);
+                c.touched = true;
             } else {
                 space.partial_free -= count;
             }
@@ -495,12 +597,14 @@ impl Space {
                     space.open_page_chunks.remove(&chunk);
                     if c.used == 0 {
                         space.free_chunks += 1;
+                        space.trimmable += 1;
                     } else {
                         space.partial_free += free;
                     }
                 }
             } else if c.used == 0 {
                 space.free_chunks += 1;
+                space.trimmable += u64::from(c.touched);
                 space.partial_free -= CHUNK_BLOCKS - u64::from(was);
             } else {
                 space.partial_free += count;
@@ -566,6 +670,39 @@ fn for_words(start: u64, len: u64, mut f: impl FnMut(usize, u64)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn free_chunks_are_trimmed_once_and_the_runs_are_reported() {
+        let mut space = Space::new(300, 256 * 20 + 37);
+        let whole = space.fragmentation();
+        assert_eq!((whole.runs, whole.longest, whole.score()), (1, space.total(), 0.0));
+        assert_eq!(space.take_trim(16), None, "nothing was written");
+        let runs = space.allocate(256 * 6, 0).unwrap();
+        space.commit();
+        assert_eq!(space.take_trim(16), None, "nothing is free again");
+        let page = space.allocate_page().unwrap();
+        for &run in &runs {
+            space.free(run);
+        }
+        let freed = space.commit();
+        space.release(&freed);
+        let mut trimmed = 0;
+        while let Some(run) = space.take_trim(2) {
+            assert!(run.1 <= 2 * CHUNK_BLOCKS && run.0.0.is_multiple_of(CHUNK_BLOCKS));
+            assert!(run.0.0 / CHUNK_BLOCKS != page.0 / CHUNK_BLOCKS);
+            trimmed += run.1;
+            space.return_trimmed(run);
+        }
+        assert!((256 * 4..=256 * 6).contains(&trimmed), "{trimmed}");
+        let run = space.retire_page(page);
+        space.release(&[run]);
+        assert_eq!(space.take_trim(9).map(|r| r.1), Some(256), "the chunk of the page");
+        let all = Space::new(0, 256 * 2);
+        assert_eq!(all.fragmentation().classes.iter().filter(|c| c.0 > 0).count(), 1);
+        let mut holes = Space::new(0, 64);
+        (0..64).step_by(2).for_each(|at| assert!(holes.claim((BlockAddr(at), 1))));
+        assert_eq!((holes.fragmentation().score(), holes.fragmentation().runs), (31.0 / 31.0, 32));
+    }
 
     #[test]
     fn counts_stay_true_through_random_use() {

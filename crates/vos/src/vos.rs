@@ -21,10 +21,11 @@ use crate::record::{
     ContainerRecord, ObjectRecord, TABLE_EXTENT, TABLE_OBJECT, entry_damaged, extent_key,
     extent_offset, table_key,
 };
-use crate::space::{Run, Space};
+use crate::space::{CHUNK_BLOCKS, Fragmentation, Run, Space};
 use crate::tree;
 use crate::types::{
-    BlockAddr, ContainerId, Extent, INLINE_THRESHOLD, ObjectKey, PAGE_SIZE, PageId, ReadError,
+    BLOCK_SIZE, BlockAddr, ContainerId, Extent, INLINE_THRESHOLD, ObjectKey, PAGE_SIZE, PageId,
+    ReadError,
 };
 use crate::view::View;
 
@@ -240,6 +241,22 @@ impl Vos {
     /// The blocks now hold zeros.
     pub fn return_unwritten(&mut self, run: Run) {
         self.space.return_unwritten(run);
+    }
+
+    /// Holds a run of up to `max_bytes` that is free and was written, for the device to be told that
+    /// nothing lies there; give it back with [`Vos::return_trimmed`].
+    pub fn take_trim(&mut self, max_bytes: u64) -> Option<Run> {
+        self.space.take_trim((max_bytes / (CHUNK_BLOCKS * BLOCK_SIZE)) as usize)
+    }
+
+    /// The device was told.
+    pub fn return_trimmed(&mut self, run: Run) {
+        self.space.return_trimmed(run);
+    }
+
+    /// How the free space is divided; looks at all of it.
+    pub fn fragmentation(&self) -> Fragmentation {
+        self.space.fragmentation()
     }
 
     /// Says up to which block the device was written before: the allocator prefers those.

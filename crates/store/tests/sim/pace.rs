@@ -120,3 +120,39 @@ fn a_read_longer_than_checkpoints_finds_what_was_there() {
     })
     .unwrap();
 }
+
+/// What was deleted is trimmed in the background, once a checkpoint has been made; what is there stays.
+#[test]
+fn large_free_space_is_trimmed() {
+    let host = SimWorld::new(5).host("osd");
+    let disk = host.disk(PATH, DEVICE_BYTES);
+    host.block_on(async move {
+        let store = formatted().await;
+        let (gone, kept) = (ObjectKey::copy_from(b"gone"), ObjectKey::copy_from(b"kept"));
+        let mut tx = Tx::new(1);
+        tx.create_container(CID);
+        tx.write(CID, &gone, b"d", b"a", 0, Bytes::from(vec![9; 8 << 20]), None);
+        tx.write(CID, &kept, b"d", b"a", 0, Bytes::from(vec![7; 1 << 20]), None);
+        submit(&store, &tx).await;
+        let mut tx = Tx::new(2);
+        tx.punch_object(CID, &gone);
+        submit(&store, &tx).await;
+        let count = |byte: u8| {
+            let image = disk.peek(0, DEVICE_BYTES as usize);
+            image.chunks(4096).filter(|b| b.iter().all(|&x| x == byte)).count()
+        };
+        store.make_room().await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!((count(9), store.counters().trimmed_bytes), (2048, 0), "it is off");
+        store.set_trim(true);
+        sleep(Duration::from_secs(1)).await;
+        let (left, trimmed) = (count(9) as u64, store.counters().trimmed_bytes);
+        assert!(left < 512 && trimmed >= 6 << 20, "{left} blocks left, {trimmed} bytes trimmed");
+        assert_eq!(count(7), 256);
+        let runs = store.fragmentation();
+        assert!(runs.longest * 4096 > 6 << 20 && runs.score() < 0.1, "{runs:?}");
+        store.check().await.unwrap();
+        store.close().await.unwrap();
+    })
+    .unwrap();
+}

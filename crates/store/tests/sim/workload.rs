@@ -151,6 +151,7 @@ async fn submit_forever(ledger: Shared, faults: Faults, options: Options, mut rn
     let device = Device::open(PATH).unwrap();
     let store = Store::open(&device, Expect::default(), options).await.unwrap();
     store.set_faults(faults);
+    store.set_trim(rng.random_bool(0.3));
     loop {
         store.admit().await;
         submit_one(&store, &ledger, &mut rng).await;
