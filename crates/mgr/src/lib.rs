@@ -8,6 +8,7 @@ pub mod admin;
 pub mod command;
 pub mod daemons;
 mod digest;
+mod health;
 pub mod manager;
 pub mod pgmap;
 pub mod server;

@@ -16,8 +16,8 @@ use spirula_auth::caps::{CommandAccess, MgrCap};
 use spirula_maps::OsdMap;
 use spirula_wire::msg::command::{Command, CommandReply, Ping};
 use spirula_wire::msg::mgr::{
-    HealthChecks, MgrBeacon, MgrClose, MgrCommand, MgrCommandReply, MgrConfigure, MgrOpen,
-    MgrReport, MonMgrReport,
+    MgrBeacon, MgrClose, MgrCommand, MgrCommandReply, MgrConfigure, MgrOpen, MgrReport,
+    MonMgrReport,
 };
 use spirula_wire::msg::osd::{PgStats, PgStatsAck};
 use spirula_wire::msg::types;
@@ -28,6 +28,7 @@ use crate::admin::{self, Options, Status};
 use crate::command;
 use crate::daemons::Daemons;
 use crate::digest;
+use crate::health;
 use crate::pgmap::PgMap;
 
 /// How often daemons report (`mgr_stats_period`).
@@ -362,7 +363,7 @@ impl Manager {
         self.reported_states = self.pgmap.states();
         let digest = digest::of(&self.pgmap, osdmap);
         let report = MonMgrReport {
-            health_checks: HealthChecks::default(),
+            health_checks: health::of(&self.pgmap),
             service_map: empty_service_map(self.pgmap.stamp),
             gid: self.identity.gid,
             digest: Bytes::from(digest.to_bytes(Features::PACIFIC)),

@@ -4,6 +4,8 @@
 mod config;
 mod dump;
 mod query;
+mod scrub;
+mod vos;
 
 use std::collections::BTreeMap;
 
@@ -51,6 +53,9 @@ macro_rules! commands {
 }
 
 commands! {
+    "bluestore allocator dump block", "dump allocator free regions" => vos::allocator_dump;
+    "bluestore allocator score block", "give score on allocator fragmentation (0-no fragmentation, 1-absolute fragmentation)"
+        => vos::allocator_score;
     "cache drop", "Drop all OSD caches" => |_, _| Ok(json!({}));
     "cache status", "Get OSD caches statistics" => |_, _| Ok(json!({ "object_ctx": 0, "bytes": 0 }));
     "config diff", "dump diff of current config and default config" => config::diff;
@@ -71,6 +76,7 @@ commands! {
     "dump_ops_in_flight", "show the ops currently in flight" => dump::ops_in_flight;
     "dump_watchers", "show clients which have active watches, and on which objects"
         => |_, _| Ok(json!([]));
+    "dump_scrubs", "show when the store was scrubbed and what is damaged" => scrub::dump;
     "flush_pg_stats", "flush pg stats" => flush_pg_stats;
     "get_command_descriptions", "list available commands" => |_, _| Ok(descriptions());
     "get_latest_osdmap", "force osd to update the latest map from the mon" => get_latest_osdmap;
@@ -90,6 +96,9 @@ commands! {
     "query <pgid:?CephPgid>", "show details of a specific pg" => query::pg_query;
     "send_beacon", "send OSD beacon to mon immediately" => send_beacon;
     "status", "high-level status of OSD" => dump::status;
+    "trigger_deep_scrub <pgid:?CephString>",
+        "scrub the whole store now, whatever the PG: every page and extent is verified"
+        => scrub::trigger;
     "version", "get ceph version" => version;
 }
 

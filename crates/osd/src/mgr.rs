@@ -203,7 +203,7 @@ pub fn pg_stats(target: &Target) -> RawMessage {
     let seq = link.reports.get() + 1;
     link.reports.set(seq);
     let (epoch, now) = (target.epoch(), wall_now());
-    let pgs = target.pgs().all();
+    let (pgs, scrub) = (target.pgs().all(), target.store().scrub_status());
     let mut pool_stat: BTreeMap<i64, StoreStatfs> = BTreeMap::new();
     for pg in &pgs {
         let bytes = pg.state.borrow().stats.num_bytes;
@@ -215,7 +215,10 @@ pub fn pg_stats(target: &Target) -> RawMessage {
         paxos: Paxos::default(),
         fsid: target.config().fsid,
         osd_stat: osd_stat(target, seq, pgs.len()),
-        pg_stat: pgs.iter().map(|pg| (pg.pgid.pgid, pg_stat(pg, epoch, seq, now))).collect(),
+        pg_stat: pgs
+            .iter()
+            .map(|pg| (pg.pgid.pgid, pg_stat(pg, &scrub, epoch, seq, now)))
+            .collect(),
         epoch,
         had_map_for: UTime::default(),
         pool_stat,

@@ -26,6 +26,7 @@ macro_rules! options {
 }
 
 options! {
+    "bdev_enable_discard" = "false", "tell the device of large free space (TRIM)";
     "debug_auth" = "1/5", "debug level of authentication";
     "debug_bluestore" = "1/5", "debug level of the store";
     "debug_monc" = "0/10", "debug level of the monitor client";
@@ -35,6 +36,7 @@ options! {
     "osd_beacon_report_interval" = "300", "seconds between beacons to the monitor";
     "osd_client_message_cap" = "256", "requests of one client taken in at a time";
     "osd_client_message_size_cap" = "524288000", "bytes of requests taken in at a time";
+    "osd_deep_scrub_interval" = "604800", "seconds from one scrub of the store to the next, 0 for none";
     "osd_max_attr_name_len" = "100", "longest name of an extended attribute";
     "osd_max_attr_size" = "0", "largest extended attribute, 0 for any";
     "osd_max_object_name_len" = "2048", "longest object name and locator key";
@@ -51,8 +53,11 @@ options! {
 
 impl OptionInfo {
     /// A value in the form it is stored in; `None` if it is not one. All options are numbers, but
-    /// for debug levels, which are `N` or `N/M`.
+    /// for debug levels, which are `N` or `N/M`, and those that are `true` or `false`.
     pub fn normalize(&self, text: &str) -> Option<String> {
+        if parse_bool(self.default).is_some() {
+            return parse_bool(text).map(|on| on.to_string());
+        }
         if !self.name.starts_with("debug_") {
             return parse_size(text).map(|n| n.to_string());
         }
@@ -136,12 +141,26 @@ impl Options {
         }
     }
 
+    /// Whether an option is on.
+    pub fn flag(&self, name: &str) -> bool {
+        let default = info(name).and_then(|o| parse_bool(o.default));
+        self.get(name).and_then(parse_bool).or(default).unwrap_or(false)
+    }
+
     /// A number, with Ceph's suffixes for powers of 1024; the default if it does not parse.
     pub fn number(&self, name: &str) -> u64 {
         self.get(name)
             .and_then(parse_size)
             .or_else(|| info(name).and_then(|o| parse_size(o.default)))
             .unwrap_or(0)
+    }
+}
+
+fn parse_bool(text: &str) -> Option<bool> {
+    match text.trim() {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
     }
 }
 
@@ -186,6 +205,8 @@ mod tests {
         check("debug_osd", "abc", None);
         check("osd_max_object_size", "5M", Some("5242880"));
         check("osd_max_object_size", "zzz", None);
+        check("bdev_enable_discard", "true", Some("true"));
+        check("bdev_enable_discard", "maybe", None);
         for option in OPTIONS {
             assert_eq!(option.normalize(option.default).as_deref(), Some(option.default));
         }

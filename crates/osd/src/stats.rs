@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use spirula_store::ScrubStatus;
 use spirula_wire::types::{ObjectStatCollection, ObjectStatSum, PgStat, UTime, pg_state};
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 
@@ -97,9 +98,12 @@ impl StatDelta {
 }
 
 /// What a primary reports about a PG. `seq` grows with every report.
-pub fn pg_stat(pg: &Pg, epoch: u32, seq: u64, now: Duration) -> PgStat {
+pub fn pg_stat(pg: &Pg, scrub: &ScrubStatus, epoch: u32, seq: u64, now: Duration) -> PgStat {
     let (state, mapping) = (pg.state.borrow(), pg.mapping.borrow());
     let (now, since) = (UTime::from(now), UTime::from(mapping.since_wall));
+    let scrubbed = since.max(UTime::from(Duration::from_secs(scrub.scrubbed.0)));
+    // Damage of what belongs to no PG may concern each.
+    let errors = scrub.errors_of(Some(pg.cid)) + scrub.errors_of(None);
     let mut stat = PgStat {
         version: state.last_update,
         reported_seq: seq,
@@ -119,11 +123,13 @@ pub fn pg_stat(pg: &Pg, epoch: u32, seq: u64, now: Duration) -> PgStat {
         last_fresh: now,
         last_change: since,
         last_unstale: now,
-        last_scrub_stamp: since,
-        last_deep_scrub_stamp: since,
-        last_clean_scrub_stamp: since,
+        last_scrub_stamp: scrubbed,
+        last_deep_scrub_stamp: scrubbed,
+        last_clean_scrub_stamp: if errors == 0 { scrubbed } else { since },
         ..PgStat::default()
     };
+    stat.stats.sum.num_scrub_errors = errors as i64;
+    stat.stats.sum.num_deep_scrub_errors = errors as i64;
     if pg.active.get() {
         stat.set_state(pg_state::ACTIVE | pg_state::CLEAN);
         stat.last_became_active = since;
@@ -139,6 +145,9 @@ pub fn pg_stat(pg: &Pg, epoch: u32, seq: u64, now: Duration) -> PgStat {
         }
     } else {
         stat.set_state(pg_state::PEERING);
+    }
+    if errors > 0 {
+        stat.set_state(stat.state() | pg_state::INCONSISTENT);
     }
     stat
 }

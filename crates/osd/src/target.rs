@@ -10,7 +10,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use spirula_auth::{CryptoKey, ServiceSecrets};
-use spirula_maps::OsdMap;
+use spirula_maps::{OsdMap, flags};
 use spirula_store::{OpenError, Store, StoreError};
 use spirula_wire::msg::osd::OsdMapMsg;
 use spirula_wire::types::{EntityAddr, EntityAddrVec, SpgId, UTime, Uuid};
@@ -202,9 +202,20 @@ impl Target {
         self.0.limits.set(options.limits());
         self.0.admit_limits.set(options.admit_limits());
         self.store().set_cache_bytes(options.cache_bytes());
+        self.store().set_trim(options.flag("bdev_enable_discard"));
         let seconds = Duration::from_secs(options.number("osd_op_history_duration"));
         self.0.tracker.keep(options.number("osd_op_history_size"), seconds);
+        drop(options);
         self.log_command(LOG_LEVELS, Box::new(|| ()));
+        self.schedule_scrubs();
+    }
+
+    /// The store is scrubbed by the options, unless the map forbids it.
+    fn schedule_scrubs(&self) {
+        let seconds = self.option_number("osd_deep_scrub_interval");
+        let forbidden = self.map().flags & (flags::NOSCRUB | flags::NODEEP_SCRUB) != 0;
+        let interval = (seconds > 0 && !forbidden).then(|| Duration::from_secs(seconds));
+        self.store().set_scrub_interval(interval);
     }
 
     pub fn set_mon_options(&self, values: BTreeMap<String, String>) {
@@ -317,6 +328,9 @@ impl Target {
         let changes = inner.pgs.update(me, old, &new, inner.log_limits, wall_now());
         let news = !changes.added.is_empty() || !changes.left.is_empty();
         follow(self, changes, old.epoch == 0);
+        if old.flags != new.flags {
+            self.schedule_scrubs();
+        }
         inner.changed.notify_all();
         if news || !inner.reported_up.get() && self.is_up() {
             inner.reported_up.set(self.is_up());

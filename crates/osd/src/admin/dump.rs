@@ -136,16 +136,19 @@ pub(super) fn perf(target: &Target, args: &Args) -> Shown {
             "stat_bytes_used": space.used,
             "stat_bytes_avail": space.available,
         },
+        "vos": super::vos::perf(target),
     });
     Ok(only_asked(all, args))
 }
 
 /// Ceph's numbers for kinds of counters.
-const GAUGE: u32 = 2;
+pub(super) const GAUGE: u32 = 2;
 const TIME_AVERAGE: u32 = 5;
-const COUNTER: u32 = 10;
+pub(super) const COUNTER: u32 = 10;
 /// Shown by `ceph daemonperf` unless it is asked for more important ones only.
 const PRIORITY_INTERESTING: u32 = 8;
+/// Shown only to those who ask for all.
+pub(super) const PRIORITY_USEFUL: u32 = 5;
 
 /// Counter, kind, short name, unit, meaning.
 const SCHEMA: &[(&str, u32, &str, &str, &str)] = &[
@@ -198,7 +201,7 @@ pub(super) fn perf_schema(_: &Target, args: &Args) -> Shown {
         (name.to_owned(), counter)
     };
     let counters: serde_json::Map<String, Value> = SCHEMA.iter().map(describe).collect();
-    Ok(only_asked(json!({ "osd": counters }), args))
+    Ok(only_asked(json!({ "osd": counters, "vos": super::vos::schema() }), args))
 }
 
 /// Of `{ logger: { counter: ... } }` what the arguments `logger` and `counter` name.

@@ -22,7 +22,8 @@ pub(super) fn pg_query(target: &Target, args: &Args) -> Result<Value, Failure> {
     let Some(pg) = target.pgs().get(pgid) else {
         return Err(Failure(ENOENT, format!("i don't have pgid {pgid}")));
     };
-    let stat = pg_stat(&pg, target.epoch(), target.mgr().reported(), wall_now());
+    let scrub = target.store().scrub_status();
+    let stat = pg_stat(&pg, &scrub, target.epoch(), target.mgr().reported(), wall_now());
     Ok(json!({
         "snap_trimq": "[]",
         "snap_trimq_len": 0,
@@ -242,7 +243,7 @@ mod tests {
         let mapping = Mapping { up: vec![0], acting: vec![0], created: 9, ..Mapping::default() };
         pg.remap(mapping, 9, std::time::Duration::from_secs(1));
         pg.active.set(true);
-        let stat = pg_stat(&pg, 11, 10, std::time::Duration::from_secs(2));
+        let stat = pg_stat(&pg, &Default::default(), 11, 10, std::time::Duration::from_secs(2));
         let check = |got: Value, at: &str| {
             let (mut want, mut found) = (Vec::new(), Vec::new());
             members(&measured[at], at, &mut want);
