@@ -143,7 +143,8 @@ async fn stat(store: &Offline, out: &mut dyn Write) -> Result<()> {
         .await?;
     for (cid, stats) in containers {
         let (id, objects, bytes) = (hex(&cid.0), stats.objects, stats.bytes);
-        writeln!(out, "container   {id} {objects} objects, {bytes} bytes")?;
+        let about = if stats.exact { "" } else { "about " };
+        writeln!(out, "container   {id} {about}{objects} objects, {bytes} bytes")?;
     }
     Ok(())
 }

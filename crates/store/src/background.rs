@@ -133,13 +133,14 @@ impl Store {
             let collected = self.inner.vos.borrow_mut().collect(budget);
             match collected {
                 Ok(freed) => {
+                    self.inner.vos.borrow_mut().evict();
                     self.inner.commit.borrow_mut().uncheckpointed.extend(freed);
                     if self.wants_checkpoint() {
                         self.inner.checkpoint_wanted.notify_one();
                     }
                     return Ok(true);
                 }
-                Err(StageError::Missing(pages)) => self.load(pages).await?,
+                Err(StageError::Missing(pages)) => self.load_more(pages).await?,
                 // Fewer entries change fewer pages. If there is no room even for one, it waits until
                 // something else has returned space.
                 Err(StageError::NoSpace) if budget > 1 => {

@@ -73,9 +73,9 @@ impl Store {
         loop {
             let step = checker.step(&self.inner.vos.borrow());
             match step {
-                Ok(true) => {}
+                Ok(true) => self.inner.vos.borrow_mut().evict(),
                 Ok(false) => break,
-                Err(CheckError::Read(ReadError::Missing(pages))) => self.load(pages).await?,
+                Err(CheckError::Read(ReadError::Missing(pages))) => self.load_more(pages).await?,
                 Err(e) => return Err(e.into()),
             }
             for extent in checker.take_extents() {

@@ -15,9 +15,7 @@ use crate::history::{KEY_VERSION, OldPiece, VERSION_VALUE, Version};
 use crate::item::{Array, Extents, ItemValue, Piece, Single, SizeOp};
 use crate::page::CellValue;
 use crate::query::Keys;
-use crate::record::{
-    Incarnation, Item, ObjectRecord, TABLE_AKEY, TABLE_HISTORY, TABLE_OBJECT, table_key,
-};
+use crate::record::{Incarnation, Item, ObjectRecord, TABLE_AKEY, TABLE_HISTORY, table_key};
 use crate::stage::Stage;
 use crate::tree;
 use crate::tx::Tx;
@@ -401,8 +399,7 @@ impl Vos {
             return Ok((None, Vec::new()));
         };
         let (mut found, mut last, mut seen) = (Vec::new(), None, 0);
-        let number = container.record.number;
-        self.scan_table(TABLE_OBJECT, number, &keys.from, None, &mut |oid, cell| {
+        self.scan_objects(&container.record, keys, &mut |oid, cell| {
             let record = ObjectRecord::decode(tree::load_value(&self.pool, cell)?)?;
             let oid = ObjectKey::copy_from(oid);
             if needs_aggregation(&record) {

@@ -222,7 +222,7 @@ impl Stage<'_> {
     /// Leaves a tree to [`crate::Vos::collect`].
     pub(crate) fn drop_tree(&mut self, table: u8, number: u64) -> Result<(), StageError> {
         let vos = &mut *self.vos;
-        tree::insert(&mut vos.pool, &mut vos.root, &garbage_key(table, number), &[])?;
+        tree::insert(&mut vos.pool, &mut vos.root, &garbage_key(table, number, &[]), &[])?;
         vos.garbage = true;
         Ok(())
     }

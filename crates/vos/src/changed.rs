@@ -2,7 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use crate::record::{ObjectRecord, TABLE_OBJECT};
+use bytes::Bytes;
+
+use crate::query::Keys;
+use crate::record::ObjectRecord;
 use crate::tree;
 use crate::types::{ContainerId, ObjectKey, ReadError};
 use crate::vos::Vos;
@@ -21,8 +24,8 @@ impl Vos {
             return Ok((None, Vec::new()));
         };
         let (mut found, mut last, mut seen) = (Vec::new(), None, 0);
-        let number = container.record.number;
-        self.scan_table(TABLE_OBJECT, number, from, None, &mut |oid, cell| {
+        let keys = Keys { from: Bytes::copy_from_slice(from), ..Keys::default() };
+        self.scan_objects(&container.record, &keys, &mut |oid, cell| {
             let record = ObjectRecord::decode_head(tree::load_value(&self.pool, cell)?)?;
             let oid = ObjectKey::copy_from(oid);
             if record.epoch.hlc >= epoch {

@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 
+use crate::check_objects::Objects;
 use crate::codec::Reader;
+use crate::garbage::Garbage;
 use crate::history::{KEY_PIECE, OldPiece, Version};
 use crate::item::{Body, Extents, ItemValue, Piece};
 use crate::page::{CellValue, Page, PageKind};
 use crate::record::{
-    ObjectRecord, TABLE_AKEY, TABLE_CONTAINER, TABLE_EXTENT, TABLE_GARBAGE, TABLE_HISTORY,
-    TABLE_OBJECT, TABLE_SHARED, entry_damaged, extent_offset,
+    ContainerRecord, ObjectRecord, TABLE_AKEY, TABLE_CONTAINER, TABLE_EXTENT, TABLE_GARBAGE,
+    TABLE_HISTORY, TABLE_OBJECT, TABLE_SHARED, entry_damaged, extent_offset,
 };
 use crate::share::Shared;
 use crate::tree;
@@ -125,7 +127,7 @@ pub struct Checker {
     shared: Vec<Shared>,
     owners: HashMap<u64, u64>,
     found: HashSet<u64>,
-    objects: HashMap<u64, u64>,
+    objects: Objects,
     extents: Vec<DeviceExtent>,
     last_key: Option<Vec<u8>>,
     arrays: u64,
@@ -143,7 +145,7 @@ impl Checker {
             shared: Vec::new(),
             owners: HashMap::new(),
             found: HashSet::new(),
-            objects: HashMap::new(),
+            objects: Objects::new(),
             extents: Vec::new(),
             last_key: None,
             arrays: 0,
@@ -153,6 +155,9 @@ impl Checker {
 
     /// Looks at the next page; false when all are done. After [`ReadError::Missing`] load and repeat.
     pub fn step(&mut self, vos: &Vos) -> Result<bool, CheckError> {
+        if self.objects.step(vos)? {
+            return Ok(true);
+        }
         let Some(&id) = self.stack.last() else {
             return Ok(false);
         };
@@ -183,7 +188,7 @@ impl Checker {
     }
 
     /// Compares what was found with the page map, the space map and the counters.
-    pub fn finish(self, vos: &Vos) -> Result<CheckSummary, CheckError> {
+    pub fn finish(mut self, vos: &Vos) -> Result<CheckSummary, CheckError> {
         for id in (vos.reserved_ids..vos.pool.id_limit()).map(PageId) {
             let (named, exists) = (self.seen.contains(&id), vos.pool.is_used(id));
             if named != exists {
@@ -205,18 +210,14 @@ impl Checker {
         if used != accounted {
             return Err(CheckError::Space { used, accounted });
         }
+        self.objects.numbers().collect::<Vec<_>>().into_iter().for_each(|n| self.own(n));
         let found = self.found.iter().map(|n| (n, self.owners.get(n).copied().unwrap_or(0)));
         for (&number, owners) in found.chain(self.owners.iter().map(|(n, &c)| (n, c))) {
             if owners != 1 {
                 return Err(CheckError::Owners { number, owners });
             }
         }
-        for (cid, container) in &vos.containers {
-            let found = self.objects.get(&container.record.number).copied().unwrap_or(0);
-            if found != container.record.objects {
-                return Err(CheckError::ObjectCount(*cid));
-            }
-        }
+        self.objects.finish(vos)?;
         Ok(CheckSummary {
             blocks: self.blocks.len() as u64,
             page_blocks,
@@ -281,24 +282,25 @@ impl Checker {
                     self.summary.pages += 1;
                 }
             }
-            self.entry(key, tree::load_value(&vos.pool, cell)?)?;
+            self.entry(vos, key, tree::load_value(&vos.pool, cell)?)?;
         }
         Ok(())
     }
 
-    fn entry(&mut self, key: &[u8], value: Bytes) -> Result<(), CheckError> {
+    fn entry(&mut self, vos: &Vos, key: &[u8], value: Bytes) -> Result<(), CheckError> {
         let table = key.first().copied().unwrap_or(0);
         let number = key.get(1..9).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes);
         match table {
             TABLE_CONTAINER => {
-                let record = crate::record::ContainerRecord::decode(value)?;
-                self.own(record.number);
+                let cid = key[1..].try_into().ok().map(ContainerId);
+                let parts = ContainerRecord::decode(value)?.parts;
+                parts.iter().for_each(|part| self.objects.own(part.clone(), cid));
             }
             TABLE_OBJECT => {
                 self.summary.objects += 1;
-                self.found.insert(number);
                 let record = ObjectRecord::decode(value)?;
-                *self.objects.entry(number).or_default() += u64::from(record.exists());
+                let oid = key.get(9..).unwrap_or_default();
+                self.objects.object(vos, number, oid, record.exists())?;
                 record.moved.iter().for_each(|(_, number)| self.own(*number));
                 record.items.iter().try_for_each(|item| self.value(&item.value))?;
             }
@@ -321,7 +323,10 @@ impl Checker {
                     Version::decode(value)?;
                 }
             }
-            TABLE_GARBAGE => self.own(number),
+            TABLE_GARBAGE => match Garbage::decode(key, value)? {
+                Garbage { table: TABLE_OBJECT, .. } => {}
+                garbage => self.own(garbage.number),
+            },
             TABLE_SHARED => self.shared.push(Shared::decode(&key[1..], value)?),
             _ => return Err(entry_damaged(table).into()),
         }

@@ -475,8 +475,9 @@ impl Vos {
             garbage = true;
             Ok(std::ops::ControlFlow::Break(()))
         })?;
+        let uncounted = found.iter().any(|(_, c)| c.record.uncounted.is_some());
         self.containers = found.into_iter().collect();
-        self.garbage = garbage;
+        self.garbage = garbage || uncounted;
         self.shares = self.finds_shared()?;
         Ok(())
     }

@@ -2,9 +2,7 @@
 
 use crate::object::Touch;
 use crate::query::Keys;
-use crate::record::container_key;
 use crate::stage::Stage;
-use crate::tree;
 use crate::tx::{Must, Target, Tx};
 use crate::types::{ContainerId, StageError};
 
@@ -57,16 +55,9 @@ impl Stage<'_> {
         cid: ContainerId,
         epochs: &[u64],
     ) -> Result<(), StageError> {
-        let Some(mut container) = self.vos.containers.get(&cid).cloned() else {
-            return Err(StageError::NoContainer(cid));
-        };
-        container.record.retained = sorted(epochs).into();
-        container.stale = false;
-        let vos = &mut *self.vos;
-        let record = container.record.encode();
-        tree::insert(&mut vos.pool, &mut vos.root, &container_key(cid), &record)?;
-        vos.set_container(cid, Some(container));
-        Ok(())
+        let mut record = self.container(cid)?;
+        record.retained = sorted(epochs).into();
+        self.put_container(cid, record)
     }
 }
 

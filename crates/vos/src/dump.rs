@@ -9,7 +9,8 @@ use bytes::Bytes;
 use crate::epoch::Epoch;
 use crate::history::Version;
 use crate::item::{Body, ItemValue, Piece, SizeOp};
-use crate::record::{Incarnation, TABLE_AKEY, TABLE_OBJECT, table_key};
+use crate::query::Keys;
+use crate::record::{Incarnation, TABLE_AKEY, table_key};
 use crate::tree;
 use crate::types::{BlockAddr, ContainerId, ObjectKey, ReadError};
 use crate::vos::Vos;
@@ -125,8 +126,8 @@ impl Vos {
         };
         let from = after.map_or(Vec::new(), |key| [&key.0[..], &[0]].concat());
         let mut out = Vec::new();
-        let number = container.record.number;
-        self.scan_table(TABLE_OBJECT, number, &from, None, &mut |key, _| {
+        let keys = Keys { from: from.into(), ..Keys::default() };
+        self.scan_objects(&container.record, &keys, &mut |key, _| {
             if out.len() >= max {
                 return Ok(ControlFlow::Break(()));
             }

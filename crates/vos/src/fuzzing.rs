@@ -84,6 +84,20 @@ fn second() -> Tx {
     tx
 }
 
+/// Containers taken apart and put together.
+fn containers() -> Tx {
+    let cids = [2, 3, 4].map(|i| ContainerId([i; 16]));
+    let mut tx = Tx::new(3);
+    tx.split_container(CONTAINER, &ObjectKey(Bytes::from_static(b"of")), cids[0]);
+    tx.set_container_property(cids[0], b"name", Some(Bytes::from_static(b"value")));
+    tx.set_container_property(CONTAINER, b"name", None);
+    tx.merge_container(CONTAINER, cids[0]);
+    tx.create_container_in(cids[1], b"a", None);
+    tx.create_container_in(cids[2], b"a", Some(b"b"));
+    tx.split_container(CONTAINER, &ObjectKey(Bytes::from_static(b"p")), cids[0]);
+    tx
+}
+
 /// One that leaves history, and one with what is done about that.
 fn versions() -> [Tx; 2] {
     let (cid, oid) = (CONTAINER, object());
@@ -107,7 +121,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let mut vos = Vos::format(Config::default(), 16, BLOCKS, 0);
     let mut out = Vec::new();
     let [kept, swept] = versions();
-    for tx in [first(), second(), kept, swept] {
+    for tx in [first(), second(), containers(), kept, swept] {
         if let Ok(staged) = vos.stage(&tx) {
             out.push(("wal_record", staged.record));
         }
@@ -130,7 +144,7 @@ mod tests {
     #[test]
     fn seeds_run() {
         let seeds = seeds();
-        assert!(seeds.len() >= 7, "four records, pages, a root");
+        assert!(seeds.len() >= 8, "five records, pages, a root");
         for (target, seed) in seeds {
             match target {
                 "wal_record" => wal_record(&seed),

@@ -1,4 +1,5 @@
-//! Returning the space of punched trees, a bounded amount at a time.
+//! Returning the space of punched trees, a bounded amount at a time; then counting the objects of
+//! containers that were split.
 //!
 //! Collection is not logged: it changes nothing a reader can see, and after a crash it is done again.
 //! Invariant: the blocks it frees may be reused only after a checkpoint that was begun later is
@@ -13,13 +14,13 @@ use crate::history::{KEY_PIECE, OldPiece};
 use crate::item::{Body, Extents, ItemValue, Piece};
 use crate::record::{
     ObjectRecord, TABLE_AKEY, TABLE_EXTENT, TABLE_GARBAGE, TABLE_HISTORY, TABLE_OBJECT,
-    entry_damaged, extent_offset, table_key,
+    entry_damaged, extent_offset, garbage_key, table_key,
 };
 use crate::space::Run;
 use crate::stage::{Stage, impossible};
 use crate::tree;
 use crate::tx::Tx;
-use crate::types::{BLOCK_SIZE, StageError};
+use crate::types::{BLOCK_SIZE, ReadError, StageError};
 use crate::vos::Vos;
 
 impl Vos {
@@ -41,46 +42,71 @@ impl Vos {
         }
     }
 
-    /// The first garbage entry: its table and number.
-    fn first_garbage(&self) -> Result<Option<(u8, u64)>, StageError> {
+    fn first_garbage(&self) -> Result<Option<Garbage>, StageError> {
         let mut found = None;
         let end = [TABLE_GARBAGE + 1];
-        tree::scan(&self.pool, self.root, &[TABLE_GARBAGE], Some(&end), &mut |key, _| {
-            let number = key.get(1..9).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
-            found = number.zip(key.get(9).copied());
+        tree::scan(&self.pool, self.root, &[TABLE_GARBAGE], Some(&end), &mut |key, cell| {
+            found = Some(Garbage::decode(key, tree::load_value(&self.pool, cell)?)?);
             Ok(ControlFlow::Break(()))
         })?;
-        Ok(found.map(|(number, table)| (table, number)))
+        Ok(found)
+    }
+}
+
+/// A punched tree, or a range of the keys of one.
+pub(crate) struct Garbage {
+    pub(crate) table: u8,
+    pub(crate) number: u64,
+    pub(crate) from: Bytes,
+    /// `None`: to the end.
+    pub(crate) to: Option<Bytes>,
+}
+
+impl Garbage {
+    /// Decodes an entry.
+    pub(crate) fn decode(key: &[u8], value: Bytes) -> Result<Garbage, ReadError> {
+        let damaged = || entry_damaged(TABLE_GARBAGE);
+        let number = key.get(1..9).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
+        let (table, from) = key.get(9..).and_then(<[u8]>::split_first).ok_or_else(damaged)?;
+        let from = Bytes::copy_from_slice(from);
+        let to = Some(value).filter(|to| !to.is_empty());
+        match to.as_ref().is_none_or(|to| from < *to) {
+            true => Ok(Garbage { table: *table, number: number.ok_or_else(damaged)?, from, to }),
+            false => Err(damaged()),
+        }
     }
 }
 
 impl Stage<'_> {
     fn collect_some(&mut self, budget: usize) -> Result<(), StageError> {
-        let Some((table, number)) = self.vos.first_garbage()? else {
-            self.vos.garbage = false;
+        let budget = budget.max(1);
+        let Some(garbage) = self.vos.first_garbage()? else {
+            self.vos.garbage = self.count_some(budget)? > 0;
             return Ok(());
         };
-        let budget = budget.max(1);
         let mut removed = 0;
-        if table == TABLE_HISTORY {
+        if garbage.table == TABLE_HISTORY {
             // The newest pieces of the array are under the same number.
-            removed = self.collect_from(TABLE_EXTENT, number, budget)?;
+            let heads = Garbage { table: TABLE_EXTENT, from: Bytes::new(), to: None, ..garbage };
+            removed = self.collect_from(&heads, budget)?;
         }
         if removed < budget {
-            removed += self.collect_from(table, number, budget - removed)?;
+            removed += self.collect_from(&garbage, budget - removed)?;
         }
         if removed < budget {
             let vos = &mut *self.vos;
-            let key = crate::record::garbage_key(table, number);
+            let key = garbage_key(garbage.table, garbage.number, &garbage.from);
             tree::remove(&mut vos.pool, &mut vos.root, &key)?;
         }
         Ok(())
     }
 
     /// Removes up to `budget` entries of a punched tree with what they name; how many it were.
-    fn collect_from(&mut self, table: u8, number: u64, budget: usize) -> Result<usize, StageError> {
+    fn collect_from(&mut self, garbage: &Garbage, budget: usize) -> Result<usize, StageError> {
+        let Garbage { table, number, from, to } = garbage;
+        let (table, number, to) = (*table, *number, to.as_ref().map(|to| &to[..]));
         let mut entries: Vec<(Bytes, Bytes)> = Vec::new();
-        self.vos.scan_table(table, number, &[], None, &mut |key, cell| {
+        self.vos.scan_table(table, number, from, to, &mut |key, cell| {
             let value = tree::load_value(&self.vos.pool, cell)?;
             entries.push((Bytes::copy_from_slice(key), value));
             let full = entries.len() >= budget;

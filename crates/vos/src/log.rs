@@ -200,12 +200,10 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
             head(out, 24, *object);
             clone.encode(out);
         }
-        TxOp::SetProperty { cid, name, value } => {
-            out.push(if value.is_some() { 32 } else { 33 });
-            out.extend_from_slice(&cid.0);
-            put_bytes(out, name);
-            value.iter().for_each(|v| put_bytes(out, v));
-        }
+        TxOp::SetProperty { .. }
+        | TxOp::CreateContainerIn { .. }
+        | TxOp::SplitContainer { .. }
+        | TxOp::MergeContainer { .. } => crate::container::encode_op(out, op),
         TxOp::Import { object, import } => {
             head(out, 25, *object);
             put_bytes(out, &import.bytes);
@@ -254,11 +252,7 @@ fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malform
             let cid = ContainerId(r.array()?);
             return Ok((TxOp::RetainContainer { cid, epochs: decode_epochs(r)? }, decision));
         }
-        32 | 33 => {
-            let (cid, name) = (ContainerId(r.array()?), r.bytes()?);
-            let value = if code == 32 { Some(r.bytes()?) } else { None };
-            return Ok((TxOp::SetProperty { cid, name, value }, decision));
-        }
+        32..=37 => return Ok((crate::container::decode_op(r, code)?, decision)),
         _ => {}
     }
     let object: u32 = r.int()?;

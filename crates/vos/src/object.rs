@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::epoch::{Epoch, Observers, Scene};
 use crate::history::Version;
 use crate::item::{Array, Extents, ItemValue, Single};
+use crate::parts::Counts;
 use crate::record::{
     Item, ObjectRecord, Punch, RECORD_LEN_MAX, TABLE_AKEY, TABLE_OBJECT, table_key,
 };
@@ -22,14 +23,13 @@ use crate::vos::array_bytes;
 pub(crate) struct Loaded {
     /// `None`: not looked up since the start or the last change of containers.
     pub(crate) record: Option<Option<ObjectRecord>>,
-    existed: bool,
     /// There was a record, though the object may not have existed.
     stored: bool,
     pub(crate) changed: bool,
     /// The last operation of the transaction that made the object exist.
     created: Option<Epoch>,
-    /// Sum of the array sizes before.
-    bytes_before: u64,
+    /// What it counted for before.
+    before: Counts,
 }
 
 /// How an operation touches an object.
@@ -88,14 +88,13 @@ impl Stage<'_> {
         if oid.0.is_empty() || oid.0.len() > KEY_LEN_MAX {
             return Err(StageError::KeyLength(oid.0.len()));
         }
-        if !self.vos.containers.contains_key(cid) {
-            return Err(StageError::NoContainer(*cid));
-        }
-        let record = self.vos.object(*cid, oid)?;
+        let container = self.vos.containers.get(cid).ok_or(StageError::NoContainer(*cid))?;
+        let key = container.record.object_key(&oid.0).ok_or(StageError::OutOfRange(*cid))?;
+        let record = tree::get(&self.vos.pool, self.vos.root, &key)?;
+        let record = record.map(ObjectRecord::decode).transpose()?;
         let loaded = &mut self.loaded[object as usize];
         loaded.stored = record.is_some();
-        loaded.existed = record.as_ref().is_some_and(ObjectRecord::exists);
-        loaded.bytes_before = record.as_ref().map_or(0, record_bytes);
+        loaded.before = record.as_ref().map(Counts::of).unwrap_or_default();
         loaded.record = Some(record);
         Ok(())
     }
@@ -266,24 +265,18 @@ impl Stage<'_> {
             let Some(mut container) = self.vos.containers.get(cid).cloned() else {
                 return Err(StageError::NoContainer(*cid));
             };
-            let key = table_key(TABLE_OBJECT, container.record.number, &oid.0);
-            let mut bytes_after = 0;
+            let key = container.record.object_key(&oid.0).ok_or(StageError::OutOfRange(*cid))?;
+            let mut after = Counts::default();
             let record = record.filter(|r| !r.is_void());
-            let exists = record.as_ref().is_some_and(ObjectRecord::exists);
             if let Some(mut record) = record {
                 let encoded = self.fit(&mut record)?;
-                bytes_after = record_bytes(&record);
+                after = Counts::of(&record);
                 tree::insert(&mut self.vos.pool, &mut self.vos.root, &key, &encoded)?;
             } else if loaded.stored {
                 tree::remove(&mut self.vos.pool, &mut self.vos.root, &key)?;
             }
-            let counts = &mut container.record;
-            let before = (counts.objects, counts.bytes);
-            counts.objects =
-                counts.objects.saturating_add_signed(i64::from(exists) - i64::from(loaded.existed));
-            counts.bytes =
-                counts.bytes.saturating_add(bytes_after).saturating_sub(loaded.bytes_before);
-            if before != (counts.objects, counts.bytes) {
+            if after != loaded.before {
+                container.record.recount(&oid.0, loaded.before, after);
                 container.stale = true;
                 self.vos.set_container(*cid, Some(container));
             }
@@ -337,17 +330,16 @@ impl Loaded {
     pub(crate) fn unknown() -> Loaded {
         Loaded {
             record: None,
-            existed: false,
             stored: false,
             changed: false,
             created: None,
-            bytes_before: 0,
+            before: Counts::default(),
         }
     }
 }
 
 /// Sum of the sizes of arrays, 0 for an object that does not exist.
-fn record_bytes(record: &ObjectRecord) -> u64 {
+pub(crate) fn record_bytes(record: &ObjectRecord) -> u64 {
     if !record.exists() {
         return 0;
     }

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::item::{Body, ItemValue, Piece};
-use crate::record::{ObjectRecord, TABLE_AKEY, TABLE_OBJECT, table_key};
+use crate::record::{ObjectRecord, TABLE_AKEY};
 use crate::tree;
 use crate::types::{ContainerId, ObjectKey, ReadError};
 use crate::view::{View, Visible};
@@ -90,12 +90,12 @@ impl View<'_> {
         let Some(container) = self.vos.containers.get(&cid) else {
             return Ok(Vec::new());
         };
-        let (mut out, number) = (Vec::new(), container.record.number);
-        self.scan(TABLE_OBJECT, number, keys, &mut |oid, value| {
+        let mut out = Vec::new();
+        self.vos.scan_objects(&container.record, keys, &mut |oid, cell| {
             if out.len() >= max {
                 return Ok(ControlFlow::Break(()));
             }
-            let record = ObjectRecord::decode_head(value)?;
+            let record = ObjectRecord::decode_head(tree::load_value(&self.vos.pool, cell)?)?;
             if record.epoch.hlc >= keys.changed_from && self.exists(container, &record)? {
                 out.push(ObjectKey::copy_from(oid));
             }
@@ -259,8 +259,8 @@ impl View<'_> {
             Ok(if out.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         };
         if let Some(number) = record.moved_to(dkey) {
-            self.scan(TABLE_AKEY, number, keys, &mut |akey, value| {
-                add(akey, ItemValue::decode_entry(value)?)
+            self.vos.scan_keys(TABLE_AKEY, number, keys, &mut |akey, cell| {
+                add(akey, ItemValue::decode_entry(tree::load_value(&self.vos.pool, cell)?)?)
             })?;
             return Ok(out);
         }
@@ -275,25 +275,6 @@ impl View<'_> {
             }
         }
         Ok(out)
-    }
-
-    fn scan(
-        &self,
-        table: u8,
-        number: u64,
-        keys: &Keys,
-        f: &mut dyn FnMut(&[u8], Bytes) -> Result<ControlFlow<()>, ReadError>,
-    ) -> Result<(), ReadError> {
-        let (pool, root) = (&self.vos.pool, self.vos.root);
-        let start = table_key(table, number, &keys.from);
-        let end = match &keys.to {
-            Some(to) => table_key(table, number, to),
-            None => table_key(table, number + 1, &[]),
-        };
-        let scan = if keys.reverse { tree::scan_back } else { tree::scan };
-        scan(pool, root, &start, Some(&end), &mut |key, cell| {
-            f(&key[9..], tree::load_value(pool, cell)?)
-        })
     }
 }
 

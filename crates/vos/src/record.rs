@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::codec::{Malformed, Reader, put_bytes, put_u64, put_varint};
 use crate::epoch::{Epoch, Punches};
 use crate::item::{ItemValue, Piece};
+use crate::parts::{Part, Uncounted};
 use crate::types::{ContainerId, Damage, ReadError};
 
 /// Largest object record: seven fit a page.
@@ -35,11 +36,14 @@ const OBJECT_FLAGS: u8 = 15;
 /// A container's record.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct ContainerRecord {
-    /// Its number: object entries are keyed by it.
-    pub(crate) number: u64,
+    /// Where its objects are, in the order of their keys.
+    pub(crate) parts: Rc<[Part]>,
+    /// Those that are counted.
     pub(crate) objects: u64,
     /// Sum of the array sizes.
     pub(crate) bytes: u64,
+    /// Where the others begin.
+    pub(crate) uncounted: Option<Uncounted>,
     /// Retained epochs of all its objects, sorted.
     pub(crate) retained: Rc<[u64]>,
     /// Sorted by name.
@@ -315,9 +319,10 @@ impl ObjectRecord {
 impl ContainerRecord {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(32);
-        put_u64(&mut out, self.number);
         put_u64(&mut out, self.objects);
         put_u64(&mut out, self.bytes);
+        Part::encode_list(&self.parts, &mut out);
+        Uncounted::encode(self.uncounted.as_ref(), &mut out);
         put_varint(&mut out, self.retained.len() as u64);
         self.retained.iter().for_each(|&e| put_u64(&mut out, e));
         put_varint(&mut out, self.properties.len() as u64);
@@ -331,15 +336,16 @@ impl ContainerRecord {
     pub(crate) fn decode(value: Bytes) -> Result<ContainerRecord, ReadError> {
         let mut r = Reader::new(value);
         let mut parse = || {
-            let (number, objects, bytes) = (r.u64()?, r.u64()?, r.u64()?);
+            let (objects, bytes) = (r.u64()?, r.u64()?);
+            let parts = Part::decode_list(&mut r)?.into();
+            let uncounted = Uncounted::decode(&mut r)?;
             let count = r.count(8)?;
             let retained = (0..count).map(|_| r.u64()).collect::<Result<_, Malformed>>()?;
-            // A store made before there were properties has none.
-            let count = if r.remaining() > 0 { r.count(2)? } else { 0 };
+            let count = r.count(2)?;
             let properties = (0..count)
                 .map(|_| Ok((r.bytes()?, r.bytes()?)))
                 .collect::<Result<_, Malformed>>()?;
-            Ok(ContainerRecord { number, objects, bytes, retained, properties })
+            Ok(ContainerRecord { parts, objects, bytes, uncounted, retained, properties })
         };
         parse().map_err(|_: Malformed| entry_damaged(TABLE_CONTAINER))
     }
@@ -355,7 +361,7 @@ pub(crate) fn container_key(cid: ContainerId) -> Vec<u8> {
     key
 }
 
-/// Key of an object (number: container), an akey (number: moved dkey), or a piece of history.
+/// Key of an object (number: part of a container), an akey (number: moved dkey), or a piece of history.
 pub(crate) fn table_key(table: u8, number: u64, rest: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(9 + rest.len());
     key.push(table);
@@ -378,9 +384,9 @@ pub(crate) fn extent_offset(key: &[u8]) -> Result<u64, ReadError> {
     bytes.map(u64::from_be_bytes).ok_or_else(|| entry_damaged(TABLE_EXTENT))
 }
 
-/// Key of a garbage entry: a dropped container, akey or extent tree, or history.
-pub(crate) fn garbage_key(table: u8, number: u64) -> Vec<u8> {
-    table_key(TABLE_GARBAGE, number, &[table])
+/// Key of a garbage entry: a dropped part of a container from a key on, akey or extent tree, or history.
+pub(crate) fn garbage_key(table: u8, number: u64, from: &[u8]) -> Vec<u8> {
+    table_key(TABLE_GARBAGE, number, &[&[table], from].concat())
 }
 
 /// Decodes `data` as each kind of entry; what decodes must encode to what decodes to the same.
@@ -394,7 +400,9 @@ pub(crate) fn fuzz(data: &[u8]) {
         let _ = piece.slice(middle, piece.end());
     }
     let _ = ItemValue::decode_entry(bytes.clone());
-    let _ = ContainerRecord::decode(bytes.clone());
+    if let Ok(record) = ContainerRecord::decode(bytes.clone()) {
+        assert_eq!(ContainerRecord::decode(record.encode().into()), Ok(record));
+    }
     crate::history::fuzz(bytes);
 }
 

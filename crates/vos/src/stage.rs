@@ -15,7 +15,6 @@ use crate::log::{self, Decision, Placed, Record};
 use crate::object::{Loaded, Touch};
 use crate::record::TABLE_OBJECT;
 use crate::space::Run;
-use crate::tree;
 use crate::tx::{Tx, TxOp};
 use crate::types::{
     ARRAY_SIZE_MAX, BLOCK_SIZE, BlockAddr, ContainerId, Damage, EXTENT_BLOCKS_MAX, KEY_LEN_MAX,
@@ -78,13 +77,7 @@ impl Vos {
                 let record = log::encode(self.seq, tx, &decisions, &placed);
                 let mut containers: Vec<ContainerId> = tx.objects.iter().map(|o| o.0).collect();
                 for op in &tx.ops {
-                    if let TxOp::CreateContainer(cid)
-                    | TxOp::DestroyContainer(cid)
-                    | TxOp::RetainContainer { cid, .. }
-                    | TxOp::SetProperty { cid, .. } = op
-                    {
-                        containers.push(*cid);
-                    }
+                    containers.extend(op.containers().into_iter().flatten());
                 }
                 containers.sort_unstable();
                 containers.dedup();
@@ -296,11 +289,23 @@ impl<'a> Stage<'a> {
         match op {
             TxOp::CreateContainer(cid) => {
                 self.flush(tx)?;
-                self.create_container(*cid)?;
+                self.create_container(*cid, &Bytes::new(), None)?;
+            }
+            TxOp::CreateContainerIn { cid, from, to } => {
+                self.flush(tx)?;
+                self.create_container(*cid, from, to.as_ref())?;
             }
             TxOp::DestroyContainer(cid) => {
                 self.flush(tx)?;
                 self.destroy_container(*cid)?;
+            }
+            TxOp::SplitContainer { cid, at, upper } => {
+                self.flush(tx)?;
+                self.split_container(*cid, at, *upper)?;
+            }
+            TxOp::MergeContainer { cid, upper } => {
+                self.flush(tx)?;
+                self.merge_container(*cid, *upper)?;
             }
             TxOp::RetainContainer { cid, epochs } => self.retain_container(*cid, epochs)?,
             TxOp::CreateObject { object } => {
@@ -432,30 +437,6 @@ impl<'a> Stage<'a> {
         let body = Body::Hole { len: end - offset, punched: true };
         let hole = Piece { offset, epoch: self.epoch, body };
         self.cut(array, scene, (offset, end), vec![hole])
-    }
-
-    fn create_container(&mut self, cid: ContainerId) -> Result<(), StageError> {
-        if self.vos.containers.contains_key(&cid) {
-            return Err(StageError::ContainerExists(cid));
-        }
-        let record =
-            crate::record::ContainerRecord { number: self.vos.take_number(), ..Default::default() };
-        let key = crate::record::container_key(cid);
-        let vos = &mut *self.vos;
-        tree::insert(&mut vos.pool, &mut vos.root, &key, &record.encode())?;
-        vos.set_container(cid, Some(Container { record, stale: false }));
-        Ok(())
-    }
-
-    fn destroy_container(&mut self, cid: ContainerId) -> Result<(), StageError> {
-        let Some(container) = self.vos.containers.get(&cid).cloned() else {
-            return Err(StageError::NoContainer(cid));
-        };
-        let key = crate::record::container_key(cid);
-        let vos = &mut *self.vos;
-        tree::remove(&mut vos.pool, &mut vos.root, &key)?;
-        vos.set_container(cid, None);
-        self.drop_tree(TABLE_OBJECT, container.record.number)
     }
 
     /// Puts `len` bytes on the device; the pieces that then hold them.

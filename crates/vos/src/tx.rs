@@ -26,7 +26,22 @@ pub struct Tx {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum TxOp {
     CreateContainer(ContainerId),
+    /// For a range of keys only.
+    CreateContainerIn {
+        cid: ContainerId,
+        from: Bytes,
+        to: Option<Bytes>,
+    },
     DestroyContainer(ContainerId),
+    SplitContainer {
+        cid: ContainerId,
+        at: Bytes,
+        upper: ContainerId,
+    },
+    MergeContainer {
+        cid: ContainerId,
+        upper: ContainerId,
+    },
     CreateObject {
         object: u32,
     },
@@ -141,6 +156,21 @@ impl TxOp {
     pub(crate) fn is_logged(&self) -> bool {
         !matches!(self, TxOp::Require { .. })
     }
+
+    /// The containers it changes, those of its object apart.
+    pub(crate) fn containers(&self) -> [Option<ContainerId>; 2] {
+        match self {
+            TxOp::CreateContainer(cid)
+            | TxOp::CreateContainerIn { cid, .. }
+            | TxOp::DestroyContainer(cid)
+            | TxOp::RetainContainer { cid, .. }
+            | TxOp::SetProperty { cid, .. } => [Some(*cid), None],
+            TxOp::SplitContainer { cid, upper, .. } | TxOp::MergeContainer { cid, upper } => {
+                [Some(*cid), Some(*upper)]
+            }
+            _ => [None, None],
+        }
+    }
 }
 
 impl Tx {
@@ -195,10 +225,15 @@ impl Tx {
             TxOp::Retain { epochs, .. } | TxOp::RetainContainer { epochs, .. } => epochs.len() * 8,
             TxOp::CreateContainer(_)
             | TxOp::DestroyContainer(_)
+            | TxOp::MergeContainer { .. }
             | TxOp::CreateObject { .. }
             | TxOp::PunchObject { .. }
             | TxOp::Discard { .. }
             | TxOp::Require { .. } => 0,
+            TxOp::CreateContainerIn { from, to, .. } => {
+                from.len() + to.as_ref().map_or(0, Bytes::len)
+            }
+            TxOp::SplitContainer { at, .. } => at.len(),
             TxOp::Aggregate { cursor, .. } => cursor.len(),
             TxOp::Clone { clone, .. } => clone.key_bytes(),
             TxOp::Import { import, .. } => import.log_bytes(),

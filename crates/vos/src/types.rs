@@ -129,6 +129,12 @@ pub enum StageError {
     /// A container to be created exists.
     #[error("container {0:?} exists")]
     ContainerExists(ContainerId),
+    /// The object's key, or the one to split at, is not among those of the container.
+    #[error("the key is out of the range of container {0:?}")]
+    OutOfRange(ContainerId),
+    /// Containers to be merged do not follow each other, or retain different epochs.
+    #[error("container {1:?} cannot be merged into {0:?}")]
+    NotMergeable(ContainerId, ContainerId),
     /// A key is empty where it must not be, or longer than [`KEY_LEN_MAX`].
     #[error("key of {0} bytes")]
     KeyLength(usize),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::epoch::{Epoch, Punches};
 use crate::item::{Array, Body, ItemValue, Piece};
 use crate::query::Keys;
-use crate::record::{ObjectRecord, TABLE_AKEY, TABLE_OBJECT, table_key};
+use crate::record::{ObjectRecord, TABLE_AKEY, table_key};
 use crate::tree;
 use crate::types::{ContainerId, DeviceExtent, Extent, ObjectKey, ReadError};
 use crate::vos::{Container, Vos};
@@ -45,7 +45,9 @@ impl<'a> View<'a> {
         let Some(container) = self.vos.containers.get(&cid) else {
             return Ok(false);
         };
-        let key = table_key(TABLE_OBJECT, container.record.number, &oid.0);
+        let Some(key) = container.record.object_key(&oid.0) else {
+            return Ok(false);
+        };
         match tree::get(&self.vos.pool, self.vos.root, &key)? {
             Some(value) => self.exists(container, &ObjectRecord::decode_head(value)?),
             None => Ok(false),

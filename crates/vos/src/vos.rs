@@ -17,9 +17,10 @@ use crate::epoch::Epoch;
 use crate::item::{Array, Extents, ItemValue, Piece};
 use crate::page::CellValue;
 use crate::pool::Pool;
+use crate::query::Keys;
 use crate::record::{
-    ContainerRecord, ObjectRecord, TABLE_EXTENT, TABLE_OBJECT, entry_damaged, extent_key,
-    extent_offset, table_key,
+    ContainerRecord, ObjectRecord, TABLE_EXTENT, entry_damaged, extent_key, extent_offset,
+    table_key,
 };
 use crate::space::{CHUNK_BLOCKS, Fragmentation, Run, Space};
 use crate::tree;
@@ -51,6 +52,8 @@ pub struct ContainerStats {
     pub objects: u64,
     /// Sum of the sizes of arrays kept in object records.
     pub bytes: u64,
+    /// Not a guess, as it is after a split until [`Vos::collect`] has counted.
+    pub exact: bool,
 }
 
 /// Space and memory of the store.
@@ -96,7 +99,7 @@ pub struct Vos {
     /// Page ids below this are the space map's.
     pub(crate) reserved_ids: u64,
     pub(crate) map: crate::checkpoint::MapLocations,
-    /// Garbage entries may exist.
+    /// Garbage entries may exist, or uncounted objects.
     pub(crate) garbage: bool,
     /// Blocks may have several names.
     pub(crate) shares: bool,
@@ -116,7 +119,12 @@ impl Vos {
     /// Counters of a container.
     pub fn container_stats(&self, cid: ContainerId) -> Option<ContainerStats> {
         let record = &self.containers.get(&cid)?.record;
-        Some(ContainerStats { objects: record.objects, bytes: record.bytes })
+        let counts = record.counts();
+        Some(ContainerStats {
+            objects: counts.objects,
+            bytes: counts.bytes,
+            exact: record.uncounted.is_none(),
+        })
     }
 
     /// The store at an epoch.
@@ -201,7 +209,7 @@ impl Vos {
             resident_pages: self.pool.resident_pages() as u64,
             dirty_pages: self.pool.dirty_pages() as u64,
             available_blocks: self.space.available(self.data_reserve()),
-            objects: self.containers.values().map(|c| c.record.objects).sum(),
+            objects: self.containers.values().map(|c| c.record.counts().objects).sum(),
         }
     }
 
@@ -293,7 +301,7 @@ impl Vos {
         self.pool.dirty_pages() > self.pool.capacity_pages()
     }
 
-    /// Whether punched trees wait for [`Vos::collect`].
+    /// Whether punched trees, or objects to be counted, wait for [`Vos::collect`].
     pub fn has_garbage(&self) -> bool {
         self.garbage
     }
@@ -304,10 +312,10 @@ impl Vos {
         cid: ContainerId,
         oid: &ObjectKey,
     ) -> Result<Option<ObjectRecord>, ReadError> {
-        let Some(container) = self.containers.get(&cid) else {
+        let container = self.containers.get(&cid);
+        let Some(key) = container.and_then(|c| c.record.object_key(&oid.0)) else {
             return Ok(None);
         };
-        let key = table_key(TABLE_OBJECT, container.record.number, &oid.0);
         tree::get(&self.pool, self.root, &key)?.map(ObjectRecord::decode).transpose()
     }
 
@@ -363,6 +371,23 @@ impl Vos {
             None => table_key(table, number + 1, &[]),
         };
         tree::scan(&self.pool, self.root, &start, Some(&end), &mut |key, cell| f(&key[9..], cell))
+    }
+
+    /// As [`Vos::scan_table`], in either order.
+    pub(crate) fn scan_keys(
+        &self,
+        table: u8,
+        number: u64,
+        keys: &Keys,
+        f: &mut dyn FnMut(&[u8], CellValue<'_>) -> Result<ControlFlow<()>, ReadError>,
+    ) -> Result<(), ReadError> {
+        let start = table_key(table, number, &keys.from);
+        let end = match &keys.to {
+            Some(to) => table_key(table, number, to),
+            None => table_key(table, number + 1, &[]),
+        };
+        let scan = if keys.reverse { tree::scan_back } else { tree::scan };
+        scan(&self.pool, self.root, &start, Some(&end), &mut |key, cell| f(&key[9..], cell))
     }
 
     /// Pages that the next checkpoint has to place.

@@ -13,11 +13,11 @@ use spirula_vos::{ContainerId, Cursor, Extent, ObjectKey, StageError, Tx};
 use spirula_xstream::sim::{SimHost, SimWorld};
 use spirula_xstream::{Class, sleep, spawn};
 
-use crate::ops::{self, DKEYS, Items, Objects, State, Value, random_op};
+use crate::ops::{self, Content, DKEYS, Items, Objects, State, Value, random_op, random_pair_op};
 
 pub(crate) const PATH: &str = "/disk";
 pub(crate) const DEVICE_BYTES: u64 = 24 << 20;
-const CONTAINERS: u8 = 3;
+const CONTAINERS: u8 = 4;
 
 /// What a container went through since it was last read back.
 #[derive(Default)]
@@ -172,7 +172,7 @@ async fn submit_one(store: &Store, ledger: &Shared, rng: &mut ChaCha8Rng) {
     let first = ContainerId([rng.random_range(0..CONTAINERS); 16]);
     let second = ContainerId([rng.random_range(0..CONTAINERS); 16]);
     let cids =
-        if rng.random_bool(0.1) && first != second { vec![first, second] } else { vec![first] };
+        if rng.random_bool(0.15) && first != second { vec![first, second] } else { vec![first] };
     let (number, mut states) = {
         let mut ledger = ledger.borrow_mut();
         ledger.next += 1;
@@ -183,6 +183,16 @@ async fn submit_one(store: &Store, ledger: &Shared, rng: &mut ChaCha8Rng) {
     let mut tx = Tx::new(number);
     if rng.random_bool(0.4) {
         tx.set_horizon(number.saturating_sub(rng.random_range(0..20)));
+    }
+    let pair = match (&cids[..], &states[..]) {
+        ([a, b], [x, y]) => random_pair_op([*a, *b], [x, y], rng),
+        _ => None,
+    };
+    if let (Some(op), [x, y]) = (pair, &mut states[..]) {
+        op.add(&mut tx);
+        let mut both = [std::mem::take(x), std::mem::take(y)];
+        op.apply(&mut both);
+        [*x, *y] = both;
     }
     for (cid, state) in cids.iter().zip(&mut states) {
         for _ in 0..rng.random_range(1..5) {
@@ -227,7 +237,7 @@ async fn submit_one(store: &Store, ledger: &Shared, rng: &mut ChaCha8Rng) {
 
 /// Retained epochs and aggregation: nobody who reads the newest state notices.
 fn add_history(tx: &mut Tx, cid: ContainerId, state: &State, rng: &mut ChaCha8Rng) {
-    let Some(objects) = state else {
+    let Some(Content { objects, .. }) = state else {
         return;
     };
     let Some((oid, _)) = objects.iter().nth(rng.random_range(0..objects.len().max(1))) else {
@@ -270,7 +280,9 @@ pub(crate) async fn observe(
         }
         objects.insert(oid.0.to_vec(), items);
     }
-    Ok(Some(objects))
+    let range = store.read(|vos| Ok(vos.container_range(cid))).await?;
+    let (from, to) = range.unwrap_or_default();
+    Ok(Some(Content { objects, from: from.to_vec(), to: to.map(|to| to.to_vec()) }))
 }
 
 async fn read_array(

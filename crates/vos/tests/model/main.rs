@@ -4,6 +4,7 @@
 //! at all epochs.
 
 mod clones;
+mod containers;
 mod ops;
 mod rig;
 mod versions;
@@ -15,20 +16,32 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spirula_vos::{Config, ContainerId, PAGE_SIZE, StageError, Tx};
 
-use ops::{State, random_op};
+use ops::{State, random_op, random_pair_op};
 use rig::Rig;
+
+const CONTAINERS: u8 = 4;
 
 fn run(seed: u64, steps: usize, pool_pages: usize) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let config = Config { pool_bytes: pool_pages * PAGE_SIZE, ..Config::default() };
     let mut rig = Rig::new(config);
     let mut model: BTreeMap<ContainerId, State> =
-        (0..3).map(|i| (ContainerId([i; 16]), None)).collect();
+        (0..CONTAINERS).map(|i| (ContainerId([i; 16]), None)).collect();
     for step in 0..steps {
         let mut tx = Tx::new(step as u64);
         let mut after = model.clone();
         for _ in 0..rng.random_range(1..4) {
-            let cid = ContainerId([rng.random_range(0..3); 16]);
+            let cid = ContainerId([rng.random_range(0..CONTAINERS); 16]);
+            if rng.random_bool(0.05) {
+                let pair = [cid, ContainerId([rng.random_range(0..CONTAINERS); 16])];
+                if let Some(op) = random_pair_op(pair, pair.map(|c| &after[&c]), &mut rng) {
+                    op.add(&mut tx);
+                    let mut states = pair.map(|c| after.insert(c, None).unwrap());
+                    op.apply(&mut states);
+                    after.extend(pair.into_iter().zip(states));
+                    continue;
+                }
+            }
             let state = after.get_mut(&cid).unwrap();
             let op = random_op(state, &mut rng);
             ops::add(&mut tx, cid, &op);

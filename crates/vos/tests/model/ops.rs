@@ -19,7 +19,80 @@ pub(crate) type Items = BTreeMap<(Vec<u8>, Vec<u8>), Value>;
 pub(crate) type Objects = BTreeMap<Vec<u8>, Items>;
 
 /// A container's content; `None` if it does not exist.
-pub(crate) type State = Option<Objects>;
+pub(crate) type State = Option<Content>;
+
+/// Objects, and which keys the container has: from the first up to, not including, the second.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Content {
+    pub(crate) objects: Objects,
+    pub(crate) from: Vec<u8>,
+    pub(crate) to: Option<Vec<u8>>,
+}
+
+impl Content {
+    /// Those of the names in use that the container has.
+    fn names(&self) -> Vec<Vec<u8>> {
+        let mut names: Vec<Vec<u8>> = (0..8).map(|i| format!("object{i}").into_bytes()).collect();
+        names.retain(|n| *n >= self.from && self.to.as_ref().is_none_or(|to| n < to));
+        names
+    }
+}
+
+/// One operation on two containers.
+#[derive(Clone, Debug)]
+pub(crate) enum PairOp {
+    /// The objects from the key on go to the second one.
+    Split(ContainerId, Vec<u8>, ContainerId),
+    /// The second one ends in the first.
+    Merge(ContainerId, ContainerId),
+}
+
+impl PairOp {
+    pub(crate) fn add(&self, tx: &mut Tx) {
+        match self {
+            PairOp::Split(cid, at, upper) => {
+                tx.split_container(*cid, &ObjectKey::copy_from(at), *upper);
+            }
+            PairOp::Merge(cid, upper) => tx.merge_container(*cid, *upper),
+        }
+    }
+
+    /// Applies it to both, in the order of [`PairOp::containers`].
+    pub(crate) fn apply(&self, states: &mut [State; 2]) {
+        match (self, states) {
+            (PairOp::Split(_, at, _), [Some(low), high]) => {
+                let objects = low.objects.split_off(at);
+                let to = low.to.replace(at.clone());
+                *high = Some(Content { objects, from: at.clone(), to });
+            }
+            (PairOp::Merge(..), [Some(low), high]) => {
+                let above = high.take().unwrap();
+                low.objects.extend(above.objects);
+                low.to = above.to;
+            }
+            _ => panic!("no such container"),
+        }
+    }
+}
+
+/// An operation on two containers that the store must accept, if there is one for these.
+pub(crate) fn random_pair_op(
+    cids: [ContainerId; 2],
+    states: [&State; 2],
+    rng: &mut ChaCha8Rng,
+) -> Option<PairOp> {
+    match states {
+        [Some(low), None] => {
+            let names = low.names();
+            let at = names.get(rng.random_range(1..9))?;
+            Some(PairOp::Split(cids[0], at.clone(), cids[1]))
+        }
+        [Some(low), Some(high)] if low.to.as_ref() == Some(&high.from) => {
+            Some(PairOp::Merge(cids[0], cids[1]))
+        }
+        _ => None,
+    }
+}
 
 /// One operation, for the store and the model alike.
 #[derive(Clone, Debug)]
@@ -58,11 +131,11 @@ pub(crate) fn add(tx: &mut Tx, cid: ContainerId, op: &Op) {
 /// Applies `op` to a container.
 pub(crate) fn apply(state: &mut State, op: &Op) {
     match op {
-        Op::CreateContainer => *state = Some(Objects::new()),
+        Op::CreateContainer => *state = Some(Content::default()),
         Op::DestroyContainer => *state = None,
         _ => {
-            if let Some(objects) = state {
-                apply_to_objects(objects, op);
+            if let Some(content) = state {
+                apply_to_objects(&mut content.objects, op);
             }
         }
     }
@@ -127,6 +200,10 @@ pub(crate) fn difference(a: &State, b: &State) -> String {
     let (Some(a), Some(b)) = (a, b) else {
         return format!("container exists: {} / {}", a.is_some(), b.is_some());
     };
+    if (&a.from, &a.to) != (&b.from, &b.to) {
+        return format!("keys: {:?} / {:?}", (&a.from, &a.to), (&b.from, &b.to));
+    }
+    let (a, b) = (&a.objects, &b.objects);
     for oid in a.keys().chain(b.keys()) {
         let (Some(x), Some(y)) = (a.get(oid), b.get(oid)) else {
             return format!("object {} is in one only", oid.escape_ascii());
@@ -160,16 +237,17 @@ pub(crate) const DKEYS: [&[u8]; 3] = [b"array", b"omap", b"attr"];
 
 /// An operation that the store must accept in this state.
 pub(crate) fn random_op(state: &State, rng: &mut ChaCha8Rng) -> Op {
-    let Some(objects) = state else {
+    let Some(content) = state else {
         return Op::CreateContainer;
     };
     if rng.random_bool(0.004) {
         return Op::DestroyContainer;
     }
-    let oid = format!("object{}", rng.random_range(0..8)).into_bytes();
+    let names = content.names();
+    let oid = names[rng.random_range(0..names.len())].clone();
     let omap = || b"omap".to_vec();
     let akey = |rng: &mut ChaCha8Rng| format!("key{:03}", rng.random_range(0..60)).into_bytes();
-    let size = match objects.get(&oid).and_then(|i| i.get(&(b"array".to_vec(), vec![]))) {
+    let size = match content.objects.get(&oid).and_then(|i| i.get(&(b"array".to_vec(), vec![]))) {
         Some(Value::Array(array)) => array.len() as u64,
         _ => 0,
     };

@@ -10,7 +10,7 @@ use spirula_vos::{
     PAGE_SIZE, ReadError, Record, ReplayError, Root, StageError, Tx, Vos,
 };
 
-use crate::ops::{DKEYS, Items, Objects, State, Value};
+use crate::ops::{Content, DKEYS, Items, Objects, State, Value};
 
 const FIRST: u64 = 16;
 const END: u64 = 16 + 8 * 1024;
@@ -187,7 +187,8 @@ impl Rig {
             }
             objects.insert(oid.0.to_vec(), items);
         }
-        Some(objects)
+        let (from, to) = self.vos.container_range(cid).unwrap();
+        Some(Content { objects, from: from.to_vec(), to: to.map(|to| to.to_vec()) })
     }
 
     pub(crate) fn bytes(&self, extent: &Extent) -> Vec<u8> {
