@@ -15,8 +15,8 @@ use crate::history::{KEY_VERSION, OldPiece, VERSION_VALUE, Version};
 use crate::item::{Array, Extents, ItemValue, Piece, Single, SizeOp};
 use crate::page::CellValue;
 use crate::query::Keys;
-use crate::record::{Incarnation, Item, ObjectRecord, TABLE_AKEY, TABLE_HISTORY, table_key};
-use crate::stage::Stage;
+use crate::record::{Incarnation, Item, ObjectRecord, TABLE_HISTORY, TABLE_OBJECT, table_key};
+use crate::stage::{Stage, impossible};
 use crate::tree;
 use crate::tx::Tx;
 use crate::types::{BLOCK_SIZE, ContainerId, ObjectKey, ReadError, StageError};
@@ -105,7 +105,9 @@ impl Stage<'_> {
         self.loaded[object as usize].changed = true;
         let mut left = budget.max(1) as usize;
         loop {
-            let Some((dkey, akey)) = self.next_akey(tx, object, &cursor.dkey, &cursor.akey)? else {
+            let record = self.looked_up(object).ok_or(impossible(TABLE_OBJECT))?;
+            let next = self.vos.akey_from(record, &cursor.dkey, &cursor.akey)?;
+            let Some((dkey, akey, _)) = next else {
                 self.forget_punches(tx, object, &began)?;
                 return Ok(None);
             };
@@ -124,40 +126,6 @@ impl Stage<'_> {
                 return Ok(Some(cursor));
             }
         }
-    }
-
-    /// The first akey of the object from `dkey` and `akey` on.
-    fn next_akey(
-        &mut self,
-        tx: &Tx,
-        object: u32,
-        dkey: &Bytes,
-        akey: &Bytes,
-    ) -> Result<Option<(Bytes, Bytes)>, StageError> {
-        let Some(record) = self.found(tx, object)?.cloned() else {
-            return Ok(None);
-        };
-        let inline = record.items.iter().map(|i| (&i.dkey, &i.akey));
-        let inline = inline.filter(|&(d, a)| (d, a) >= (dkey, akey)).min();
-        let mut next = inline.map(|(d, a)| (d.clone(), a.clone()));
-        let mut moved: Vec<_> = record.moved.iter().filter(|(d, _)| d >= dkey).collect();
-        moved.sort_unstable();
-        for (moved, number) in moved {
-            if next.as_ref().is_some_and(|(d, _)| d < moved) {
-                break;
-            }
-            let from = if moved == dkey { akey.clone() } else { Bytes::new() };
-            let mut found = None;
-            self.vos.scan_table(TABLE_AKEY, *number, &from, None, &mut |akey, _| {
-                found = Some(Bytes::copy_from_slice(akey));
-                Ok(ControlFlow::Break(()))
-            })?;
-            if let Some(akey) = found {
-                next = Some((moved.clone(), akey));
-                break;
-            }
-        }
-        Ok(next)
     }
 
     fn aggregate_akey(
@@ -185,7 +153,7 @@ impl Stage<'_> {
                 return Ok(step(cost, more, Some(value)));
             }
         }
-        let bare = number == 0 || !self.vos.has_history(number)?;
+        let bare = number == 0 || self.vos.is_bare(TABLE_HISTORY, number)?;
         match value {
             ItemValue::Single(single) => {
                 let left = finish_single(&scene, single, bare).map(ItemValue::Single);
@@ -378,15 +346,6 @@ impl Stage<'_> {
 }
 
 impl Vos {
-    fn has_history(&self, number: u64) -> Result<bool, ReadError> {
-        let mut found = false;
-        self.scan_table(TABLE_HISTORY, number, &[], None, &mut |_, _| {
-            found = true;
-            Ok(ControlFlow::Break(()))
-        })?;
-        Ok(found)
-    }
-
     /// Of the next `max` objects from `keys` on those in which aggregation may find something to
     /// remove, and the last one looked at; `None` when there are no more.
     pub fn unaggregated(
@@ -421,6 +380,7 @@ fn needs_aggregation(record: &ObjectRecord) -> bool {
     !record.punches.is_empty()
         || record.log.0.len() != 1
         || !record.moved.is_empty()
+        || record.dkeys != 0
         || record.items.iter().any(history)
 }
 

@@ -14,8 +14,8 @@ use crate::history::{KEY_PIECE, OldPiece, Version};
 use crate::item::{Body, Extents, ItemValue, Piece};
 use crate::page::{CellValue, Page, PageKind};
 use crate::record::{
-    ContainerRecord, ObjectRecord, TABLE_AKEY, TABLE_CONTAINER, TABLE_EXTENT, TABLE_GARBAGE,
-    TABLE_HISTORY, TABLE_OBJECT, TABLE_SHARED, entry_damaged, extent_offset,
+    ContainerRecord, ObjectRecord, TABLE_AKEY, TABLE_CONTAINER, TABLE_DKEY, TABLE_EXTENT,
+    TABLE_GARBAGE, TABLE_HISTORY, TABLE_OBJECT, TABLE_SHARED, entry_damaged, extent_offset,
 };
 use crate::share::Shared;
 use crate::tree;
@@ -302,7 +302,14 @@ impl Checker {
                 let oid = key.get(9..).unwrap_or_default();
                 self.objects.object(vos, number, oid, record.exists())?;
                 record.moved.iter().for_each(|(_, number)| self.own(*number));
+                if record.dkeys != 0 {
+                    self.own(record.dkeys);
+                }
                 record.items.iter().try_for_each(|item| self.value(&item.value))?;
+            }
+            TABLE_DKEY => {
+                self.found.insert(number);
+                self.own(crate::dkeys::decode_entry(value)?);
             }
             TABLE_AKEY => {
                 self.found.insert(number);

@@ -11,7 +11,7 @@ use crate::epoch::Epoch;
 use crate::history::{OldPiece, Version};
 use crate::item::{Array, ItemValue, Piece, Single};
 use crate::plane::{self, Rect};
-use crate::record::{Incarnation, TABLE_AKEY};
+use crate::record::Incarnation;
 use crate::stage::Stage;
 use crate::tree;
 use crate::tx::Tx;
@@ -31,15 +31,11 @@ impl Stage<'_> {
         if range.0 <= record.horizon {
             return Err(StageError::EpochTooOld { epoch: range.0, horizon: record.horizon });
         }
-        let mut akeys: Vec<(Bytes, Bytes)> =
-            record.items.iter().map(|i| (i.dkey.clone(), i.akey.clone())).collect();
-        let moved = record.moved.clone();
-        for (dkey, number) in moved {
-            self.vos.scan_table(TABLE_AKEY, number, &[], None, &mut |akey, _| {
-                akeys.push((dkey.clone(), Bytes::copy_from_slice(akey)));
-                Ok(ControlFlow::Continue(()))
-            })?;
-        }
+        let (record, mut akeys) = (record.clone(), Vec::new());
+        self.vos.scan_akeys(&record, &mut |dkey, akey, _| {
+            akeys.push((dkey.clone(), Bytes::copy_from_slice(akey)));
+            Ok(())
+        })?;
         self.loaded[object as usize].changed = true;
         for (dkey, akey) in akeys {
             let value = match self.item(tx, object, &dkey, &akey)? {

@@ -10,7 +10,7 @@ use crate::epoch::Epoch;
 use crate::history::Version;
 use crate::item::{Body, ItemValue, Piece, SizeOp};
 use crate::query::Keys;
-use crate::record::{Incarnation, TABLE_AKEY, table_key};
+use crate::record::Incarnation;
 use crate::tree;
 use crate::types::{BlockAddr, ContainerId, ObjectKey, ReadError};
 use crate::vos::Vos;
@@ -146,14 +146,11 @@ impl Vos {
         let Some(record) = self.object(cid, oid)? else {
             return Ok(None);
         };
-        let mut akeys: Vec<(Bytes, Bytes)> =
-            record.items.iter().map(|i| (i.dkey.clone(), i.akey.clone())).collect();
-        for (dkey, number) in &record.moved {
-            self.scan_table(TABLE_AKEY, *number, &[], None, &mut |akey, _| {
-                akeys.push((dkey.clone(), Bytes::copy_from_slice(akey)));
-                Ok(ControlFlow::Continue(()))
-            })?;
-        }
+        let mut akeys: Vec<(Bytes, Bytes)> = Vec::new();
+        self.scan_akeys(&record, &mut |dkey, akey, _| {
+            akeys.push((dkey.clone(), Bytes::copy_from_slice(akey)));
+            Ok(())
+        })?;
         akeys.sort_unstable();
         let log = record.log.0.iter();
         let punches = record.punches.into_iter();
@@ -180,13 +177,7 @@ impl Vos {
         let Some(record) = self.object(cid, oid)? else {
             return Ok(AkeyDump::default());
         };
-        let value = match record.moved_to(dkey) {
-            Some(number) => {
-                let key = table_key(TABLE_AKEY, number, akey);
-                tree::get(&self.pool, self.root, &key)?.map(ItemValue::decode_entry).transpose()?
-            }
-            None => record.find(dkey, akey).ok().map(|i| record.items[i].value.clone()),
-        };
+        let value = self.item(&record, dkey, akey)?;
         value.map_or(Ok(AkeyDump::default()), |value| self.dump_value(&value))
     }
 

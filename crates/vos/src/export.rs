@@ -14,7 +14,7 @@ use crate::epoch::Epoch;
 use crate::history::{KEY_PIECE, OldPiece, Version};
 use crate::item::{Array, Body, Extents, ItemValue, Piece};
 use crate::log::BadRecord;
-use crate::record::{ObjectRecord, TABLE_AKEY, TABLE_HISTORY};
+use crate::record::{ObjectRecord, TABLE_HISTORY};
 use crate::stage::{Stage, check_keys, impossible};
 use crate::tree;
 use crate::tx::{Tx, TxOp};
@@ -155,7 +155,7 @@ impl Vos {
                 return Ok(Some(part.end(Some(at))));
             }
         }
-        let head = ObjectRecord { moved: Vec::new(), items: Vec::new(), ..record };
+        let head = ObjectRecord { moved: Vec::new(), dkeys: 0, items: Vec::new(), ..record };
         part.entries.push(ENTRY_HEAD);
         put_bytes(&mut part.entries, &head.encode());
         Ok(Some(part.end(None)))
@@ -204,29 +204,6 @@ impl Vos {
             part.add_piece(&piece, None);
         }
         Ok(None)
-    }
-
-    /// The first akey of an object from `dkey` and `akey` on.
-    fn akey_from(
-        &self,
-        record: &ObjectRecord,
-        dkey: &Bytes,
-        akey: &Bytes,
-    ) -> Result<Option<(Bytes, Bytes, ItemValue)>, ReadError> {
-        let item = record.items.iter().find(|i| (&i.dkey, &i.akey) >= (dkey, akey));
-        let mut next = item.map(|i| (i.dkey.clone(), i.akey.clone(), i.value.clone()));
-        for (moved, number) in record.moved.iter().filter(|(d, _)| d >= dkey) {
-            if next.as_ref().is_some_and(|(d, _, _)| d < moved) {
-                continue;
-            }
-            let from = if moved == dkey { akey.clone() } else { Bytes::new() };
-            self.scan_table(TABLE_AKEY, *number, &from, None, &mut |akey, cell| {
-                let value = ItemValue::decode_entry(tree::load_value(&self.pool, cell)?)?;
-                next = Some((moved.clone(), Bytes::copy_from_slice(akey), value));
-                Ok(ControlFlow::Break(()))
-            })?;
-        }
-        Ok(next)
     }
 }
 
@@ -296,7 +273,7 @@ impl Entry {
             }
             ENTRY_HEAD => {
                 let record = ObjectRecord::decode(r.bytes()?).map_err(|_| Malformed)?;
-                match record.moved.is_empty() && record.items.is_empty() {
+                match record.moved.is_empty() && record.dkeys == 0 && record.items.is_empty() {
                     true => Entry::Head(record),
                     false => return Err(Malformed),
                 }
@@ -388,7 +365,7 @@ impl Stage<'_> {
         if let Some(Some(record)) = &mut self.loaded[object as usize].record {
             let (moved, items) =
                 (std::mem::take(&mut record.moved), std::mem::take(&mut record.items));
-            *record = ObjectRecord { moved, items, ..head.clone() };
+            *record = ObjectRecord { moved, dkeys: record.dkeys, items, ..head.clone() };
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::codec::Reader;
 use crate::history::{KEY_PIECE, OldPiece};
 use crate::item::{Body, Extents, ItemValue, Piece};
 use crate::record::{
-    ObjectRecord, TABLE_AKEY, TABLE_EXTENT, TABLE_GARBAGE, TABLE_HISTORY, TABLE_OBJECT,
+    ObjectRecord, TABLE_AKEY, TABLE_DKEY, TABLE_EXTENT, TABLE_GARBAGE, TABLE_HISTORY, TABLE_OBJECT,
     entry_damaged, extent_offset, garbage_key, table_key,
 };
 use crate::space::Run;
@@ -120,6 +120,9 @@ impl Stage<'_> {
             TABLE_OBJECT => entries
                 .iter()
                 .try_for_each(|(_, v)| self.drop_record(ObjectRecord::decode(v.clone())?))?,
+            TABLE_DKEY => entries.iter().try_for_each(|(_, v)| {
+                self.drop_tree(TABLE_AKEY, crate::dkeys::decode_entry(v.clone())?)
+            })?,
             TABLE_AKEY => entries
                 .iter()
                 .try_for_each(|(_, v)| self.drop_value(ItemValue::decode_entry(v.clone())?))?,

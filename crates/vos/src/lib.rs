@@ -16,6 +16,7 @@ mod codec;
 mod condition;
 mod container;
 mod discard;
+mod dkeys;
 mod dump;
 mod epoch;
 mod export;

@@ -11,7 +11,7 @@ use crate::history::Version;
 use crate::item::{Array, Extents, ItemValue, Single};
 use crate::parts::Counts;
 use crate::record::{
-    Item, ObjectRecord, Punch, RECORD_LEN_MAX, TABLE_AKEY, TABLE_OBJECT, table_key,
+    Item, ObjectRecord, Punch, RECORD_LEN_MAX, TABLE_AKEY, TABLE_DKEY, TABLE_OBJECT, table_key,
 };
 use crate::stage::Stage;
 use crate::tree;
@@ -143,15 +143,9 @@ impl Stage<'_> {
         dkey: &[u8],
         akey: &[u8],
     ) -> Result<Option<ItemValue>, StageError> {
-        let Some(record) = self.found(tx, object)? else {
-            return Ok(None);
-        };
-        let Some(number) = record.moved_to(dkey) else {
-            return Ok(record.find(dkey, akey).ok().map(|i| record.items[i].value.clone()));
-        };
-        let key = table_key(TABLE_AKEY, number, akey);
-        let value = tree::get(&self.vos.pool, self.vos.root, &key)?;
-        Ok(value.map(ItemValue::decode_entry).transpose()?)
+        self.look_up(tx, object)?;
+        let record = self.looked_up(object);
+        record.map_or(Ok(None), |record| Ok(self.vos.item(record, dkey, akey)?))
     }
 
     /// Sets what an akey holds, or removes it. The record must have been touched.
@@ -165,12 +159,12 @@ impl Stage<'_> {
         let Some(Some(record)) = &mut self.loaded[object as usize].record else {
             return Err(crate::stage::impossible(TABLE_OBJECT));
         };
-        if let Some(number) = record.moved_to(dkey) {
+        if let Some(number) = self.vos.moved_to(record, dkey)? {
             let key = table_key(TABLE_AKEY, number, akey);
             let vos = &mut *self.vos;
             let Some(value) = value else {
                 tree::remove(&mut vos.pool, &mut vos.root, &key)?;
-                return Ok(());
+                return self.forget_bare_dkey(object, dkey, number);
             };
             let mut out = Vec::new();
             value.encode(&mut out);
@@ -251,6 +245,9 @@ impl Stage<'_> {
         for (_, number) in record.moved {
             self.drop_tree(TABLE_AKEY, number)?;
         }
+        if record.dkeys != 0 {
+            self.drop_tree(TABLE_DKEY, record.dkeys)?;
+        }
         record.items.into_iter().try_for_each(|item| self.drop_value(item.value))
     }
 
@@ -319,7 +316,7 @@ impl Stage<'_> {
                         item.value.encode(&mut out);
                         tree::insert(&mut self.vos.pool, &mut self.vos.root, &key, &out)?;
                     }
-                    record.moved.push((dkey, number));
+                    self.move_dkey(record, dkey, number)?;
                 }
             }
         }

@@ -73,13 +73,16 @@ impl Stage<'_> {
             }
             return Ok(());
         };
-        let in_order = record.epoch <= epoch;
-        let empty = record.moved_to(dkey).is_none()
+        let (in_order, first) = (record.epoch <= epoch, record.first_epoch());
+        let Some(record) = self.looked_up(object) else {
+            return Ok(());
+        };
+        let empty = self.vos.moved_to(record, dkey)?.is_none()
             && !record.items.iter().any(|i| i.dkey == dkey && inside(&i.akey, from, to));
         if empty && in_order && !expects_older {
             return Ok(());
         }
-        if !in_order || expects_older || observers.see(record.first_epoch(), epoch) {
+        if !in_order || expects_older || observers.see(first, epoch) {
             return self.note_punch(tx, object, (dkey, from, to), &observers);
         }
         self.drop_akeys(tx, object, dkey, from, to)
@@ -153,8 +156,11 @@ impl Stage<'_> {
         from: &Bytes,
         to: Option<&Bytes>,
     ) -> Result<(), StageError> {
-        let record = self.record(tx, object, Touch::Only)?;
-        let Some(number) = record.moved_to(dkey) else {
+        self.record(tx, object, Touch::Only)?;
+        let Some(Some(record)) = &mut self.loaded[object as usize].record else {
+            return Ok(());
+        };
+        let Some(number) = self.vos.moved_to(record, dkey)? else {
             let (drop, keep) = std::mem::take(&mut record.items)
                 .into_iter()
                 .partition(|i| i.dkey == dkey && inside(&i.akey, from, to));
@@ -163,7 +169,7 @@ impl Stage<'_> {
             return drop.into_iter().try_for_each(|i| self.drop_value(i.value));
         };
         if from.is_empty() && to.is_none() {
-            record.moved.retain(|(d, _)| d != dkey);
+            self.forget_dkey(object, dkey)?;
             return self.drop_tree(TABLE_AKEY, number);
         }
         let mut keys = Vec::new();
@@ -177,7 +183,7 @@ impl Stage<'_> {
                 self.drop_value(value)?;
             }
         }
-        Ok(())
+        self.forget_bare_dkey(object, dkey, number)
     }
 
     /// Removes an entry of the akey table and returns its value.
@@ -213,13 +219,7 @@ impl Vos {
             found = [found, birth].into_iter().flatten().min();
             Ok(())
         };
-        record.items.iter().try_for_each(|item| look(&item.value))?;
-        for (_, number) in &record.moved {
-            self.scan_table(TABLE_AKEY, *number, &[], None, &mut |_, cell| {
-                look(&ItemValue::decode_entry(tree::load_value(&self.pool, cell)?)?)?;
-                Ok(std::ops::ControlFlow::Continue(()))
-            })?;
-        }
+        self.scan_akeys(record, &mut |_, _, value| look(value))?;
         Ok(found)
     }
 }

@@ -66,12 +66,12 @@ impl Keys {
         Keys { reverse: true, ..Keys::default() }
     }
 
-    fn has(&self, key: &[u8]) -> bool {
+    pub(crate) fn has(&self, key: &[u8]) -> bool {
         *self.from <= *key && self.to.as_ref().is_none_or(|to| *key < **to)
     }
 
     /// The keys that remain after `last`.
-    fn after(&self, last: &Bytes) -> Keys {
+    pub(crate) fn after(&self, last: &Bytes) -> Keys {
         match self.reverse {
             true => Keys { to: Some(last.clone()), ..self.clone() },
             false => Keys { from: [last, &[0][..]].concat().into(), ..self.clone() },
@@ -217,20 +217,13 @@ impl View<'_> {
         keys: &Keys,
         max: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
-        let all = record.items.iter().map(|i| &i.dkey).chain(record.moved.iter().map(|m| &m.0));
-        let mut dkeys: Vec<&Bytes> = all.filter(|d| keys.has(d)).collect();
-        dkeys.sort_unstable();
-        dkeys.dedup();
-        if keys.reverse {
-            dkeys.reverse();
-        }
-        let mut out = Vec::new();
-        for dkey in dkeys {
-            if out.len() >= max {
-                break;
-            }
-            if !self.akeys_of(record, dkey, &Keys::default(), 1)?.is_empty() {
-                out.push(dkey.clone());
+        let (mut out, mut keys) = (Vec::new(), keys.clone());
+        while out.len() < max
+            && let Some((dkey, _)) = self.vos.next_dkey(record, &keys)?
+        {
+            keys = keys.after(&dkey);
+            if !self.akeys_of(record, &dkey, &Keys::default(), 1)?.is_empty() {
+                out.push(dkey);
             }
         }
         Ok(out)
@@ -258,7 +251,7 @@ impl View<'_> {
             }
             Ok(if out.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         };
-        if let Some(number) = record.moved_to(dkey) {
+        if let Some(number) = self.vos.moved_to(record, dkey)? {
             self.vos.scan_keys(TABLE_AKEY, number, keys, &mut |akey, cell| {
                 add(akey, ItemValue::decode_entry(tree::load_value(&self.vos.pool, cell)?)?)
             })?;

@@ -24,6 +24,7 @@ pub(crate) const TABLE_AKEY: u8 = 3;
 pub(crate) const TABLE_EXTENT: u8 = 4;
 pub(crate) const TABLE_GARBAGE: u8 = 5;
 pub(crate) const TABLE_HISTORY: u8 = 6;
+pub(crate) const TABLE_DKEY: u8 = 7;
 pub(crate) const TABLE_SHARED: u8 = 8;
 
 const OBJECT_RETAINED: u8 = 1;
@@ -31,7 +32,9 @@ const OBJECT_PUNCHES: u8 = 2;
 const OBJECT_HORIZON: u8 = 4;
 /// The whole incarnation log is there, not one creation.
 const OBJECT_LOG: u8 = 8;
-const OBJECT_FLAGS: u8 = 15;
+/// The moved dkeys have a tree.
+const OBJECT_DKEYS: u8 = 16;
+const OBJECT_FLAGS: u8 = 31;
 
 /// A container's record.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -64,6 +67,8 @@ pub(crate) struct ObjectRecord {
     pub(crate) punches: Vec<Punch>,
     /// Dkeys whose items are entries of their own, with the tree number.
     pub(crate) moved: Vec<(Bytes, u64)>,
+    /// Number of the tree of these dkeys when they have become too many for a list, else 0.
+    pub(crate) dkeys: u64,
     /// The other items, sorted by dkey and akey.
     pub(crate) items: Vec<Item>,
 }
@@ -188,6 +193,7 @@ impl ObjectRecord {
         let mut flags = if self.retained.is_empty() { 0 } else { OBJECT_RETAINED };
         flags |= if self.punches.is_empty() { 0 } else { OBJECT_PUNCHES };
         flags |= if self.horizon == self.epoch.hlc { 0 } else { OBJECT_HORIZON };
+        flags |= if self.dkeys == 0 { 0 } else { OBJECT_DKEYS };
         let simple = matches!(self.log.0[..], [(_, Incarnation::Create)]);
         flags |= if simple { 0 } else { OBJECT_LOG };
         out.push(flags);
@@ -206,6 +212,9 @@ impl ObjectRecord {
         if flags & OBJECT_PUNCHES != 0 {
             put_varint(&mut out, self.punches.len() as u64);
             self.punches.iter().for_each(|p| p.encode(&mut out));
+        }
+        if flags & OBJECT_DKEYS != 0 {
+            put_varint(&mut out, self.dkeys);
         }
         put_varint(&mut out, self.moved.len() as u64);
         for (dkey, number) in &self.moved {
@@ -257,6 +266,7 @@ impl ObjectRecord {
             let count = r.count(12)?;
             punches = (0..count).map(|_| Punch::decode(r)).collect::<Result<_, _>>()?;
         }
+        let dkeys = if flags & OBJECT_DKEYS != 0 { r.varint()? } else { 0 };
         let count = r.count(2)?;
         let mut moved = Vec::with_capacity(count);
         for _ in 0..count {
@@ -272,7 +282,7 @@ impl ObjectRecord {
             }
             items.push(Item { dkey, akey, value });
         }
-        Ok(ObjectRecord { punches, moved, items, ..head })
+        Ok(ObjectRecord { punches, moved, dkeys, items, ..head })
     }
 
     /// Index of an item, or where it would be.
@@ -280,7 +290,7 @@ impl ObjectRecord {
         self.items.binary_search_by(|i| (&i.dkey[..], &i.akey[..]).cmp(&(dkey, akey)))
     }
 
-    /// Tree number of a dkey that was moved out.
+    /// Tree number of a dkey that was moved out, if these are in a list.
     pub(crate) fn moved_to(&self, dkey: &[u8]) -> Option<u64> {
         self.moved.iter().find(|(d, _)| d == dkey).map(|&(_, number)| number)
     }
@@ -296,6 +306,7 @@ impl ObjectRecord {
             && self.retained.is_empty()
             && self.punches.is_empty()
             && self.moved.is_empty()
+            && self.dkeys == 0
             && self.items.is_empty()
     }
 
@@ -400,6 +411,7 @@ pub(crate) fn fuzz(data: &[u8]) {
         let _ = piece.slice(middle, piece.end());
     }
     let _ = ItemValue::decode_entry(bytes.clone());
+    let _ = crate::dkeys::decode_entry(bytes.clone());
     if let Ok(record) = ContainerRecord::decode(bytes.clone()) {
         assert_eq!(ContainerRecord::decode(record.encode().into()), Ok(record));
     }

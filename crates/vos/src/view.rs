@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::epoch::{Epoch, Punches};
 use crate::item::{Array, Body, ItemValue, Piece};
 use crate::query::Keys;
-use crate::record::{ObjectRecord, TABLE_AKEY, table_key};
+use crate::record::ObjectRecord;
 use crate::tree;
 use crate::types::{ContainerId, DeviceExtent, Extent, ObjectKey, ReadError};
 use crate::vos::{Container, Vos};
@@ -163,14 +163,7 @@ impl<'a> View<'a> {
         akey: &[u8],
     ) -> Result<Option<Visible>, ReadError> {
         let punches = record.punches_of(dkey, akey);
-        let value = match record.moved_to(dkey) {
-            Some(number) => {
-                let key = table_key(TABLE_AKEY, number, akey);
-                let value = tree::get(&self.vos.pool, self.vos.root, &key)?;
-                value.map(ItemValue::decode_entry).transpose()?
-            }
-            None => record.find(dkey, akey).ok().map(|i| record.items[i].value.clone()),
-        };
+        let value = self.vos.item(record, dkey, akey)?;
         value.map_or(Ok(None), |value| self.vos.visible_at(value, punches, self.epoch()))
     }
 }

@@ -9,11 +9,11 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spirula_bio::Device;
 use spirula_store::{Expect, Faults, FormatOptions, Options, Store, StoreError};
-use spirula_vos::{ContainerId, Cursor, Extent, ObjectKey, StageError, Tx};
+use spirula_vos::{ContainerId, Cursor, Extent, Keys, ObjectKey, StageError, Tx};
 use spirula_xstream::sim::{SimHost, SimWorld};
 use spirula_xstream::{Class, sleep, spawn};
 
-use crate::ops::{self, Content, DKEYS, Items, Objects, State, Value, random_op, random_pair_op};
+use crate::ops::{self, Content, Items, Objects, State, Value, random_op, random_pair_op};
 
 pub(crate) const PATH: &str = "/disk";
 pub(crate) const DEVICE_BYTES: u64 = 24 << 20;
@@ -121,7 +121,7 @@ async fn verify(ledger: &Shared, options: Options) -> Result<(), String> {
     let mut reached = BTreeMap::new();
     let cids: Vec<ContainerId> = ledger.borrow().histories.keys().copied().collect();
     for cid in cids {
-        let found = observe(&store, cid, &DKEYS).await.map_err(|e| e.to_string())?;
+        let found = observe(&store, cid).await.map_err(|e| e.to_string())?;
         let mut ledger = ledger.borrow_mut();
         let history = ledger.histories.get_mut(&cid).unwrap();
         let acknowledged = history.acknowledged;
@@ -252,11 +252,7 @@ fn add_history(tx: &mut Tx, cid: ContainerId, state: &State, rng: &mut ChaCha8Rn
 }
 
 /// Reads a container back from the store.
-pub(crate) async fn observe(
-    store: &Store,
-    cid: ContainerId,
-    dkeys: &[&[u8]],
-) -> Result<State, StoreError> {
+pub(crate) async fn observe(store: &Store, cid: ContainerId) -> Result<State, StoreError> {
     if !store.read(|vos| Ok(vos.container_exists(cid))).await? {
         return Ok(None);
     }
@@ -264,14 +260,16 @@ pub(crate) async fn observe(
     let mut objects = Objects::new();
     for oid in store.read(|vos| vos.list_objects(cid, all, None, usize::MAX)).await? {
         let mut items = Items::new();
+        let every = Keys::default();
+        let dkeys = store.read(|vos| vos.at(u64::MAX).dkeys(cid, &oid, &every, usize::MAX)).await?;
         for dkey in dkeys {
-            let list = store.read(|vos| vos.list_akeys(cid, &oid, dkey, all, usize::MAX)).await?;
+            let list = store.read(|vos| vos.list_akeys(cid, &oid, &dkey, all, usize::MAX)).await?;
             for (akey, value) in list {
-                let size = store.read(|vos| vos.array_size(cid, &oid, dkey, &akey)).await?;
+                let size = store.read(|vos| vos.array_size(cid, &oid, &dkey, &akey)).await?;
                 let value = match size {
                     None => Value::Single(value),
                     Some(size) => {
-                        let bytes = read_array(store, cid, &oid, dkey, &akey, size).await?;
+                        let bytes = read_array(store, cid, &oid, &dkey, &akey, size).await?;
                         Value::Array(Rc::new(bytes))
                     }
                 };

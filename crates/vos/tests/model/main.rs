@@ -5,6 +5,7 @@
 
 mod clones;
 mod containers;
+mod dkeys;
 mod ops;
 mod rig;
 mod versions;

@@ -233,7 +233,12 @@ fn brief(value: Option<&Value>) -> String {
     }
 }
 
-pub(crate) const DKEYS: [&[u8]; 3] = [b"array", b"omap", b"attr"];
+const DKEYS: [&[u8]; 3] = [b"array", b"omap", b"attr"];
+
+/// One of many dkeys, with a name so long that an object soon has too many for its record.
+pub(crate) fn random_dkey(rng: &mut ChaCha8Rng) -> Vec<u8> {
+    format!("dkey{:042}", rng.random_range(0..30)).into_bytes()
+}
 
 /// An operation that the store must accept in this state.
 pub(crate) fn random_op(state: &State, rng: &mut ChaCha8Rng) -> Op {
@@ -274,7 +279,11 @@ pub(crate) fn random_op(state: &State, rng: &mut ChaCha8Rng) -> Op {
             let offset = random_offset(size, rng);
             Op::PunchRange(o, d, a, offset, rng.random_range(0..20_000))
         }
-        50..75 => {
+        50..55 => {
+            let len = rng.random_range(0..150);
+            Op::Update(oid, random_dkey(rng), b"_".to_vec(), random_bytes(len, rng))
+        }
+        55..75 => {
             let len = if rng.random_bool(0.05) { 20_000 } else { rng.random_range(0..300) };
             Op::Update(oid, omap(), akey(rng), random_bytes(len, rng))
         }
@@ -282,7 +291,9 @@ pub(crate) fn random_op(state: &State, rng: &mut ChaCha8Rng) -> Op {
             let len = rng.random_range(0..400);
             Op::Update(oid, b"attr".to_vec(), b"_".to_vec(), random_bytes(len, rng))
         }
-        80..86 => Op::PunchAkey(oid, omap(), akey(rng)),
+        80 => Op::PunchAkey(oid, random_dkey(rng), b"_".to_vec()),
+        81 => Op::PunchDkey(oid, random_dkey(rng)),
+        82..86 => Op::PunchAkey(oid, omap(), akey(rng)),
         86..90 => {
             let to = rng.random_bool(0.7).then(|| akey(rng));
             Op::PunchAkeys(oid, omap(), akey(rng), to)

@@ -6,11 +6,11 @@ use std::ops::Bound;
 use std::rc::Rc;
 
 use spirula_vos::{
-    BLOCK_SIZE, BlockAddr, CheckError, Checker, Config, ContainerId, Cursor, Extent, Loader,
+    BLOCK_SIZE, BlockAddr, CheckError, Checker, Config, ContainerId, Cursor, Extent, Keys, Loader,
     PAGE_SIZE, ReadError, Record, ReplayError, Root, StageError, Tx, Vos,
 };
 
-use crate::ops::{Content, DKEYS, Items, Objects, State, Value};
+use crate::ops::{Content, Items, Objects, State, Value};
 
 const FIRST: u64 = 16;
 const END: u64 = 16 + 8 * 1024;
@@ -168,15 +168,16 @@ impl Rig {
         let mut objects = Objects::new();
         for oid in self.read(|vos| vos.list_objects(cid, all, None, usize::MAX)) {
             let mut items = Items::new();
-            for dkey in DKEYS {
-                let list = self.read(|vos| vos.list_akeys(cid, &oid, dkey, all, usize::MAX));
+            let every = Keys::default();
+            for dkey in self.read(|vos| vos.at(u64::MAX).dkeys(cid, &oid, &every, usize::MAX)) {
+                let list = self.read(|vos| vos.list_akeys(cid, &oid, &dkey, all, usize::MAX));
                 for (akey, value) in list {
-                    let size = self.read(|vos| vos.array_size(cid, &oid, dkey, &akey));
+                    let size = self.read(|vos| vos.array_size(cid, &oid, &dkey, &akey));
                     let value = match size {
                         None => Value::Single(value),
                         Some(_) => {
                             let found =
-                                self.read(|vos| vos.extents(cid, &oid, dkey, &akey, 0, u64::MAX));
+                                self.read(|vos| vos.extents(cid, &oid, &dkey, &akey, 0, u64::MAX));
                             Value::Array(Rc::new(
                                 found.iter().flat_map(|e| self.bytes(e)).collect(),
                             ))

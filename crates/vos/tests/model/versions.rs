@@ -178,8 +178,13 @@ impl World {
                 let value = vec![rng.random(); len];
                 Op::Update(o, b"omap".to_vec(), akey(rng), value.into())
             }
-            70..74 => Op::Update(o, b"attr".to_vec(), b"_".to_vec(), Bytes::from_static(b"x")),
-            74..80 => Op::PunchAkey(o, b"omap".to_vec(), akey(rng)),
+            70..72 => Op::Update(o, b"attr".to_vec(), b"_".to_vec(), Bytes::from_static(b"x")),
+            72..77 => {
+                let value = vec![rng.random(); rng.random_range(0..200)];
+                Op::Update(o, ops::random_dkey(rng), b"_".to_vec(), value.into())
+            }
+            77 => Op::PunchDkey(o, ops::random_dkey(rng)),
+            78..80 => Op::PunchAkey(o, b"omap".to_vec(), akey(rng)),
             80..84 => {
                 let to = rng.random_bool(0.7).then(|| akey(rng));
                 Op::PunchAkeys(o, b"omap".to_vec(), akey(rng), to)
