@@ -43,7 +43,7 @@ pub(crate) struct Counts {
 }
 
 impl Part {
-    fn has(&self, key: &[u8]) -> bool {
+    pub(crate) fn has(&self, key: &[u8]) -> bool {
         *self.from <= *key && self.to.as_ref().is_none_or(|to| *key < **to)
     }
 

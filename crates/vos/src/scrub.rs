@@ -8,16 +8,17 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::codec::Reader;
+use crate::dkeys;
 use crate::history::{KEY_PIECE, OldPiece};
-use crate::item::{Body, Extents, ItemValue, Piece};
+use crate::item::{Array, Body, Extents, ItemValue, Piece};
 use crate::page::{CellValue, Page, PageKind};
 use crate::record::{
-    ObjectRecord, TABLE_AKEY, TABLE_EXTENT, TABLE_HISTORY, TABLE_OBJECT, entry_damaged,
+    ObjectRecord, TABLE_AKEY, TABLE_DKEY, TABLE_EXTENT, TABLE_HISTORY, TABLE_OBJECT, entry_damaged,
     extent_offset,
 };
 use crate::tree;
 use crate::types::{BlockAddr, ContainerId, Damage, DeviceExtent, ObjectKey, PageId, ReadError};
-use crate::vos::Vos;
+use crate::vos::{Container, Vos};
 
 /// A page on the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,9 +102,19 @@ pub struct Owner {
 /// Where a search for an owner is.
 #[derive(Clone, Debug)]
 pub struct OwnerSearch {
+    /// The tree that is searched: extents or history, or what the search has come to.
     number: u64,
+    /// Known once `number` is a dkey's tree.
     akey: Option<Bytes>,
+    /// Known once `number` is an object's tree of dkeys.
+    dkey: Option<Bytes>,
     from: Bytes,
+}
+
+impl OwnerSearch {
+    fn new(number: u64, akey: Option<Bytes>, dkey: Option<Bytes>) -> OwnerSearch {
+        OwnerSearch { number, akey, dkey, from: Bytes::from_static(&[TABLE_OBJECT]) }
+    }
 }
 
 impl Vos {
@@ -222,16 +233,13 @@ impl Vos {
         match key.first() {
             Some(&TABLE_OBJECT) => {
                 let object = (!rest.is_empty()).then(|| ObjectKey::copy_from(rest));
-                Ok(self.container_of(number).map(|cid| Owner { cid, object, item }))
+                Ok(self.container_of(number, rest).map(|cid| Owner { cid, object, item }))
             }
             Some(&TABLE_AKEY) => {
                 let akey = Some(Bytes::copy_from_slice(rest));
-                Err(OwnerSearch { number, akey, from: Bytes::from_static(&[TABLE_OBJECT]) })
+                Err(OwnerSearch::new(number, akey, None))
             }
-            Some(&(TABLE_EXTENT | TABLE_HISTORY)) => {
-                let from = Bytes::from_static(&[TABLE_OBJECT]);
-                Err(OwnerSearch { number, akey: None, from })
-            }
+            Some(&(TABLE_EXTENT | TABLE_HISTORY)) => Err(OwnerSearch::new(number, None, None)),
             _ => Ok(None),
         }
     }
@@ -243,7 +251,8 @@ impl Vos {
         max: usize,
     ) -> Result<Option<Option<Owner>>, ReadError> {
         let (mut found, mut seen, mut last) = (None, 0, None);
-        let end = [TABLE_AKEY + 1];
+        let in_dkeys = search.from.first() == Some(&TABLE_DKEY);
+        let end = [if in_dkeys { TABLE_DKEY } else { TABLE_AKEY } + 1];
         tree::scan(&self.pool, self.root, &search.from, Some(&end), &mut |key, cell| {
             let value = tree::load_value(&self.pool, cell)?;
             found = owns(key, value, search)?;
@@ -252,28 +261,29 @@ impl Vos {
             let done = found.is_some() || seen >= max;
             Ok(if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
-        match (found, last) {
-            // The tree hangs on an entry that was moved out itself: whose is that?
-            (Some((number, None, akey)), _) => {
-                let from = Bytes::from_static(&[TABLE_OBJECT]);
-                *search = OwnerSearch { number, akey: Some(akey), from };
-                Ok(None)
-            }
-            (Some((number, Some((object, dkey)), akey)), _) => {
-                let cid = self.container_of(number);
+        match found {
+            Some(Holder::Object { number, oid, dkey, akey }) => {
+                let cid = self.container_of(number, &oid.0);
                 let item = Some((dkey, akey));
-                Ok(Some(cid.map(|cid| Owner { cid, object: Some(object), item })))
+                return Ok(Some(cid.map(|cid| Owner { cid, object: Some(oid), item })));
             }
-            (None, Some(last)) if seen >= max => {
-                search.from = last;
-                Ok(None)
-            }
-            (None, _) => Ok(Some(None)),
+            // The tree hangs on an entry that was moved out itself: whose is that?
+            Some(Holder::Tree(next)) => *search = next,
+            None => match last.filter(|_| seen >= max) {
+                Some(last) => search.from = last,
+                None if in_dkeys => return Ok(Some(None)),
+                None => search.from = Bytes::from_static(&[TABLE_DKEY]),
+            },
         }
+        Ok(None)
     }
 
-    fn container_of(&self, number: u64) -> Option<ContainerId> {
-        self.containers.iter().find(|(_, c)| c.record.number == number).map(|(cid, _)| *cid)
+    fn container_of(&self, number: u64, oid: &[u8]) -> Option<ContainerId> {
+        let has = |c: &Container| {
+            let mut parts = c.record.parts.iter().filter(|p| p.number == number);
+            parts.any(|p| oid.is_empty() || p.has(oid))
+        };
+        self.containers.iter().find(|(_, c)| has(c)).map(|(cid, _)| *cid)
     }
 }
 
@@ -341,34 +351,61 @@ fn listed(value: &ItemValue) -> &[Piece] {
     }
 }
 
-/// Number of the container, or of the tree of an entry that was moved out; object and dkey; akey.
-type Holder = (u64, Option<(ObjectKey, Bytes)>, Bytes);
+/// Whom a tree belongs to.
+enum Holder {
+    /// An item of an object, which is kept under `number`.
+    Object { number: u64, oid: ObjectKey, dkey: Bytes, akey: Bytes },
+    /// An entry that was moved out: the tree it is in, to be searched for next.
+    Tree(OwnerSearch),
+}
 
 /// Whether an entry owns what is searched.
 fn owns(key: &[u8], value: Bytes, search: &OwnerSearch) -> Result<Option<Holder>, ReadError> {
     let Some((number, rest)) = split(key) else {
         return Ok(None);
     };
-    let has = |value: &ItemValue| {
-        let tree = match value {
-            ItemValue::Array(array) => match &array.extents {
-                Extents::Tree { number, .. } => *number,
-                Extents::List(_) => 0,
-            },
-            ItemValue::Single(_) => 0,
-        };
-        search.akey.is_none() && (tree == search.number || value.history() == search.number)
+    match key.first() {
+        Some(&TABLE_AKEY) => {
+            let owns = search.akey.is_none() && has(&ItemValue::decode_entry(value)?, search);
+            let akey = Some(Bytes::copy_from_slice(rest));
+            Ok(owns.then(|| Holder::Tree(OwnerSearch::new(number, akey, None))))
+        }
+        Some(&TABLE_DKEY) => {
+            let dkeys = search.akey.is_some() && search.dkey.is_none();
+            let owns = dkeys && dkeys::decode_entry(value)? == search.number;
+            let dkey = Some(Bytes::copy_from_slice(rest));
+            Ok(owns.then(|| Holder::Tree(OwnerSearch::new(number, search.akey.clone(), dkey))))
+        }
+        _ => {
+            let item = item_of(&ObjectRecord::decode(value)?, search);
+            let oid = ObjectKey::copy_from(rest);
+            Ok(item.map(|(dkey, akey)| Holder::Object { number, oid, dkey, akey }))
+        }
+    }
+}
+
+/// The dkey and akey of an object that own what is searched.
+fn item_of(record: &ObjectRecord, search: &OwnerSearch) -> Option<(Bytes, Bytes)> {
+    match (&search.dkey, &search.akey) {
+        (Some(dkey), Some(akey)) => {
+            (record.dkeys == search.number).then(|| (dkey.clone(), akey.clone()))
+        }
+        (_, Some(akey)) => {
+            let moved = record.moved.iter().find(|(_, tree)| *tree == search.number);
+            moved.map(|(dkey, _)| (dkey.clone(), akey.clone()))
+        }
+        (_, None) => {
+            let item = record.items.iter().find(|item| has(&item.value, search));
+            item.map(|item| (item.dkey.clone(), item.akey.clone()))
+        }
+    }
+}
+
+/// Whether the tree searched is that of a value's extents or history.
+fn has(value: &ItemValue, search: &OwnerSearch) -> bool {
+    let extents = match value {
+        ItemValue::Array(Array { extents: Extents::Tree { number, .. }, .. }) => *number,
+        _ => 0,
     };
-    if key.first() == Some(&TABLE_AKEY) {
-        let owns = has(&ItemValue::decode_entry(value)?);
-        return Ok(owns.then(|| (number, None, Bytes::copy_from_slice(rest))));
-    }
-    let record = ObjectRecord::decode(value)?;
-    let oid = ObjectKey::copy_from(rest);
-    if let Some(akey) = &search.akey {
-        let moved = record.moved.iter().find(|(_, tree)| *tree == search.number);
-        return Ok(moved.map(|(dkey, _)| (number, Some((oid, dkey.clone())), akey.clone())));
-    }
-    let item = record.items.iter().find(|item| has(&item.value));
-    Ok(item.map(|item| (number, Some((oid, item.dkey.clone())), item.akey.clone())))
+    extents == search.number || value.history() == search.number
 }

@@ -29,15 +29,24 @@ async fn fill(store: &Store) {
             let data = Bytes::from(vec![epoch as u8; 4096]);
             tx.write(CID, &key(3), b"d", b"many", i * 8192, data, None);
         }
+        for i in 0..if epoch == 6 { 200 } else { 0 } {
+            let data = Bytes::from(vec![epoch as u8; 9000]);
+            tx.write(CID, &key(5), &numbered(i), b"few", 0, data, None);
+        }
         tx.update(CID, &key(4), b"d", b"big", Bytes::from(vec![4; 30_000]));
         submit(store, &tx).await.unwrap();
     }
     store.checkpoint().await.unwrap();
 }
 
+/// One of so many dkeys that they have a tree of their own, and each a tree of its akeys.
+fn numbered(i: u64) -> Bytes {
+    Bytes::from(format!("dkey{i:03}"))
+}
+
 /// First block of an array's first extent at an epoch.
-async fn place(store: &Store, object: u64, akey: &[u8], at: u64) -> BlockAddr {
-    let look = |vos: &spirula_vos::Vos| vos.at(at).extents(CID, &key(object), b"d", akey, 0, 4096);
+async fn place(store: &Store, object: u64, dkey: &[u8], akey: &[u8], at: u64) -> BlockAddr {
+    let look = |vos: &spirula_vos::Vos| vos.at(at).extents(CID, &key(object), dkey, akey, 0, 4096);
     match &store.read(look).await.unwrap()[..] {
         [Extent::Device(extent), ..] => extent.addr,
         other => panic!("{other:?}"),
@@ -55,14 +64,23 @@ fn a_scrub_finds_damaged_extents_and_whose_they_are() {
         assert_eq!((clean.errors, clean.found), (0, vec![]));
         assert!(clean.extents > 200 && clean.pages > 10 && clean.bytes > 800_000);
         let mut bad = Vec::new();
-        for (object, akey) in [(1, &b"few"[..]), (2, b"few"), (3, b"many")] {
-            for at in [5, u64::MAX] {
-                let addr = place(&store, object, akey, at).await;
-                disk.corrupt(addr.byte_offset(), 512);
-                let item = Some((Bytes::from_static(b"d"), Bytes::copy_from_slice(akey)));
-                let owner = Some(Owner { cid: CID, object: Some(key(object)), item });
-                bad.push((addr, owner));
-            }
+        let (first, middle) = (numbered(0), numbered(150));
+        let arrays = [
+            (1, &b"d"[..], &b"few"[..], 5),
+            (2, b"d", b"few", 5),
+            (3, b"d", b"many", 5),
+            (1, b"d", b"few", u64::MAX),
+            (2, b"d", b"few", u64::MAX),
+            (3, b"d", b"many", u64::MAX),
+            (5, &first, b"few", u64::MAX),
+            (5, &middle, b"few", u64::MAX),
+        ];
+        for (object, dkey, akey, at) in arrays {
+            let addr = place(&store, object, dkey, akey, at).await;
+            disk.corrupt(addr.byte_offset(), 512);
+            let item = Some((Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey)));
+            let owner = Some(Owner { cid: CID, object: Some(key(object)), item });
+            bad.push((addr, owner));
         }
         bad.sort_by_key(|(addr, _)| *addr);
         let report = store.scrub().await.unwrap();
@@ -71,8 +89,8 @@ fn a_scrub_finds_damaged_extents_and_whose_they_are() {
         let named: Vec<_> = found.iter().map(|c| (c.addr, c.owner.clone())).collect();
         assert_eq!(named, bad);
         assert!(found.iter().all(|c| c.damage == Damage::Data { addr: c.addr }));
-        assert_eq!((report.errors, report.by_container[&Some(CID)]), (6, 6));
-        assert_eq!(store.counters().scrub_errors, 6);
+        assert_eq!((report.errors, report.by_container[&Some(CID)]), (8, 8));
+        assert_eq!(store.counters().scrub_errors, 8);
         let text = found.iter().find(|c| c.addr == bad[0].0).map(Corruption::to_string).unwrap();
         assert!(text.contains("is damaged at block") && text.contains("object000"), "{text}");
         store.close().await.unwrap();
@@ -140,7 +158,7 @@ fn scrubs_come_by_the_clock_and_are_remembered() {
         assert_eq!(store.counters().scrubs, 1, "the time before counts");
         let (at, errors) = store.scrub_status().scrubbed;
         assert!(errors == 0 && wall_now().as_secs() - at < 7200);
-        disk.corrupt(place(&store, 1, b"few", 6).await.byte_offset(), 1);
+        disk.corrupt(place(&store, 1, b"d", b"few", 6).await.byte_offset(), 1);
         store.scrub_later();
         sleep(hour).await;
         assert_eq!(store.scrub_status().scrubbed.1, 1);
