@@ -9,9 +9,19 @@ use crate::limits::{AGGREGATE_BUDGET, AGGREGATE_OBJECTS};
 use crate::{Store, StoreError};
 
 impl Store {
-    /// Removes the versions of an object that are neither retained nor visible at or above `horizon`.
-    /// Afterwards transactions below the horizon are refused.
+    /// Removes the versions of an object that are neither retained nor visible at or above `horizon`,
+    /// and merges its extents. Afterwards transactions below the horizon are refused.
     pub async fn aggregate_object(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        horizon: u64,
+    ) -> Result<(), StoreError> {
+        self.remove_versions(cid, oid, horizon).await?;
+        self.merge_object(cid, oid, horizon).await
+    }
+
+    async fn remove_versions(
         &self,
         cid: ContainerId,
         oid: &ObjectKey,

@@ -24,6 +24,7 @@ mod data;
 mod discard;
 mod error;
 mod limits;
+mod merge;
 mod offline;
 mod open;
 mod pace;

@@ -60,3 +60,5 @@ pub(crate) const SCRUB_WAKE_MAX: Duration = Duration::from_secs(3600);
 pub(crate) const OWNER_SEARCH_ENTRIES: usize = 256;
 /// Damaged extents that a check, or a scrub, names; it counts all.
 pub(crate) const DAMAGE_NOTED_MAX: usize = 64;
+/// Keys listed in one go when arrays to merge are searched.
+pub(crate) const MERGE_KEYS: usize = 64;

@@ -13,6 +13,7 @@ use crate::codec::{Malformed, Reader, put_bytes, put_u64, put_varint};
 use crate::epoch::{Epoch, Observers, Scene};
 use crate::history::{KEY_VERSION, OldPiece, VERSION_VALUE, Version};
 use crate::item::{Array, Extents, ItemValue, Piece, Single, SizeOp};
+use crate::merge::may_merge;
 use crate::page::CellValue;
 use crate::query::Keys;
 use crate::record::{Incarnation, Item, ObjectRecord, TABLE_HISTORY, TABLE_OBJECT, table_key};
@@ -96,13 +97,12 @@ impl Stage<'_> {
         budget: u32,
     ) -> Result<Option<Cursor>, StageError> {
         let observers = self.observers(tx, object)?;
-        let Some(Some(record)) = &mut self.loaded[object as usize].record else {
+        let Some(record) = self.found(tx, object)? else {
             return Ok(None);
         };
         let now = Began { observers, first: record.first_epoch() };
         let began = cursor.began.get_or_insert(now).clone();
-        record.horizon = record.horizon.max(tx.horizon());
-        self.loaded[object as usize].changed = true;
+        self.raise_horizon(tx, object);
         let mut left = budget.max(1) as usize;
         loop {
             let record = self.looked_up(object).ok_or(impossible(TABLE_OBJECT))?;
@@ -125,6 +125,15 @@ impl Stage<'_> {
             if left == 0 {
                 return Ok(Some(cursor));
             }
+        }
+    }
+
+    /// Nobody may read the object below the horizon of the transaction any more.
+    pub(crate) fn raise_horizon(&mut self, tx: &Tx, object: u32) {
+        let loaded = &mut self.loaded[object as usize];
+        if let Some(Some(record)) = &mut loaded.record {
+            record.horizon = record.horizon.max(tx.horizon());
+            loaded.changed = true;
         }
     }
 
@@ -361,7 +370,7 @@ impl Vos {
         self.scan_objects(&container.record, keys, &mut |oid, cell| {
             let record = ObjectRecord::decode(tree::load_value(&self.pool, cell)?)?;
             let oid = ObjectKey::copy_from(oid);
-            if needs_aggregation(&record) {
+            if needs_aggregation(&record, self.config.inline_threshold) {
                 found.push(oid.clone());
             }
             last = Some(oid);
@@ -372,16 +381,16 @@ impl Vos {
     }
 }
 
-fn needs_aggregation(record: &ObjectRecord) -> bool {
-    let history = |item: &Item| {
-        let punched = matches!(&item.value, ItemValue::Single(s) if s.value.is_none());
-        punched || item.value.history() != 0
+fn needs_aggregation(record: &ObjectRecord, inline_threshold: u32) -> bool {
+    let needed = |item: &Item| match &item.value {
+        ItemValue::Single(single) => single.history != 0 || single.value.is_none(),
+        ItemValue::Array(array) => array.history != 0 || may_merge(array, inline_threshold),
     };
     !record.punches.is_empty()
         || record.log.0.len() != 1
         || !record.moved.is_empty()
         || record.dkeys != 0
-        || record.items.iter().any(history)
+        || record.items.iter().any(needed)
 }
 
 /// What is left of a single value whose history has been gone through.

@@ -26,6 +26,7 @@ mod garbage;
 mod history;
 mod item;
 mod log;
+mod merge;
 mod object;
 mod page;
 mod parts;
@@ -55,6 +56,7 @@ pub use dump::{AkeyDump, ExtentDump, ObjectDump, PlaceDump, PunchDump, VersionDu
 pub use epoch::Epoch;
 pub use export::{Anchor, Export};
 pub use log::{BadRecord, Placed, Record};
+pub use merge::MergeStep;
 pub use query::{Found, Keys, Pick, PickRange};
 pub use scrub::{Owner, OwnerSearch, PageCursor, PagePlace, ScrubExtent, ScrubStep};
 pub use space::{Fragmentation, Run};

@@ -11,6 +11,7 @@ use crate::aggregate::Cursor;
 use crate::clone::CloneRange;
 use crate::codec::{Malformed, Reader, put_bytes, put_u32, put_u64, put_varint};
 use crate::export::Import;
+use crate::merge::Merge;
 use crate::tx::{Tx, TxOp};
 use crate::types::{BLOCK_SIZE, BlockAddr, ContainerId, ObjectKey};
 
@@ -191,6 +192,10 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
             cursor.encode(out);
             put_u32(out, *budget);
         }
+        TxOp::Merge { object, merge } => {
+            head(out, 22, *object);
+            merge.encode(decision.device, out);
+        }
         TxOp::Discard { object, from, to } => {
             head(out, 21, *object);
             put_u64(out, *from);
@@ -278,6 +283,11 @@ fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malform
         12 => TxOp::PunchObject { object },
         20 => TxOp::Aggregate { object, cursor: Cursor::decode(r)?, budget: r.u32()? },
         21 => TxOp::Discard { object, from: r.u64()?, to: r.u64()? },
+        22 => {
+            let (merge, device) = Merge::decode(r)?;
+            let op = TxOp::Merge { object, merge: Box::new(merge) };
+            return Ok((op, Decision { device, gathered: false }));
+        }
         24 => TxOp::Clone { object, clone: Box::new(CloneRange::decode(r, objects)?) },
         25 => {
             let import = Import::decode(r.bytes()?, Vec::new())?;

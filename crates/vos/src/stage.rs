@@ -315,6 +315,7 @@ impl<'a> Stage<'a> {
             TxOp::Aggregate { object, cursor, budget } => {
                 self.aggregated = self.aggregate(tx, *object, cursor.clone(), *budget)?;
             }
+            TxOp::Merge { object, merge } => return self.merge(tx, *object, merge, recorded),
             TxOp::Discard { object, from, to } => self.discard(tx, *object, (*from, *to))?,
             TxOp::Require { object, target, must } => self.require(tx, *object, target, *must)?,
             TxOp::Clone { object, clone } => self.clone_range(tx, *object, clone)?,
@@ -518,7 +519,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-fn inline_pieces(offset: u64, epoch: Epoch, data: &Bytes) -> Vec<Piece> {
+pub(crate) fn inline_pieces(offset: u64, epoch: Epoch, data: &Bytes) -> Vec<Piece> {
     let max = INLINE_EXTENT_MAX;
     let starts = (0..data.len()).step_by(max);
     let piece = |at: usize| Piece {

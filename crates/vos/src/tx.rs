@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::aggregate::Cursor;
 use crate::clone::CloneRange;
 use crate::export::Import;
+use crate::merge::Merge;
 use crate::types::{ContainerId, ObjectKey};
 
 /// A transaction over any number of objects, stamped with the epoch its caller gave it.
@@ -104,6 +105,10 @@ pub(crate) enum TxOp {
         object: u32,
         cursor: Cursor,
         budget: u32,
+    },
+    Merge {
+        object: u32,
+        merge: Box<Merge>,
     },
     Discard {
         object: u32,
@@ -235,6 +240,7 @@ impl Tx {
             }
             TxOp::SplitContainer { at, .. } => at.len(),
             TxOp::Aggregate { cursor, .. } => cursor.len(),
+            TxOp::Merge { merge, .. } => merge.log_bytes(inline_threshold),
             TxOp::Clone { clone, .. } => clone.key_bytes(),
             TxOp::Import { import, .. } => import.log_bytes(),
             TxOp::SetProperty { name, value, .. } => {
@@ -384,6 +390,25 @@ impl Tx {
         let object = self.object(cid, oid);
         self.reclaims = true;
         self.ops.push(TxOp::Aggregate { object, cursor, budget });
+    }
+
+    /// Writes the bytes of a range that [`crate::View::mergeable`] named again, as one extent, without
+    /// changing what anybody sees; [`crate::StageError::NotTogether`] if the range is such a one no more.
+    /// `data` must be what the range holds now.
+    pub fn merge(
+        &mut self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &[u8],
+        akey: &[u8],
+        offset: u64,
+        data: Bytes,
+    ) {
+        let object = self.object(cid, oid);
+        let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
+        self.reclaims = true;
+        let merge = Merge { dkey, akey, offset, len: data.len() as u64, data };
+        self.ops.push(TxOp::Merge { object, merge: Box::new(merge) });
     }
 
     /// Makes all operations on an object from epoch `from` to `to` undone, as if they had never been.

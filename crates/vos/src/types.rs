@@ -154,6 +154,9 @@ pub enum StageError {
     /// A write of the same epoch covers a part of this one, or more than it.
     #[error("a write of the same epoch overlaps it in part")]
     SameEpoch,
+    /// The pieces of a range that was to be merged are not, or no more, such that they can be one.
+    #[error("the range is not of pieces that can become one")]
+    NotTogether,
     /// The epoch is below the horizon of the transaction or of the object.
     #[error("epoch {epoch} is below the horizon {horizon}")]
     EpochTooOld {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use spirula_bio::Device;
 use spirula_store::{Expect, FormatOptions, Options, Store};
-use spirula_vos::{ContainerId, ObjectKey, Tx};
+use spirula_vos::{ContainerId, Extent, ObjectKey, Tx, Vos};
 use spirula_xstream::sim::{SimHost, SimWorld};
 
 use crate::faults::submit;
@@ -70,6 +70,72 @@ fn aggregation_in_the_background_returns_space() {
                 let data = store.read_data(&read.await.unwrap()).await.unwrap().concat();
                 assert_eq!(data, vec![byte; 8192]);
             }
+            store.check().await.unwrap();
+            store.close().await.unwrap();
+        })
+        .unwrap();
+}
+
+async fn extents(store: &Store, i: u64, at: u64) -> Vec<Extent> {
+    let look = |vos: &Vos| vos.at(at).extents(CID, &object(i), b"d", b"", 0, 1 << 20);
+    store.read(look).await.unwrap()
+}
+
+/// Writes 64 KiB of an object in pieces of 4 KiB, each at an epoch of its own, in a mixed order.
+async fn write_pieces(store: &Store, i: u64, epochs: std::ops::Range<u64>) {
+    for epoch in epochs {
+        let at = epoch * 7 % 16 * 4096;
+        let mut tx = Tx::new(epoch);
+        tx.set_horizon(1);
+        tx.write(CID, &object(i), b"d", b"", at, Bytes::from(vec![epoch as u8; 4096]), None);
+        submit(store, &tx).await.unwrap();
+    }
+}
+
+#[test]
+fn aggregation_merges_extents() {
+    host(3)
+        .block_on(async {
+            let store = open().await;
+            for i in [0, 1] {
+                write_pieces(&store, i, 2..18).await;
+            }
+            // Of object 1 somebody sees the pieces that came until epoch 9 without the others.
+            let mut tx = Tx::new(18);
+            tx.set_horizon(1);
+            tx.retain(CID, &object(1), &[9]);
+            submit(&store, &tx).await.unwrap();
+            let mut tx = Tx::new(18);
+            // Of object 2 a few bytes are left of a block: they belong into the metadata.
+            tx.write(CID, &object(2), b"d", b"", 0, Bytes::from(vec![7; 8192]), None);
+            tx.truncate(CID, &object(2), b"d", b"", 100);
+            submit(&store, &tx).await.unwrap();
+            let mut before = Vec::new();
+            for (i, at) in [(0, 18), (1, 18), (1, 9), (2, 18)] {
+                let found = extents(&store, i, at).await;
+                before.push((i, at, store.read_data(&found).await.unwrap().concat()));
+            }
+            assert_eq!(extents(&store, 0, 18).await.len(), 16);
+            store.aggregate_container(CID, 18).await.unwrap();
+            let merged = extents(&store, 0, 18).await;
+            assert!(matches!(&merged[..], [Extent::Device(e)] if e.len == 65_536), "{merged:?}");
+            assert!(extents(&store, 1, 18).await.len() > 4, "not over the retained epoch");
+            let short = extents(&store, 2, 18).await;
+            assert!(matches!(&short[..], [Extent::Inline { data, .. }] if data.len() == 100));
+            for (i, at, data) in before {
+                let found = extents(&store, i, at).await;
+                assert_eq!(store.read_data(&found).await.unwrap().concat(), data, "{i} at {at}");
+            }
+            let again = store.counters().data_bytes;
+            store.aggregate_container(CID, 18).await.unwrap();
+            assert_eq!(store.counters().data_bytes, again, "there is nothing left to merge");
+            store.make_room().await.unwrap();
+            assert_eq!(store.statfs().stored, 2 * 65_536);
+            store.check().await.unwrap();
+            store.close().await.unwrap();
+            drop(store);
+            let store = open().await;
+            assert_eq!(extents(&store, 0, 18).await, merged);
             store.check().await.unwrap();
             store.close().await.unwrap();
         })

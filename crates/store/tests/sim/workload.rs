@@ -164,6 +164,10 @@ async fn submit_forever(ledger: Shared, faults: Faults, options: Options, mut rn
         if rng.random_bool(0.01) {
             store.scrub_later();
         }
+        if rng.random_bool(0.05) {
+            let cid = ContainerId([rng.random_range(0..CONTAINERS); 16]);
+            store.aggregate_later(cid, ledger.borrow().next);
+        }
         assert_eq!(store.counters().scrub_errors, 0, "{:?}", store.scrub_status());
     }
 }
