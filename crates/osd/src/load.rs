@@ -202,8 +202,10 @@ fn fault(e: ReadError) -> Fault<Need> {
             report(damage);
             damaged()
         }
-        // Nobody reads but the newest state.
-        ReadError::EpochTooOld { .. } => damaged(),
+        // Nobody reads but the newest state, or prepares transactions.
+        ReadError::EpochTooOld { .. } | ReadError::InProgress { .. } | ReadError::Restart(_) => {
+            damaged()
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use spirula_bio::superblock::UuidText;
 use spirula_store::{CheckFailure, CheckReport, Offline};
 use spirula_vos::{
     AkeyDump, BLOCK_SIZE, ContainerId, Epoch, ExtentDump, Fragmentation, ObjectDump, ObjectKey,
-    PlaceDump, VersionDump,
+    PlaceDump, PreparedTx, VersionDump,
 };
 use spirula_xstream::Config;
 
@@ -39,6 +39,11 @@ enum Command {
         /// The device.
         device: PathBuf,
     },
+    /// List the transactions that are prepared, with what they will do, and those that have ended.
+    Transactions {
+        /// The device.
+        device: PathBuf,
+    },
     /// List the objects of a container, or print all that is kept of one object.
     Dump {
         /// The device.
@@ -59,15 +64,17 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 
 async fn execute(command: Command, out: &mut dyn Write) -> Result<ExitCode> {
     let path = match &command {
-        Command::Check { device } | Command::Stat { device } | Command::Dump { device, .. } => {
-            device
-        }
+        Command::Check { device }
+        | Command::Stat { device }
+        | Command::Transactions { device }
+        | Command::Dump { device, .. } => device,
     };
     let device = Device::open_read_only(path)?;
     let store = Offline::open(&device).await?;
     match command {
         Command::Check { .. } => return check(&store, out).await,
         Command::Stat { .. } => stat(&store, out).await?,
+        Command::Transactions { .. } => transactions(&store, out).await?,
         Command::Dump { container, object, .. } => {
             let cid = ContainerId(container);
             if !store.read(|vos| Ok(vos.container_exists(cid))).await? {
@@ -141,6 +148,8 @@ async fn stat(store: &Offline, out: &mut dyn Write) -> Result<()> {
                 .collect::<Vec<_>>())
         })
         .await?;
+    let prepared = store.read(|vos| Ok(vos.stats().prepared)).await?;
+    writeln!(out, "prepared    {prepared} transactions")?;
     for (cid, stats) in containers {
         let (id, objects, bytes) = (hex(&cid.0), stats.objects, stats.bytes);
         let about = if stats.exact { "" } else { "about " };
@@ -157,6 +166,39 @@ fn free_runs(free: &Fragmentation, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "            {runs} from {from} bytes on, {} bytes", blocks * BLOCK_SIZE)?;
     }
     Ok(())
+}
+
+async fn transactions(store: &Offline, out: &mut dyn Write) -> Result<()> {
+    for PreparedTx { id, .. } in store.read(|vos| Ok(vos.prepared())).await? {
+        let tx = store.read(|vos| vos.dump_prepared(id)).await?;
+        let (blocks, pages) = (tx.blocks, tx.pages);
+        writeln!(
+            out,
+            "{} prepared at {}, horizon {}: {blocks} blocks, {pages} pages kept back",
+            hex(&id.0),
+            tx.epoch,
+            tx.horizon
+        )?;
+        for (name, object) in tx.operations {
+            match object {
+                Some((cid, oid)) => {
+                    writeln!(out, "  {name} {} {}", hex(&cid.0), oid.0.escape_ascii())?;
+                }
+                None => writeln!(out, "  {name}")?,
+            }
+        }
+    }
+    let mut after = None;
+    loop {
+        let some = store.read(|vos| vos.ended_transactions(after, LIST_BATCH)).await?;
+        for (id, state) in &some {
+            writeln!(out, "{} {state}", hex(&id.0))?;
+        }
+        match some.last() {
+            Some((last, _)) => after = Some(*last),
+            None => return Ok(()),
+        }
+    }
 }
 
 async fn list(store: &Offline, cid: ContainerId, out: &mut dyn Write) -> Result<()> {
@@ -294,7 +336,7 @@ mod tests {
     use std::path::Path;
 
     use spirula_store::{Expect, FormatOptions, Options, Store};
-    use spirula_vos::{StageError, Tx};
+    use spirula_vos::{StageError, Tx, TxId};
 
     use super::*;
 
@@ -329,6 +371,13 @@ mod tests {
             tx.write(cid, &oid, b"d", b"data", 0, data, None);
             submit(&store, &tx).await;
         }
+        let mut tx = Tx::new(40);
+        tx.prepare(TxId([1; 16]));
+        tx.write(cid, &oid, b"p", b"data", 0, Bytes::from(vec![4; 5000]), None);
+        submit(&store, &tx).await;
+        let mut tx = Tx::new(41);
+        tx.abort_prepared(TxId([2; 16]));
+        submit(&store, &tx).await;
     }
 
     async fn print(command: Command) -> Result<(ExitCode, String)> {
@@ -353,8 +402,16 @@ mod tests {
             assert_eq!(code, ExitCode::SUCCESS, "{text}");
             assert!(text.ends_with("the store is sound\n"), "{text}");
             let (_, text) = print(Command::Stat { device: device.clone() }).await.unwrap();
-            assert!(text.contains("transaction 4, 4 of them only in the WAL"), "{text}");
+            assert!(text.contains("transaction 6, 6 of them only in the WAL"), "{text}");
             assert!(text.contains(&format!("container   {} 1 objects", hex(&CID))), "{text}");
+            assert!(text.contains("prepared    1 transactions\n"), "{text}");
+            let list = Command::Transactions { device: device.clone() };
+            let (_, text) = print(list).await.unwrap();
+            let (one, two) = (hex(&[1; 16]), hex(&[2; 16]));
+            assert!(text.starts_with(&format!("{one} prepared at 40, horizon 40: 2 blocks, ")));
+            let line = format!("  write {} a\\\\\\xff\n", hex(&CID));
+            assert!(text.contains(&line), "{line}: {text}");
+            assert!(text.ends_with(&format!("{two} aborted\n")), "{text}");
             let dump = |object: Option<&str>| Command::Dump {
                 device: device.clone(),
                 container: CID,

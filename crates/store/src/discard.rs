@@ -53,6 +53,7 @@ impl Store {
                 Err(StageError::EpochTooOld { epoch, horizon }) => {
                     return Err(StoreError::EpochTooOld { epoch, horizon });
                 }
+                Err(StageError::InProgress { id }) => return Err(StoreError::InProgress { id }),
                 // The container is gone.
                 Err(StageError::NoContainer(_)) => return Ok(()),
                 Err(_) => return Err(StoreError::NoSpace),

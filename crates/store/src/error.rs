@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use spirula_bio::DeviceError;
 use spirula_bio::superblock::UuidText;
-use spirula_vos::{Damage, ReplayError};
+use spirula_vos::timestamp::Restart;
+use spirula_vos::{Damage, ReplayError, TxId};
 
 /// Why a store does not answer or has stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -21,6 +22,15 @@ pub enum StoreError {
         /// The horizon of the object.
         horizon: u64,
     },
+    /// A prepared transaction writes there: wait for its end.
+    #[error("transaction {id:?} is prepared and not ended")]
+    InProgress {
+        /// The transaction.
+        id: TxId,
+    },
+    /// The reader's transaction must start again.
+    #[error(transparent)]
+    Restart(Restart),
     /// The device failed to read.
     #[error("reading {len} bytes at {offset} failed: {kind}")]
     Read {

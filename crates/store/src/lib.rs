@@ -28,6 +28,7 @@ mod merge;
 mod offline;
 mod open;
 mod pace;
+mod prepared;
 mod read;
 mod scrub;
 mod trim;

@@ -62,3 +62,5 @@ pub(crate) const OWNER_SEARCH_ENTRIES: usize = 256;
 pub(crate) const DAMAGE_NOTED_MAX: usize = 64;
 /// Keys listed in one go when arrays to merge are searched.
 pub(crate) const MERGE_KEYS: usize = 64;
+/// Ended transactions forgotten in one step.
+pub(crate) const FORGET_BUDGET: usize = 64;

@@ -20,7 +20,7 @@ use spirula_xstream::{Class, spawn, wall_now};
 use crate::cache::Cache;
 use crate::commit::State;
 use crate::limits::REPLAY_WINDOW_BYTES;
-use crate::read::{Reads, read_error};
+use crate::read::{Reads, missing, read_error};
 use crate::scrub;
 use crate::{Counters, Inner, OpenError, Options, Store, StoreError};
 
@@ -169,11 +169,7 @@ impl Store {
             let loaded = self.inner.vos.borrow_mut().load_containers();
             match loaded {
                 Ok(()) => return Ok(()),
-                Err(spirula_vos::ReadError::Missing(pages)) => self.load(pages).await?,
-                Err(spirula_vos::ReadError::Damaged(damage)) => return Err(damage.into()),
-                Err(spirula_vos::ReadError::EpochTooOld { epoch, horizon }) => {
-                    return Err(StoreError::EpochTooOld { epoch, horizon });
-                }
+                Err(e) => self.load(missing(e)?).await?,
             }
         }
     }

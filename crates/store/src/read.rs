@@ -100,11 +100,7 @@ impl Store {
         for _ in 0..LOAD_ROUNDS_MAX {
             match self.try_read(&mut f) {
                 Ok(out) => return Ok(out),
-                Err(ReadError::Damaged(damage)) => return Err(damage.into()),
-                Err(ReadError::EpochTooOld { epoch, horizon }) => {
-                    return Err(StoreError::EpochTooOld { epoch, horizon });
-                }
-                Err(ReadError::Missing(pages)) => self.load(pages).await?,
+                Err(e) => self.load(missing(e)?).await?,
             }
         }
         Err(StoreError::PoolTooSmall)
@@ -323,6 +319,17 @@ pub(crate) fn verify(extent: &DeviceExtent, bytes: &[u8]) -> Result<(), Damage> 
         }
     }
     Ok(())
+}
+
+/// The pages that would answer a read; the error if that is not what it lacks.
+pub(crate) fn missing(e: ReadError) -> Result<Vec<PageId>, StoreError> {
+    Err(match e {
+        ReadError::Missing(pages) => return Ok(pages),
+        ReadError::EpochTooOld { epoch, horizon } => StoreError::EpochTooOld { epoch, horizon },
+        ReadError::InProgress { id } => StoreError::InProgress { id },
+        ReadError::Restart(restart) => StoreError::Restart(restart),
+        ReadError::Damaged(damage) => StoreError::Damaged(damage),
+    })
 }
 
 pub(crate) fn read_error(offset: u64, len: u64, e: &std::io::Error) -> StoreError {

@@ -15,7 +15,7 @@ use futures_util::future::ready;
 use futures_util::stream::{self, StreamExt};
 use spirula_vos::{
     BLOCK_SIZE, BlockAddr, ContainerId, Damage, Owner, PAGE_SIZE, PageCursor, PageId, PagePlace,
-    ReadError, ScrubExtent, ScrubStep, Vos,
+    ScrubExtent, ScrubStep, Vos,
 };
 use spirula_xstream::{now, sleep, timeout, wall_now, yield_now};
 
@@ -23,7 +23,7 @@ use crate::limits::{
     BUSY_PAUSE, DAMAGE_NOTED_MAX, OWNER_SEARCH_ENTRIES, SCRUB_BLOCKS, SCRUB_PAGES,
     SCRUB_PAUSE_FACTOR, SCRUB_READS_IN_FLIGHT, SCRUB_WAKE_MAX,
 };
-use crate::read::{Reading, verify};
+use crate::read::{Reading, missing, verify};
 use crate::{Store, StoreError};
 
 /// Something on the device that is not what was written there.
@@ -265,11 +265,7 @@ impl Store {
             let step = self.try_read(|vos| vos.scrub_extents(from, SCRUB_BLOCKS));
             let pages = match step {
                 Ok(step) => return Ok(Ok((step, self.begin_read()))),
-                Err(ReadError::Missing(pages)) => pages,
-                Err(ReadError::Damaged(damage)) => return Err(damage.into()),
-                Err(ReadError::EpochTooOld { epoch, horizon }) => {
-                    return Err(StoreError::EpochTooOld { epoch, horizon });
-                }
+                Err(e) => missing(e)?,
             };
             self.inner.vos.borrow_mut().evict();
             for page in pages {

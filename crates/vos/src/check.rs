@@ -9,17 +9,20 @@ use bytes::Bytes;
 
 use crate::check_objects::Objects;
 use crate::codec::Reader;
+use crate::epoch::Epoch;
 use crate::garbage::Garbage;
 use crate::history::{KEY_PIECE, OldPiece, Version};
 use crate::item::{Body, Extents, ItemValue, Piece};
 use crate::page::{CellValue, Page, PageKind};
+use crate::prepared::{Ended, active_id, decode_active, ended_of};
 use crate::record::{
-    ContainerRecord, ObjectRecord, TABLE_AKEY, TABLE_CONTAINER, TABLE_DKEY, TABLE_EXTENT,
-    TABLE_GARBAGE, TABLE_HISTORY, TABLE_OBJECT, TABLE_SHARED, entry_damaged, extent_offset,
+    ContainerRecord, ObjectRecord, TABLE_ACTIVE, TABLE_AKEY, TABLE_CONTAINER, TABLE_DKEY,
+    TABLE_ENDED, TABLE_EXTENT, TABLE_GARBAGE, TABLE_HISTORY, TABLE_OBJECT, TABLE_SHARED,
+    entry_damaged, extent_offset,
 };
 use crate::share::Shared;
 use crate::tree;
-use crate::types::{BlockAddr, ContainerId, DeviceExtent, PAGE_BLOCKS, PageId, ReadError};
+use crate::types::{BlockAddr, ContainerId, DeviceExtent, PAGE_BLOCKS, PageId, ReadError, TxId};
 use crate::vos::Vos;
 
 /// What is wrong with a store.
@@ -83,6 +86,9 @@ pub enum CheckError {
         /// How many name it.
         owners: u64,
     },
+    /// The tables of transactions and what is in memory contradict each other.
+    #[error("transaction {0:?} is noted in one place and not in another, or differently")]
+    Transaction(TxId),
     /// A container counts other objects than it has.
     #[error("container {0:?} counts its objects wrong")]
     ObjectCount(ContainerId),
@@ -131,6 +137,11 @@ pub struct Checker {
     extents: Vec<DeviceExtent>,
     last_key: Option<Vec<u8>>,
     arrays: u64,
+    /// Active transactions found.
+    prepared: usize,
+    /// Those that ended, by id and by epoch.
+    ended: HashSet<(TxId, u64)>,
+    ended_at: HashSet<(TxId, u64)>,
     summary: CheckSummary,
 }
 
@@ -149,6 +160,9 @@ impl Checker {
             extents: Vec::new(),
             last_key: None,
             arrays: 0,
+            prepared: 0,
+            ended: HashSet::new(),
+            ended_at: HashSet::new(),
             summary: CheckSummary::default(),
         }
     }
@@ -203,6 +217,7 @@ impl Checker {
             }
         }
         self.check_names(end)?;
+        self.check_transactions(vos)?;
         let page_blocks = self.page_places(vos)? * PAGE_BLOCKS;
         let waiting_blocks = vos.space.aging_blocks() + vos.space.held_blocks();
         let accounted = self.blocks.len() as u64 + waiting_blocks + page_blocks;
@@ -330,6 +345,11 @@ impl Checker {
                     Version::decode(value)?;
                 }
             }
+            TABLE_ACTIVE => self.active(vos, active_id(key)?, value)?,
+            TABLE_ENDED => match ended_of(key)? {
+                (id, None) => drop(self.ended.insert((id, Ended::decode(value)?.epoch))),
+                (id, Some(epoch)) => drop(self.ended_at.insert((id, epoch))),
+            },
             TABLE_GARBAGE => match Garbage::decode(key, value)? {
                 Garbage { table: TABLE_OBJECT, .. } => {}
                 garbage => self.own(garbage.number),
@@ -338,6 +358,34 @@ impl Checker {
             _ => return Err(entry_damaged(table).into()),
         }
         Ok(())
+    }
+
+    /// A prepared transaction names the blocks of its data.
+    fn active(&mut self, vos: &Vos, id: TxId, value: Bytes) -> Result<(), CheckError> {
+        let (record, _) = decode_active(id, value)?;
+        if vos.active.get(id).is_none_or(|a| a.epoch != record.tx.epoch) {
+            return Err(CheckError::Transaction(id));
+        }
+        self.prepared += 1;
+        let pieces = record.placed.iter().flat_map(|p| p.pieces(0, Epoch::MIN));
+        for piece in pieces {
+            self.arrays += 1;
+            self.piece(&piece, (2, self.arrays))?;
+        }
+        Ok(())
+    }
+
+    /// Compares what is noted of transactions in several places.
+    fn check_transactions(&self, vos: &Vos) -> Result<(), CheckError> {
+        let differing = self.ended.symmetric_difference(&self.ended_at).next();
+        let both = self.ended.iter().find(|(id, _)| vos.active.get(*id).is_some());
+        if let Some((id, _)) = differing.or(both) {
+            return Err(CheckError::Transaction(*id));
+        }
+        match vos.active.last() {
+            Some(id) if vos.active.len() != self.prepared => Err(CheckError::Transaction(id)),
+            _ => Ok(()),
+        }
     }
 
     fn value(&mut self, value: &ItemValue) -> Result<(), CheckError> {

@@ -361,6 +361,8 @@ impl Vos {
             map: MapLocations::default(),
             garbage: true,
             shares: true,
+            active: Default::default(),
+            timestamps: None,
         }
     }
 }
@@ -459,7 +461,7 @@ impl Loader {
 }
 
 impl Vos {
-    /// Reads the containers; call until it stops missing pages, before anything else.
+    /// Reads the containers and prepared transactions; call until it stops missing pages, before anything else.
     pub fn load_containers(&mut self) -> Result<(), ReadError> {
         let (mut found, mut garbage) = (Vec::new(), false);
         let (start, end) = ([TABLE_CONTAINER], [TABLE_CONTAINER + 1]);
@@ -479,7 +481,7 @@ impl Vos {
         self.containers = found.into_iter().collect();
         self.garbage = garbage || uncounted;
         self.shares = self.finds_shared()?;
-        Ok(())
+        self.load_active()
     }
 }
 

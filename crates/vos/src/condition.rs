@@ -2,7 +2,7 @@
 
 use crate::object::Touch;
 use crate::query::Keys;
-use crate::stage::Stage;
+use crate::stage::{Placer, Stage};
 use crate::tx::{Must, Target, Tx};
 use crate::types::{ContainerId, StageError};
 
@@ -42,7 +42,9 @@ impl Stage<'_> {
         epochs: &[u64],
     ) -> Result<(), StageError> {
         let observers = self.observers(tx, object)?;
-        if let Some(&epoch) = epochs.iter().find(|&&e| !observers.may_read(e)) {
+        // What was readable when it was prepared is still there: the object was held.
+        let prepared = matches!(self.placer, Placer::Prepared(_));
+        if !prepared && let Some(&epoch) = epochs.iter().find(|&&e| !observers.may_read(e)) {
             return Err(StageError::EpochTooOld { epoch, horizon: observers.horizon });
         }
         self.record(tx, object, Touch::Only)?.retained = sorted(epochs);

@@ -12,7 +12,8 @@ use crate::item::{Body, ItemValue, Piece, SizeOp};
 use crate::query::Keys;
 use crate::record::Incarnation;
 use crate::tree;
-use crate::types::{BlockAddr, ContainerId, ObjectKey, ReadError};
+use crate::tx::TxOp;
+use crate::types::{BlockAddr, ContainerId, ObjectKey, ReadError, TxId};
 use crate::vos::Vos;
 
 /// An object's record.
@@ -112,7 +113,36 @@ pub enum PlaceDump {
     CutOff,
 }
 
+/// A prepared transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TxDump {
+    /// Its epoch.
+    pub epoch: u64,
+    /// The horizon it brings along.
+    pub horizon: u64,
+    /// What it will do, and to which object.
+    pub operations: Vec<(&'static str, Option<(ContainerId, ObjectKey)>)>,
+    /// Blocks that hold its data.
+    pub blocks: u64,
+    /// Pages kept back for its end.
+    pub pages: u64,
+}
+
 impl Vos {
+    /// A prepared transaction.
+    pub fn dump_prepared(&self, id: TxId) -> Result<TxDump, ReadError> {
+        let record = self.active_record(id)?;
+        let tx = &record.tx;
+        let object = |op: &TxOp| tx.objects.get(op.object()? as usize).cloned();
+        Ok(TxDump {
+            epoch: tx.epoch,
+            horizon: tx.horizon(),
+            operations: tx.ops.iter().map(|op| (op.name(), object(op))).collect(),
+            blocks: record.placed.iter().map(|p| p.run().1).sum(),
+            pages: record.prepared.map_or(0, |p| u64::from(p.pages)),
+        })
+    }
+
     /// Up to `max` objects of a container that have a record, those that were punched too, from the
     /// first one after `after`.
     pub fn dump_objects(

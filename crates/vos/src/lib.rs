@@ -5,6 +5,7 @@
 //! write where and when is the caller's part (`spirula-store`).
 #![forbid(unsafe_code)]
 
+mod active;
 mod aggregate;
 mod array;
 mod changed;
@@ -32,10 +33,12 @@ mod page;
 mod parts;
 mod plane;
 mod pool;
+mod prepared;
 mod punch;
 mod query;
 mod record;
 mod scrub;
+mod serial;
 mod share;
 mod single;
 mod size;
@@ -52,11 +55,12 @@ pub use aggregate::Cursor;
 pub use check::{CheckError, CheckSummary, Checker};
 pub use checkpoint::{Checkpoint, Loader, PageWrite, ROOT_LEN, Root, WalStart};
 pub use clone::Position;
-pub use dump::{AkeyDump, ExtentDump, ObjectDump, PlaceDump, PunchDump, VersionDump};
+pub use dump::{AkeyDump, ExtentDump, ObjectDump, PlaceDump, PunchDump, TxDump, VersionDump};
 pub use epoch::Epoch;
 pub use export::{Anchor, Export};
 pub use log::{BadRecord, Placed, Record};
 pub use merge::MergeStep;
+pub use prepared::PreparedTx;
 pub use query::{Found, Keys, Pick, PickRange};
 pub use scrub::{Owner, OwnerSearch, PageCursor, PagePlace, ScrubExtent, ScrubStep};
 pub use space::{Fragmentation, Run};

@@ -10,12 +10,17 @@ use bytes::Bytes;
 use crate::aggregate::Cursor;
 use crate::clone::CloneRange;
 use crate::codec::{Malformed, Reader, put_bytes, put_u32, put_u64, put_varint};
+use crate::epoch::Epoch;
 use crate::export::Import;
+use crate::item::{Body, Device, Piece, pack_crcs};
 use crate::merge::Merge;
+use crate::space::Run;
 use crate::tx::{Tx, TxOp};
-use crate::types::{BLOCK_SIZE, BlockAddr, ContainerId, ObjectKey};
+use crate::types::{BLOCK_SIZE, BlockAddr, ContainerId, EXTENT_BLOCKS_MAX, ObjectKey, TxId};
 
 const FORMAT: u8 = 2;
+/// The operations before it are prepared, not applied.
+const CODE_PREPARE: u8 = 28;
 
 /// Data of a transaction on the device, as its record tells it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +33,29 @@ pub struct Placed {
     pub crcs: Vec<u32>,
 }
 
+impl Placed {
+    /// The blocks.
+    pub(crate) fn run(&self) -> Run {
+        (self.addr, u64::from(self.len).div_ceil(BLOCK_SIZE))
+    }
+
+    /// The pieces of an array that hold the bytes, from `offset` on.
+    pub(crate) fn pieces(&self, offset: u64, epoch: Epoch) -> impl Iterator<Item = Piece> {
+        self.crcs.chunks(EXTENT_BLOCKS_MAX as usize).enumerate().map(move |(i, crcs)| {
+            let start = i as u64 * EXTENT_BLOCKS_MAX * BLOCK_SIZE;
+            let len = (u64::from(self.len) - start).min(EXTENT_BLOCKS_MAX * BLOCK_SIZE);
+            let device = Device {
+                addr: self.addr.0 + i as u64 * EXTENT_BLOCKS_MAX,
+                skip: 0,
+                len: len as u32,
+                tail: ((len - 1) % BLOCK_SIZE + 1) as u16,
+                crcs: pack_crcs(crcs),
+            };
+            Piece { offset: offset + start, epoch, body: Body::Device(device) }
+        })
+    }
+}
+
 /// What staging decided about an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Decision {
@@ -35,6 +63,14 @@ pub(crate) struct Decision {
     pub(crate) device: bool,
     /// Inline pieces before its end were then gathered into a device extent.
     pub(crate) gathered: bool,
+}
+
+/// That a transaction is prepared, not applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Prepared {
+    pub(crate) id: TxId,
+    /// Pages kept back for its end.
+    pub(crate) pages: u32,
 }
 
 /// A decoded record.
@@ -46,6 +82,7 @@ pub struct Record {
     pub placed: Vec<Placed>,
     pub(crate) tx: Tx,
     pub(crate) decisions: Vec<Decision>,
+    pub(crate) prepared: Option<Prepared>,
 }
 
 /// The bytes are not a WAL record of this format.
@@ -59,7 +96,13 @@ impl From<Malformed> for BadRecord {
     }
 }
 
-pub(crate) fn encode(seq: u64, tx: &Tx, decisions: &[Decision], placed: &[Placed]) -> Vec<u8> {
+pub(crate) fn encode(
+    seq: u64,
+    tx: &Tx,
+    decisions: &[Decision],
+    placed: &[Placed],
+    prepared: Option<Prepared>,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(record_len_hint(tx));
     out.push(FORMAT);
     put_u64(&mut out, seq);
@@ -76,9 +119,14 @@ pub(crate) fn encode(seq: u64, tx: &Tx, decisions: &[Decision], placed: &[Placed
         out.extend_from_slice(&cid.0);
         put_bytes(&mut out, &oid.0);
     }
-    put_varint(&mut out, decisions.len() as u64);
+    put_varint(&mut out, (decisions.len() + usize::from(prepared.is_some())) as u64);
     for (op, decision) in tx.ops.iter().filter(|op| op.is_logged()).zip(decisions) {
         encode_op(&mut out, op, *decision);
+    }
+    if let Some(Prepared { id, pages }) = prepared {
+        out.push(CODE_PREPARE);
+        out.extend_from_slice(&id.0);
+        put_varint(&mut out, u64::from(pages));
     }
     out
 }
@@ -104,16 +152,23 @@ impl Record {
         }
         let count = r.count(2)?;
         let (mut ops, mut decisions) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut prepared = None;
         for _ in 0..count {
-            let (op, decision) = decode_op(&mut r, objects.len())?;
+            let code = r.u8()?;
+            if code == CODE_PREPARE {
+                prepared = Some(Prepared { id: TxId(r.array()?), pages: r.int()? });
+                break;
+            }
+            let (op, decision) = decode_op(code, &mut r, objects.len())?;
             ops.push(op);
             decisions.push(decision);
         }
-        if r.remaining() != 0 {
+        if r.remaining() != 0 || ops.len() + usize::from(prepared.is_some()) != count {
             return Err(BadRecord);
         }
-        let tx = Tx::logged(epoch, horizon, objects, ops);
-        Ok(Record { seq, placed, tx, decisions })
+        let mut tx = Tx::logged(epoch, horizon, objects, ops);
+        tx.prepare = prepared.map(|p| p.id);
+        Ok(Record { seq, placed, tx, decisions, prepared })
     }
 }
 
@@ -146,13 +201,8 @@ fn head(out: &mut Vec<u8>, code: u8, object: u32) {
 
 fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
     match op {
-        TxOp::CreateContainer(cid) => {
-            out.push(1);
-            out.extend_from_slice(&cid.0);
-        }
-        TxOp::DestroyContainer(cid) => {
-            out.push(2);
-            out.extend_from_slice(&cid.0);
+        TxOp::CreateContainer(_) | TxOp::DestroyContainer(_) | TxOp::RetainContainer { .. } => {
+            encode_container_op(out, op)
         }
         TxOp::CreateObject { object } => head(out, 3, *object),
         TxOp::Update { object, dkey, akey, value } => {
@@ -182,11 +232,6 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
             head(out, 13, *object);
             encode_epochs(out, epochs);
         }
-        TxOp::RetainContainer { cid, epochs } => {
-            out.push(14);
-            out.extend_from_slice(&cid.0);
-            encode_epochs(out, epochs);
-        }
         TxOp::Aggregate { object, cursor, budget } => {
             head(out, 20, *object);
             cursor.encode(out);
@@ -213,7 +258,30 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
             head(out, 25, *object);
             put_bytes(out, &import.bytes);
         }
+        TxOp::CommitPrepared(id) | TxOp::AbortPrepared(id) => {
+            out.push(if matches!(op, TxOp::CommitPrepared(_)) { 29 } else { 30 });
+            out.extend_from_slice(&id.0);
+        }
         TxOp::Require { .. } => {}
+    }
+}
+
+fn encode_container_op(out: &mut Vec<u8>, op: &TxOp) {
+    match op {
+        TxOp::CreateContainer(cid) => {
+            out.push(1);
+            out.extend_from_slice(&cid.0);
+        }
+        TxOp::DestroyContainer(cid) => {
+            out.push(2);
+            out.extend_from_slice(&cid.0);
+        }
+        TxOp::RetainContainer { cid, epochs } => {
+            out.push(14);
+            out.extend_from_slice(&cid.0);
+            encode_epochs(out, epochs);
+        }
+        _ => {}
     }
 }
 
@@ -247,8 +315,7 @@ fn encode_array_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
     }
 }
 
-fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malformed> {
-    let code = r.u8()?;
+fn decode_op(code: u8, r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malformed> {
     let decision = Decision::default();
     match code {
         1 => return Ok((TxOp::CreateContainer(ContainerId(r.array()?)), decision)),
@@ -257,6 +324,8 @@ fn decode_op(r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malform
             let cid = ContainerId(r.array()?);
             return Ok((TxOp::RetainContainer { cid, epochs: decode_epochs(r)? }, decision));
         }
+        29 => return Ok((TxOp::CommitPrepared(TxId(r.array()?)), decision)),
+        30 => return Ok((TxOp::AbortPrepared(TxId(r.array()?)), decision)),
         32..=37 => return Ok((crate::container::decode_op(r, code)?, decision)),
         _ => {}
     }

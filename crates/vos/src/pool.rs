@@ -136,6 +136,19 @@ impl Pool {
         }
     }
 
+    /// Pages that the transaction under way has changed or allocated.
+    pub(crate) fn changed_pages(&self) -> u64 {
+        let mut changed = std::collections::BTreeSet::new();
+        let mut allocated = 0;
+        for undo in &self.undo {
+            match undo {
+                Undo::Changed { id, .. } | Undo::Entry { id, .. } => drop(changed.insert(*id)),
+                Undo::Allocated { count, .. } => allocated += count,
+            }
+        }
+        changed.len() as u64 + allocated
+    }
+
     pub(crate) fn rollback(&mut self) {
         self.freed.clear();
         while let Some(undo) = self.undo.pop() {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::item::{Body, ItemValue, Piece};
 use crate::record::{ObjectRecord, TABLE_AKEY};
+use crate::timestamp::Path;
 use crate::tree;
 use crate::types::{ContainerId, ObjectKey, ReadError};
 use crate::view::{View, Visible};
@@ -87,6 +88,15 @@ impl View<'_> {
         keys: &Keys,
         max: usize,
     ) -> Result<Vec<ObjectKey>, ReadError> {
+        self.guarded(|| Path::container(cid), || self.objects_in(cid, keys, max), |_| None)
+    }
+
+    fn objects_in(
+        &self,
+        cid: ContainerId,
+        keys: &Keys,
+        max: usize,
+    ) -> Result<Vec<ObjectKey>, ReadError> {
         let Some(container) = self.vos.containers.get(&cid) else {
             return Ok(Vec::new());
         };
@@ -112,10 +122,11 @@ impl View<'_> {
         keys: &Keys,
         max: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
-        match self.record(cid, oid)? {
+        let read = || match self.record(cid, oid)? {
             Some(record) => self.dkeys_of(&record, keys, max),
             None => Ok(Vec::new()),
-        }
+        };
+        self.guarded(|| Path::object(cid, &oid.0), read, |_| None)
     }
 
     /// Up to `max` akeys of a dkey with their values; arrays come with an empty one.
@@ -127,14 +138,31 @@ impl View<'_> {
         keys: &Keys,
         max: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
-        match self.record(cid, oid)? {
+        let read = || match self.record(cid, oid)? {
             Some(record) => self.akeys_of(&record, dkey, keys, max),
             None => Ok(Vec::new()),
-        }
+        };
+        self.guarded(|| Path::dkey(cid, &oid.0, dkey), read, |_| None)
     }
 
     /// The first or last dkey, akey in it and range in that, of those that have what is wanted below.
     pub fn query_key(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        dkey: &Pick,
+        akey: &Pick,
+        range: Option<PickRange>,
+    ) -> Result<Option<Found>, ReadError> {
+        let path = || match (dkey, akey) {
+            (Pick::Is(dkey), Pick::Is(akey)) => Path::akey(cid, &oid.0, dkey, akey),
+            (Pick::Is(dkey), _) => Path::dkey(cid, &oid.0, dkey),
+            _ => Path::object(cid, &oid.0),
+        };
+        self.guarded(path, || self.query_in(cid, oid, dkey, akey, range), |_| None)
+    }
+
+    fn query_in(
         &self,
         cid: ContainerId,
         oid: &ObjectKey,

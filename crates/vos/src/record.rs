@@ -26,6 +26,8 @@ pub(crate) const TABLE_GARBAGE: u8 = 5;
 pub(crate) const TABLE_HISTORY: u8 = 6;
 pub(crate) const TABLE_DKEY: u8 = 7;
 pub(crate) const TABLE_SHARED: u8 = 8;
+pub(crate) const TABLE_ACTIVE: u8 = 9;
+pub(crate) const TABLE_ENDED: u8 = 10;
 
 const OBJECT_RETAINED: u8 = 1;
 const OBJECT_PUNCHES: u8 = 2;
@@ -415,7 +417,8 @@ pub(crate) fn fuzz(data: &[u8]) {
     if let Ok(record) = ContainerRecord::decode(bytes.clone()) {
         assert_eq!(ContainerRecord::decode(record.encode().into()), Ok(record));
     }
-    crate::history::fuzz(bytes);
+    crate::history::fuzz(bytes.clone());
+    crate::prepared::fuzz(bytes);
 }
 
 #[cfg(test)]

@@ -9,12 +9,14 @@ use bytes::Bytes;
 
 use crate::codec::Reader;
 use crate::dkeys;
+use crate::epoch::Epoch;
 use crate::history::{KEY_PIECE, OldPiece};
 use crate::item::{Array, Body, Extents, ItemValue, Piece};
 use crate::page::{CellValue, Page, PageKind};
+use crate::prepared::{active_id, decode_active};
 use crate::record::{
-    ObjectRecord, TABLE_AKEY, TABLE_DKEY, TABLE_EXTENT, TABLE_HISTORY, TABLE_OBJECT, entry_damaged,
-    extent_offset,
+    ObjectRecord, TABLE_ACTIVE, TABLE_AKEY, TABLE_DKEY, TABLE_EXTENT, TABLE_HISTORY, TABLE_OBJECT,
+    entry_damaged, extent_offset,
 };
 use crate::tree;
 use crate::types::{BlockAddr, ContainerId, Damage, DeviceExtent, ObjectKey, PageId, ReadError};
@@ -160,7 +162,7 @@ impl Vos {
             let key = leaf.key(i);
             if !matches!(
                 key.first(),
-                Some(&(TABLE_OBJECT | TABLE_AKEY | TABLE_EXTENT | TABLE_HISTORY))
+                Some(&(TABLE_OBJECT | TABLE_AKEY | TABLE_EXTENT | TABLE_HISTORY | TABLE_ACTIVE))
             ) {
                 continue;
             }
@@ -334,6 +336,11 @@ fn extents_of(key: &[u8], value: Bytes, out: &mut Vec<ScrubExtent>) -> Result<()
         }
         Some(&TABLE_HISTORY) if key.get(9) == Some(&KEY_PIECE) => {
             add(&OldPiece::decode(&key[9..], value)?.piece, None);
+        }
+        Some(&TABLE_ACTIVE) => {
+            let (record, _) = decode_active(active_id(key)?, value)?;
+            let pieces = record.placed.iter().flat_map(|p| p.pieces(0, Epoch::MIN));
+            pieces.for_each(|piece| add(&piece, None));
         }
         _ => {}
     }

@@ -5,20 +5,22 @@
 //! Invariant: what a transaction does to an object depends only on that object's history and the
 //! recorded decisions, so records of different containers may be replayed in another order.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 
 use crate::aggregate::Cursor;
 use crate::array::Gather;
 use crate::epoch::{Epoch, Scene};
-use crate::item::{Array, Body, Device, INLINE_EXTENT_MAX, Piece, SizeOp, pack_crcs};
+use crate::item::{Array, Body, INLINE_EXTENT_MAX, Piece, SizeOp};
 use crate::log::{self, Decision, Placed, Record};
 use crate::object::{Loaded, Touch};
 use crate::record::TABLE_OBJECT;
 use crate::space::Run;
 use crate::tx::{Tx, TxOp};
 use crate::types::{
-    ARRAY_SIZE_MAX, BLOCK_SIZE, BlockAddr, ContainerId, Damage, EXTENT_BLOCKS_MAX, KEY_LEN_MAX,
-    StageError, VALUE_LEN_MAX,
+    ARRAY_SIZE_MAX, BLOCK_SIZE, BlockAddr, ContainerId, Damage, KEY_LEN_MAX, StageError,
+    VALUE_LEN_MAX,
 };
 use crate::vos::{Container, Vos};
 
@@ -69,29 +71,54 @@ impl Vos {
     /// Applies `tx` in memory and says what to write; on an error nothing has changed.
     pub fn stage(&mut self, tx: &Tx) -> Result<Staged, StageError> {
         self.check_room(tx)?;
+        if let Some(id) = tx.prepare {
+            return self.stage_prepared(tx, id);
+        }
+        self.may_stage(tx)?;
         let mut stage = Stage::begin(self, tx, Placer::Fresh);
-        match stage.run(tx, None) {
+        match stage.run(tx, None).and_then(|()| stage.may_write(tx)) {
             Ok(()) => {
                 let Stage { placed, decisions, writes, aggregated, .. } = stage;
                 let freed = self.commit();
-                let record = log::encode(self.seq, tx, &decisions, &placed);
-                let mut containers: Vec<ContainerId> = tx.objects.iter().map(|o| o.0).collect();
-                for op in &tx.ops {
-                    containers.extend(op.containers().into_iter().flatten());
-                }
-                containers.sort_unstable();
-                containers.dedup();
+                let record = log::encode(self.seq, tx, &decisions, &placed, None);
+                let containers = self.containers_of(tx);
+                self.note_ended(tx);
+                self.note_staged(tx);
                 Ok(Staged { seq: self.seq, record, writes, freed, containers, aggregated })
             }
-            Err(e) => {
-                self.rollback();
-                Err(self.more_missing(tx, e))
+            Err(e) => Err(self.refuse(tx, e)),
+        }
+    }
+
+    /// Undoes what was staged.
+    pub(crate) fn refuse(&mut self, tx: &Tx, e: StageError) -> StageError {
+        self.rollback();
+        self.note_refused(tx, &e);
+        self.more_missing(tx, e)
+    }
+
+    /// What a record is in one order with: the containers it is about, and transactions it ends.
+    pub(crate) fn containers_of(&self, tx: &Tx) -> Vec<ContainerId> {
+        let mut containers: Vec<ContainerId> = tx.objects.iter().map(|o| o.0).collect();
+        for op in &tx.ops {
+            containers.extend(op.containers().into_iter().flatten());
+            if let TxOp::CommitPrepared(id) | TxOp::AbortPrepared(id) = op {
+                let active = self.active.get(*id);
+                containers.extend(active.map_or(&[][..], |a| &a.containers));
+                containers.push(ContainerId(id.0));
             }
         }
+        containers.extend(tx.prepare.map(|id| ContainerId(id.0)));
+        containers.sort_unstable();
+        containers.dedup();
+        containers
     }
 
     /// Applies a record of the WAL that the last checkpoint does not hold.
     pub fn replay(&mut self, record: &Record) -> Result<(), ReplayError> {
+        if let Some(prepared) = record.prepared {
+            return self.replay_prepared(record, prepared);
+        }
         let mut stage = Stage::begin(self, &record.tx, Placer::Recorded(&record.placed));
         let result = stage.run(&record.tx, Some(&record.decisions));
         let used_up = stage.placed.len() == record.placed.len();
@@ -99,21 +126,14 @@ impl Vos {
             Ok(()) if used_up => {
                 let freed = self.commit();
                 self.seq = self.seq.max(record.seq);
+                self.note_ended(&record.tx);
                 // Whoever reused these blocks did so after the record was durable: so in later records.
                 self.release(&freed);
                 Ok(())
             }
-            Err(StageError::Missing(pages)) => {
+            result => {
                 self.rollback();
-                Err(StageError::Missing(pages).into())
-            }
-            Err(StageError::Damaged(d)) => {
-                self.rollback();
-                Err(StageError::Damaged(d).into())
-            }
-            _ => {
-                self.rollback();
-                Err(ReplayError::Contradiction { seq: record.seq })
+                Err(not_replayed(result, record.seq))
             }
         }
     }
@@ -157,6 +177,10 @@ impl Vos {
 
     /// Refuses what could leave pages without room at the next checkpoint.
     fn check_room(&self, tx: &Tx) -> Result<(), StageError> {
+        if !tx.ops.is_empty() && tx.ops.iter().all(TxOp::ends_prepared) {
+            // Its pages were kept back.
+            return Ok(());
+        }
         let bytes: u64 = tx
             .ops
             .iter()
@@ -189,7 +213,9 @@ impl Vos {
             return e;
         };
         for (cid, oid) in &tx.objects {
-            if let Err(crate::ReadError::Missing(more)) = self.object_exists(*cid, oid) {
+            if let Err(crate::ReadError::Missing(more)) =
+                self.at(u64::MAX).committed().object_exists(*cid, oid)
+            {
                 pages.extend(more);
             }
         }
@@ -203,6 +229,8 @@ impl Vos {
 pub(crate) enum Placer<'a> {
     Fresh,
     Recorded(&'a [Placed]),
+    /// As recorded when it was prepared: the blocks are its own.
+    Prepared(Rc<[Placed]>),
 }
 
 /// A transaction being applied.
@@ -210,18 +238,22 @@ pub(crate) struct Stage<'a> {
     pub(crate) vos: &'a mut Vos,
     /// Of the operation being applied.
     pub(crate) epoch: Epoch,
-    placer: Placer<'a>,
+    pub(crate) placer: Placer<'a>,
     reclaims: bool,
     pub(crate) loaded: Vec<Loaded>,
     pub(crate) placed: Vec<Placed>,
     pub(crate) decisions: Vec<Decision>,
     pub(crate) writes: Vec<DataWrite>,
     aggregated: Option<Cursor>,
+    /// Its changes will be taken back, and made again later.
+    pub(crate) prepares: bool,
+    /// Pages that were kept back for what the transaction has committed or aborted.
+    pub(crate) given_back: u64,
     saved: (crate::PageId, u64, bool),
 }
 
 impl<'a> Stage<'a> {
-    fn begin(vos: &'a mut Vos, tx: &Tx, placer: Placer<'a>) -> Stage<'a> {
+    pub(crate) fn begin(vos: &'a mut Vos, tx: &Tx, placer: Placer<'a>) -> Stage<'a> {
         vos.begin();
         let saved = (vos.root, vos.next_number, vos.garbage);
         let loaded = tx.objects.iter().map(|_| Loaded::unknown()).collect();
@@ -235,6 +267,8 @@ impl<'a> Stage<'a> {
             decisions: Vec::with_capacity(tx.ops.len()),
             writes: Vec::new(),
             aggregated: None,
+            prepares: tx.prepare.is_some(),
+            given_back: 0,
             saved,
         }
     }
@@ -248,10 +282,15 @@ impl<'a> Stage<'a> {
         (self.vos.root, self.vos.next_number, self.vos.garbage) = self.saved;
     }
 
-    fn run(&mut self, tx: &Tx, decisions: Option<&[Decision]>) -> Result<(), StageError> {
-        let mut result = self.run_ops(tx, decisions);
+    pub(crate) fn run(
+        &mut self,
+        tx: &Tx,
+        decisions: Option<&[Decision]>,
+    ) -> Result<(), StageError> {
+        let mut result = self.run_ops(tx, decisions).and_then(|()| self.settle_freed());
         // What it has changed must find room at the next checkpoint, however much that is.
-        if decisions.is_none() && self.vos.space.page_slots() < self.vos.pages_needed() {
+        let needed = self.vos.pages_needed().saturating_sub(self.given_back);
+        if decisions.is_none() && self.vos.space.page_slots() < needed {
             result = result.and(Err(StageError::NoSpace));
         }
         if result.is_err() {
@@ -260,7 +299,11 @@ impl<'a> Stage<'a> {
         result
     }
 
-    fn run_ops(&mut self, tx: &Tx, decisions: Option<&[Decision]>) -> Result<(), StageError> {
+    pub(crate) fn run_ops(
+        &mut self,
+        tx: &Tx,
+        decisions: Option<&[Decision]>,
+    ) -> Result<(), StageError> {
         if tx.horizon() > tx.epoch {
             return Err(StageError::EpochTooOld { epoch: tx.epoch, horizon: tx.horizon() });
         }
@@ -276,8 +319,7 @@ impl<'a> Stage<'a> {
                 self.decisions.push(decision);
             }
         }
-        self.flush(tx)?;
-        self.settle_freed()
+        self.flush(tx)
     }
 
     fn apply(
@@ -318,6 +360,8 @@ impl<'a> Stage<'a> {
             TxOp::Merge { object, merge } => return self.merge(tx, *object, merge, recorded),
             TxOp::Discard { object, from, to } => self.discard(tx, *object, (*from, *to))?,
             TxOp::Require { object, target, must } => self.require(tx, *object, target, *must)?,
+            TxOp::CommitPrepared(id) => self.commit_prepared(tx, *id)?,
+            TxOp::AbortPrepared(id) => self.abort_prepared(tx, *id)?,
             TxOp::Clone { object, clone } => self.clone_range(tx, *object, clone)?,
             TxOp::Import { object, import } => self.import(tx, *object, import)?,
             TxOp::SetProperty { cid, name, value } => {
@@ -401,6 +445,8 @@ impl<'a> Stage<'a> {
         };
         self.cut(array, scene, (*offset, end), pieces)?;
         let gather = match recorded {
+            // What it gathered could be overwritten before it is committed.
+            None if self.prepares => Gather::No,
             None => Gather::IfWorthwhile,
             Some(d) if d.gathered => Gather::Yes,
             Some(_) => Gather::No,
@@ -449,41 +495,35 @@ impl<'a> Stage<'a> {
         crcs: Option<&[u32]>,
     ) -> Result<Vec<Piece>, StageError> {
         let first = self.placed.len();
-        match self.placer {
+        match &self.placer {
             Placer::Fresh => self.place_fresh(len, data, crcs)?,
-            Placer::Recorded(placed) => {
-                let mut found = 0;
-                while found < len {
-                    let next = placed.get(self.placed.len()).ok_or(StageError::TooLarge)?;
-                    let blocks = u64::from(next.len).div_ceil(BLOCK_SIZE);
-                    if !self.vos.space.claim((next.addr, blocks)) {
-                        return Err(StageError::NoSpace);
-                    }
-                    found += u64::from(next.len);
-                    self.placed.push(next.clone());
-                }
-                if found != len {
-                    return Err(StageError::TooLarge);
-                }
-            }
+            Placer::Recorded(placed) => self.place_recorded(len, placed, true)?,
+            Placer::Prepared(placed) => self.place_recorded(len, &Rc::clone(placed), false)?,
         }
         let (mut pieces, mut at) = (Vec::with_capacity(1), offset);
         for placed in &self.placed[first..] {
-            for (i, crcs) in placed.crcs.chunks(EXTENT_BLOCKS_MAX as usize).enumerate() {
-                let start = i as u64 * EXTENT_BLOCKS_MAX * BLOCK_SIZE;
-                let len = (u64::from(placed.len) - start).min(EXTENT_BLOCKS_MAX * BLOCK_SIZE);
-                let device = Device {
-                    addr: placed.addr.0 + i as u64 * EXTENT_BLOCKS_MAX,
-                    skip: 0,
-                    len: len as u32,
-                    tail: ((len - 1) % BLOCK_SIZE + 1) as u16,
-                    crcs: pack_crcs(crcs),
-                };
-                pieces.push(Piece { offset: at, epoch: self.epoch, body: Body::Device(device) });
-                at += len;
-            }
+            pieces.extend(placed.pieces(at, self.epoch));
+            at += u64::from(placed.len);
         }
         Ok(pieces)
+    }
+
+    fn place_recorded(
+        &mut self,
+        len: u64,
+        placed: &[Placed],
+        claim: bool,
+    ) -> Result<(), StageError> {
+        let mut found = 0;
+        while found < len {
+            let next = placed.get(self.placed.len()).ok_or(StageError::TooLarge)?;
+            if claim && !self.vos.space.claim(next.run()) {
+                return Err(StageError::NoSpace);
+            }
+            found += u64::from(next.len);
+            self.placed.push(next.clone());
+        }
+        if found == len { Ok(()) } else { Err(StageError::TooLarge) }
     }
 
     fn place_fresh(
@@ -516,6 +556,14 @@ impl<'a> Stage<'a> {
             at = end;
         }
         Ok(())
+    }
+}
+
+/// Why a record was not applied.
+pub(crate) fn not_replayed(result: Result<(), StageError>, seq: u64) -> ReplayError {
+    match result {
+        Err(e @ (StageError::Missing(_) | StageError::Damaged(_))) => e.into(),
+        _ => ReplayError::Contradiction { seq },
     }
 }
 

@@ -41,6 +41,7 @@ mod table;
 mod tests;
 
 use crate::types::ContainerId;
+pub use crate::types::TxId;
 
 use marks::Marks;
 pub use path::{Level, Path};
@@ -52,10 +53,6 @@ pub const CACHE_BYTES: usize = 16 << 20;
 /// What the levels get of the memory, from container to akey.
 const SHARES: [usize; Level::COUNT] = [1, 7, 8, 16];
 const SHARES_SUM: usize = 32;
-
-/// Identifies a transaction; it keeps its id when it starts again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct TxId(pub [u8; 16]);
 
 /// A transaction and its place in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,12 +91,14 @@ pub enum Outcome {
 /// The transaction must start again; with an epoch above `after` the same check succeeds, unless
 /// others came in between.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("restart above epoch {after}: {cause}")]
+#[error("restart above epoch {after}: {cause} ({level:?})")]
 pub struct Restart {
     /// The latest epoch in the way.
     pub after: u64,
     /// What is in the way.
     pub cause: Cause,
+    /// What it is about: this level of the place that is read or written.
+    pub level: Level,
 }
 
 /// Why a transaction must start again.
@@ -140,8 +139,11 @@ impl Cache {
 
     /// Whether `by` may write what is at `path`.
     pub fn check_write(&self, path: &Path, by: &TxStamp) -> Result<(), Restart> {
-        let readers = self.on_way(path).filter_map(|(marks, end)| marks.read_after(end, by));
-        let read = readers.max().map(|after| Restart { after, cause: Cause::Read });
+        let readers = self.on_way(path).filter_map(|(level, marks)| {
+            let after = marks.read_after(level == path.level(), by)?;
+            Some(Restart { after, cause: Cause::Read, level })
+        });
+        let read = readers.max_by_key(|r| r.after);
         let both = [read, self.uncertain(path, by)];
         both.into_iter().flatten().max_by_key(|r| r.after).map_or(Ok(()), Err)
     }
@@ -175,13 +177,15 @@ impl Cache {
     }
 
     fn uncertain(&self, path: &Path, by: &TxStamp) -> Option<Restart> {
-        let writes = self.on_way(path).filter_map(|(marks, end)| marks.written_within(end, by));
-        writes.max().map(|after| Restart { after, cause: Cause::Uncertain })
+        let writes = self.on_way(path).filter_map(|(level, marks)| {
+            let after = marks.written_within(level == path.level(), by)?;
+            Some(Restart { after, cause: Cause::Uncertain, level })
+        });
+        writes.max_by_key(|r| r.after)
     }
 
-    /// What is known of `path` and all above it, and whether it is the end of the path.
-    fn on_way(&self, path: &Path) -> impl Iterator<Item = (&Marks, bool)> {
-        let end = path.level();
-        path.levels().map(move |(l, fp)| (self.tables[l as usize].get(fp), l == end))
+    /// What is known of `path` and all above it.
+    fn on_way(&self, path: &Path) -> impl Iterator<Item = (Level, &Marks)> {
+        path.levels().map(|(level, fp)| (level, self.tables[level as usize].get(fp)))
     }
 }

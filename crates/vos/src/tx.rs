@@ -9,7 +9,7 @@ use crate::aggregate::Cursor;
 use crate::clone::CloneRange;
 use crate::export::Import;
 use crate::merge::Merge;
-use crate::types::{ContainerId, ObjectKey};
+use crate::types::{ContainerId, ObjectKey, TxId};
 
 /// A transaction over any number of objects, stamped with the epoch its caller gave it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -21,6 +21,10 @@ pub struct Tx {
     pub(crate) objects: Vec<(ContainerId, ObjectKey)>,
     pub(crate) ops: Vec<TxOp>,
     pub(crate) reclaims: bool,
+    /// It is to be prepared under this id, not applied.
+    pub(crate) prepare: Option<TxId>,
+    /// Who stages it, for the timestamp cache, and the end of the uncertainty of its epoch.
+    pub(crate) stamp: Option<(TxId, u64)>,
 }
 
 /// One operation; `object` is an index into the transaction's objects.
@@ -128,6 +132,8 @@ pub(crate) enum TxOp {
         name: Bytes,
         value: Option<Bytes>,
     },
+    CommitPrepared(TxId),
+    AbortPrepared(TxId),
     /// Judged when the transaction is staged; not in the WAL.
     Require {
         object: u32,
@@ -176,6 +182,72 @@ impl TxOp {
             _ => [None, None],
         }
     }
+
+    /// What it is called where people read it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            TxOp::CreateContainer(_) | TxOp::CreateContainerIn { .. } => "create container",
+            TxOp::SplitContainer { .. } => "split container",
+            TxOp::MergeContainer { .. } => "merge container",
+            TxOp::DestroyContainer(_) => "destroy container",
+            TxOp::CreateObject { .. } => "create",
+            TxOp::Update { .. } => "update",
+            TxOp::Write { .. } => "write",
+            TxOp::Truncate { .. } => "truncate",
+            TxOp::PunchRange { .. } => "punch range",
+            TxOp::PunchAkey { .. } => "punch akey",
+            TxOp::PunchAkeys { .. } => "punch akeys",
+            TxOp::PunchDkey { .. } => "punch dkey",
+            TxOp::PunchObject { .. } => "punch object",
+            TxOp::Retain { .. } => "retain",
+            TxOp::RetainContainer { .. } => "retain container",
+            TxOp::Aggregate { .. } => "aggregate",
+            TxOp::Merge { .. } => "merge",
+            TxOp::Discard { .. } => "discard",
+            TxOp::Clone { .. } => "clone",
+            TxOp::Import { .. } => "import",
+            TxOp::SetProperty { .. } => "set property",
+            TxOp::CommitPrepared(_) => "commit",
+            TxOp::AbortPrepared(_) => "abort",
+            TxOp::Require { .. } => "require",
+        }
+    }
+
+    /// Whether it ends a prepared transaction.
+    pub(crate) fn ends_prepared(&self) -> bool {
+        matches!(self, TxOp::CommitPrepared(_) | TxOp::AbortPrepared(_))
+    }
+
+    /// Index of the object it is about.
+    pub(crate) fn object(&self) -> Option<u32> {
+        match self {
+            TxOp::CreateObject { object }
+            | TxOp::Update { object, .. }
+            | TxOp::Write { object, .. }
+            | TxOp::Truncate { object, .. }
+            | TxOp::PunchRange { object, .. }
+            | TxOp::PunchAkey { object, .. }
+            | TxOp::PunchAkeys { object, .. }
+            | TxOp::PunchDkey { object, .. }
+            | TxOp::PunchObject { object }
+            | TxOp::Retain { object, .. }
+            | TxOp::Aggregate { object, .. }
+            | TxOp::Merge { object, .. }
+            | TxOp::Discard { object, .. }
+            | TxOp::Clone { object, .. }
+            | TxOp::Import { object, .. }
+            | TxOp::Require { object, .. } => Some(*object),
+            TxOp::CreateContainer(_)
+            | TxOp::DestroyContainer(_)
+            | TxOp::CreateContainerIn { .. }
+            | TxOp::SplitContainer { .. }
+            | TxOp::MergeContainer { .. }
+            | TxOp::RetainContainer { .. }
+            | TxOp::SetProperty { .. }
+            | TxOp::CommitPrepared(_)
+            | TxOp::AbortPrepared(_) => None,
+        }
+    }
 }
 
 impl Tx {
@@ -191,7 +263,7 @@ impl Tx {
         objects: Vec<(ContainerId, ObjectKey)>,
         ops: Vec<TxOp>,
     ) -> Tx {
-        Tx { epoch, horizon: Some(horizon), objects, ops, reclaims: true }
+        Tx { epoch, horizon: Some(horizon), objects, ops, reclaims: true, ..Tx::default() }
     }
 
     /// All epochs from `horizon` on stay readable, and older transactions down to it may still come.
@@ -234,6 +306,8 @@ impl Tx {
             | TxOp::CreateObject { .. }
             | TxOp::PunchObject { .. }
             | TxOp::Discard { .. }
+            | TxOp::CommitPrepared(_)
+            | TxOp::AbortPrepared(_)
             | TxOp::Require { .. } => 0,
             TxOp::CreateContainerIn { from, to, .. } => {
                 from.len() + to.as_ref().map_or(0, Bytes::len)

@@ -6,6 +6,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::timestamp::Restart;
+
 /// The unit of allocation on the device and of data checksums.
 pub const BLOCK_SIZE: u64 = 4096;
 /// Size of a metadata page.
@@ -48,6 +50,41 @@ impl ObjectKey {
 impl fmt::Debug for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "o:{}", self.0.escape_ascii())
+    }
+}
+
+/// Identifies a transaction; it keeps its id when it starts again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TxId(pub [u8; 16]);
+
+impl fmt::Debug for TxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("t:")?;
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+/// What has become of a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TxState {
+    /// Prepared, and not ended yet.
+    Prepared,
+    /// Committed at this epoch.
+    Committed(u64),
+    /// Aborted.
+    Aborted,
+    /// Never heard of, or forgotten.
+    Unknown,
+}
+
+impl fmt::Display for TxState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TxState::Prepared => f.write_str("prepared"),
+            TxState::Committed(epoch) => write!(f, "committed at epoch {epoch}"),
+            TxState::Aborted => f.write_str("aborted"),
+            TxState::Unknown => f.write_str("unknown"),
+        }
     }
 }
 
@@ -109,6 +146,15 @@ pub enum ReadError {
         /// The horizon of the object.
         horizon: u64,
     },
+    /// A prepared transaction writes there, at the epoch asked for or before.
+    #[error("transaction {id:?} is prepared and not ended")]
+    InProgress {
+        /// The transaction.
+        id: TxId,
+    },
+    /// The reader's transaction must start again.
+    #[error(transparent)]
+    Restart(#[from] Restart),
     /// The store is damaged.
     #[error(transparent)]
     Damaged(#[from] Damage),
@@ -165,6 +211,30 @@ pub enum StageError {
         /// The horizon.
         horizon: u64,
     },
+    /// It must wait for the end of a prepared transaction, which holds a place that it touches.
+    #[error("transaction {id:?} is prepared and not ended")]
+    InProgress {
+        /// The prepared transaction.
+        id: TxId,
+    },
+    /// It must start again, with a later epoch.
+    #[error(transparent)]
+    Restart(#[from] Restart),
+    /// What is asked for does not go with what has become of the transaction.
+    #[error("transaction {id:?} is {state}")]
+    WrongState {
+        /// The transaction.
+        id: TxId,
+        /// Its state.
+        state: TxState,
+    },
+    /// A transaction to be prepared is empty, or has operations on containers, clones, imports,
+    /// aggregation, discards, or the end of other transactions.
+    #[error("transactions of this kind cannot be prepared")]
+    NotPreparable,
+    /// Too much is prepared already.
+    #[error("too many transactions are prepared")]
+    TooManyPrepared,
     /// The store is damaged.
     #[error(transparent)]
     Damaged(#[from] Damage),
@@ -175,6 +245,8 @@ impl From<ReadError> for StageError {
         match e {
             ReadError::Missing(pages) => StageError::Missing(pages),
             ReadError::EpochTooOld { epoch, horizon } => StageError::EpochTooOld { epoch, horizon },
+            ReadError::InProgress { id } => StageError::InProgress { id },
+            ReadError::Restart(restart) => StageError::Restart(restart),
             ReadError::Damaged(d) => StageError::Damaged(d),
         }
     }

@@ -11,6 +11,7 @@ use crate::epoch::{Epoch, Punches};
 use crate::item::{Array, Body, ItemValue, Piece};
 use crate::query::Keys;
 use crate::record::ObjectRecord;
+use crate::timestamp::{Level, Path, TxStamp};
 use crate::tree;
 use crate::types::{ContainerId, DeviceExtent, Extent, ObjectKey, ReadError};
 use crate::vos::{Container, Vos};
@@ -20,6 +21,10 @@ use crate::vos::{Container, Vos};
 pub struct View<'a> {
     pub(crate) vos: &'a Vos,
     epoch: Epoch,
+    /// What a prepared transaction writes is not passed over.
+    pub(crate) waits: bool,
+    /// Whose reads these are.
+    pub(crate) by: Option<TxStamp>,
 }
 
 /// An object that exists at an epoch, with its record at hand.
@@ -27,6 +32,8 @@ pub struct View<'a> {
 pub struct OpenObject<'a> {
     view: View<'a>,
     record: ObjectRecord,
+    /// If its reads are guarded.
+    path: Option<Path>,
 }
 
 /// What an akey shows at an epoch.
@@ -37,21 +44,35 @@ pub(crate) enum Visible {
 
 impl<'a> View<'a> {
     pub(crate) fn new(vos: &'a Vos, epoch: Epoch) -> View<'a> {
-        View { vos, epoch }
+        View { vos, epoch, waits: true, by: None }
+    }
+
+    /// The committed state: prepared transactions are passed over, where others would have to wait for
+    /// their end ([`ReadError::InProgress`]).
+    pub fn committed(self) -> View<'a> {
+        View { waits: false, ..self }
+    }
+
+    pub(crate) fn stamped(self, by: TxStamp) -> View<'a> {
+        View { by: Some(by), ..self }
     }
 
     /// Whether the object exists.
     pub fn object_exists(&self, cid: ContainerId, oid: &ObjectKey) -> Result<bool, ReadError> {
-        let Some(container) = self.vos.containers.get(&cid) else {
-            return Ok(false);
+        let read = || {
+            let Some(container) = self.vos.containers.get(&cid) else {
+                return Ok(false);
+            };
+            let Some(key) = container.record.object_key(&oid.0) else {
+                return Ok(false);
+            };
+            match tree::get(&self.vos.pool, self.vos.root, &key)? {
+                Some(value) => self.exists(container, &ObjectRecord::decode_head(value)?),
+                None => Ok(false),
+            }
         };
-        let Some(key) = container.record.object_key(&oid.0) else {
-            return Ok(false);
-        };
-        match tree::get(&self.vos.pool, self.vos.root, &key)? {
-            Some(value) => self.exists(container, &ObjectRecord::decode_head(value)?),
-            None => Ok(false),
-        }
+        let missing = |exists: &bool| (!exists).then_some(Level::Object);
+        self.guarded(|| Path::object(cid, &oid.0), read, missing)
     }
 
     /// The object, if it exists: for several reads with one lookup.
@@ -60,7 +81,23 @@ impl<'a> View<'a> {
         cid: ContainerId,
         oid: &ObjectKey,
     ) -> Result<Option<OpenObject<'a>>, ReadError> {
-        Ok(self.record(cid, oid)?.map(|record| OpenObject { view: *self, record }))
+        let object = self.open_in(cid, oid)?;
+        // Whoever finds it waits, if need be, for what is read of it.
+        if object.is_none() || self.by.is_some() {
+            let missing = |_: &()| object.is_none().then_some(Level::Object);
+            self.guarded(|| Path::object(cid, &oid.0), || Ok(()), missing)?;
+        }
+        Ok(object)
+    }
+
+    fn open_in(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+    ) -> Result<Option<OpenObject<'a>>, ReadError> {
+        let path = || self.is_guarded().then(|| Path::object(cid, &oid.0));
+        let record = self.record(cid, oid)?;
+        Ok(record.map(|record| OpenObject { view: *self, record, path: path() }))
     }
 
     /// A single value; `None` if there is none (or an array).
@@ -71,7 +108,8 @@ impl<'a> View<'a> {
         dkey: &[u8],
         akey: &[u8],
     ) -> Result<Option<Bytes>, ReadError> {
-        self.open(cid, oid)?.map_or(Ok(None), |object| object.fetch(dkey, akey))
+        let read = || self.open_in(cid, oid)?.map_or(Ok(None), |o| o.fetch_in(dkey, akey));
+        self.guarded(|| Path::akey(cid, &oid.0, dkey, akey), read, no_akey)
     }
 
     /// Size of an array; `None` if there is none.
@@ -82,7 +120,8 @@ impl<'a> View<'a> {
         dkey: &[u8],
         akey: &[u8],
     ) -> Result<Option<u64>, ReadError> {
-        self.open(cid, oid)?.map_or(Ok(None), |object| object.array_size(dkey, akey))
+        let read = || self.open_in(cid, oid)?.map_or(Ok(None), |o| o.size_in(dkey, akey));
+        self.guarded(|| Path::akey(cid, &oid.0, dkey, akey), read, no_akey)
     }
 
     /// What holds the bytes `[offset, offset + len)` of an array, cut off at its size.
@@ -95,8 +134,11 @@ impl<'a> View<'a> {
         offset: u64,
         len: u64,
     ) -> Result<Vec<Extent>, ReadError> {
-        let object = self.open(cid, oid)?;
-        object.map_or(Ok(Vec::new()), |object| object.extents(dkey, akey, offset, len))
+        let read = || {
+            let object = self.open_in(cid, oid)?;
+            object.map_or(Ok(Vec::new()), |o| o.extents_in(dkey, akey, offset, len))
+        };
+        self.guarded(|| Path::akey(cid, &oid.0, dkey, akey), read, no_extents)
     }
 
     /// Up to `max` akeys of a dkey with their values, in order; arrays come with an empty value.
@@ -171,22 +213,53 @@ impl<'a> View<'a> {
 impl OpenObject<'_> {
     /// A single value; `None` if there is none (or an array).
     pub fn fetch(&self, dkey: &[u8], akey: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        self.guarded(dkey, akey, || self.fetch_in(dkey, akey), no_akey)
+    }
+
+    /// Size of an array; `None` if there is none.
+    pub fn array_size(&self, dkey: &[u8], akey: &[u8]) -> Result<Option<u64>, ReadError> {
+        self.guarded(dkey, akey, || self.size_in(dkey, akey), no_akey)
+    }
+
+    /// What holds the bytes `[offset, offset + len)` of an array, cut off at its size.
+    pub fn extents(
+        &self,
+        dkey: &[u8],
+        akey: &[u8],
+        offset: u64,
+        len: u64,
+    ) -> Result<Vec<Extent>, ReadError> {
+        self.guarded(dkey, akey, || self.extents_in(dkey, akey, offset, len), no_extents)
+    }
+
+    fn guarded<T>(
+        &self,
+        dkey: &[u8],
+        akey: &[u8],
+        read: impl FnOnce() -> Result<T, ReadError>,
+        missing: impl FnOnce(&T) -> Option<Level>,
+    ) -> Result<T, ReadError> {
+        match &self.path {
+            Some(object) => self.view.guarded(|| object.below(dkey, akey), read, missing),
+            None => read(),
+        }
+    }
+
+    fn fetch_in(&self, dkey: &[u8], akey: &[u8]) -> Result<Option<Bytes>, ReadError> {
         match self.visible(dkey, akey)? {
             Some(Visible::Single(value)) => Ok(Some(value)),
             _ => Ok(None),
         }
     }
 
-    /// Size of an array; `None` if there is none.
-    pub fn array_size(&self, dkey: &[u8], akey: &[u8]) -> Result<Option<u64>, ReadError> {
+    fn size_in(&self, dkey: &[u8], akey: &[u8]) -> Result<Option<u64>, ReadError> {
         match self.visible(dkey, akey)? {
             Some(Visible::Array { size, .. }) => Ok(Some(size)),
             _ => Ok(None),
         }
     }
 
-    /// What holds the bytes `[offset, offset + len)` of an array, cut off at its size.
-    pub fn extents(
+    fn extents_in(
         &self,
         dkey: &[u8],
         akey: &[u8],
@@ -268,6 +341,14 @@ impl Vos {
         pieces.retain(|p| !punches.hide(p.epoch, at));
         Ok(pieces)
     }
+}
+
+fn no_akey<T>(found: &Option<T>) -> Option<Level> {
+    found.is_none().then_some(Level::Akey)
+}
+
+fn no_extents<T: AsRef<[Extent]>>(found: &T) -> Option<Level> {
+    found.as_ref().is_empty().then_some(Level::Akey)
 }
 
 fn keys_from(from: Bound<&[u8]>, to: Option<&[u8]>) -> Keys {

@@ -8,11 +8,13 @@
 //!
 //! Invariants: a failed call changes nothing. What is staged is visible to the next read at once.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
+use crate::active::Active;
 use crate::epoch::Epoch;
 use crate::item::{Array, Extents, ItemValue, Piece};
 use crate::page::CellValue;
@@ -23,6 +25,7 @@ use crate::record::{
     table_key,
 };
 use crate::space::{CHUNK_BLOCKS, Fragmentation, Run, Space};
+use crate::timestamp::Cache;
 use crate::tree;
 use crate::types::{
     BLOCK_SIZE, BlockAddr, ContainerId, Extent, INLINE_THRESHOLD, ObjectKey, PAGE_SIZE, PageId,
@@ -75,6 +78,8 @@ pub struct Stats {
     pub available_blocks: u64,
     /// Objects in all containers.
     pub objects: u64,
+    /// Prepared transactions that have not ended.
+    pub prepared: u64,
 }
 
 #[derive(Clone)]
@@ -103,6 +108,10 @@ pub struct Vos {
     pub(crate) garbage: bool,
     /// Blocks may have several names.
     pub(crate) shares: bool,
+    /// What prepared transactions hold.
+    pub(crate) active: Active,
+    /// Asked about conflicts, if transactions are to be serializable.
+    pub(crate) timestamps: Option<RefCell<Cache>>,
 }
 
 impl Vos {
@@ -210,6 +219,7 @@ impl Vos {
             dirty_pages: self.pool.dirty_pages() as u64,
             available_blocks: self.space.available(self.data_reserve()),
             objects: self.containers.values().map(|c| c.record.counts().objects).sum(),
+            prepared: self.active.len() as u64,
         }
     }
 
@@ -390,12 +400,13 @@ impl Vos {
         scan(&self.pool, self.root, &start, Some(&end), &mut |key, cell| f(&key[9..], cell))
     }
 
-    /// Pages that the next checkpoint has to place.
+    /// Pages that the next checkpoint has to place, and those that prepared transactions will change.
     pub(crate) fn pages_needed(&self) -> u64 {
         let dirty = self.pool.dirty_pages() as u64;
         let maps = self.map.page_count(self.pool.id_limit());
         let containers = self.containers.len() as u64 / 64;
-        dirty + self.space.dirty_group_count() as u64 + maps + containers + 16
+        let groups = self.space.dirty_group_count() as u64;
+        dirty + groups + maps + containers + self.active.pages + 16
     }
 
     /// Pages kept back so that deleting, collecting and checkpoints work on a full store.

@@ -7,6 +7,7 @@ mod full;
 #[path = "../../../vos/tests/model/ops.rs"]
 mod ops;
 mod pace;
+mod prepared;
 mod scrub;
 mod workload;
 
@@ -15,14 +16,14 @@ use spirula_store::Faults;
 use workload::Machine;
 
 /// Runs a seed through several losses of power.
-fn run_seed(seed: u64, faults: Faults) -> Result<(u64, u64), String> {
+fn run_seed(seed: u64, faults: Faults) -> Result<(u64, u64, u64), String> {
     let mut machine = Machine::new(seed, faults);
     for round in 0..4 {
         machine.run_and_lose_power();
         machine.verify().map_err(|e| format!("seed {seed} round {round}: {e}"))?;
     }
     let ledger = machine.ledger.borrow();
-    Ok((ledger.submitted, ledger.acknowledged))
+    Ok((ledger.submitted, ledger.acknowledged, ledger.prepared.survived))
 }
 
 fn seeds() -> std::ops::Range<u64> {
@@ -33,15 +34,19 @@ fn seeds() -> std::ops::Range<u64> {
 
 #[test]
 fn power_loss_keeps_every_acknowledged_transaction() {
-    let (mut submitted, mut acknowledged) = (0, 0);
+    let (mut submitted, mut acknowledged, mut survived) = (0, 0, 0);
     for seed in seeds() {
         match run_seed(seed, Faults::default()) {
-            Ok((s, a)) => (submitted, acknowledged) = (submitted + s, acknowledged + a),
+            Ok((s, a, p)) => {
+                (submitted, acknowledged, survived) =
+                    (submitted + s, acknowledged + a, survived + p);
+            }
             Err(e) => panic!("{e}"),
         }
     }
     println!("{submitted} transactions submitted, {acknowledged} acknowledged");
-    assert!(acknowledged > 0);
+    println!("{survived} prepared ones survived a loss of power");
+    assert!(acknowledged > 0 && survived > 0);
 }
 
 /// Without flushes the test above must fail: it would not prove anything otherwise.

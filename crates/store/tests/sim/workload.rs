@@ -9,32 +9,34 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spirula_bio::Device;
 use spirula_store::{Expect, Faults, FormatOptions, Options, Store, StoreError};
-use spirula_vos::{ContainerId, Cursor, Extent, Keys, ObjectKey, StageError, Tx};
+use spirula_vos::{ContainerId, Cursor, Extent, Keys, ObjectKey, StageError, Tx, View, Vos};
 use spirula_xstream::sim::{SimHost, SimWorld};
 use spirula_xstream::{Class, sleep, spawn};
 
 use crate::ops::{self, Content, Items, Objects, State, Value, random_op, random_pair_op};
+use crate::prepared;
 
 pub(crate) const PATH: &str = "/disk";
 pub(crate) const DEVICE_BYTES: u64 = 24 << 20;
-const CONTAINERS: u8 = 4;
+pub(crate) const CONTAINERS: u8 = 4;
 
 /// What a container went through since it was last read back.
 #[derive(Default)]
-struct History {
+pub(crate) struct History {
     /// States after each transaction; the first is the starting point.
-    states: Vec<(u64, State)>,
+    pub(crate) states: Vec<(u64, State)>,
     /// Number of the last acknowledged transaction.
-    acknowledged: u64,
+    pub(crate) acknowledged: u64,
 }
 
 /// What the submitter knows.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    histories: BTreeMap<ContainerId, History>,
+    pub(crate) histories: BTreeMap<ContainerId, History>,
     /// Transactions over two containers.
-    pairs: Vec<(u64, ContainerId, ContainerId)>,
-    next: u64,
+    pub(crate) pairs: Vec<(u64, ContainerId, ContainerId)>,
+    pub(crate) next: u64,
+    pub(crate) prepared: prepared::Transactions,
     pub(crate) submitted: u64,
     pub(crate) acknowledged: u64,
     pub(crate) refused: u64,
@@ -144,6 +146,7 @@ async fn verify(ledger: &Shared, options: Options) -> Result<(), String> {
             return Err(format!("transaction {n} is in one of its containers only"));
         }
     }
+    prepared::verify(&store, ledger, &reached).await?;
     store.close().await.map_err(|e| e.to_string())
 }
 
@@ -154,7 +157,11 @@ async fn submit_forever(ledger: Shared, faults: Faults, options: Options, mut rn
     store.set_trim(rng.random_bool(0.3));
     loop {
         store.admit().await;
-        submit_one(&store, &ledger, &mut rng).await;
+        match rng.random_range(0..20) {
+            0..2 => prepared::prepare_one(&store, &ledger, &mut rng).await,
+            2..4 => prepared::end_one(&store, &ledger, &mut rng).await,
+            _ => submit_one(&store, &ledger, &mut rng).await,
+        }
         if rng.random_bool(0.3) {
             sleep(Duration::from_micros(rng.random_range(0..400))).await;
         }
@@ -210,7 +217,7 @@ async fn submit_one(store: &Store, ledger: &Shared, rng: &mut ChaCha8Rng) {
         match store.submit(&tx) {
             Ok(commit) => break commit,
             Err(StageError::Missing(pages)) => store.load(pages).await.unwrap(),
-            Err(StageError::NoSpace) => {
+            Err(StageError::NoSpace | StageError::InProgress { .. }) => {
                 ledger.borrow_mut().refused += 1;
                 return;
             }
@@ -255,6 +262,11 @@ fn add_history(tx: &mut Tx, cid: ContainerId, state: &State, rng: &mut ChaCha8Rn
     }
 }
 
+/// What is committed.
+fn newest(vos: &Vos) -> View<'_> {
+    vos.at(u64::MAX).committed()
+}
+
 /// Reads a container back from the store.
 pub(crate) async fn observe(store: &Store, cid: ContainerId) -> Result<State, StoreError> {
     if !store.read(|vos| Ok(vos.container_exists(cid))).await? {
@@ -262,14 +274,16 @@ pub(crate) async fn observe(store: &Store, cid: ContainerId) -> Result<State, St
     }
     let all = std::ops::Bound::Unbounded;
     let mut objects = Objects::new();
-    for oid in store.read(|vos| vos.list_objects(cid, all, None, usize::MAX)).await? {
+    for oid in store.read(|vos| newest(vos).list_objects(cid, all, None, usize::MAX)).await? {
         let mut items = Items::new();
         let every = Keys::default();
         let dkeys = store.read(|vos| vos.at(u64::MAX).dkeys(cid, &oid, &every, usize::MAX)).await?;
         for dkey in dkeys {
-            let list = store.read(|vos| vos.list_akeys(cid, &oid, &dkey, all, usize::MAX)).await?;
+            let list =
+                store.read(|vos| newest(vos).list_akeys(cid, &oid, &dkey, all, usize::MAX)).await?;
             for (akey, value) in list {
-                let size = store.read(|vos| vos.array_size(cid, &oid, &dkey, &akey)).await?;
+                let size =
+                    store.read(|vos| newest(vos).array_size(cid, &oid, &dkey, &akey)).await?;
                 let value = match size {
                     None => Value::Single(value),
                     Some(size) => {
@@ -295,7 +309,7 @@ async fn read_array(
     akey: &[u8],
     size: u64,
 ) -> Result<Vec<u8>, StoreError> {
-    let extents = store.read(|vos| vos.extents(cid, oid, dkey, akey, 0, u64::MAX)).await?;
+    let extents = store.read(|vos| newest(vos).extents(cid, oid, dkey, akey, 0, u64::MAX)).await?;
     let total: u64 = extents.iter().map(Extent::byte_len).sum();
     assert_eq!(total, size, "extents cover the array");
     let data = store.read_data(&extents).await?;

@@ -27,7 +27,7 @@ impl Level {
 /// Only fingerprints are kept, each made of its key and the fingerprint above. Paths that share one
 /// are the same to the cache at that level, here and in all below: they may conflict, and never
 /// miss it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Path {
     fingerprints: [u64; Level::COUNT],
     level: Level,
@@ -60,13 +60,25 @@ impl Path {
         self.level
     }
 
+    /// An akey of an object.
+    pub(crate) fn below(&self, dkey: &[u8], akey: &[u8]) -> Path {
+        self.with(Level::Dkey, dkey).with(Level::Akey, akey)
+    }
+
+    /// The path, or what of it is not below `level`.
+    pub(crate) fn upto(&self, level: Level) -> Path {
+        let mut path = Path { level: self.level.min(level), ..*self };
+        path.fingerprints[path.level as usize + 1..].fill(0);
+        path
+    }
+
     /// That of the end of the path.
     pub(super) fn fingerprint(&self) -> u64 {
         self.fingerprints[self.level as usize]
     }
 
     /// From the container to the end of the path.
-    pub(super) fn levels(&self) -> impl Iterator<Item = (Level, u64)> + use<> {
+    pub(crate) fn levels(&self) -> impl Iterator<Item = (Level, u64)> + use<> {
         Level::ALL.into_iter().zip(self.fingerprints).take(self.level as usize + 1)
     }
 

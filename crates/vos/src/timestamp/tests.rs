@@ -71,13 +71,13 @@ fn a_restart_names_the_epoch_to_be_passed() {
         let by = TxStamp::uncertain(TxId([2; 16]), epoch, 8, 10);
         cache.check_write(&path("coda"), &by)
     };
-    assert_eq!(try_at(8), Err(Restart { after: 14, cause: Cause::Uncertain }));
+    assert_eq!(try_at(8), Err(Restart { after: 14, cause: Cause::Uncertain, level: Level::Dkey }));
     assert_eq!(try_at(15), Ok(()));
     let read = cache.check_write(&path("coda"), &tx(2, 8));
-    assert_eq!(read, Err(Restart { after: 10, cause: Cause::Read }));
+    assert_eq!(read, Err(Restart { after: 10, cause: Cause::Read, level: Level::Akey }));
     assert_eq!(
         read.unwrap_err().to_string(),
-        "restart above epoch 10: another transaction read what is written"
+        "restart above epoch 10: another transaction read what is written (Akey)"
     );
 }
 

@@ -6,7 +6,9 @@
 mod clones;
 mod containers;
 mod dkeys;
+mod dtx;
 mod ops;
+mod prepared;
 mod rig;
 mod versions;
 

@@ -209,11 +209,23 @@ impl Rig {
         }
     }
 
-    /// With everything destroyed and collected, all space is back.
+    pub(crate) fn forget_ended(&mut self) {
+        loop {
+            match self.vos.forget_ended(u64::MAX, 64) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(StageError::Missing(pages)) => self.load(&pages),
+                Err(e) => panic!("{e}"),
+            }
+        }
+    }
+
+    /// With everything destroyed, forgotten and collected, all space is back.
     pub(crate) fn drain(&mut self, containers: &[ContainerId]) {
         let mut tx = Tx::new(0);
         containers.iter().for_each(|&cid| tx.destroy_container(cid));
         self.submit(&tx).unwrap();
+        self.forget_ended();
         while self.vos.has_garbage() {
             self.collect(64);
         }

@@ -1,4 +1,5 @@
-//! Every operation at random epochs, and reads at every epoch that somebody may still look at.
+//! Every operation at random epochs, at once or prepared first, and reads at every epoch that somebody may
+//! still look at.
 //!
 //! The model is the definition: the state at an epoch is what all operations up to it, sorted by epoch,
 //! make of nothing.
@@ -16,9 +17,10 @@ use spirula_vos::{
 };
 
 use crate::ops::{self, Op};
+use crate::prepared::Ledger;
 use crate::rig::Rig;
 
-const CID: ContainerId = ContainerId([7; 16]);
+pub(crate) const CID: ContainerId = ContainerId([7; 16]);
 const OBJECTS: u8 = 4;
 /// Clock of one step; random epochs lie in between.
 const TICK: u64 = 1000;
@@ -28,12 +30,12 @@ const PUNCHED: u16 = 1;
 const DATA: u16 = 2;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Value {
+pub(crate) enum Value {
     Single(Bytes),
     Array { size: usize, cells: Vec<u16> },
 }
 
-type Items = BTreeMap<(Vec<u8>, Vec<u8>), Value>;
+pub(crate) type Items = BTreeMap<(Vec<u8>, Vec<u8>), Value>;
 
 /// Applies one operation to an object; `None` if it does not exist.
 fn apply(state: &mut Option<Items>, op: &Op) {
@@ -92,14 +94,14 @@ fn with_array(
 
 /// What happened to one object, and who may look at it.
 #[derive(Clone, Default)]
-struct Object {
+pub(crate) struct Object {
     log: Vec<(Epoch, Op)>,
-    horizon: u64,
-    retained: BTreeSet<u64>,
+    pub(crate) horizon: u64,
+    pub(crate) retained: BTreeSet<u64>,
 }
 
 impl Object {
-    fn add(&mut self, epoch: Epoch, op: Op) {
+    pub(crate) fn add(&mut self, epoch: Epoch, op: Op) {
         let at = self.log.partition_point(|(e, _)| *e <= epoch);
         self.log.insert(at, (epoch, op));
     }
@@ -111,20 +113,21 @@ impl Object {
     }
 }
 
-struct World {
-    rig: Rig,
-    rng: ChaCha8Rng,
-    objects: Vec<Object>,
+pub(crate) struct World {
+    pub(crate) rig: Rig,
+    pub(crate) rng: ChaCha8Rng,
+    pub(crate) objects: Vec<Object>,
     /// Of the container.
     retained: BTreeSet<u64>,
     used: BTreeSet<u64>,
-    now: u64,
+    pub(crate) now: u64,
     horizon: u64,
     /// Aggregations under way.
     cursors: Vec<Cursor>,
+    pub(crate) prepared: Ledger,
 }
 
-fn oid(i: usize) -> ObjectKey {
+pub(crate) fn oid(i: usize) -> ObjectKey {
     ObjectKey::copy_from(format!("object{i}").as_bytes())
 }
 
@@ -213,6 +216,7 @@ impl World {
         let mut tx = Tx::new(hlc);
         let horizon = if self.rng.random_bool(0.25) { hlc } else { self.horizon };
         tx.set_horizon(horizon);
+        let mut pending = self.prepared.perhaps(&mut self.rng, &mut tx);
         let (mut after, mut refused, mut minor) = (self.objects.clone(), None, 0);
         for &i in &chosen {
             for _ in 0..self.rng.random_range(1..4) {
@@ -220,9 +224,11 @@ impl World {
                 if self.rng.random_bool(0.05) {
                     let state = after[i].at(epoch);
                     refused = refused.or(self.condition(&mut tx, i, &state));
+                    pending.conditions.insert(i);
                 }
                 let op = self.random_op(i);
                 ops::add(&mut tx, CID, &op);
+                pending.ops.push((i, epoch, op.clone()));
                 after[i].add(epoch, op);
                 after[i].horizon = after[i].horizon.max(horizon);
                 minor += 1;
@@ -231,13 +237,20 @@ impl World {
                 let retained = self.some_readable(&after[i], hlc);
                 let list: Vec<u64> = retained.iter().copied().collect();
                 tx.retain(CID, &oid(i), &list);
-                after[i].retained = retained;
+                after[i].retained = retained.clone();
                 after[i].horizon = after[i].horizon.max(horizon);
+                pending.retained.push((i, retained));
                 minor += 1;
             }
         }
+        pending.horizon = horizon;
         match (self.rig.submit(&tx), refused) {
+            (Ok(_), None) if pending.id.is_some() => self.prepared.add(pending),
             (Ok(_), None) => self.objects = after,
+            (Err(StageError::InProgress { id }), _) => {
+                let touched = chosen.iter().copied().collect();
+                self.prepared.justify(id, &touched);
+            }
             (Err(StageError::NoSpace), _) => self.rig.checkpoint(),
             (Err(e), Some(expected)) if e == expected => {}
             (result, expected) => panic!("{result:?}, not {expected:?}"),
@@ -290,6 +303,7 @@ impl World {
                 self.objects[i].horizon = hlc;
             }
             Err(StageError::NoSpace) => self.rig.checkpoint(),
+            Err(StageError::InProgress { id }) => self.prepared.justify(id, &[i].into()),
             Err(e) => panic!("{e}"),
         }
     }
@@ -309,6 +323,7 @@ impl World {
         match self.rig.submit(&tx) {
             Ok(_) => self.objects[i].log.retain(|(e, _)| !(from..=to).contains(&e.hlc)),
             Err(StageError::NoSpace) => self.rig.checkpoint(),
+            Err(StageError::InProgress { id }) => self.prepared.justify(id, &[i].into()),
             Err(e) => panic!("{e}"),
         }
     }
@@ -328,24 +343,30 @@ impl World {
 
     fn observe(&mut self, i: usize, hlc: u64) -> Option<Items> {
         let (rig, all) = (&mut self.rig, Bound::Unbounded);
-        if !rig.read(|vos| vos.at(hlc).object_exists(CID, &oid(i))) {
+        if !rig.read(|vos| vos.at(hlc).committed().object_exists(CID, &oid(i))) {
             return None;
         }
         let mut items = Items::new();
-        for dkey in rig.read(|vos| vos.at(hlc).dkeys(CID, &oid(i), &Keys::default(), usize::MAX)) {
-            let list = rig.read(|vos| vos.at(hlc).list_akeys(CID, &oid(i), &dkey, all, usize::MAX));
+        for dkey in rig
+            .read(|vos| vos.at(hlc).committed().dkeys(CID, &oid(i), &Keys::default(), usize::MAX))
+        {
+            let list = rig.read(|vos| {
+                vos.at(hlc).committed().list_akeys(CID, &oid(i), &dkey, all, usize::MAX)
+            });
             assert!(!list.is_empty(), "a dkey without akeys");
             for (akey, value) in list {
-                let size = rig.read(|vos| vos.at(hlc).array_size(CID, &oid(i), &dkey, &akey));
+                let size =
+                    rig.read(|vos| vos.at(hlc).committed().array_size(CID, &oid(i), &dkey, &akey));
                 let value = match size {
                     None => {
-                        let found = rig.read(|vos| vos.at(hlc).fetch(CID, &oid(i), &dkey, &akey));
+                        let found = rig
+                            .read(|vos| vos.at(hlc).committed().fetch(CID, &oid(i), &dkey, &akey));
                         assert_eq!(found.as_ref(), Some(&value));
                         Value::Single(value)
                     }
                     Some(size) => {
                         let found = rig.read(|vos| {
-                            vos.at(hlc).extents(CID, &oid(i), &dkey, &akey, 0, u64::MAX)
+                            vos.at(hlc).committed().extents(CID, &oid(i), &dkey, &akey, 0, u64::MAX)
                         });
                         let cells = found.iter().flat_map(|e| cells(rig, e)).collect();
                         Value::Array { size: size as usize, cells }
@@ -365,11 +386,12 @@ impl World {
         let omap = items.keys().filter(|k| k.0 == b"omap").map(|k| Bytes::from(k.1.clone()));
         let omap: Vec<Bytes> = omap.collect();
         let some = self.rng.random_range(1..30);
-        let back = rig.read(|vos| vos.at(hlc).akeys(CID, &oid, b"omap", &Keys::reversed(), some));
+        let back = rig
+            .read(|vos| vos.at(hlc).committed().akeys(CID, &oid, b"omap", &Keys::reversed(), some));
         let back: Vec<Bytes> = back.into_iter().map(|(k, _)| k).collect();
         assert_eq!(back, omap.iter().rev().take(some).cloned().collect::<Vec<_>>());
         let mut ask = |dkey: &Pick, akey: &Pick, range| {
-            rig.read(|vos| vos.at(hlc).query_key(CID, &oid, dkey, akey, range))
+            rig.read(|vos| vos.at(hlc).committed().query_key(CID, &oid, dkey, akey, range))
         };
         let pair = |f: Option<Found>| f.map(|f| (f.dkey.to_vec(), f.akey.to_vec()));
         assert_eq!(pair(ask(&Pick::Max, &Pick::Max, None)), items.keys().next_back().cloned());
@@ -417,7 +439,7 @@ impl World {
             }
             if all {
                 let list = |vos: &spirula_vos::Vos| {
-                    vos.at(hlc).list_objects(CID, Bound::Unbounded, None, usize::MAX)
+                    vos.at(hlc).committed().list_objects(CID, Bound::Unbounded, None, usize::MAX)
                 };
                 assert_eq!(self.rig.read(list), names.into_iter().collect::<Vec<_>>());
             }
@@ -491,6 +513,7 @@ fn run(seed: u64, steps: usize, pool_pages: usize) {
         now: TICK,
         horizon: 0,
         cursors: vec![Cursor::default(); usize::from(OBJECTS)],
+        prepared: Ledger::default(),
     };
     let mut tx = Tx::new(0);
     tx.create_container(CID);
@@ -510,12 +533,16 @@ fn run(seed: u64, steps: usize, pool_pages: usize) {
             26..31 => world.verify(step),
             31..40 => world.aggregate(),
             40..42 => world.discard(),
+            42..50 => world.end_one(),
+            50..53 => world.verify_prepared(),
             _ => world.rig.vos.evict(),
         }
     }
     world.verify(steps);
     world.rig.reopen();
     world.rig.check();
+    world.verify(steps);
+    world.end_all();
     world.verify(steps);
     world.rig.drain(&[CID]);
 }
