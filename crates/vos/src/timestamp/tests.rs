@@ -4,6 +4,7 @@ mod naive;
 mod ops;
 mod pairs;
 mod property;
+mod real;
 
 use super::*;
 

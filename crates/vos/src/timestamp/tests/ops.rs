@@ -149,6 +149,8 @@ pub(super) struct Write {
 #[derive(Clone, Default, Debug)]
 pub(super) struct Map {
     pub(super) writes: Vec<Write>,
+    /// An object without akeys exists until it is punched itself.
+    pub(super) objects_stay: bool,
 }
 
 /// Akeys with their values.
@@ -178,7 +180,26 @@ impl Map {
     }
 
     pub(super) fn exists(&self, place: &str, epoch: u64, id: TxId) -> bool {
+        if self.objects_stay && place.len() == 2 {
+            return self.objects(epoch, id).contains(place);
+        }
         !self.below(place, epoch, id).is_empty()
+    }
+
+    /// The objects that were written since they were last punched.
+    fn objects(&self, epoch: u64, id: TxId) -> BTreeSet<String> {
+        let seen = |w: &&Write| w.epoch <= epoch && (w.committed || w.id == id);
+        let mut writes: Vec<&Write> = self.writes.iter().filter(seen).collect();
+        writes.sort_by_key(|w| w.epoch);
+        let mut objects = BTreeSet::new();
+        for write in writes {
+            match write.act {
+                Set => drop(objects.insert(write.place[..2].to_owned())),
+                Clear if write.place.len() == 2 => drop(objects.remove(&write.place)),
+                Clear => {}
+            }
+        }
+        objects
     }
 
     /// The answer to `look`, printed.
@@ -187,8 +208,11 @@ impl Map {
         let prefix = |akey: &str, depth: usize| akey[..depth.min(akey.len())].to_owned();
         match look {
             Nothing => String::new(),
-            Exists => (!state.is_empty()).to_string(),
+            Exists => self.exists(place, epoch, id).to_string(),
             Value => format!("{:?}", state.get(place)),
+            Keys if self.objects_stay && place.len() == 1 => {
+                format!("{:?}", self.objects(epoch, id))
+            }
             Keys => {
                 let keys = state.keys().map(|akey| prefix(akey, place.len() + 1));
                 format!("{:?}", keys.collect::<BTreeSet<String>>())

@@ -12,7 +12,7 @@ use crate::timestamp::{Cache, Level, Outcome, TxId, TxStamp};
 
 /// What became of an operation.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Verdict {
+pub(super) enum Verdict {
     Done(String),
     Exists,
     NonExistent,
@@ -25,6 +25,8 @@ struct Store<'a, T> {
     stamps: &'a mut T,
     map: Map,
     answered: Vec<Answered>,
+    /// Nobody writes where a prepared transaction does, or earlier where its conditions looked: these.
+    held: Option<Vec<(String, u64)>>,
 }
 
 /// What somebody was told.
@@ -47,6 +49,9 @@ impl<T: Timestamps> Store<'_, T> {
         }
         self.note(op, place, &by, &verdict);
         let done = matches!(verdict, Verdict::Done(_));
+        if let (Some(held), Some(_), true, false) = (&mut self.held, op.act, done, commit) {
+            held.extend(op.reads().map(|level| (upto(place, level).to_owned(), by.epoch)));
+        }
         let wrote = op.act.filter(|_| done).map(|(level, act)| {
             let (value, place) = (self.map.writes.len(), upto(place, level).to_owned());
             Write { place, act, epoch: by.epoch, id: by.id, value, committed: commit }
@@ -65,6 +70,14 @@ impl<T: Timestamps> Store<'_, T> {
             }
             let unresolved = |w: &&Write| !w.committed && w.id != by.id && w.epoch <= by.epoch;
             if self.map.writes.iter().filter(unresolved).any(|w| overlap(&w.place, place)) {
+                return Verdict::InProgress;
+            }
+        }
+        if let (Some(held), Some((level, _))) = (&self.held, op.act) {
+            let place = upto(place, level);
+            let writes = |w: &&Write| !w.committed && overlap(&w.place, place);
+            let looked = |(p, epoch): &(String, u64)| *epoch >= by.epoch && overlap(p, place);
+            if self.map.writes.iter().any(|w| writes(&w)) || held.iter().any(looked) {
                 return Verdict::InProgress;
             }
         }
@@ -100,6 +113,7 @@ impl<T: Timestamps> Store<'_, T> {
 
     fn commit(&mut self) {
         self.map.writes.iter_mut().for_each(|w| w.committed = true);
+        self.held.iter_mut().for_each(Vec::clear);
     }
 
     /// Whether all that was answered is what it would be with the transactions in the order of
@@ -107,7 +121,7 @@ impl<T: Timestamps> Store<'_, T> {
     fn is_serializable(&self) -> bool {
         let mut answered = self.answered.clone();
         answered.sort_by_key(|a| a.by.epoch);
-        let mut map = Map::default();
+        let mut map = Map { writes: Vec::new(), objects_stay: self.map.objects_stay };
         answered.into_iter().all(|a| {
             let same = evaluate(&map, a.op, &a.place, &a.by) == a.verdict;
             map.writes.extend(a.wrote.map(|w| Write { committed: true, ..w }));
@@ -134,16 +148,16 @@ fn evaluate(map: &Map, op: &Op, place: &str, by: &TxStamp) -> Verdict {
 
 /// The circumstances of two operations, relative to a moment before both.
 #[derive(Clone, Copy)]
-struct Case {
-    first: &'static Op,
-    second: &'static Op,
+pub(super) struct Case {
+    pub(super) first: &'static Op,
+    pub(super) second: &'static Op,
     /// Their epochs, and the end of the second one's uncertainty.
-    epochs: (u64, u64, u64),
-    same_tx: bool,
+    pub(super) epochs: (u64, u64, u64),
+    pub(super) same_tx: bool,
     /// Something was written to the place before both.
-    filled: bool,
+    pub(super) filled: bool,
     /// The first one is committed when the second one comes.
-    committed: bool,
+    pub(super) committed: bool,
     /// The second one's place differs from this level on.
     beside: Option<Level>,
 }
@@ -151,7 +165,7 @@ struct Case {
 const FILL: TxId = TxId([9; 16]);
 
 impl Case {
-    fn second_place(&self) -> String {
+    pub(super) fn second_place(&self) -> String {
         let differs = |level: usize| self.beside.is_some_and(|b| b as usize <= level);
         let letter = |(level, c): (usize, char)| match differs(level) {
             true => c.to_ascii_uppercase(),
@@ -162,7 +176,17 @@ impl Case {
 
     /// The outcomes of the first, of the second, and again of the second if it had to wait.
     fn play<T: Timestamps>(&self, stamps: &mut T, now: u64) -> Vec<Verdict> {
-        let mut store = Store { stamps, map: Map::default(), answered: Vec::new() };
+        self.play_on(Store { stamps, map: Map::default(), answered: Vec::new(), held: None }, now)
+    }
+
+    /// As the store does it, with a full history.
+    pub(super) fn play_strictly(&self, now: u64) -> Vec<Verdict> {
+        let map = Map { objects_stay: true, ..Map::default() };
+        let stamps = &mut History::default();
+        self.play_on(Store { stamps, map, answered: Vec::new(), held: Some(Vec::new()) }, now)
+    }
+
+    fn play_on<T: Timestamps>(&self, mut store: Store<'_, T>, now: u64) -> Vec<Verdict> {
         if self.filled {
             let by = TxStamp::certain(FILL, now + 1);
             assert_eq!(store.run(named("update"), "coda", by, true), Verdict::Done(String::new()));
@@ -183,7 +207,7 @@ impl Case {
         verdicts
     }
 
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         format!(
             "{} then {} at {:?}, same tx {}, filled {}, committed {}, beside {:?}",
             self.first.name,
@@ -197,12 +221,12 @@ impl Case {
     }
 }
 
-fn named(name: &str) -> &'static Op {
+pub(super) fn named(name: &str) -> &'static Op {
     OPS.iter().find(|op| op.name == name).unwrap()
 }
 
 /// All cases of two operations with these epochs.
-fn cases(
+pub(super) fn cases(
     first: &'static Op,
     second: &'static Op,
     epochs: &[(u64, u64, u64)],
@@ -248,23 +272,33 @@ fn play_all(cases: impl Iterator<Item = Case>) -> [usize; 4] {
     counts
 }
 
-#[test]
-fn reads_and_writes() {
-    let epochs = [(20, 10, 10), (10, 10, 10), (10, 20, 20)];
+/// Everything that reads, then everything that writes.
+pub(super) fn reads_then_writes() -> impl Iterator<Item = Case> {
+    let epochs = &[(20, 10, 10), (10, 10, 10), (10, 20, 20)];
     let reading = OPS.iter().filter(|op| op.reads().next().is_some());
     let pairs = reading.flat_map(|r| OPS.iter().filter(|w| w.act.is_some()).map(move |w| (r, w)));
-    let counts = play_all(pairs.flat_map(|(r, w)| cases(r, w, &epochs)));
+    pairs.flat_map(|(r, w)| cases(r, w, epochs))
+}
+
+/// Writes, then everything else while the order is uncertain.
+pub(super) fn writes_then_uncertain() -> impl Iterator<Item = Case> {
+    // The write is at the end of the uncertainty, after it, before it, or the other one is certain.
+    let epochs = &[(20, 10, 20), (21, 10, 20), (10, 10, 20), (9, 10, 20), (15, 10, 10)];
+    let writing = OPS.iter().filter(|op| op.act.is_some() && op.must.is_none());
+    let others = |w| OPS.iter().filter(|op| !op.is_mark()).map(move |op| (w, op));
+    writing.flat_map(others).flat_map(|(w, a)| cases(w, a, epochs))
+}
+
+#[test]
+fn reads_and_writes() {
+    let counts = play_all(reads_then_writes());
     assert_eq!(counts.iter().sum::<usize>(), 40 * 18 * 3 * 32);
     assert!(counts.iter().all(|&n| n > 300), "{counts:?}");
 }
 
 #[test]
 fn uncertain_epochs() {
-    // The write is at the end of the uncertainty, after it, before it, or the other one is certain.
-    let epochs = [(20, 10, 20), (21, 10, 20), (10, 10, 20), (9, 10, 20), (15, 10, 10)];
-    let writing = OPS.iter().filter(|op| op.act.is_some() && op.must.is_none());
-    let others = |w| OPS.iter().filter(|op| !op.is_mark()).map(move |op| (w, op));
-    let counts = play_all(writing.flat_map(others).flat_map(|(w, a)| cases(w, a, &epochs)));
+    let counts = play_all(writes_then_uncertain());
     assert_eq!(counts.iter().sum::<usize>(), 8 * 44 * 5 * 32);
     assert!(counts.iter().all(|&n| n > 300), "{counts:?}");
 }
@@ -278,7 +312,8 @@ fn no_more_than_half_of_the_conflicts_are_needless() {
     let (mut needed, mut needless) = (0, 0);
     for case in reading.flat_map(|r| writing().flat_map(|w| cases(r, w, &[(20, 10, 10)]))) {
         let mut all = Everything;
-        let mut store = Store { stamps: &mut all, map: Map::default(), answered: Vec::new() };
+        let mut store =
+            Store { stamps: &mut all, map: Map::default(), answered: Vec::new(), held: None };
         let certain = |id, epoch| TxStamp::certain(TxId([id; 16]), epoch);
         if case.filled {
             store.run(named("update"), "coda", certain(9, 1), true);
@@ -322,7 +357,8 @@ fn failed_conditions_are_reads() {
     for (i, op) in conditional.enumerate() {
         let now = (i as u64 + 1) * 100;
         let mut cache = Cache::new(now, 1 << 20);
-        let mut store = Store { stamps: &mut cache, map: Map::default(), answered: Vec::new() };
+        let mut store =
+            Store { stamps: &mut cache, map: Map::default(), answered: Vec::new(), held: None };
         let (must, undo) = match op.must {
             Some((_, Must::NotBe)) => (Verdict::Exists, "punch_object"),
             _ => (Verdict::NonExistent, "update"),
