@@ -153,6 +153,9 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let [one, other, end] = prepared();
     for tx in [first(), second(), containers(), kept, swept, one, other, end] {
         if let Ok(staged) = vos.stage(&tx) {
+            if tx.prepare.is_some() {
+                out.push(("entry", staged.record.clone()));
+            }
             out.push(("wal_record", staged.record));
         }
     }
@@ -179,6 +182,7 @@ mod tests {
             match target {
                 "wal_record" => wal_record(&seed),
                 "page" => page(&seed),
+                "entry" => entry(&seed),
                 _ => root(&seed),
             }
         }

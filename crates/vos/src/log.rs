@@ -19,6 +19,8 @@ use crate::tx::{Tx, TxOp};
 use crate::types::{BLOCK_SIZE, BlockAddr, ContainerId, EXTENT_BLOCKS_MAX, ObjectKey, TxId};
 
 const FORMAT: u8 = 2;
+/// No store has staged that many transactions.
+const SEQ_MAX: u64 = 1 << 63;
 /// The operations before it are prepared, not applied.
 const CODE_PREPARE: u8 = 28;
 
@@ -139,6 +141,9 @@ impl Record {
             return Err(BadRecord);
         }
         let (seq, epoch) = (r.u64()?, r.u64()?);
+        if seq > SEQ_MAX {
+            return Err(BadRecord);
+        }
         let horizon = epoch.checked_sub(r.varint()?).ok_or(BadRecord)?;
         let count = r.count(6)?;
         let mut placed = Vec::with_capacity(count);

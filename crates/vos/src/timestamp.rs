@@ -12,7 +12,8 @@
 //!
 //! # How a transaction calls it
 //!
-//! Nothing may await between the checks and the notes of one call to the store.
+//! [`crate::Vos`] does, if it keeps timestamps ([`crate::Vos::keep_timestamps`]): reads of
+//! [`crate::Vos::view_of`], and everything that is staged. Nothing may await between the checks and the notes of one call to the store.
 //!
 //! A read, with the same epoch: `check_read`; ask the [`crate::Vos`]; `note_read` with what was
 //! found. While pages are missing, or a prepared transaction is in the way, nothing is noted.
@@ -21,7 +22,8 @@
 //! 1. `check_read` of each condition, then evaluate it. If it fails, `note_read`: a failed
 //!    condition is an answer that must stay true. An answer of a plain read is one, too.
 //! 2. `check_write` of each update and punch. After a [`Restart`] nothing is noted.
-//! 3. Stage. After an error other than of a condition nothing is noted.
+//! 3. Stage. After an error other than of a condition nothing is noted. (The store evaluates conditions
+//!    while it stages, so it does this before 2 and takes it back.)
 //! 4. `note_read` of the conditions, `note_write` of the updates and punches: when they are staged
 //!    or prepared, not later, for a prepared write counts for the uncertainty of others.
 //!
