@@ -91,27 +91,35 @@ impl Vos {
         let mut keys = Keys { from: dkey.clone(), ..Keys::default() };
         while let Some((next, number)) = self.next_dkey(record, &keys)? {
             let from = if next == *dkey { akey.clone() } else { Bytes::new() };
-            let mut found = None;
-            match number {
-                None => {
-                    let at = record.items.partition_point(|i| (&i.dkey, &i.akey) < (&next, &from));
-                    let item = record.items.get(at).filter(|i| i.dkey == next);
-                    found = item.map(|i| (i.akey.clone(), i.value.clone()));
-                }
-                Some(number) => {
-                    self.scan_table(TABLE_AKEY, number, &from, None, &mut |akey, cell| {
-                        let value = ItemValue::decode_entry(tree::load_value(&self.pool, cell)?)?;
-                        found = Some((Bytes::copy_from_slice(akey), value));
-                        Ok(ControlFlow::Break(()))
-                    })?;
-                }
-            }
-            if let Some((akey, value)) = found {
+            let akeys = Keys { from, ..Keys::default() };
+            if let Some((akey, value)) = self.first_akey(record, &next, number, &akeys)? {
                 return Ok(Some((next, akey, value)));
             }
             keys = keys.after(&next);
         }
         Ok(None)
+    }
+
+    /// The first akey of `keys`, in their order, of a dkey with its tree number if it was moved out.
+    pub(crate) fn first_akey(
+        &self,
+        record: &ObjectRecord,
+        dkey: &[u8],
+        number: Option<u64>,
+        keys: &Keys,
+    ) -> Result<Option<(Bytes, ItemValue)>, ReadError> {
+        let Some(number) = number else {
+            let mut items = record.items.iter().filter(|i| i.dkey == dkey && keys.has(&i.akey));
+            let item = if keys.reverse { items.next_back() } else { items.next() };
+            return Ok(item.map(|i| (i.akey.clone(), i.value.clone())));
+        };
+        let mut found = None;
+        self.scan_keys(TABLE_AKEY, number, keys, &mut |akey, cell| {
+            let value = ItemValue::decode_entry(tree::load_value(&self.pool, cell)?)?;
+            found = Some((Bytes::copy_from_slice(akey), value));
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(found)
     }
 
     /// Calls `f` for every akey of an object, those in the record first.

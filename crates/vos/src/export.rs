@@ -43,13 +43,13 @@ pub struct Export {
     pub next: Option<Anchor>,
 }
 
-/// How far an export has come; the default one begins.
+/// How far an export or [`Vos::iterate`] has come; the default one begins.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Anchor {
-    dkey: Bytes,
-    akey: Bytes,
+    pub(crate) dkey: Bytes,
+    pub(crate) akey: Bytes,
     /// Last key done inside the akey.
-    inner: Bytes,
+    pub(crate) inner: Bytes,
 }
 
 /// A part as it is taken in.

@@ -24,7 +24,7 @@ use crate::vos::Vos;
 pub(crate) const KEY_VERSION: u8 = 1;
 pub(crate) const KEY_PIECE: u8 = 2;
 /// Pieces are sorted by length first, which bounds how far before a range they can begin.
-const CLASS_LEN_MAX: [u64; 5] = [1 << 18, 1 << 26, 1 << 34, 1 << 42, u64::MAX];
+pub(crate) const CLASS_LEN_MAX: [u64; 5] = [1 << 18, 1 << 26, 1 << 34, 1 << 42, u64::MAX];
 
 pub(crate) const VERSION_VALUE: u8 = 1;
 const VERSION_PUNCHED: u8 = 2;
@@ -161,6 +161,16 @@ impl Vos {
         self.scan_versions(number, at, &mut |birth, cell| {
             let version = Version::decode(tree::load_value(&self.pool, cell)?)?;
             found = Some(birth).filter(|&b| b > at && version != Version::Punched);
+            Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok(found)
+    }
+
+    /// Birth of the oldest version in the history born after `at`.
+    pub(crate) fn birth_after(&self, number: u64, at: Epoch) -> Result<Option<Epoch>, ReadError> {
+        let mut found = None;
+        self.scan_versions(number, at, &mut |birth, _| {
+            found = Some(birth).filter(|&b| b > at);
             Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         Ok(found)

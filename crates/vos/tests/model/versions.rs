@@ -4,6 +4,8 @@
 //! The model is the definition: the state at an epoch is what all operations up to it, sorted by epoch,
 //! make of nothing.
 
+mod iterate;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -410,6 +412,7 @@ impl World {
 
     /// Compares everything that may be read with the model.
     fn verify(&mut self, step: usize) {
+        (0..self.objects.len()).for_each(|i| self.iterate(i));
         let mut epochs: BTreeSet<u64> = [self.now, u64::MAX].into();
         epochs.extend(self.retained.iter().copied());
         epochs.extend(self.objects.iter().flat_map(|o| o.retained.iter().copied()));
