@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use spirula_bio::Device;
 use spirula_bio::wal::BatchHeader;
 use spirula_store::{Expect, FormatOptions, Offline, OpenError, Options, Store, StoreError};
-use spirula_vos::{ContainerId, Extent, ObjectKey, Position, StageError, Tx, Vos};
+use spirula_vos::{ContainerId, Extent, Keys, ObjectKey, Position, StageError, Tx, Vos};
 use spirula_xstream::sim::{SimDisk, SimHost, SimWorld};
 
 use crate::faults::{BYTES, PATH};
@@ -67,6 +67,10 @@ fn changes(epoch: u64, rng: &mut ChaCha8Rng) -> Vec<Tx> {
             for a in 0..if i == 1 { 60 } else { 3 } {
                 tx.update(cid, &oid, b"omap", format!("key{a:03}").as_bytes(), fill(a, 40));
             }
+            // So many dkeys that they get a tree.
+            for d in 0..if i == 0 { 40 } else { 0 } {
+                tx.update(cid, &oid, format!("dkey{d:040}").as_bytes(), b"", fill(d, 30));
+            }
             if i == 2 {
                 tx.update(cid, &oid, b"big", b"value", fill(1, 30_000));
             }
@@ -100,7 +104,7 @@ fn changes(epoch: u64, rng: &mut ChaCha8Rng) -> Vec<Tx> {
     all
 }
 
-/// A destroyed container, of which much is still there.
+/// A destroyed container, of which much is still there; the upper half was split off and stays.
 async fn garbage(store: &Store) {
     let cid = ContainerId([3; 16]);
     let mut tx = Tx::new(1);
@@ -108,6 +112,7 @@ async fn garbage(store: &Store) {
     (0..1000).for_each(|i| tx.update(cid, &object(i), b"d", b"a", Bytes::from_static(b"value")));
     submit(store, &tx).await;
     let mut tx = Tx::new(2);
+    tx.split_container(cid, &object(500), ContainerId([4; 16]));
     tx.destroy_container(cid);
     submit(store, &tx).await;
 }
@@ -117,7 +122,12 @@ async fn fill(seed: u64) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let store = open().await.unwrap();
     let mut tx = Tx::new(1);
-    CIDS.iter().for_each(|&cid| tx.create_container(cid));
+    tx.create_container(CIDS[0]);
+    // One of two parts.
+    let upper = ContainerId([5; 16]);
+    tx.create_container_in(CIDS[1], b"", Some(&object(2).0));
+    tx.create_container_in(upper, &object(2).0, None);
+    tx.merge_container(CIDS[1], upper);
     submit(&store, &tx).await;
     for epoch in [10, 20, 30] {
         if epoch == 30 {
@@ -161,8 +171,9 @@ async fn keys(
     let list = |vos: &Vos, dkey: &[u8]| {
         vos.at(at).list_akeys(cid, oid, dkey, Bound::Unbounded, usize::MAX)
     };
-    let mut out = Vec::new();
-    for dkey in [&b"omap"[..], b"big"] {
+    let mut out =
+        store.read(|vos| vos.at(at).dkeys(cid, oid, &Keys::default(), usize::MAX)).await?;
+    for dkey in out.clone().iter().filter(|d| **d != b"data"[..]) {
         let found = store.read(|vos| list(vos, dkey)).await?;
         out.extend(found.into_iter().flat_map(|(akey, value)| [akey, value]));
     }

@@ -2,6 +2,7 @@
 
 mod aggregation;
 mod damage;
+mod exchange;
 mod faults;
 mod full;
 #[path = "../../../vos/tests/model/ops.rs"]

@@ -13,12 +13,15 @@ use spirula_vos::{ContainerId, Cursor, Extent, Keys, ObjectKey, StageError, Tx, 
 use spirula_xstream::sim::{SimHost, SimWorld};
 use spirula_xstream::{Class, sleep, spawn};
 
+use crate::exchange;
 use crate::ops::{self, Content, Items, Objects, State, Value, random_op, random_pair_op};
 use crate::prepared;
 
 pub(crate) const PATH: &str = "/disk";
 pub(crate) const DEVICE_BYTES: u64 = 24 << 20;
-pub(crate) const CONTAINERS: u8 = 4;
+pub(crate) const CONTAINERS: u8 = 3;
+/// Further ones, which only come about when others are split.
+const SPARE: u8 = 3;
 
 /// What a container went through since it was last read back.
 #[derive(Default)]
@@ -72,7 +75,7 @@ impl Machine {
         })
         .unwrap();
         let ledger = Shared::default();
-        for i in 0..CONTAINERS {
+        for i in 0..CONTAINERS + SPARE {
             let history = History { states: vec![(0, None)], acknowledged: 0 };
             ledger.borrow_mut().histories.insert(ContainerId([i; 16]), history);
         }
@@ -180,10 +183,7 @@ async fn submit_forever(ledger: Shared, faults: Faults, options: Options, mut rn
 }
 
 async fn submit_one(store: &Store, ledger: &Shared, rng: &mut ChaCha8Rng) {
-    let first = ContainerId([rng.random_range(0..CONTAINERS); 16]);
-    let second = ContainerId([rng.random_range(0..CONTAINERS); 16]);
-    let cids =
-        if rng.random_bool(0.15) && first != second { vec![first, second] } else { vec![first] };
+    let mut cids = choose(ledger, rng);
     let (number, mut states) = {
         let mut ledger = ledger.borrow_mut();
         ledger.next += 1;
@@ -192,26 +192,14 @@ async fn submit_one(store: &Store, ledger: &Shared, rng: &mut ChaCha8Rng) {
         (ledger.next, states)
     };
     let mut tx = Tx::new(number);
-    if rng.random_bool(0.4) {
-        tx.set_horizon(number.saturating_sub(rng.random_range(0..20)));
-    }
-    let pair = match (&cids[..], &states[..]) {
-        ([a, b], [x, y]) => random_pair_op([*a, *b], [x, y], rng),
-        _ => None,
-    };
-    if let (Some(op), [x, y]) = (pair, &mut states[..]) {
-        op.add(&mut tx);
-        let mut both = [std::mem::take(x), std::mem::take(y)];
-        op.apply(&mut both);
-        [*x, *y] = both;
-    }
-    for (cid, state) in cids.iter().zip(&mut states) {
-        for _ in 0..rng.random_range(1..5) {
-            let op = random_op(state, rng);
-            ops::add(&mut tx, *cid, &op);
-            ops::apply(state, &op);
-        }
-        add_history(&mut tx, *cid, state, rng);
+    let imports = rng.random_bool(0.04)
+        && exchange::import(store, &mut tx, &cids, &mut states, rng).await.unwrap();
+    if imports {
+        // The other one is not named in it.
+        cids.drain(..cids.len() - 1);
+        states.drain(..states.len() - 1);
+    } else {
+        fill(&mut tx, &cids, &mut states, rng);
     }
     let commit = loop {
         match store.submit(&tx) {
@@ -221,6 +209,8 @@ async fn submit_one(store: &Store, ledger: &Shared, rng: &mut ChaCha8Rng) {
                 ledger.borrow_mut().refused += 1;
                 return;
             }
+            // What was punched may have left versions behind; or it is more than the WAL takes at once.
+            Err(StageError::Exists | StageError::TooLarge) if imports => return,
             Err(e) => panic!("stage: {e}"),
         }
     };
@@ -244,6 +234,60 @@ async fn submit_one(store: &Store, ledger: &Shared, rng: &mut ChaCha8Rng) {
             history.acknowledged = history.acknowledged.max(number);
         }
     });
+}
+
+/// One container or two.
+fn choose(ledger: &Shared, rng: &mut ChaCha8Rng) -> Vec<ContainerId> {
+    let [first, second] =
+        [(); 2].map(|()| ContainerId([rng.random_range(0..CONTAINERS + SPARE); 16]));
+    let ledger = ledger.borrow();
+    let state = |cid| &ledger.histories[cid].states.last().unwrap().1;
+    if is_spare(first) && state(&first).is_none() {
+        return vec![ContainerId([0; 16])];
+    }
+    // One that is not there is good for a split only.
+    let splits = !is_spare(second)
+        || state(&second).is_some()
+        || state(&first).as_ref().is_some_and(|s| s.names().len() > 1);
+    match rng.random_bool(0.15) && first != second && splits {
+        true => vec![first, second],
+        false => vec![first],
+    }
+}
+
+fn is_spare(cid: ContainerId) -> bool {
+    cid.0[0] >= CONTAINERS
+}
+
+/// Random operations on one container or two.
+fn fill(tx: &mut Tx, cids: &[ContainerId], states: &mut [State], rng: &mut ChaCha8Rng) {
+    if rng.random_bool(0.4) {
+        tx.set_horizon(tx.epoch.saturating_sub(rng.random_range(0..20)));
+    }
+    let pair = match (cids, &*states) {
+        ([a, b], [x, y]) => random_pair_op([*a, *b], [x, y], rng),
+        _ => None,
+    };
+    if let (Some(op), [x, y]) = (pair, &mut *states) {
+        op.add(tx);
+        let mut both = [std::mem::take(x), std::mem::take(y)];
+        op.apply(&mut both);
+        [*x, *y] = both;
+    }
+    for (cid, state) in cids.iter().zip(&mut *states) {
+        if is_spare(*cid) && state.is_none() {
+            continue;
+        }
+        for _ in 0..rng.random_range(1..5) {
+            let op = random_op(state, rng);
+            ops::add(tx, *cid, &op);
+            ops::apply(state, &op);
+        }
+        add_history(tx, *cid, state, rng);
+    }
+    if rng.random_bool(0.1) {
+        exchange::clone(tx, cids, states, rng);
+    }
 }
 
 /// Retained epochs and aggregation: nobody who reads the newest state notices.

@@ -22,21 +22,27 @@ use spirula_vos::{Config, ContainerId, PAGE_SIZE, StageError, Tx};
 use ops::{State, random_op, random_pair_op};
 use rig::Rig;
 
-const CONTAINERS: u8 = 4;
+const CONTAINERS: u8 = 3;
+/// Further ones, which only come about when others are split.
+const SPARE: u8 = 2;
 
 fn run(seed: u64, steps: usize, pool_pages: usize) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let config = Config { pool_bytes: pool_pages * PAGE_SIZE, ..Config::default() };
     let mut rig = Rig::new(config);
     let mut model: BTreeMap<ContainerId, State> =
-        (0..CONTAINERS).map(|i| (ContainerId([i; 16]), None)).collect();
+        (0..CONTAINERS + SPARE).map(|i| (ContainerId([i; 16]), None)).collect();
     for step in 0..steps {
         let mut tx = Tx::new(step as u64);
         let mut after = model.clone();
         for _ in 0..rng.random_range(1..4) {
-            let cid = ContainerId([rng.random_range(0..CONTAINERS); 16]);
+            let mut cid = ContainerId([rng.random_range(0..CONTAINERS + SPARE); 16]);
+            if after[&cid].is_none() && cid.0[0] >= CONTAINERS {
+                cid = ContainerId([0; 16]);
+            }
             if rng.random_bool(0.05) {
-                let pair = [cid, ContainerId([rng.random_range(0..CONTAINERS); 16])];
+                let pair =
+                    [(); 2].map(|()| ContainerId([rng.random_range(0..CONTAINERS + SPARE); 16]));
                 if let Some(op) = random_pair_op(pair, pair.map(|c| &after[&c]), &mut rng) {
                     op.add(&mut tx);
                     let mut states = pair.map(|c| after.insert(c, None).unwrap());

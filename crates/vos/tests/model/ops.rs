@@ -31,7 +31,7 @@ pub(crate) struct Content {
 
 impl Content {
     /// Those of the names in use that the container has.
-    fn names(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn names(&self) -> Vec<Vec<u8>> {
         let mut names: Vec<Vec<u8>> = (0..8).map(|i| format!("object{i}").into_bytes()).collect();
         names.retain(|n| *n >= self.from && self.to.as_ref().is_none_or(|to| n < to));
         names
@@ -84,8 +84,9 @@ pub(crate) fn random_pair_op(
     match states {
         [Some(low), None] => {
             let names = low.names();
-            let at = names.get(rng.random_range(1..9))?;
-            Some(PairOp::Split(cids[0], at.clone(), cids[1]))
+            let at = names.get(1..).filter(|above| !above.is_empty())?;
+            let at = at[rng.random_range(0..at.len())].clone();
+            Some(PairOp::Split(cids[0], at, cids[1]))
         }
         [Some(low), Some(high)] if low.to.as_ref() == Some(&high.from) => {
             Some(PairOp::Merge(cids[0], cids[1]))
