@@ -119,3 +119,65 @@ impl Objects {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::ContainerRecord;
+    use crate::vos::{Config, Container};
+
+    const CID: ContainerId = ContainerId([1; 16]);
+
+    fn part(from: &'static str, to: Option<&'static str>, number: u64) -> Part {
+        Part { from: from.into(), to: to.map(Bytes::from), number }
+    }
+
+    fn owners(result: Result<(), CheckError>) -> Option<(u64, u64)> {
+        match result {
+            Err(CheckError::Owners { number, owners }) => Some((number, owners)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn each_key_has_one_owner() {
+        let vos = Vos::format(Config::default(), 16, 4096, 0);
+        let overlaps = |parts: &[Part]| {
+            let mut objects = Objects::new();
+            parts.iter().for_each(|p| objects.own(p.clone(), None));
+            owners(objects.finish(&vos)).is_some()
+        };
+        let low = part("", Some("m"), 7);
+        assert!(!overlaps(&[low.clone(), part("m", None, 7), part("a", None, 8)]));
+        assert!(overlaps(&[low.clone(), part("l", None, 7)]));
+        assert!(overlaps(&[low.clone(), part("", Some("a"), 7)]));
+        assert!(overlaps(&[part("x", None, 7), part("a", None, 7), low.clone()]));
+        let mut objects = Objects::new();
+        objects.own(low, None);
+        let mut at = |number, key: &str| owners(objects.object(&vos, number, key.as_bytes(), true));
+        assert_eq!([at(7, "a"), at(7, "l")], [None, None]);
+        assert_eq!([at(7, "m"), at(8, "a")], [Some((7, 0)), Some((8, 0))]);
+    }
+
+    #[test]
+    fn what_is_counted_is_compared() {
+        let mut vos = Vos::format(Config::default(), 16, 4096, 0);
+        let rest = crate::parts::Uncounted { from: "k".into(), objects: 99, bytes: 0 };
+        let mut record = ContainerRecord::new(7, Bytes::new(), None);
+        (record.objects, record.uncounted) = (2, Some(rest));
+        let mut check = |count: u64| {
+            record.objects = count;
+            let container = Container { record: record.clone(), stale: false };
+            vos.containers.insert(CID, container);
+            let mut objects = Objects::new();
+            objects.own(part("", None, 7), Some(CID));
+            for (key, exists) in [("a", true), ("b", false), ("c", true), ("k", true), ("x", true)]
+            {
+                objects.object(&vos, 7, key.as_bytes(), exists).unwrap();
+            }
+            objects.finish(&vos)
+        };
+        assert_eq!(check(2), Ok(()));
+        assert_eq!(check(3), Err(CheckError::ObjectCount(CID)));
+    }
+}
