@@ -36,6 +36,7 @@ fn own_blocks(dir: &Path) -> Result<()> {
         compatible: 0,
         device_bytes: 1 << 30,
         wal_bytes: 1 << 20,
+        set: Default::default(),
     };
     put(dir, "bio_superblock", &superblock.encode()[..128])?;
     let batch = wal::encode_batch(1, 2, [&b"one"[..], b"two"].into_iter());

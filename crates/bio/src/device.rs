@@ -14,7 +14,7 @@ use spirula_xstream::sync::{OneshotReceiver, OneshotSender, oneshot};
 use spirula_xstream::{AlignedBuf, Class, File, OpenOptions, is_aligned, spawn};
 
 use crate::superblock::{
-    BLOCK, DEVICE_BYTES_MIN, SUPERBLOCK_LEN, SUPERBLOCK_OFFSETS, Superblock, SuperblockError,
+    BLOCK, DEVICE_BYTES_MIN, Role, SUPERBLOCK_LEN, SUPERBLOCK_OFFSETS, Superblock, SuperblockError,
 };
 
 /// Why a device cannot be used. The texts name the path and the way out.
@@ -41,6 +41,30 @@ pub enum DeviceError {
         path: PathBuf,
         /// Its size.
         bytes: u64,
+    },
+    /// It is another device of a set of several.
+    #[error("{}: is the {found} device of a store, not its {expected} device; use the right one", path.display())]
+    Role {
+        /// The device.
+        path: PathBuf,
+        /// What it is for.
+        found: Role,
+        /// What it was to be used for.
+        expected: Role,
+    },
+    /// A device of the set was not named.
+    #[error("{}: its store has a {role} device, too; say where that is", path.display())]
+    Missing {
+        /// The main device.
+        path: PathBuf,
+        /// What is missing.
+        role: Role,
+    },
+    /// It belongs to another store.
+    #[error("{}: does not belong to the store on the data device; use the right device", path.display())]
+    NotOfSet {
+        /// The device.
+        path: PathBuf,
     },
     /// No usable superblock.
     #[error("{}: {reason}", path.display())]
@@ -240,6 +264,14 @@ impl Device {
                 Err(DeviceError::TooSmall { path: self.inner.path.clone(), bytes })
             }
             _ => Ok(sb),
+        }
+    }
+
+    /// Refuses the device of another role.
+    pub(crate) fn expect_role(&self, sb: &Superblock, expected: Role) -> Result<(), DeviceError> {
+        match sb.set.role {
+            found if found == expected => Ok(()),
+            found => Err(DeviceError::Role { path: self.inner.path.clone(), found, expected }),
         }
     }
 

@@ -7,10 +7,12 @@
 
 mod device;
 pub mod superblock;
+mod volume;
 pub mod wal;
 
 pub use device::{Device, DeviceError, Faults};
-pub use superblock::{Layout, Superblock, SuperblockError};
+pub use superblock::{DeviceSet, Layout, Role, Superblock, SuperblockError};
+pub use volume::{Devices, Volume};
 
 /// Fuzz targets.
 #[doc(hidden)]

@@ -23,8 +23,60 @@ pub const DEVICE_BYTES_MIN: u64 = 16 << 20;
 pub const WAL_BYTES: (u64, u64) = (1 << 20, 64 << 20);
 
 const MAGIC: [u8; 8] = *b"SPIRULA\0";
+/// The store is on several devices.
+const FEATURE_SET: u64 = 1;
 /// Feature bits that a reader must know.
-const KNOWN_INCOMPATIBLE: u64 = 0;
+const KNOWN_INCOMPATIBLE: u64 = FEATURE_SET;
+/// Blocks in the unit in which the allocator takes space: the pages' device begins at a multiple.
+const CHUNK_BLOCKS: u64 = 256;
+/// Largest device, so that block numbers can be added.
+const DEVICE_BYTES_MAX: u64 = 1 << 56;
+
+/// What a device is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Role {
+    /// Data, and whatever has no device of its own.
+    #[default]
+    Main,
+    /// The WAL.
+    Wal,
+    /// Metadata pages.
+    Meta,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Main => "data",
+            Role::Wal => "WAL",
+            Role::Meta => "metadata",
+        })
+    }
+}
+
+/// The devices of a store, as each of their superblocks has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DeviceSet {
+    /// Of the set; zero for a single device.
+    pub uuid: [u8; 16],
+    /// What this device is for.
+    pub role: Role,
+    /// The WAL is on a device of its own.
+    pub wal: bool,
+    /// Bytes of the device for pages, 0 if there is none.
+    pub meta_bytes: u64,
+}
+
+impl DeviceSet {
+    /// Whether the set has a device of this role.
+    pub fn has(&self, role: Role) -> bool {
+        match role {
+            Role::Main => true,
+            Role::Wal => self.wal,
+            Role::Meta => self.meta_bytes > 0,
+        }
+    }
+}
 
 /// Whose device it is, and its regions.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,19 +93,28 @@ pub struct Superblock {
     pub device_bytes: u64,
     /// Bytes of the WAL region.
     pub wal_bytes: u64,
+    /// The devices of the store.
+    pub set: DeviceSet,
 }
 
 /// Where the regions lie, in blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
-    /// Byte offset of the WAL.
-    pub wal_offset: u64,
-    /// Its size in bytes.
+    /// Bytes of the WAL.
     pub wal_bytes: u64,
     /// First block for pages and data.
     pub first_block: u64,
-    /// The block after the last.
+    /// The block after the last, that of the pages' device if there is one.
     pub end_block: u64,
+    /// With a device for pages: the block after the last for data, and the first on that device.
+    pub pages: Option<(u64, u64)>,
+}
+
+impl Layout {
+    /// The byte at which the pages' device begins.
+    pub fn meta_from(&self) -> u64 {
+        self.pages.map_or(u64::MAX, |(_, first)| first * BLOCK - WAL_OFFSET)
+    }
 }
 
 /// Why a block is not a superblock we can use.
@@ -88,11 +149,15 @@ impl Superblock {
         put(&VERSION.to_le_bytes());
         put(&self.osd_id.to_le_bytes());
         put(&self.compatible.to_le_bytes());
-        put(&0u64.to_le_bytes());
+        let features = if self.set == DeviceSet::default() { 0 } else { FEATURE_SET };
+        put(&features.to_le_bytes());
         put(&self.fsid);
         put(&self.osd_uuid);
         put(&self.device_bytes.to_le_bytes());
         put(&self.wal_bytes.to_le_bytes());
+        put(&[self.set.role as u8, u8::from(self.set.wal), 0, 0, 0, 0, 0, 0]);
+        put(&self.set.uuid);
+        put(&self.set.meta_bytes.to_le_bytes());
         let crc = crc32c::crc32c(&out[..SUPERBLOCK_LEN - 4]);
         out[SUPERBLOCK_LEN - 4..].copy_from_slice(&crc.to_le_bytes());
         out
@@ -122,20 +187,46 @@ impl Superblock {
             osd_uuid: array(body, 48),
             device_bytes: u64_at(64),
             wal_bytes: u64_at(72),
+            set: DeviceSet {
+                role: match body[80] {
+                    0 => Role::Main,
+                    1 => Role::Wal,
+                    2 => Role::Meta,
+                    _ => return Err(SuperblockError::Damaged),
+                },
+                wal: body[81] != 0,
+                uuid: array(body, 88),
+                meta_bytes: u64_at(104),
+            },
         };
-        let sound = sb.device_bytes >= DEVICE_BYTES_MIN
-            && sb.wal_bytes.is_multiple_of(BLOCK)
-            && (WAL_BYTES.0..=sb.device_bytes / 2).contains(&sb.wal_bytes);
-        if sound { Ok(sb) } else { Err(SuperblockError::Damaged) }
+        if sb.is_sound() { Ok(sb) } else { Err(SuperblockError::Damaged) }
+    }
+
+    fn is_sound(&self) -> bool {
+        let wal_max = match (self.set.role, self.set.wal) {
+            (Role::Wal, _) => self.device_bytes - WAL_OFFSET.min(self.device_bytes),
+            (_, true) => DEVICE_BYTES_MAX,
+            (_, false) => self.device_bytes / 2,
+        };
+        let meta = self.set.meta_bytes;
+        (DEVICE_BYTES_MIN..=DEVICE_BYTES_MAX).contains(&self.device_bytes)
+            && self.wal_bytes.is_multiple_of(BLOCK)
+            && (WAL_BYTES.0..=wal_max).contains(&self.wal_bytes)
+            && (meta == 0 || (DEVICE_BYTES_MIN..=DEVICE_BYTES_MAX).contains(&meta))
     }
 
     /// Where the regions lie.
     pub fn layout(&self) -> Layout {
+        let wal_here = if self.set.wal { 0 } else { self.wal_bytes };
+        let data_end = self.device_bytes / BLOCK;
+        // A chunk between the two belongs to neither: no request crosses.
+        let meta_from = (data_end.div_ceil(CHUNK_BLOCKS) + 1) * CHUNK_BLOCKS;
+        let meta = self.set.meta_bytes / BLOCK;
         Layout {
-            wal_offset: WAL_OFFSET,
             wal_bytes: self.wal_bytes,
-            first_block: (WAL_OFFSET + self.wal_bytes).div_ceil(2 * BLOCK) * 2,
-            end_block: self.device_bytes / BLOCK,
+            first_block: (WAL_OFFSET + wal_here).div_ceil(2 * BLOCK) * 2,
+            end_block: if meta > 0 { meta_from + meta } else { data_end },
+            pages: (meta > 0).then_some((data_end, meta_from + WAL_OFFSET / BLOCK)),
         }
     }
 }
@@ -177,9 +268,19 @@ mod tests {
             compatible: 0,
             device_bytes: 1 << 30,
             wal_bytes: 8 << 20,
+            set: DeviceSet::default(),
         };
         let bytes = sb.encode();
-        assert_eq!(Superblock::decode(&bytes), Ok(sb));
+        assert_eq!(Superblock::decode(&bytes), Ok(sb.clone()));
+        assert_eq!((sb.layout().pages, bytes[24]), (None, 0), "as before there were sets");
+        let set = DeviceSet { uuid: [9; 16], role: Role::Main, wal: true, meta_bytes: 64 << 20 };
+        let sb = Superblock { set, wal_bytes: 600 << 20, ..sb };
+        assert_eq!(Superblock::decode(&sb.encode()), Ok(sb.clone()));
+        let Layout { first_block, end_block, pages, .. } = sb.layout();
+        let data_end = (1 << 30) / BLOCK;
+        assert_eq!((first_block, pages), (16, Some((data_end, data_end + 256 + 16))));
+        assert_eq!(end_block, data_end + 256 + (64 << 20) / BLOCK);
+        assert_eq!(sb.layout().meta_from(), (data_end + 256) * BLOCK);
         assert_eq!(Superblock::decode(&[0; 4096]), Err(SuperblockError::NotOurs));
         let mut other = bytes;
         other[40] ^= 1;

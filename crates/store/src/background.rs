@@ -198,7 +198,7 @@ impl Store {
             }
             let len = (self.inner.layout.wal_bytes - at).min(ZERO_BYTES);
             let piece = zeros.slice(..len as usize);
-            self.inner.device.write(self.inner.layout.wal_offset + at, piece).await?;
+            self.inner.device.write_wal(at, piece).await?;
             self.inner.commit.borrow_mut().zeroing = 0..0;
             self.inner.progress.notify_all();
             at += len;

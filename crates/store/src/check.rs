@@ -1,6 +1,6 @@
 //! The offline check of a store: every checksum, every reference, and that the space adds up.
 
-use spirula_bio::Device;
+use spirula_bio::Devices;
 use spirula_vos::{BLOCK_SIZE, CheckError, CheckSummary, Checker, Damage, Extent, ReadError};
 
 use crate::limits::DAMAGE_NOTED_MAX;
@@ -52,8 +52,8 @@ impl CheckReport {
 }
 
 /// Checks the store of a device, with what its WAL holds, and writes nothing.
-pub async fn check(device: &Device) -> Result<CheckReport, CheckFailure> {
-    Offline::open(device).await?.check().await
+pub async fn check(devices: impl Into<Devices>) -> Result<CheckReport, CheckFailure> {
+    Offline::open(devices).await?.check().await
 }
 
 impl Store {

@@ -327,7 +327,7 @@ impl Store {
         };
         let records = batch.iter().map(|p| &p.record[..]);
         let bytes = wal::encode_batch(generation, number, records).freeze();
-        let written = self.inner.device.write(self.inner.layout.wal_offset + offset, bytes);
+        let written = self.inner.device.write_wal(offset, bytes);
         if let Err(e) = self.make_durable(&batch, data, written).await {
             self.stop(StoreError::Write(e.kind()));
             self.fail(batch);
@@ -354,7 +354,7 @@ impl Store {
         }
         written.await?;
         self.data_written(batch).await;
-        self.inner.device.flush().await
+        self.inner.device.flush_commit().await
     }
 
     /// Waits for room in the WAL and for its zeroing; `None` when the store stops.

@@ -36,7 +36,7 @@ mod trim;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use spirula_bio::{Device, Layout};
+use spirula_bio::{Layout, Volume};
 use spirula_vos::{BLOCK_SIZE, Config, Fragmentation, PAGE_SIZE, Vos};
 use spirula_xstream::JoinHandle;
 use spirula_xstream::sync::Notify;
@@ -50,7 +50,7 @@ pub use offline::{Offline, OfflineStat};
 pub use open::{Expect, FormatOptions};
 pub use read::Data;
 pub use scrub::{Corruption, ScrubReport, ScrubStatus};
-pub use spirula_bio::Faults;
+pub use spirula_bio::{Devices, Faults};
 
 /// What the caller decides about an open store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +67,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        let Config { pool_bytes, inline_threshold } = Config::default();
+        let Config { pool_bytes, inline_threshold, .. } = Config::default();
         Options { pool_bytes, cache_bytes: CACHE_BYTES, inline_threshold, zero_ahead: true }
     }
 }
@@ -125,7 +125,7 @@ pub struct Store {
 }
 
 pub(crate) struct Inner {
-    pub(crate) device: Device,
+    pub(crate) device: Volume,
     pub(crate) layout: Layout,
     pub(crate) options: Options,
     pub(crate) vos: RefCell<Vos>,

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 
-use spirula_bio::{Device, Superblock};
+use spirula_bio::{Devices, Superblock};
 use spirula_vos::{Extent, Fragmentation, ReadError, Vos};
 
 use crate::{CheckFailure, CheckReport, Data, OpenError, Options, Statfs, Store, StoreError};
@@ -39,11 +39,15 @@ pub struct OfflineStat {
 
 impl Offline {
     /// Recovers the store of a device, which may have been opened for reading only.
-    pub async fn open(device: &Device) -> Result<Offline, OpenError> {
-        let superblock = device.superblock().await?;
-        let superblock_copies = device.superblock_copies().await?;
+    pub async fn open(devices: impl Into<Devices>) -> Result<Offline, OpenError> {
+        let (device, superblock) = devices.into().open().await?;
+        let mut superblock_copies = [true; 2];
+        for (_, device) in device.devices().all() {
+            let intact = device.superblock_copies().await?;
+            superblock_copies.iter_mut().zip(intact).for_each(|(all, one)| *all &= one);
+        }
         let options = Options { zero_ahead: false, ..Options::default() };
-        let (store, root) = Store::recover(device, &superblock, options).await?;
+        let (store, root) = Store::recover(&device, &superblock, options).await?;
         Ok(Offline { store, superblock, superblock_copies, root })
     }
 

@@ -7,19 +7,19 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use spirula_bio::superblock::{ROOT_OFFSETS, default_wal_bytes};
+use spirula_bio::superblock::{ROOT_OFFSETS, WAL_BYTES, WAL_OFFSET, default_wal_bytes};
 use spirula_bio::wal::{BATCH_BYTES_MAX, BatchHeader, HEADER_LEN, Ring};
-use spirula_bio::{Device, Layout, Superblock};
+use spirula_bio::{Device, DeviceSet, Devices, Layout, Role, Superblock, Volume};
 use spirula_vos::{
     BLOCK_SIZE, BlockAddr, Config, Damage, Loader, PAGE_SIZE, Placed, ROOT_LEN, Record,
     ReplayError, Root, StageError, Vos, WalStart,
 };
 use spirula_xstream::sync::Notify;
-use spirula_xstream::{Class, spawn, wall_now};
+use spirula_xstream::{AlignedBuf, Class, fill_random, spawn, wall_now};
 
 use crate::cache::Cache;
 use crate::commit::State;
-use crate::limits::REPLAY_WINDOW_BYTES;
+use crate::limits::{REPLAY_WINDOW_BYTES, ZERO_BYTES};
 use crate::read::{Reads, missing, read_error};
 use crate::scrub;
 use crate::{Counters, Inner, OpenError, Options, Store, StoreError};
@@ -50,7 +50,12 @@ pub struct Expect {
 
 impl Store {
     /// Writes an empty store to the device.
-    pub async fn format(device: &Device, options: &FormatOptions) -> Result<(), OpenError> {
+    pub async fn format(
+        devices: impl Into<Devices>,
+        options: &FormatOptions,
+    ) -> Result<(), OpenError> {
+        let devices = devices.into();
+        let device = &devices.main;
         let bytes = device.bytes()?;
         let bytes = options.device_bytes.map_or(bytes, |b| b.min(bytes)) / BLOCK_SIZE * BLOCK_SIZE;
         let sb = Superblock {
@@ -59,31 +64,53 @@ impl Store {
             osd_id: options.osd_id,
             compatible: 0,
             device_bytes: bytes,
-            wal_bytes: options.wal_bytes.unwrap_or_else(|| default_wal_bytes(bytes)) / BLOCK_SIZE
-                * BLOCK_SIZE,
+            wal_bytes: wal_bytes(&devices, options, bytes)? / BLOCK_SIZE * BLOCK_SIZE,
+            set: device_set(&devices)?,
         };
         let layout = sb.layout();
+        let volume = Volume::new(devices.clone(), &sb);
+        let device = &volume;
         let failed = |source| OpenError::Store { path: device.path().into(), source };
         // Numbers go on from whatever store was here: nothing of it can then pass for ours.
-        let old = newest_root(device).await.map_err(failed)?.unwrap_or_default();
+        let old = newest_root(device.main()).await.map_err(failed)?.unwrap_or_default();
         let (first, end) = (layout.first_block, layout.end_block);
-        let mut vos = Vos::format(Config::default(), first, end, old.number);
+        let config = Config { pages: layout.pages, ..Config::default() };
+        let mut vos = Vos::format(config, first, end, old.number);
         vos.set_written_upto(layout.first_block);
         let generation = old.wal.generation + 1;
         let store = Store::bare(device, layout, Options::default(), vos, generation, 1);
         // The root first: with a superblock the device counts as formatted.
         store.make_checkpoint().await.map_err(failed)?;
-        device.write_superblock(&sb).await?;
+        if devices.wal.is_some() {
+            store.wipe_wal().await.map_err(failed)?;
+        }
+        for (role, device) in devices.all() {
+            let set = DeviceSet { role, ..sb.set };
+            let device_bytes = if role == Role::Main { bytes } else { device.bytes()? };
+            device.write_superblock(&Superblock { set, device_bytes, ..sb.clone() }).await?;
+        }
+        Ok(())
+    }
+
+    /// What an earlier store left in a WAL of its own, whose numbers may be any, is no batch of ours.
+    async fn wipe_wal(&self) -> Result<(), StoreError> {
+        let zeros = AlignedBuf::zeroed(ZERO_BYTES as usize).freeze();
+        for at in (0..self.inner.layout.wal_bytes).step_by(ZERO_BYTES as usize) {
+            let len = (self.inner.layout.wal_bytes - at).min(ZERO_BYTES) as usize;
+            let written = self.inner.device.write_wal(at, zeros.slice(..len)).await;
+            written.map_err(|e| StoreError::Write(e.kind()))?;
+        }
         Ok(())
     }
 
     /// Opens the store of a device, replaying what the last checkpoint does not hold.
     pub async fn open(
-        device: &Device,
+        devices: impl Into<Devices>,
         expect: Expect,
         options: Options,
     ) -> Result<Store, OpenError> {
-        let sb = device.superblock().await?;
+        let (volume, sb) = devices.into().open().await?;
+        let device = &volume;
         check_owner(device, &sb, expect)?;
         let (store, _) = Store::recover(device, &sb, options).await?;
         let failed = |source| OpenError::Store { path: device.path().into(), source };
@@ -107,16 +134,16 @@ impl Store {
     /// The state that the newest root and the WAL lead to, in memory: nothing is written. Also the
     /// number of the root.
     pub(crate) async fn recover(
-        device: &Device,
+        device: &Volume,
         sb: &Superblock,
         options: Options,
     ) -> Result<(Store, u64), OpenError> {
         let layout = sb.layout();
         let failed = |source| OpenError::Store { path: device.path().into(), source };
-        let root = newest_root(device).await.map_err(failed)?;
+        let root = newest_root(device.main()).await.map_err(failed)?;
         let root = root.ok_or_else(|| OpenError::NoRoot { path: device.path().into() })?;
-        let config =
-            Config { pool_bytes: options.pool_bytes, inline_threshold: options.inline_threshold };
+        let Options { pool_bytes, inline_threshold, .. } = options;
+        let config = Config { pool_bytes, inline_threshold, pages: layout.pages };
         let (wal, number) = (root.wal, root.number);
         let (checkpointed, wal_written, scrubbed) = (root.seq, root.wal_written, root.scrubbed);
         let vos = load(device, layout, config, root).await.map_err(failed)?;
@@ -132,7 +159,7 @@ impl Store {
     }
 
     fn bare(
-        device: &Device,
+        device: &Volume,
         layout: Layout,
         options: Options,
         vos: Vos,
@@ -263,7 +290,36 @@ enum Replay {
     Record(ReplayError),
 }
 
-fn check_owner(device: &Device, sb: &Superblock, expect: Expect) -> Result<(), OpenError> {
+/// Bytes of the WAL: what its device has, if it has one of its own.
+fn wal_bytes(
+    devices: &Devices,
+    options: &FormatOptions,
+    main_bytes: u64,
+) -> Result<u64, OpenError> {
+    let room = match &devices.wal {
+        Some(wal) => (wal.bytes()? - WAL_OFFSET).min(WAL_BYTES.1),
+        None => default_wal_bytes(main_bytes),
+    };
+    Ok(options
+        .wal_bytes
+        .map_or(room, |wish| if devices.wal.is_some() { wish.min(room) } else { wish }))
+}
+
+/// What the superblocks say of the set; nothing for a single device.
+fn device_set(devices: &Devices) -> Result<DeviceSet, OpenError> {
+    let mut set = DeviceSet::default();
+    if devices.wal.is_none() && devices.meta.is_none() {
+        return Ok(set);
+    }
+    fill_random(&mut set.uuid);
+    set.wal = devices.wal.is_some();
+    if let Some(meta) = &devices.meta {
+        set.meta_bytes = meta.bytes()? / BLOCK_SIZE * BLOCK_SIZE;
+    }
+    Ok(set)
+}
+
+fn check_owner(device: &Volume, sb: &Superblock, expect: Expect) -> Result<(), OpenError> {
     let path = || device.path().into();
     match (expect.fsid, expect.osd_id) {
         (Some(expected), _) if expected != sb.fsid => {
@@ -292,7 +348,7 @@ async fn newest_root(device: &Device) -> Result<Option<Root>, StoreError> {
 }
 
 pub(crate) async fn load(
-    device: &Device,
+    device: &Volume,
     layout: Layout,
     config: Config,
     root: Root,
@@ -316,7 +372,7 @@ pub(crate) async fn load(
 }
 
 async fn read_page(
-    device: &Device,
+    device: &Volume,
     layout: Layout,
     addr: BlockAddr,
 ) -> Result<Option<Bytes>, StoreError> {
@@ -342,14 +398,14 @@ struct Found {
 
 /// Reads the WAL region through a window.
 struct WalReader<'a> {
-    device: &'a Device,
+    device: &'a Volume,
     layout: Layout,
     window: Bytes,
     window_at: u64,
 }
 
 impl<'a> WalReader<'a> {
-    fn new(device: &'a Device, layout: Layout) -> WalReader<'a> {
+    fn new(device: &'a Volume, layout: Layout) -> WalReader<'a> {
         WalReader { device, layout, window: Bytes::new(), window_at: 0 }
     }
 
@@ -425,8 +481,8 @@ impl<'a> WalReader<'a> {
             offset >= self.window_at && offset + len <= self.window_at + self.window.len() as u64;
         if !inside {
             let want = len.max(REPLAY_WINDOW_BYTES).min(self.layout.wal_bytes - offset);
-            let at = self.layout.wal_offset + offset;
-            let read = self.device.read(at, want as usize).await;
+            let read = self.device.read_wal(offset, want as usize).await;
+            let at = WAL_OFFSET + offset;
             self.window = read.map_err(|e| read_error(at, want, &e))?.freeze();
             self.window_at = offset;
         }

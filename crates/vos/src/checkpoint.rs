@@ -350,7 +350,7 @@ impl Vos {
         let reserved_ids = Space::group_count(end);
         Vos {
             pool: Pool::new(config.pool_bytes / PAGE_SIZE, reserved_ids),
-            space: Space::new(first, end),
+            space: Space::new(first, end, config.pages),
             root: PageId(reserved_ids),
             containers: Default::default(),
             container_undo: Vec::new(),

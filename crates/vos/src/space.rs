@@ -81,6 +81,8 @@ const FREE_CHUNK: Chunk = Chunk { used: 0, kind: Kind::Data, touched: false };
 pub(crate) struct Space {
     first: u64,
     end: u64,
+    /// Blocks between the two are nowhere; from the second on there are only pages.
+    pages: Option<(u64, u64)>,
     used: Vec<u64>,
     data: Vec<u64>,
     chunks: Vec<Chunk>,
@@ -110,14 +112,15 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// Blocks `first..end` are ours.
-    pub(crate) fn new(first: u64, end: u64) -> Space {
+    /// Blocks `first..end` are ours, but for those between the two of `pages`, after which only pages lie.
+    pub(crate) fn new(first: u64, end: u64, pages: Option<(u64, u64)>) -> Space {
         let chunk_count = end.div_ceil(CHUNK_BLOCKS);
         let words =
             (end.div_ceil(GROUP_BLOCKS) * GROUP_BLOCKS).max(chunk_count * CHUNK_BLOCKS) / 64;
         let mut space = Space {
             first,
             end,
+            pages,
             used: vec![0; words as usize],
             data: vec![0; words as usize],
             chunks: vec![FREE_CHUNK; chunk_count as usize],
@@ -141,7 +144,25 @@ impl Space {
         };
         space.set_used(0, first);
         space.set_used(end, chunk_count * CHUNK_BLOCKS - end);
+        if let Some((from, to)) = pages {
+            space.set_used(from, to - from);
+            for chunk in space.first_page_chunk()..chunk_count as usize {
+                if space.chunks[chunk].used < CHUNK_BLOCKS as u16 {
+                    space.make_page_chunk(chunk);
+                }
+            }
+        }
         space
+    }
+
+    /// From this chunk on there are only pages.
+    fn first_page_chunk(&self) -> usize {
+        self.pages.map_or(usize::MAX, |(_, first)| (first / CHUNK_BLOCKS) as usize)
+    }
+
+    /// The block after the last for data.
+    fn data_end(&self) -> u64 {
+        self.pages.map_or(self.end, |(end, _)| end)
     }
 
     /// Pages of the space map of a device with blocks up to `end`.
@@ -156,7 +177,7 @@ impl Space {
 
     /// Blocks that exist for data and pages.
     pub(crate) fn total(&self) -> u64 {
-        self.end - self.first
+        self.end - self.first - self.pages.map_or(0, |(from, to)| to - from)
     }
 
     /// Blocks that data occupies.
@@ -187,10 +208,11 @@ impl Space {
 
     /// Holds the next run that was never written, if the allocator is within `ahead` blocks of it.
     pub(crate) fn take_unwritten(&mut self, ahead: u64) -> Option<Run> {
-        while self.written_upto < self.end && self.written_upto < self.data_cursor + ahead {
+        let end = self.data_end();
+        while self.written_upto < end && self.written_upto < self.data_cursor + ahead {
             let chunk = (self.written_upto / CHUNK_BLOCKS) as usize;
             let start = self.written_upto.max(self.first);
-            let upto = ((chunk as u64 + 1) * CHUNK_BLOCKS).min(self.end);
+            let upto = ((chunk as u64 + 1) * CHUNK_BLOCKS).min(end);
             let untouched = self.chunks[chunk].used == self.outside(chunk)
                 && self.chunks[chunk].kind == Kind::Data;
             if untouched && start < upto {
@@ -257,7 +279,7 @@ impl Space {
     pub(crate) fn fragmentation(&self) -> Fragmentation {
         let mut out = Fragmentation::default();
         let mut at = self.first;
-        while let Some((start, len)) = self.next_clear(at, self.end) {
+        while let Some((start, len)) = self.next_clear(at, self.data_end()) {
             out.add(len);
             at = start + len;
         }
@@ -380,7 +402,8 @@ impl Space {
 
     /// A place for a page.
     pub(crate) fn allocate_page(&mut self) -> Option<BlockAddr> {
-        let chunk = match self.open_page_chunks.first() {
+        let own = self.open_page_chunks.range(self.first_page_chunk()..).next();
+        let chunk = match own.or(self.open_page_chunks.first()) {
             Some(&chunk) => chunk,
             None => self.open_page_chunk()?,
         };
@@ -553,9 +576,11 @@ impl Space {
     /// Blocks of the chunk outside the region.
     fn outside(&self, chunk: usize) -> u16 {
         let start = chunk as u64 * CHUNK_BLOCKS;
-        let before = self.first.clamp(start, start + CHUNK_BLOCKS) - start;
-        let after = start + CHUNK_BLOCKS - self.end.clamp(start, start + CHUNK_BLOCKS);
-        (before + after) as u16
+        let inside = |block: u64| block.clamp(start, start + CHUNK_BLOCKS);
+        let before = inside(self.first) - start;
+        let after = start + CHUNK_BLOCKS - inside(self.end);
+        let between = self.pages.map_or(0, |(from, to)| inside(to) - inside(from));
+        (before + between + after) as u16
     }
 
     fn set_used(&mut self, start: u64, len: u64) {
@@ -581,6 +606,7 @@ impl Space {
     }
 
     fn clear_used(&mut self, start: u64, len: u64) {
+        let pages_from = self.first_page_chunk();
         self.each_chunk(start, len, |space, chunk, from, count| {
             clear_bits(&mut space.used, from, count);
             let outside = space.outside(chunk);
@@ -590,7 +616,7 @@ impl Space {
             if c.kind == Kind::Page {
                 space.page_slots += count / PAGE_BLOCKS;
                 space.open_page_chunks.insert(chunk);
-                if c.used == outside {
+                if c.used == outside && chunk < pages_from {
                     c.kind = Kind::Data;
                     let free = CHUNK_BLOCKS - u64::from(c.used);
                     space.page_slots -= free / PAGE_BLOCKS;
@@ -673,7 +699,7 @@ mod tests {
 
     #[test]
     fn free_chunks_are_trimmed_once_and_the_runs_are_reported() {
-        let mut space = Space::new(300, 256 * 20 + 37);
+        let mut space = Space::new(300, 256 * 20 + 37, None);
         let whole = space.fragmentation();
         assert_eq!((whole.runs, whole.longest, whole.score()), (1, space.total(), 0.0));
         assert_eq!(space.take_trim(16), None, "nothing was written");
@@ -697,17 +723,40 @@ mod tests {
         let run = space.retire_page(page);
         space.release(&[run]);
         assert_eq!(space.take_trim(9).map(|r| r.1), Some(256), "the chunk of the page");
-        let all = Space::new(0, 256 * 2);
+        let all = Space::new(0, 256 * 2, None);
         assert_eq!(all.fragmentation().classes.iter().filter(|c| c.0 > 0).count(), 1);
-        let mut holes = Space::new(0, 64);
+        let mut holes = Space::new(0, 64, None);
         (0..64).step_by(2).for_each(|at| assert!(holes.claim((BlockAddr(at), 1))));
         assert_eq!((holes.fragmentation().score(), holes.fragmentation().runs), (31.0 / 31.0, 32));
     }
 
     #[test]
+    fn pages_have_a_region_of_their_own_until_it_is_full() {
+        let pages = (256 * 4 + 30, 256 * 6 + 16);
+        let mut space = Space::new(16, 256 * 7, Some(pages));
+        assert_eq!(space.total(), pages.0 - 16 + 240);
+        assert_eq!((space.used_blocks(), space.page_slots()), (0, 120 + 3 * 128));
+        let own: Vec<u64> = (0..120).map(|_| space.allocate_page().unwrap().0).collect();
+        assert!(own.iter().all(|&at| at >= pages.1));
+        let spilled = space.allocate_page().unwrap();
+        assert!(spilled.0 < pages.0, "then they go to the data");
+        let mut data = 0;
+        while let Some(runs) = space.allocate(10, 0) {
+            assert!(runs.iter().all(|(at, len)| at.0 + len <= pages.0));
+            data += 10;
+        }
+        assert!(data > 256 * 2, "{data}");
+        for at in own {
+            let run = space.retire_page(BlockAddr(at));
+            space.release(&[run]);
+        }
+        assert!(space.allocate(10, 0).is_none(), "data never goes there");
+    }
+
+    #[test]
     fn counts_stay_true_through_random_use() {
         let (first, end) = (300, 300 + 256 * 20 + 37);
-        let mut space = Space::new(first, end);
+        let mut space = Space::new(first, end, None);
         let total_slots = space.page_slots();
         let total = space.available(0);
         assert_eq!(total, space.total());

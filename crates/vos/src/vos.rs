@@ -40,11 +40,13 @@ pub struct Config {
     pub pool_bytes: usize,
     /// Array writes shorter than this stay inline.
     pub inline_threshold: u32,
+    /// With a device for pages: blocks between the two are nowhere, from the second on only pages lie.
+    pub pages: Option<(u64, u64)>,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { pool_bytes: 64 << 20, inline_threshold: INLINE_THRESHOLD }
+        Config { pool_bytes: 64 << 20, inline_threshold: INLINE_THRESHOLD, pages: None }
     }
 }
 

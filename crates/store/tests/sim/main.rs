@@ -2,6 +2,7 @@
 
 mod aggregation;
 mod damage;
+mod devices;
 mod exchange;
 mod faults;
 mod full;

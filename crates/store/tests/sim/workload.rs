@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use spirula_bio::Device;
+use spirula_bio::{Device, DeviceError, Devices};
 use spirula_store::{Expect, Faults, FormatOptions, Options, Store, StoreError};
 use spirula_vos::{ContainerId, Cursor, Extent, Keys, ObjectKey, StageError, Tx, View, Vos};
 use spirula_xstream::sim::{SimHost, SimWorld};
@@ -22,6 +22,36 @@ pub(crate) const DEVICE_BYTES: u64 = 24 << 20;
 pub(crate) const CONTAINERS: u8 = 3;
 /// Further ones, which only come about when others are split.
 const SPARE: u8 = 3;
+const WAL_PATH: &str = "/disk.wal";
+const META_PATH: &str = "/disk.meta";
+const SMALLEST: u64 = 16 << 20;
+
+/// Which regions have a disk of their own.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Set {
+    pub(crate) wal: bool,
+    pub(crate) meta: bool,
+}
+
+impl Set {
+    pub(crate) fn make(self, host: &SimHost) {
+        host.disk(PATH, DEVICE_BYTES);
+        if self.wal {
+            host.disk(WAL_PATH, SMALLEST);
+        }
+        if self.meta {
+            host.disk(META_PATH, SMALLEST);
+        }
+    }
+
+    pub(crate) fn open(self) -> Result<Devices, DeviceError> {
+        Ok(Devices {
+            main: Device::open(PATH)?,
+            wal: self.wal.then(|| Device::open(WAL_PATH)).transpose()?,
+            meta: self.meta.then(|| Device::open(META_PATH)).transpose()?,
+        })
+    }
+}
 
 /// What a container went through since it was last read back.
 #[derive(Default)]
@@ -55,21 +85,24 @@ pub(crate) struct Machine {
     pub(crate) ledger: Shared,
     pub(crate) faults: Faults,
     pub(crate) options: Options,
+    pub(crate) set: Set,
 }
 
 impl Machine {
     pub(crate) fn new(seed: u64, faults: Faults) -> Machine {
         let world = SimWorld::new(seed);
         let host = world.host("osd");
-        host.disk(PATH, DEVICE_BYTES);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        // Each disk loses what it likes.
+        let set = Set { wal: rng.random_bool(0.3), meta: rng.random_bool(0.3) };
+        set.make(&host);
         let options = Options {
             pool_bytes: if rng.random_bool(0.5) { 256 << 10 } else { 16 << 20 },
             zero_ahead: rng.random_bool(0.2),
             ..Options::default()
         };
-        host.block_on(async {
-            let device = Device::open(PATH).unwrap();
+        host.block_on(async move {
+            let device = set.open().unwrap();
             let format = FormatOptions { wal_bytes: Some(1 << 20), ..FormatOptions::default() };
             Store::format(&device, &format).await.unwrap();
         })
@@ -79,14 +112,15 @@ impl Machine {
             let history = History { states: vec![(0, None)], acknowledged: 0 };
             ledger.borrow_mut().histories.insert(ContainerId([i; 16]), history);
         }
-        Machine { world, host, rng, ledger, faults, options }
+        Machine { world, host, rng, ledger, faults, options, set }
     }
 
     /// Random transactions until the power goes.
     pub(crate) fn run_and_lose_power(&mut self) {
         let (ledger, faults, options) = (self.ledger.clone(), self.faults, self.options);
         let rng = ChaCha8Rng::seed_from_u64(self.rng.random());
-        let task = self.host.spawn(Class::Client, submit_forever(ledger, faults, options, rng));
+        let run = submit_forever(ledger, faults, (self.set, options), rng);
+        let task = self.host.spawn(Class::Client, run);
         let micros = match self.rng.random_range(0..10) {
             0..4 => 5_000,
             4..9 => 25_000,
@@ -101,9 +135,9 @@ impl Machine {
     pub(crate) fn verify(&mut self) -> Result<(), String> {
         // Recovery may be interrupted, too.
         while self.rng.random_bool(0.3) {
-            let options = self.options;
+            let (set, options) = (self.set, self.options);
             let task = self.host.spawn(Class::Client, async move {
-                let device = Device::open(PATH).unwrap();
+                let device = set.open().unwrap();
                 let _ = Store::open(&device, Expect::default(), options).await;
                 sleep(Duration::from_secs(1)).await;
             });
@@ -111,14 +145,14 @@ impl Machine {
             self.host.power_loss();
             drop(task);
         }
-        let (ledger, options) = (self.ledger.clone(), self.options);
-        let verified = self.host.block_on(async move { verify(&ledger, options).await });
+        let (ledger, set, options) = (self.ledger.clone(), self.set, self.options);
+        let verified = self.host.block_on(async move { verify(&ledger, set, options).await });
         verified.map_err(|e| e.to_string())?
     }
 }
 
-async fn verify(ledger: &Shared, options: Options) -> Result<(), String> {
-    let device = Device::open(PATH).map_err(|e| e.to_string())?;
+async fn verify(ledger: &Shared, set: Set, options: Options) -> Result<(), String> {
+    let device = set.open().map_err(|e| e.to_string())?;
     let options = Options { zero_ahead: false, ..options };
     let store = Store::open(&device, Expect::default(), options).await;
     let store = store.map_err(|e| e.to_string())?;
@@ -153,8 +187,13 @@ async fn verify(ledger: &Shared, options: Options) -> Result<(), String> {
     store.close().await.map_err(|e| e.to_string())
 }
 
-async fn submit_forever(ledger: Shared, faults: Faults, options: Options, mut rng: ChaCha8Rng) {
-    let device = Device::open(PATH).unwrap();
+async fn submit_forever(
+    ledger: Shared,
+    faults: Faults,
+    (set, options): (Set, Options),
+    mut rng: ChaCha8Rng,
+) {
+    let device = set.open().unwrap();
     let store = Store::open(&device, Expect::default(), options).await.unwrap();
     store.set_faults(faults);
     store.set_trim(rng.random_bool(0.3));
