@@ -11,6 +11,7 @@ pub mod admit;
 pub mod apply;
 pub mod backoff;
 pub mod boot;
+mod devices;
 pub mod errno;
 pub mod front;
 #[doc(hidden)]
@@ -36,5 +37,6 @@ pub mod track;
 pub mod view;
 pub mod write;
 
+pub use devices::DevicePaths;
 pub use life::{format, run, start};
 pub use target::{Target, TargetConfig, TargetError};

@@ -6,34 +6,32 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use spirula_bio::{Device, DeviceError};
 use spirula_store::{Expect, FormatOptions, OpenError, Options, Store};
-use spirula_xstream::{Class, TcpListener, sleep, timeout};
+use spirula_xstream::{Class, TcpListener, timeout};
 
 use crate::boot::mark_me_down_message;
+use crate::devices::{self, DevicePaths};
 use crate::target::{Target, TargetConfig, TargetError};
 use crate::{mgr, serve};
 
-/// How long a device may stay locked, and how often to look.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-const LOCK_RETRY: Duration = Duration::from_millis(5);
 /// How long the monitor may take to say good-bye.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Makes an empty store for this OSD on a device; a file is made, and grown to `bytes`.
+/// Makes an empty store for this OSD on a device, and on others that its options name; a file is made,
+/// and grown to `bytes`.
 pub async fn format(
     device: &Path,
     bytes: Option<u64>,
     config: &TargetConfig,
 ) -> Result<(), OpenError> {
-    let device = Device::create(device, bytes)?;
+    let devices = devices::create(device, bytes, &config.options)?;
     let options = FormatOptions {
         fsid: config.fsid.0,
         osd_uuid: config.osd_uuid.0,
         osd_id: config.osd_id,
         ..FormatOptions::default()
     };
-    Store::format(&device, &options).await
+    Store::format(&devices, &options).await
 }
 
 /// Opens the store on a device, which must be this OSD's, and runs the target on it.
@@ -43,23 +41,11 @@ pub async fn start(
     options: Options,
     started: impl FnOnce(&Target, SocketAddr),
 ) -> Result<(), TargetError> {
-    let device = open_device(device).await?;
+    let devices = DevicePaths::find(device, &config.options).open().await;
+    let devices = devices.map_err(OpenError::from)?;
     let expect = Expect { fsid: Some(config.fsid.0), osd_id: Some(config.osd_id) };
-    let store = Store::open(&device, expect, options).await?;
+    let store = Store::open(&devices, expect, options).await?;
     run(config, store, started).await
-}
-
-/// Opens a device. The kernel may hold the lock of one that was closed just now for a moment longer.
-async fn open_device(path: &Path) -> Result<Device, OpenError> {
-    let deadline = spirula_xstream::now() + LOCK_PATIENCE;
-    loop {
-        match Device::open(path) {
-            Err(DeviceError::Locked { .. }) if spirula_xstream::now() < deadline => {
-                sleep(LOCK_RETRY).await;
-            }
-            opened => return Ok(opened?),
-        }
-    }
 }
 
 /// Runs a target on this xstream until it is told to stop ([`spirula_xstream::stopping`]) or fails.

@@ -27,6 +27,8 @@ macro_rules! options {
 
 options! {
     "bdev_enable_discard" = "false", "tell the device of large free space (TRIM)";
+    "bluestore_block_db_size" = "0", "bytes of a device for metadata made with the OSD, 0 for none";
+    "bluestore_block_wal_size" = "0", "bytes of a device for the WAL made with the OSD, 0 for none";
     "debug_auth" = "1/5", "debug level of authentication";
     "debug_bluestore" = "1/5", "debug level of the store";
     "debug_monc" = "0/10", "debug level of the monitor client";
@@ -168,7 +170,7 @@ pub fn info(name: &str) -> Option<&'static OptionInfo> {
     OPTIONS.iter().find(|o| o.name == name)
 }
 
-fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);

@@ -56,6 +56,11 @@ pub(crate) struct Identity {
     /// Port base for mgr and OSDs; without one they take whatever port is free.
     pub(crate) port_base: Option<u16>,
     pub(crate) device_bytes: u64,
+    /// Of devices for WAL and metadata; 0: none.
+    #[serde(default)]
+    pub(crate) wal_device_bytes: u64,
+    #[serde(default)]
+    pub(crate) meta_device_bytes: u64,
     pub(crate) class: DeviceClass,
     pub(crate) admin_key: String,
     pub(crate) mgr_key: String,
@@ -286,6 +291,8 @@ mod tests {
             mon_port: 6789,
             port_base: None,
             device_bytes: 1 << 30,
+            wal_device_bytes: 0,
+            meta_device_bytes: 0,
             class: DeviceClass::File,
             admin_key: "k".into(),
             mgr_key: "m".into(),

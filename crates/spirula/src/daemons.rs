@@ -293,7 +293,7 @@ impl OsdJob {
             bind: bind_addr(identity, 2 + osd.id as u16),
             hostname: hostname(),
             metadata: metadata(),
-            options: options(),
+            options: osd_options(identity),
             auth_methods: vec![spirula_auth::METHOD_CEPHX],
         };
         Ok(Self {
@@ -368,6 +368,17 @@ fn mon_addr(identity: &Identity) -> SocketAddr {
 /// The base plus `offset`, or any free port.
 fn bind_addr(identity: &Identity, offset: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, identity.port_base.map_or(0, |base| base + offset)).into()
+}
+
+/// Those of an OSD: the devices it is made with, too.
+fn osd_options(identity: &Identity) -> BTreeMap<String, String> {
+    let mut all = options();
+    let sizes = [
+        ("bluestore_block_db_size", identity.meta_device_bytes),
+        ("bluestore_block_wal_size", identity.wal_device_bytes),
+    ];
+    all.extend(sizes.map(|(name, bytes)| (name.to_owned(), bytes.to_string())));
+    all
 }
 
 /// Options of the generated ceph.conf that daemons honour.

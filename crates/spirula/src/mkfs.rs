@@ -16,6 +16,8 @@ pub(crate) struct Shape {
     pub(crate) osds: u32,
     pub(crate) port_base: Option<u16>,
     pub(crate) device_bytes: u64,
+    pub(crate) wal_device_bytes: u64,
+    pub(crate) meta_device_bytes: u64,
     pub(crate) class: DeviceClass,
 }
 
@@ -43,6 +45,8 @@ pub(crate) fn new_identity(shape: &Shape) -> Result<Identity> {
         mon_port: mon_port(shape.port_base)?,
         port_base: shape.port_base,
         device_bytes: shape.device_bytes,
+        wal_device_bytes: shape.wal_device_bytes,
+        meta_device_bytes: shape.meta_device_bytes,
         class: shape.class,
         admin_key,
         mgr_key,

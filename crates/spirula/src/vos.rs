@@ -1,5 +1,6 @@
 //! `spirula vos`: looks at the store of a stopped OSD, and writes nothing to its device.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -7,8 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
-use spirula_bio::Device;
 use spirula_bio::superblock::UuidText;
+use spirula_osd::DevicePaths;
 use spirula_store::{CheckFailure, CheckReport, Offline};
 use spirula_vos::{
     AkeyDump, BLOCK_SIZE, ContainerId, Epoch, ExtentDump, Fragmentation, ObjectDump, ObjectKey,
@@ -69,8 +70,9 @@ async fn execute(command: Command, out: &mut dyn Write) -> Result<ExitCode> {
         | Command::Transactions { device }
         | Command::Dump { device, .. } => device,
     };
-    let device = Device::open_read_only(path)?;
-    let store = Offline::open(&device).await?;
+    // Devices for WAL and metadata are found beside it.
+    let devices = DevicePaths::find(path, &BTreeMap::new()).open_read_only()?;
+    let store = Offline::open(&devices).await?;
     match command {
         Command::Check { .. } => return check(&store, out).await,
         Command::Stat { .. } => stat(&store, out).await?,
@@ -129,7 +131,18 @@ async fn stat(store: &Offline, out: &mut dyn Write) -> Result<()> {
     let (sb, space) = (&stat.superblock, &stat.space);
     writeln!(out, "cluster     {}", UuidText(sb.fsid))?;
     writeln!(out, "osd         {} {}", sb.osd_id, UuidText(sb.osd_uuid))?;
-    writeln!(out, "device      {} bytes, {} of them WAL", sb.device_bytes, sb.wal_bytes)?;
+    match sb.set.wal {
+        false => {
+            writeln!(out, "device      {} bytes, {} of them WAL", sb.device_bytes, sb.wal_bytes)?;
+        }
+        true => {
+            writeln!(out, "device      {} bytes", sb.device_bytes)?;
+            writeln!(out, "wal         {} bytes on a device of its own", sb.wal_bytes)?;
+        }
+    }
+    if sb.set.meta_bytes > 0 {
+        writeln!(out, "meta        {} bytes on a device of its own", sb.set.meta_bytes)?;
+    }
     writeln!(out, "checkpoint  {}", stat.checkpoint)?;
     writeln!(out, "transaction {}, {} of them only in the WAL", stat.seq, stat.replayed)?;
     writeln!(out, "data        {} bytes", space.stored)?;
@@ -337,6 +350,8 @@ mod tests {
 
     use spirula_store::{Expect, FormatOptions, Options, Store};
     use spirula_vos::{StageError, Tx, TxId};
+
+    use spirula_bio::Device;
 
     use super::*;
 

@@ -43,6 +43,12 @@ pub(crate) struct Args {
     /// Bytes of each OSD's device, with an optional suffix K, M, G or T [default: 10G].
     #[arg(long, value_parser = parse_bytes)]
     device_size: Option<u64>,
+    /// Bytes of a device of its own for each OSD's WAL [default: none].
+    #[arg(long, value_parser = parse_bytes)]
+    wal_device_size: Option<u64>,
+    /// Bytes of a device of its own for each OSD's metadata [default: none].
+    #[arg(long, value_parser = parse_bytes)]
+    meta_device_size: Option<u64>,
     /// What OSDs store on [default: file].
     #[arg(long, value_enum)]
     class: Option<DeviceClass>,
@@ -201,6 +207,8 @@ fn shape(args: &Args) -> Shape {
         osds: args.osds.unwrap_or(1),
         port_base: args.port,
         device_bytes: args.device_size.unwrap_or(DEVICE_BYTES_DEFAULT),
+        wal_device_bytes: args.wal_device_size.unwrap_or(0),
+        meta_device_bytes: args.meta_device_size.unwrap_or(0),
         class: args.class.unwrap_or(DeviceClass::File),
     }
 }
@@ -218,6 +226,13 @@ fn check_shape(args: &Args, dir: &ClusterDir, found: Identity) -> Result<Identit
         "device size",
         found.device_bytes.to_string(),
         args.device_size.map(|n| n.to_string()),
+    )?;
+    let text = |n: Option<u64>| n.map(|n| n.to_string());
+    differs("WAL device size", found.wal_device_bytes.to_string(), text(args.wal_device_size))?;
+    differs(
+        "metadata device size",
+        found.meta_device_bytes.to_string(),
+        text(args.meta_device_size),
     )?;
     differs("mon port", found.mon_port.to_string(), args.port.map(|n| n.to_string()))?;
     differs("class", format!("{:?}", found.class), args.class.map(|c| format!("{c:?}")))?;
