@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use spirula_vos::{ContainerId, Extent, Keys, ObjectKey, ReadError, StageError, Tx, Vos};
+use spirula_vos::{ContainerId, Extent, Keys, ObjectKey, ReadError, StageError, Tx, View, Vos};
 
 use crate::limits::MERGE_KEYS;
 use crate::{Store, StoreError};
@@ -22,7 +22,7 @@ struct Array<'a> {
 impl Array<'_> {
     fn extents(&self, vos: &Vos, range: &Range<u64>) -> Result<Vec<Extent>, ReadError> {
         let len = range.end - range.start;
-        vos.extents(self.cid, self.oid, self.dkey, self.akey, range.start, len)
+        newest(vos).extents(self.cid, self.oid, self.dkey, self.akey, range.start, len)
     }
 }
 
@@ -39,7 +39,7 @@ impl Store {
         loop {
             let some = {
                 let keys = &keys;
-                self.read(move |vos| vos.at(u64::MAX).dkeys(cid, oid, keys, MERGE_KEYS)).await?
+                self.read(move |vos| newest(vos).dkeys(cid, oid, keys, MERGE_KEYS)).await?
             };
             for dkey in &some {
                 self.merge_dkey(cid, oid, dkey, horizon).await?;
@@ -62,8 +62,7 @@ impl Store {
         loop {
             let some = {
                 let keys = &keys;
-                let list =
-                    move |vos: &Vos| vos.at(u64::MAX).akeys(cid, oid, dkey, keys, MERGE_KEYS);
+                let list = move |vos: &Vos| newest(vos).akeys(cid, oid, dkey, keys, MERGE_KEYS);
                 self.read(list).await?
             };
             for (akey, _) in &some {
@@ -80,8 +79,7 @@ impl Store {
         let Array { cid, oid, dkey, akey } = *array;
         let mut from = Some(0);
         while let Some(at) = from {
-            let look =
-                move |vos: &Vos| vos.at(u64::MAX).mergeable(cid, oid, dkey, akey, at, horizon);
+            let look = move |vos: &Vos| newest(vos).mergeable(cid, oid, dkey, akey, at, horizon);
             let step = self.read(look).await?;
             if let Some(range) = step.range {
                 self.merge_range(array, range, horizon).await?;
@@ -119,6 +117,11 @@ impl Store {
             }
         }
     }
+}
+
+/// What is committed: a prepared transaction that writes there refuses the merge itself.
+fn newest(vos: &Vos) -> View<'_> {
+    vos.at(u64::MAX).committed()
 }
 
 /// The key that follows.

@@ -360,7 +360,7 @@ pub(crate) async fn observe(store: &Store, cid: ContainerId) -> Result<State, St
     for oid in store.read(|vos| newest(vos).list_objects(cid, all, None, usize::MAX)).await? {
         let mut items = Items::new();
         let every = Keys::default();
-        let dkeys = store.read(|vos| vos.at(u64::MAX).dkeys(cid, &oid, &every, usize::MAX)).await?;
+        let dkeys = store.read(|vos| newest(vos).dkeys(cid, &oid, &every, usize::MAX)).await?;
         for dkey in dkeys {
             let list =
                 store.read(|vos| newest(vos).list_akeys(cid, &oid, &dkey, all, usize::MAX)).await?;
