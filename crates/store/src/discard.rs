@@ -1,15 +1,15 @@
 //! Discard of a container's newest epochs, object by object.
 
 use bytes::Bytes;
-use spirula_vos::{ContainerId, ObjectKey, StageError, Tx};
+use spirula_vos::{ContainerId, Cursor, ObjectKey, StageError, Tx};
 
-use crate::limits::{AGGREGATE_OBJECTS, ROOM_TRIES_MAX};
+use crate::limits::{AGGREGATE_OBJECTS, DISCARD_BUDGET, ROOM_TRIES_MAX};
 use crate::{Store, StoreError};
 
 impl Store {
     /// Undoes all operations on the objects of a container from epoch `from` to `to`, as if they had never
-    /// been. `from` must be above the horizon of each object changed since. It is one transaction per
-    /// object: after an error or a crash call it again.
+    /// been. `from` must be above the horizon of each object changed since. It is several transactions,
+    /// more than one for a large object: after an error or a crash call it again, before anybody reads.
     pub async fn discard_container(
         &self,
         cid: ContainerId,
@@ -37,13 +37,17 @@ impl Store {
         from: u64,
         to: u64,
     ) -> Result<(), StoreError> {
-        let mut tx = Tx::new(from);
-        tx.discard(cid, oid, from, to);
-        let mut tries = 0;
+        let (mut cursor, mut tries) = (Cursor::default(), 0);
         loop {
             self.admit().await;
-            match self.submit(&tx) {
-                Ok(commit) => return commit.await,
+            let mut tx = Tx::new(from);
+            tx.discard_some(cid, oid, (from, to), cursor.clone(), DISCARD_BUDGET);
+            match self.submit_staged(&tx) {
+                Ok((commit, None)) => return commit.await,
+                Ok((_, Some(next))) => {
+                    (cursor, tries) = (next, 0);
+                    self.give_way().await?;
+                }
                 Err(StageError::Missing(pages)) => self.load_more(pages).await?,
                 Err(StageError::NoSpace) if tries < ROOM_TRIES_MAX => {
                     tries += 1;

@@ -28,7 +28,7 @@ const KEY_HEAD: u8 = 3;
 const HEAD_WINDOW: u64 = 16 << 20;
 const FOREVER: Epoch = Epoch { hlc: u64::MAX, minor: u16::MAX };
 
-/// How far the aggregation of an object has come; the default one begins.
+/// How far the aggregation, or the discard, of an object has come; the default one begins.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Cursor {
     dkey: Bytes,
@@ -48,6 +48,15 @@ struct Began {
 }
 
 impl Cursor {
+    /// The akeys of `dkey` from `akey` on, and the dkeys after it.
+    pub(crate) fn at(dkey: Bytes, akey: Bytes) -> Cursor {
+        Cursor { dkey, akey, ..Cursor::default() }
+    }
+
+    pub(crate) fn place(&self) -> (&Bytes, &Bytes) {
+        (&self.dkey, &self.akey)
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         [&self.dkey, &self.akey, &self.inner].into_iter().for_each(|b| put_bytes(out, b));
         out.push(u8::from(self.began.is_some()));

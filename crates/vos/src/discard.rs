@@ -5,51 +5,59 @@
 
 use std::ops::ControlFlow;
 
-use bytes::Bytes;
-
+use crate::aggregate::Cursor;
 use crate::epoch::Epoch;
 use crate::history::{OldPiece, Version};
 use crate::item::{Array, ItemValue, Piece, Single};
 use crate::plane::{self, Rect};
-use crate::record::Incarnation;
-use crate::stage::Stage;
+use crate::record::{Incarnation, TABLE_OBJECT};
+use crate::stage::{Stage, impossible};
 use crate::tree;
 use crate::tx::Tx;
 use crate::types::StageError;
 
 impl Stage<'_> {
-    /// Undoes the operations of `range`, both ends included.
+    /// Undoes the operations of `range`, both ends included, on some of the akeys; `None` when all is
+    /// done. Punches that more than one akey knows of come last.
     pub(crate) fn discard(
         &mut self,
         tx: &Tx,
         object: u32,
         range: (u64, u64),
-    ) -> Result<(), StageError> {
+        (mut cursor, budget): (Cursor, u32),
+    ) -> Result<Option<Cursor>, StageError> {
         let Some(record) = self.found(tx, object)? else {
-            return Ok(());
+            return Ok(None);
         };
         if range.0 <= record.horizon {
             return Err(StageError::EpochTooOld { epoch: range.0, horizon: record.horizon });
         }
-        let (record, mut akeys) = (record.clone(), Vec::new());
-        self.vos.scan_akeys(&record, &mut |dkey, akey, _| {
-            akeys.push((dkey.clone(), Bytes::copy_from_slice(akey)));
-            Ok(())
-        })?;
         self.loaded[object as usize].changed = true;
-        for (dkey, akey) in akeys {
-            let value = match self.item(tx, object, &dkey, &akey)? {
-                Some(ItemValue::Single(single)) => {
+        let mut left = budget.max(1) as usize;
+        loop {
+            let (dkey, akey) = cursor.place();
+            let record = self.looked_up(object).ok_or(impossible(TABLE_OBJECT))?;
+            let Some((dkey, akey, value)) = self.vos.akey_from(record, dkey, akey)? else {
+                self.discard_punches(tx, object, range)?;
+                return Ok(None);
+            };
+            let mut cost = 1;
+            let value = match value {
+                ItemValue::Single(single) => {
                     self.discard_single(single, range)?.map(ItemValue::Single)
                 }
-                Some(ItemValue::Array(array)) => {
+                ItemValue::Array(array) => {
+                    cost += array.extents.count();
                     self.discard_array(array, range)?.map(ItemValue::Array)
                 }
-                None => None,
             };
             self.set_item(object, &dkey, &akey, value)?;
+            cursor = Cursor::at(dkey, [&akey, &[0][..]].concat().into());
+            left = left.saturating_sub(cost);
+            if left == 0 {
+                return Ok(Some(cursor));
+            }
         }
-        self.discard_punches(tx, object, range)
     }
 
     fn discard_single(

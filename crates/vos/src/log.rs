@@ -246,10 +246,15 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
             head(out, 22, *object);
             merge.encode(decision.device, out);
         }
-        TxOp::Discard { object, from, to } => {
-            head(out, 21, *object);
+        TxOp::Discard { object, from, to, cursor, budget } => {
+            let whole = *budget == u32::MAX && *cursor == Cursor::default();
+            head(out, if whole { 21 } else { 23 }, *object);
             put_u64(out, *from);
             put_u64(out, *to);
+            if !whole {
+                cursor.encode(out);
+                put_u32(out, *budget);
+            }
         }
         TxOp::Clone { object, clone } => {
             head(out, 24, *object);
@@ -356,7 +361,14 @@ fn decode_op(code: u8, r: &mut Reader, objects: usize) -> Result<(TxOp, Decision
         11 => TxOp::PunchDkey { object, dkey: r.bytes()? },
         12 => TxOp::PunchObject { object },
         20 => TxOp::Aggregate { object, cursor: Cursor::decode(r)?, budget: r.u32()? },
-        21 => TxOp::Discard { object, from: r.u64()?, to: r.u64()? },
+        21 => {
+            let (cursor, budget) = (Cursor::default(), u32::MAX);
+            TxOp::Discard { object, from: r.u64()?, to: r.u64()?, cursor, budget }
+        }
+        23 => {
+            let (from, to) = (r.u64()?, r.u64()?);
+            TxOp::Discard { object, from, to, cursor: Cursor::decode(r)?, budget: r.u32()? }
+        }
         22 => {
             let (merge, device) = Merge::decode(r)?;
             let op = TxOp::Merge { object, merge: Box::new(merge) };

@@ -40,7 +40,7 @@ pub struct Staged {
     pub freed: Vec<Run>,
     /// Containers it touches: records enter the WAL in staging order within each of them.
     pub containers: Vec<ContainerId>,
-    /// Where its aggregation, if it had one, is to go on; `None` if that is done.
+    /// Where its aggregation, or its discard, if it had one, is to go on; `None` if that is done.
     pub aggregated: Option<Cursor>,
 }
 
@@ -358,7 +358,10 @@ impl<'a> Stage<'a> {
                 self.aggregated = self.aggregate(tx, *object, cursor.clone(), *budget)?;
             }
             TxOp::Merge { object, merge } => return self.merge(tx, *object, merge, recorded),
-            TxOp::Discard { object, from, to } => self.discard(tx, *object, (*from, *to))?,
+            TxOp::Discard { object, from, to, cursor, budget } => {
+                let step = (cursor.clone(), *budget);
+                self.aggregated = self.discard(tx, *object, (*from, *to), step)?;
+            }
             TxOp::Require { object, target, must } => self.require(tx, *object, target, *must)?,
             TxOp::CommitPrepared(id) => self.commit_prepared(tx, *id)?,
             TxOp::AbortPrepared(id) => self.abort_prepared(tx, *id)?,

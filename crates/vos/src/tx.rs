@@ -118,6 +118,8 @@ pub(crate) enum TxOp {
         object: u32,
         from: u64,
         to: u64,
+        cursor: Cursor,
+        budget: u32,
     },
     Clone {
         object: u32,
@@ -305,7 +307,6 @@ impl Tx {
             | TxOp::MergeContainer { .. }
             | TxOp::CreateObject { .. }
             | TxOp::PunchObject { .. }
-            | TxOp::Discard { .. }
             | TxOp::CommitPrepared(_)
             | TxOp::AbortPrepared(_)
             | TxOp::Require { .. } => 0,
@@ -313,7 +314,7 @@ impl Tx {
                 from.len() + to.as_ref().map_or(0, Bytes::len)
             }
             TxOp::SplitContainer { at, .. } => at.len(),
-            TxOp::Aggregate { cursor, .. } => cursor.len(),
+            TxOp::Aggregate { cursor, .. } | TxOp::Discard { cursor, .. } => cursor.len(),
             TxOp::Merge { merge, .. } => merge.log_bytes(inline_threshold),
             TxOp::Clone { clone, .. } => clone.key_bytes(),
             TxOp::Import { import, .. } => import.log_bytes(),
@@ -490,7 +491,23 @@ impl Tx {
     pub fn discard(&mut self, cid: ContainerId, oid: &ObjectKey, from: u64, to: u64) {
         let object = self.object(cid, oid);
         self.reclaims = true;
-        self.ops.push(TxOp::Discard { object, from, to });
+        let (cursor, budget) = (Cursor::default(), u32::MAX);
+        self.ops.push(TxOp::Discard { object, from, to, cursor, budget });
+    }
+
+    /// As [`Tx::discard`], but of akeys from the cursor on, and no more once `budget` akeys and extents
+    /// were looked at: [`crate::Staged::aggregated`] tells where to go on. Until the last step the
+    /// object is in between.
+    pub fn discard_some(
+        &mut self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        (from, to): (u64, u64),
+        cursor: Cursor,
+        budget: u32,
+    ) {
+        let object = self.object(cid, oid);
+        self.ops.push(TxOp::Discard { object, from, to, cursor, budget });
     }
 
     /// Fails the transaction unless `target` exists, or does not, at its epoch with the operations

@@ -1,10 +1,13 @@
 //! Aggregation in the background, and discard of a container.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use spirula_bio::Device;
 use spirula_store::{Expect, FormatOptions, Options, Store};
 use spirula_vos::{ContainerId, Extent, ObjectKey, Tx, Vos};
 use spirula_xstream::sim::{SimHost, SimWorld};
+use spirula_xstream::timeout;
 
 use crate::faults::submit;
 use crate::workload::{DEVICE_BYTES, PATH};
@@ -167,4 +170,46 @@ fn a_discarded_container_is_as_before() {
             store.close().await.unwrap();
         })
         .unwrap();
+}
+
+/// A large object is discarded step by step, and may be discarded again after a crash in between.
+#[test]
+fn a_large_object_is_discarded_in_steps() {
+    let host = host(3);
+    let fill = async |store: &Store, epoch: u64| {
+        for some in 0..30 {
+            let mut tx = Tx::new(epoch);
+            tx.set_horizon(1);
+            for i in 0..100 {
+                let akey = format!("key{some:03}{i:03}").into_bytes();
+                tx.update(CID, &object(1), b"omap", &akey, Bytes::from(epoch.to_string()));
+            }
+            submit(store, &tx).await.unwrap();
+        }
+    };
+    let filled = host.block_on(async move {
+        let store = open().await;
+        fill(&store, 2).await;
+        fill(&store, 3).await;
+        let before = store.counters().commits;
+        let discarded = store.discard_container(CID, 3, u64::MAX);
+        let discarded = timeout(Duration::from_millis(4), discarded).await;
+        assert!(discarded.is_err(), "it is under way");
+        store.counters().commits - before
+    });
+    assert!((2..12).contains(&filled.unwrap()));
+    host.power_loss();
+    host.block_on(async {
+        let store = open().await;
+        store.discard_container(CID, 3, u64::MAX).await.unwrap();
+        let list = |vos: &spirula_vos::Vos| {
+            vos.list_akeys(CID, &object(1), b"omap", std::ops::Bound::Unbounded, usize::MAX)
+        };
+        let left = store.read(list).await.unwrap();
+        assert_eq!(left.len(), 3000);
+        assert!(left.iter().all(|(_, value)| value == "2"));
+        store.check().await.unwrap();
+        store.close().await.unwrap();
+    })
+    .unwrap();
 }

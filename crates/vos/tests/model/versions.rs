@@ -320,14 +320,27 @@ impl World {
         let from = self.rng.random_range(lowest + 1..=self.now);
         let above = self.rng.random_bool(0.5);
         let to = if above { u64::MAX } else { self.rng.random_range(from..=self.now) };
-        let mut tx = Tx::new(self.now);
-        tx.discard(CID, &oid(i), from, to);
-        match self.rig.submit(&tx) {
-            Ok(_) => self.objects[i].log.retain(|(e, _)| !(from..=to).contains(&e.hlc)),
-            Err(StageError::NoSpace) => self.rig.checkpoint(),
-            Err(StageError::InProgress { id }) => self.prepared.justify(id, &[i].into()),
-            Err(e) => panic!("{e}"),
+        let mut next = Some(Cursor::default());
+        let budget = if self.rng.random_bool(0.5) { u32::MAX } else { self.rng.random_range(1..9) };
+        while let Some(cursor) = next {
+            let mut tx = Tx::new(self.now);
+            tx.discard_some(CID, &oid(i), (from, to), cursor.clone(), budget);
+            next = match self.rig.submit(&tx) {
+                Ok(next) => next,
+                Err(StageError::NoSpace) if cursor == Cursor::default() => {
+                    return self.rig.checkpoint();
+                }
+                Err(StageError::NoSpace) => {
+                    self.rig.checkpoint();
+                    Some(cursor)
+                }
+                Err(StageError::InProgress { id }) => {
+                    return self.prepared.justify(id, &[i].into());
+                }
+                Err(e) => panic!("{e}"),
+            };
         }
+        self.objects[i].log.retain(|(e, _)| !(from..=to).contains(&e.hlc));
     }
 
     fn retain_container(&mut self) {
