@@ -246,16 +246,7 @@ fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
             head(out, 22, *object);
             merge.encode(decision.device, out);
         }
-        TxOp::Discard { object, from, to, cursor, budget } => {
-            let whole = *budget == u32::MAX && *cursor == Cursor::default();
-            head(out, if whole { 21 } else { 23 }, *object);
-            put_u64(out, *from);
-            put_u64(out, *to);
-            if !whole {
-                cursor.encode(out);
-                put_u32(out, *budget);
-            }
-        }
+        TxOp::Discard { .. } => encode_discard(out, op),
         TxOp::Clone { object, clone } => {
             head(out, 24, *object);
             clone.encode(out);
@@ -292,6 +283,19 @@ fn encode_container_op(out: &mut Vec<u8>, op: &TxOp) {
             encode_epochs(out, epochs);
         }
         _ => {}
+    }
+}
+
+fn encode_discard(out: &mut Vec<u8>, op: &TxOp) {
+    if let TxOp::Discard { object, from, to, cursor, budget } = op {
+        let whole = *budget == u32::MAX && *cursor == Cursor::default();
+        head(out, if whole { 21 } else { 23 }, *object);
+        put_u64(out, *from);
+        put_u64(out, *to);
+        if !whole {
+            cursor.encode(out);
+            put_u32(out, *budget);
+        }
     }
 }
 
