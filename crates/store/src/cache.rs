@@ -1,7 +1,8 @@
 //! Small data that is read repeatedly, by its place on the device, up to a number of bytes.
 //!
-//! Data is taken in at its third read: passes over everything neither drop what is in use nor take
-//! memory, whose first touch can cost more than the read from the device that it saves.
+//! Data is taken in at its third read, so that passes over everything do not drop what is in use. The
+//! first touch of memory can cost more than the read from the device that it will save: while the
+//! cache grows, only some of what could be taken in is.
 //! An entry is whole blocks with their checksums. Its place may have been reused since it was put in: it
 //! answers only to an extent that names the same checksums, the proof that a read from the device needs
 //! too. So nothing has to be invalidated.
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use spirula_vos::{BLOCK_SIZE, DeviceExtent};
 
-use crate::limits::{READS_TO_CACHE, SEEN_PLACES};
+use crate::limits::{GROW_EVERY, READS_TO_CACHE, SEEN_PLACES};
 
 /// Bytes that an entry costs besides its data.
 const ENTRY_BYTES: usize = 160;
@@ -25,6 +26,8 @@ pub(crate) struct Cache {
     by_addr: HashMap<u64, u32>,
     /// Places read, times four, and how often; newer ones over older ones.
     seen: Vec<u64>,
+    /// Entries that could have been taken in.
+    offered: u64,
     hand: usize,
     bytes: usize,
     bytes_max: usize,
@@ -53,6 +56,7 @@ impl Cache {
             free: Vec::new(),
             by_addr: HashMap::new(),
             seen: vec![0; SEEN_PLACES],
+            offered: 0,
             hand: 0,
             bytes: 0,
             bytes_max,
@@ -78,7 +82,11 @@ impl Cache {
         }
         if *seen % 4 + 1 < READS_TO_CACHE {
             *seen += 1;
-        } else {
+            return;
+        }
+        self.offered += 1;
+        let grows = self.bytes + blocks.len() < self.bytes_max;
+        if !grows || self.offered % GROW_EVERY == 1 {
             self.insert(place, blocks.clone(), &extent.crcs, extent.tail);
         }
     }
@@ -186,6 +194,21 @@ mod tests {
         let other = extent(7 + SEEN_PLACES as u64, &[1]);
         cache.offer(&other, &blocks);
         assert!(cache.get(&other).is_none());
+    }
+
+    #[test]
+    fn it_grows_slowly_and_then_takes_all() {
+        let mut cache = Cache::new(100 * (4096 + ENTRY_BYTES));
+        let blocks = Bytes::from(vec![0; 4096]);
+        let mut offer = |addr| {
+            (0..READS_TO_CACHE).for_each(|_| cache.offer(&extent(addr, &[1]), &blocks));
+            (cache.get(&extent(addr, &[1])).is_some(), cache.by_addr.len())
+        };
+        let taken = (0..80 * GROW_EVERY).filter(|&addr| offer(addr).0).count();
+        assert_eq!(taken, 80);
+        let grown = (1000..1000 + 100 * GROW_EVERY).map(&mut offer).last();
+        assert_eq!(grown.map(|(_, entries)| entries), Some(100));
+        assert!((5000..5050).all(|addr| offer(addr) == (true, 100)), "in the place of others");
     }
 
     #[test]

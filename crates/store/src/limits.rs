@@ -25,6 +25,8 @@ pub(crate) const CACHE_BYTES: usize = 64 << 20;
 pub(crate) const CACHED_BYTES_MAX: u64 = 64 << 10;
 /// The read of a place with which its data is cached, at most the fourth.
 pub(crate) const READS_TO_CACHE: u64 = 3;
+/// While the cache grows, one in so many that it could take in is taken.
+pub(crate) const GROW_EVERY: u64 = 8;
 /// Places remembered to count their reads.
 pub(crate) const SEEN_PLACES: usize = 1 << 16;
 /// Bytes of neighbouring extents read by one request.
