@@ -39,6 +39,9 @@ enum Change {
     Delete,
 }
 
+/// Reads of each key on average by `warm`.
+const WARM_ROUNDS: u64 = 64;
+
 impl Engine {
     pub(crate) fn open(dir: &Path, args: &Args) -> Result<Engine> {
         let mut synced = WriteOptions::default();
@@ -67,6 +70,10 @@ impl Engine {
             Phase::Punch => {
                 let progress = Progress::new(load.keys(), load.time());
                 self.change(progress, load.depth, phase, &mut latencies)?
+            }
+            Phase::Warm => {
+                let mut progress = Progress::new(WARM_ROUNDS * load.keys(), None);
+                (self.fetch(&mut progress, &mut latencies)?, 0)
             }
             Phase::Fetch => (self.fetch(&mut random, &mut latencies)?, 0),
             Phase::Iterate => (self.iterate(&mut latencies)?, 0),

@@ -57,6 +57,8 @@ enum Phase {
     Fill,
     /// Write keys by chance.
     Update,
+    /// Read every key 64 times, by chance: caches have then what they will have.
+    Warm,
     /// Read keys by chance.
     Fetch,
     /// Remove keys, in order.

@@ -36,6 +36,9 @@ struct Inner {
     keys: RefCell<Keys>,
 }
 
+/// Reads of each key on average by `warm`.
+const WARM_ROUNDS: u64 = 64;
+
 impl Bench {
     pub(crate) fn new(args: Args, device: Device, store: Store, epoch: u64) -> Bench {
         let payload = AlignedBuf::copy_from(&args.load.payload()).freeze();
@@ -86,6 +89,10 @@ impl Bench {
             }
             Phase::Update | Phase::Crash => {
                 self.drive(random, |bench, _| async move { bench.write(bench.key()).await }).await
+            }
+            Phase::Warm => {
+                let plan = Plan { ops: WARM_ROUNDS * load.keys(), timed: false, ..random };
+                self.drive(plan, |bench, _| async move { bench.fetch(bench.key()).await }).await
             }
             Phase::Fetch => {
                 self.drive(random, |bench, _| async move { bench.fetch(bench.key()).await }).await

@@ -144,7 +144,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         sides: &[Side::Vos, Side::RocksDb],
         load: &["--size", "4096", "--depth", "16"],
         vos: &[],
-        phases: "fill,fetch",
+        phases: "fill,warm,fetch",
         shown: &["fetch"],
         checks: &[
             Check {
