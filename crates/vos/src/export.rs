@@ -16,9 +16,11 @@ use crate::item::{Array, Body, Extents, ItemValue, Piece};
 use crate::log::BadRecord;
 use crate::record::{ObjectRecord, TABLE_HISTORY};
 use crate::stage::{Stage, check_keys, impossible};
+use crate::timestamp::{Level, Path};
 use crate::tree;
 use crate::tx::{Tx, TxOp};
 use crate::types::{ContainerId, DeviceExtent, ObjectKey, ReadError, StageError};
+use crate::view::View;
 use crate::vos::Vos;
 
 const ENTRY_AKEY: u8 = 1;
@@ -125,9 +127,10 @@ impl Part {
     }
 }
 
-impl Vos {
+impl View<'_> {
     /// About `budget` entries of an object, from `anchor` on; `None` if there is no object. It must not
-    /// change between the parts.
+    /// change between the parts. All versions are among them, whatever the epoch of the view: that says
+    /// which prepared transactions to wait for, and up to when what was found must stay true.
     pub fn export(
         &self,
         cid: ContainerId,
@@ -135,9 +138,33 @@ impl Vos {
         anchor: &Anchor,
         budget: usize,
     ) -> Result<Option<Export>, ReadError> {
-        let Some(record) = self.object(cid, oid)? else {
-            return Ok(None);
+        let read = || match self.vos.object(cid, oid)? {
+            Some(record) => self.vos.export_object(record, anchor, budget).map(Some),
+            None => Ok(None),
         };
+        let missing = |found: &Option<_>| found.is_none().then_some(Level::Object);
+        self.guarded(|| Path::object(cid, &oid.0), read, missing)
+    }
+}
+
+impl Vos {
+    /// [`View::export`] in the newest state.
+    pub fn export(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        anchor: &Anchor,
+        budget: usize,
+    ) -> Result<Option<Export>, ReadError> {
+        self.at(u64::MAX).export(cid, oid, anchor, budget)
+    }
+
+    fn export_object(
+        &self,
+        record: ObjectRecord,
+        anchor: &Anchor,
+        budget: usize,
+    ) -> Result<Export, ReadError> {
         let mut at = anchor.clone();
         let mut part = Part { entries: Vec::new(), data: Vec::new(), left: budget.max(1) };
         while let Some((dkey, akey, value)) = self.akey_from(&record, &at.dkey, &at.akey)? {
@@ -147,18 +174,18 @@ impl Vos {
                 at.inner = Bytes::from_static(&[INNER_ITEM]);
             }
             if let Some(inner) = self.export_akey(&value, &at.inner, &mut part)? {
-                return Ok(Some(part.end(Some(Anchor { dkey, akey, inner }))));
+                return Ok(part.end(Some(Anchor { dkey, akey, inner })));
             }
             let akey = [&akey, &[0][..]].concat().into();
             at = Anchor { dkey, akey, inner: Bytes::new() };
             if part.left == 0 {
-                return Ok(Some(part.end(Some(at))));
+                return Ok(part.end(Some(at)));
             }
         }
         let head = ObjectRecord { moved: Vec::new(), dkeys: 0, items: Vec::new(), ..record };
         part.entries.push(ENTRY_HEAD);
         put_bytes(&mut part.entries, &head.encode());
-        Ok(Some(part.end(None)))
+        Ok(part.end(None))
     }
 
     /// The rest of an akey; where to go on if the part is full before.
@@ -371,7 +398,7 @@ impl Stage<'_> {
 }
 
 impl Tx {
-    /// Takes in a part of an object as [`Vos::export`] gave it, with the bytes of its `data`. The parts
+    /// Takes in a part of an object as [`View::export`] gave it, with the bytes of its `data`. The parts
     /// come in order, to an object that does not exist. The transaction's epoch does not matter.
     pub fn import(
         &mut self,

@@ -15,8 +15,10 @@ use crate::history::{CLASS_LEN_MAX, KEY_PIECE, KEY_VERSION, OldPiece, Version as
 use crate::item::{Array, Body, Extents, ItemValue, Piece, Single};
 use crate::query::Keys;
 use crate::record::{ObjectRecord, TABLE_EXTENT, TABLE_HISTORY, entry_damaged, extent_offset};
+use crate::timestamp::{Level, Path};
 use crate::tree;
 use crate::types::{ContainerId, DeviceExtent, Extent, ObjectKey, ReadError};
+use crate::view::View;
 use crate::vos::Vos;
 
 const FOREVER: Epoch = Epoch { hlc: u64::MAX, minor: u16::MAX };
@@ -124,6 +126,13 @@ impl Default for Range {
 }
 
 impl Range {
+    /// The dkey, if there can be only one.
+    fn only_dkey(&self) -> Option<&[u8]> {
+        let to = self.to.as_ref()?;
+        let one = to.strip_suffix(&[0]).is_some_and(|dkey| dkey == self.from);
+        one.then_some(&self.from)
+    }
+
     fn wants(&self, entry: &Entry) -> bool {
         let birth = entry.place.1.hlc;
         let visible = entry.death == FOREVER || entry.death > Epoch::end_of(self.epochs.1);
@@ -157,8 +166,10 @@ impl Window {
     }
 }
 
-impl Vos {
-    /// The versions of an object in `range`, from `anchor` on, that are among the next `budget` ones.
+impl View<'_> {
+    /// The versions of an object in `range`, and no later than the view, from `anchor` on, that are among
+    /// the next `budget` ones. It is a read of the object, or of the dkey if `range` has only one, at the
+    /// last epoch.
     pub fn iterate(
         &self,
         cid: ContainerId,
@@ -167,11 +178,43 @@ impl Vos {
         anchor: &Anchor,
         budget: usize,
     ) -> Result<Iterated, ReadError> {
-        let (mut out, mut at, mut left) = (Iterated::default(), anchor.clone(), budget.max(1));
-        let Some(record) = self.object(cid, oid)? else {
-            return Ok(out);
+        let epochs = (range.epochs.0, range.epochs.1.min(self.epoch().hlc));
+        let (view, range) = (self.upto(epochs.1), Range { epochs, ..range.clone() });
+        let path = || match range.only_dkey() {
+            Some(dkey) => Path::dkey(cid, &oid.0, dkey),
+            None => Path::object(cid, &oid.0),
         };
-        while let Some((dkey, akey, value)) = self.next_item(&record, range, &at)? {
+        let read = || match self.vos.object(cid, oid)? {
+            Some(record) => Ok(Some(self.vos.iterate_object(&record, &range, anchor, budget)?)),
+            None => Ok(None),
+        };
+        let missing = |found: &Option<_>| found.is_none().then_some(Level::Object);
+        view.guarded(path, read, missing).map(Option::unwrap_or_default)
+    }
+}
+
+impl Vos {
+    /// [`View::iterate`] in the newest state.
+    pub fn iterate(
+        &self,
+        cid: ContainerId,
+        oid: &ObjectKey,
+        range: &Range,
+        anchor: &Anchor,
+        budget: usize,
+    ) -> Result<Iterated, ReadError> {
+        self.at(u64::MAX).iterate(cid, oid, range, anchor, budget)
+    }
+
+    fn iterate_object(
+        &self,
+        record: &ObjectRecord,
+        range: &Range,
+        anchor: &Anchor,
+        budget: usize,
+    ) -> Result<Iterated, ReadError> {
+        let (mut out, mut at, mut left) = (Iterated::default(), anchor.clone(), budget.max(1));
+        while let Some((dkey, akey, value)) = self.next_item(record, range, &at)? {
             let same = at.dkey == dkey && at.akey == akey && at.inner.first() != Some(&DONE);
             let inner = if same { at.inner.clone() } else { Bytes::new() };
             let first = out.versions.len();

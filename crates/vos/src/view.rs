@@ -168,6 +168,15 @@ impl<'a> View<'a> {
         self.epoch
     }
 
+    /// The store at `hlc`, if that is before the view's epoch.
+    pub(crate) fn upto(self, hlc: u64) -> View<'a> {
+        if hlc >= self.epoch.hlc {
+            return self;
+        }
+        let by = self.by.map(|by| TxStamp::certain(by.id, hlc));
+        View { epoch: Epoch::end_of(hlc), by, ..self }
+    }
+
     /// Whether an object exists, if that is still known.
     pub(crate) fn exists(
         &self,

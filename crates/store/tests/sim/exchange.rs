@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use spirula_store::{Store, StoreError};
-use spirula_vos::{Anchor, ContainerId, Extent, ObjectKey, Position, Tx};
+use spirula_vos::{Anchor, ContainerId, Extent, ObjectKey, Position, Tx, Vos};
 
 use crate::ops::{Objects, State, Value};
 
@@ -86,8 +86,9 @@ pub(crate) async fn import(
     let oid = ObjectKey::copy_from(&source);
     // What is exported is on the device.
     store.checkpoint().await?;
-    let all = store.read(|vos| vos.export(cids[0], &oid, &Anchor::default(), usize::MAX)).await?;
-    let Some(part) = all else {
+    let (from, start) = (cids[0], Anchor::default());
+    let all = |vos: &Vos| vos.at(u64::MAX).committed().export(from, &oid, &start, usize::MAX);
+    let Some(part) = store.read(all).await? else {
         panic!("{oid:?} is not there");
     };
     assert!(part.next.is_none());

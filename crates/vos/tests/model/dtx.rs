@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use spirula_vos::{
-    Config, ContainerId, ObjectKey, ReadError, StageError, Target, Tx, TxId, TxState,
+    Anchor, Config, ContainerId, ObjectKey, Range, ReadError, StageError, Target, Tx, TxId,
+    TxState, View,
 };
 
 use crate::rig::Rig;
@@ -117,6 +118,36 @@ fn readers_wait_or_pass_over() {
     rig.submit(&commit(ONE)).unwrap();
     assert_eq!(look(&rig, 9), Ok(Some(Bytes::from("5"))));
     assert_eq!(look(&rig, 10), Ok(Some(Bytes::from("10"))));
+}
+
+/// Whoever goes through all versions waits like any other reader.
+#[test]
+fn iteration_and_export_wait_or_pass_over() {
+    let mut rig = rig();
+    rig.submit(&update(5, 0, b"a")).unwrap();
+    rig.submit(&prepare(ONE, &update(10, 0, b"a"))).unwrap();
+    let iterate = |view: View<'_>, range: &Range| {
+        view.iterate(CID, &oid(0), range, &Anchor::default(), 99).map(|i| i.versions.len())
+    };
+    let export = |view: View<'_>| {
+        view.export(CID, &oid(0), &Anchor::default(), 99).map(|part| part.is_some())
+    };
+    let (all, newest) = (Range::default(), rig.vos.at(u64::MAX));
+    let waits = ReadError::InProgress { id: ONE };
+    assert_eq!(iterate(newest, &all), Err(waits.clone()));
+    assert_eq!(iterate(newest.committed(), &all), Ok(1));
+    assert_eq!(iterate(rig.vos.at(9), &all), Ok(1));
+    let before = Range { epochs: (0, 9), ..Range::default() };
+    assert_eq!(iterate(newest, &before), Ok(1));
+    let one =
+        |dkey: &'static str, to| Range { from: dkey.into(), to: Some(to), ..Range::default() };
+    assert_eq!(iterate(newest, &one("e", Bytes::from("e\0"))), Ok(0), "another dkey");
+    assert_eq!(iterate(newest, &one("d", Bytes::from("d\0"))), Err(waits.clone()));
+    assert_eq!(export(newest), Err(waits));
+    assert_eq!(export(newest.committed()), Ok(true));
+    assert_eq!(export(rig.vos.at(9)), Ok(true));
+    rig.submit(&commit(ONE)).unwrap();
+    assert_eq!(iterate(rig.vos.at(u64::MAX), &all), Ok(2));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::pairs::{Case, Verdict, named, reads_then_writes, writes_then_uncertai
 use crate::timestamp::{Level, Outcome, Path, TxId, TxStamp};
 use crate::tx::Target;
 use crate::types::{ContainerId, ObjectKey, ReadError, StageError};
-use crate::{Config, Keys, Pick, PickRange, Tx, View, Vos};
+use crate::{Anchor, Config, Keys, Pick, PickRange, Range, Tx, View, Vos};
 
 /// The store, and what the case at hand has done.
 struct Real {
@@ -312,4 +312,46 @@ fn reads_and_writes() {
 fn uncertain_epochs() {
     let counts = play_all(writes_then_uncertain());
     assert!(counts.iter().all(|&n| n > 300), "{counts:?}");
+}
+
+/// Iterating and exporting are reads of all that they go through.
+#[test]
+fn going_through_versions_is_a_read() {
+    let (cid, oid) = (super::naive::cid(b'c'), oid("coda"));
+    let stamp = |n: u8, epoch| TxStamp::certain(TxId([n; 16]), epoch);
+    let write = |vos: &mut Vos, by: TxStamp, dkey: &[u8]| {
+        let mut tx = Tx::new(by.epoch);
+        tx.set_horizon(0);
+        tx.stamp(by.id, by.bound);
+        tx.update(cid, &oid, dkey, b"a", Bytes::new());
+        vos.stage(&tx).map(|_| ())
+    };
+    let range = |dkey: &'static str| Range { from: dkey.into(), ..Range::default() };
+    let begin = || {
+        let mut vos = Vos::format(Config::default(), 16, 65_536, 0);
+        vos.keep_timestamps(0, 1 << 20);
+        let mut tx = Tx::new(1);
+        tx.create_container(cid);
+        vos.stage(&tx).unwrap();
+        write(&mut vos, stamp(9, 5), b"d").unwrap();
+        vos
+    };
+    let restarts = |result| matches!(result, Err(StageError::Restart(r)) if r.after == 20);
+
+    let (mut vos, start) = (begin(), Anchor::default());
+    let found = vos.view_of(stamp(1, 20)).iterate(cid, &oid, &range(""), &start, 9).unwrap();
+    assert_eq!(found.versions.len(), 1);
+    assert!(restarts(write(&mut vos, stamp(2, 15), b"e")));
+    assert_eq!(write(&mut vos, stamp(1, 20), b"e"), Ok(()), "its own");
+
+    let mut vos = begin();
+    let one = Range { to: Some("d\0".into()), epochs: (0, 12), ..range("d") };
+    vos.view_of(stamp(1, 20)).iterate(cid, &oid, &one, &start, 9).unwrap();
+    assert_eq!(write(&mut vos, stamp(2, 10), b"e"), Ok(()), "another dkey");
+    assert_eq!(write(&mut vos, stamp(2, 15), b"d"), Ok(()), "later than what was looked at");
+    assert!(write(&mut vos, stamp(3, 11), b"d").is_err());
+
+    let mut vos = begin();
+    vos.view_of(stamp(1, 20)).export(cid, &oid, &start, 9).unwrap();
+    assert!(restarts(write(&mut vos, stamp(2, 15), b"e")));
 }

@@ -66,7 +66,9 @@ impl World {
     fn all_versions(&mut self, i: usize, range: &Range, budget: usize) -> Vec<Version> {
         let (mut out, mut anchor) = (Vec::new(), Some(Anchor::default()));
         while let Some(at) = anchor.take() {
-            let part = self.rig.read(|vos| vos.iterate(CID, &oid(i), range, &at, budget));
+            let part = self
+                .rig
+                .read(|vos| vos.at(u64::MAX).committed().iterate(CID, &oid(i), range, &at, budget));
             assert!(part.versions.len() <= budget);
             out.extend(part.versions);
             anchor = part.next;
@@ -205,9 +207,13 @@ fn text(versions: Vec<Version>) -> Vec<String> {
 }
 
 fn listed(rig: &mut Rig, range: &Range, budget: usize) -> Vec<String> {
+    listed_at(rig, u64::MAX, range, budget)
+}
+
+fn listed_at(rig: &mut Rig, hlc: u64, range: &Range, budget: usize) -> Vec<String> {
     let (mut out, mut anchor) = (Vec::new(), Some(Anchor::default()));
     while let Some(at) = anchor.take() {
-        let part = rig.read(|vos| vos.iterate(CID, &oid(0), range, &at, budget));
+        let part = rig.read(|vos| vos.at(hlc).iterate(CID, &oid(0), range, &at, budget));
         out.extend(part.versions);
         anchor = part.next;
     }
@@ -230,6 +236,8 @@ fn iteration_shows_what_is_asked_for() {
         assert_eq!(listed(&mut rig, &middle, budget), ["d2 20-30=20", "d3 20-30=20"]);
         let seen = Range { show: Show::VISIBLE, ..dkeys.clone() };
         assert_eq!(listed(&mut rig, &seen, budget), ["d3 30-0=30"]);
+        let view = ["d2 20-30=20", "d3 20-30=20"];
+        assert_eq!(listed_at(&mut rig, 25, &seen, budget), view, "a view sees no later ones");
         let then = Range { epochs: (0, 35), ..seen };
         assert_eq!(listed(&mut rig, &then, budget), ["d2 30-40=30", "d3 30-0=30"]);
         let covered = Show { covered: true, visible: false, punched: false, holes: false };
