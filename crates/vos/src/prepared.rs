@@ -134,7 +134,8 @@ impl Vos {
     }
 
     /// Forgets up to `budget` transactions that ended at epochs below `below`; whether there may be more.
-    /// It is not logged: after a crash some may be known again.
+    /// It is not logged: after a crash some may be known again. That hurts nobody: whoever needs one to be
+    /// unknown must not have it forgotten, and replay gives what was staged without it precedence.
     pub fn forget_ended(&mut self, below: u64, budget: usize) -> Result<bool, StageError> {
         if self.space.page_slots() < self.pages_needed() + budget as u64 {
             return Err(StageError::NoSpace);
@@ -347,6 +348,11 @@ impl Stage<'_> {
             TxState::Prepared => {}
             TxState::Unknown => return self.end(id, tx.epoch, false),
             TxState::Aborted => return Ok(()),
+            // It had been forgotten, which is not in the WAL.
+            TxState::Committed(_) if matches!(self.placer, Placer::Recorded(_)) => {
+                self.forget_end(id)?;
+                return self.end(id, tx.epoch, false);
+            }
             state @ TxState::Committed(_) => return Err(StageError::WrongState { id, state }),
         }
         let record = self.vos.active_record(id)?;

@@ -101,6 +101,33 @@ fn an_abort_may_overtake() {
     rig.submit(&abort(ONE)).unwrap();
 }
 
+/// Forgetting is not in the WAL: replay meets what was forgotten.
+#[test]
+fn what_was_forgotten_does_not_disturb_replay() {
+    let mut rig = rig();
+    rig.submit(&prepare(ONE, &update(10, 0, b"a"))).unwrap();
+    rig.submit(&commit(ONE)).unwrap();
+    rig.submit(&prepare(TWO, &update(11, 0, b"b"))).unwrap();
+    rig.submit(&abort(TWO)).unwrap();
+    rig.checkpoint();
+    rig.forget_ended();
+    assert_eq!(state(&mut rig, ONE), TxState::Unknown);
+    rig.submit(&abort(ONE)).unwrap();
+    rig.submit(&abort(TWO)).unwrap();
+    rig.reopen();
+    rig.check();
+    assert_eq!(state(&mut rig, ONE), TxState::Aborted);
+    assert_eq!(state(&mut rig, TWO), TxState::Aborted);
+    assert_eq!(fetch(&mut rig, 20, b"a"), Some(Bytes::from("10")), "what it wrote stays");
+
+    rig.forget_ended();
+    rig.submit(&prepare(ONE, &update(2000, 0, b"a"))).unwrap();
+    rig.submit(&commit(ONE)).unwrap();
+    rig.reopen();
+    rig.check();
+    assert_eq!(state(&mut rig, ONE), TxState::Committed(2000));
+}
+
 #[test]
 fn readers_wait_or_pass_over() {
     let mut rig = rig();
