@@ -45,7 +45,7 @@ pub(crate) const ZERO_BYTES: u64 = 1 << 20;
 pub(crate) const ZERO_AHEAD_BLOCKS: u64 = (64 << 20) / 4096;
 /// History entries looked at in one transaction of an aggregation.
 pub(crate) const AGGREGATE_BUDGET: u32 = 256;
-/// Akeys and extents looked at in one transaction of a discard.
+/// Akeys, versions and extents looked at in one transaction of a discard.
 pub(crate) const DISCARD_BUDGET: u32 = 256;
 /// Objects looked at in one go when those that need aggregation are searched.
 pub(crate) const AGGREGATE_OBJECTS: usize = 64;

@@ -24,7 +24,7 @@ use crate::types::{BLOCK_SIZE, ContainerId, ObjectKey, ReadError, StageError};
 use crate::vos::Vos;
 
 /// After the history of an array come the pieces at its head, by windows of this length.
-const KEY_HEAD: u8 = 3;
+pub(crate) const KEY_HEAD: u8 = 3;
 const HEAD_WINDOW: u64 = 16 << 20;
 const FOREVER: Epoch = Epoch { hlc: u64::MAX, minor: u16::MAX };
 
@@ -33,7 +33,7 @@ const FOREVER: Epoch = Epoch { hlc: u64::MAX, minor: u16::MAX };
 pub struct Cursor {
     dkey: Bytes,
     akey: Bytes,
-    /// Last key done inside the akey.
+    /// Last key done inside the akey; of a discard, where to go on there.
     inner: Bytes,
     began: Option<Began>,
 }
@@ -48,13 +48,31 @@ struct Began {
 }
 
 impl Cursor {
-    /// The akeys of `dkey` from `akey` on, and the dkeys after it.
-    pub(crate) fn at(dkey: Bytes, akey: Bytes) -> Cursor {
-        Cursor { dkey, akey, ..Cursor::default() }
+    /// Of a discard: a place inside an akey, and the first birth after its range that was found.
+    pub(crate) fn inside(
+        (dkey, akey): (Bytes, Bytes),
+        inner: Bytes,
+        birth: Option<Epoch>,
+    ) -> Cursor {
+        let began = birth.map(|first| Began { observers: Observers::default(), first });
+        Cursor { dkey, akey, inner, began }
     }
 
     pub(crate) fn place(&self) -> (&Bytes, &Bytes) {
         (&self.dkey, &self.akey)
+    }
+
+    /// Where to go on in this akey.
+    pub(crate) fn inner_of(&self, dkey: &[u8], akey: &[u8]) -> Bytes {
+        match self.dkey == dkey && self.akey == akey {
+            true => self.inner.clone(),
+            false => Bytes::new(),
+        }
+    }
+
+    /// See [`Cursor::inside`].
+    pub(crate) fn birth(&self) -> Option<Epoch> {
+        self.began.as_ref().map(|b| b.first)
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
@@ -120,8 +138,7 @@ impl Stage<'_> {
                 self.forget_punches(tx, object, &began)?;
                 return Ok(None);
             };
-            let same = cursor.dkey == dkey && cursor.akey == akey;
-            let inner = if same { cursor.inner.clone() } else { Bytes::new() };
+            let inner = cursor.inner_of(&dkey, &akey);
             let step = self.aggregate_akey(tx, object, (&dkey, &akey), &inner, left)?;
             if let Some(value) = step.changed {
                 self.set_item(object, &dkey, &akey, value)?;
@@ -271,7 +288,12 @@ impl Stage<'_> {
     }
 
     /// Frees the blocks of removed pieces that no other piece of the array names.
-    fn free_old(&mut self, number: u64, array: &Array, gone: &[Piece]) -> Result<(), StageError> {
+    pub(crate) fn free_old(
+        &mut self,
+        number: u64,
+        array: &Array,
+        gone: &[Piece],
+    ) -> Result<(), StageError> {
         let Some(lo) = gone.iter().map(|p| p.offset).min() else {
             return Ok(());
         };

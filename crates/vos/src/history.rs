@@ -86,7 +86,7 @@ impl Version {
 }
 
 impl OldPiece {
-    fn key(&self, number: u64) -> Vec<u8> {
+    pub(crate) fn key(&self, number: u64) -> Vec<u8> {
         piece_key(number, class_of(self.piece.len()), self.piece.offset, self.piece.epoch)
     }
 
@@ -219,25 +219,64 @@ impl Vos {
         at: Epoch,
         from: u64,
         to: u64,
-    ) -> Result<Vec<Piece>, ReadError> {
+    ) -> Result<Vec<OldPiece>, ReadError> {
         let mut out = Vec::new();
         for (class, &len_max) in CLASS_LEN_MAX.iter().enumerate() {
             let class = class as u8;
-            let mut first = from.saturating_sub(len_max);
-            while let Some(offset) = self.old_offset(number, class, first, to)? {
-                let key = piece_key(number, class, offset, at);
-                if let Some((found, value)) = tree::floor(&self.pool, self.root, &key)?
-                    && found.len() == key.len()
-                    && found[..19] == key[..19]
-                {
-                    let old = OldPiece::decode(&found[9..], value)?;
-                    let alive = old.death > at && old.piece.end() > from;
-                    out.extend(Some(old.piece).filter(|_| alive));
+            // Of those that begin before the range only the last one alive can reach into it.
+            let (lowest, mut before) = (from.saturating_sub(len_max), from);
+            while let Some(offset) = self.old_offset_before(number, class, lowest, before)? {
+                if let Some(old) = self.old_piece_at(number, class, offset, at)? {
+                    out.extend(Some(old).filter(|o| o.piece.end() > from));
+                    break;
                 }
+                before = offset;
+            }
+            let mut first = from;
+            while let Some(offset) = self.old_offset(number, class, first, to)? {
+                out.extend(self.old_piece_at(number, class, offset, at)?);
                 first = offset.saturating_add(1);
             }
         }
         Ok(out)
+    }
+
+    /// The older piece of the class that begins at an offset and is alive at `at`.
+    fn old_piece_at(
+        &self,
+        number: u64,
+        class: u8,
+        offset: u64,
+        at: Epoch,
+    ) -> Result<Option<OldPiece>, ReadError> {
+        let key = piece_key(number, class, offset, at);
+        match tree::floor(&self.pool, self.root, &key)? {
+            Some((found, value)) if found.len() == key.len() && found[..19] == key[..19] => {
+                Ok(Some(OldPiece::decode(&found[9..], value)?).filter(|o| o.death > at))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// `to`, or what is before it of `[from, to)` so that at most `max` offsets of each class lie inside
+    /// at which older pieces begin.
+    pub(crate) fn old_window(
+        &self,
+        number: u64,
+        (from, mut to): (u64, u64),
+        max: usize,
+    ) -> Result<u64, ReadError> {
+        for class in 0..CLASS_LEN_MAX.len() as u8 {
+            let (mut at, mut seen) = (from.saturating_add(1), 0);
+            while let Some(offset) = self.old_offset(number, class, at, to)? {
+                if seen == max {
+                    to = offset;
+                    break;
+                }
+                (at, seen) = (offset.saturating_add(1), seen + 1);
+            }
+        }
+        Ok(to)
     }
 
     /// The first offset in `[from, to)` at which an older piece of the class begins.
@@ -252,11 +291,33 @@ impl Vos {
         let start = piece_key(number, class, from, Epoch::MIN);
         let end = piece_key(number, class, to, Epoch::MIN);
         tree::scan(&self.pool, self.root, &start, Some(&end), &mut |key, _| {
-            found = key.get(11..19).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
+            found = offset_of(key);
             Ok(ControlFlow::Break(()))
         })?;
         Ok(found)
     }
+
+    /// The last one.
+    fn old_offset_before(
+        &self,
+        number: u64,
+        class: u8,
+        from: u64,
+        to: u64,
+    ) -> Result<Option<u64>, ReadError> {
+        let mut found = None;
+        let start = piece_key(number, class, from, Epoch::MIN);
+        let end = piece_key(number, class, to, Epoch::MIN);
+        tree::scan_back(&self.pool, self.root, &start, Some(&end), &mut |key, _| {
+            found = offset_of(key);
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(found)
+    }
+}
+
+fn offset_of(key: &[u8]) -> Option<u64> {
+    key.get(11..19).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes)
 }
 
 impl Stage<'_> {

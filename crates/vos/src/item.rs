@@ -108,16 +108,6 @@ pub(crate) enum Extents {
     Tree { number: u64, count: u64 },
 }
 
-impl Extents {
-    /// How many extents there are.
-    pub(crate) fn count(&self) -> usize {
-        match self {
-            Extents::List(list) => list.len(),
-            Extents::Tree { count, .. } => *count as usize,
-        }
-    }
-}
-
 impl Default for Extents {
     fn default() -> Extents {
         Extents::List(Vec::new())

@@ -79,25 +79,13 @@ pub(crate) fn insert(
     Ok(change)
 }
 
-/// Removes what was born in `range`, both ends included; what it covered lives on to the next birth
-/// at the same offset.
-pub(crate) fn discard(mut rects: Vec<Rect>, range: (u64, u64)) -> Vec<Rect> {
-    let inside = |e: Epoch| (range.0..=range.1).contains(&e.hlc);
-    rects.retain(|r| !inside(r.piece.epoch));
-    let (ended, mut out): (Vec<Rect>, Vec<Rect>) =
-        rects.iter().cloned().partition(|r| r.death.is_some_and(inside));
-    for Rect { piece, .. } in ended {
-        let later: Vec<Rect> =
-            rects.iter().filter(|r| r.piece.epoch > piece.epoch).cloned().collect();
-        for (from, to, death) in lifetimes(&later, piece.offset, piece.end(), piece.epoch) {
-            out.push(Rect { piece: piece.slice(from, to), death });
-        }
-    }
-    out
-}
-
 /// Splits the range into runs with the same death for what is born at `epoch`.
-fn lifetimes(rects: &[Rect], from: u64, to: u64, epoch: Epoch) -> Vec<(u64, u64, Option<Epoch>)> {
+pub(crate) fn lifetimes(
+    rects: &[Rect],
+    from: u64,
+    to: u64,
+    epoch: Epoch,
+) -> Vec<(u64, u64, Option<Epoch>)> {
     let mut bounds = vec![from, to];
     for rect in rects {
         bounds.extend(

@@ -2,7 +2,9 @@
 //!
 //! When nobody sees what is under a punch, and nothing older can still come, the content is dropped at
 //! once and no trace stays. Else the punch is noted and hides whatever was born before it: that costs the
-//! same whatever is under it, and aggregation removes it later.
+//! same whatever is under it, and aggregation removes it later. Only a punch of an object below the epoch
+//! of its newest change looks at what is under it, to learn when the object comes into being again; one
+//! with very many akeys has such a punch start again with a later epoch.
 
 use bytes::Bytes;
 
@@ -13,10 +15,14 @@ use crate::record::{
     Incarnation, IncarnationLog, Item, ObjectRecord, Punch, TABLE_AKEY, table_key,
 };
 use crate::stage::{Stage, check_keys};
+use crate::timestamp::{Cause, Level, Restart};
 use crate::tree;
 use crate::tx::Tx;
 use crate::types::{ReadError, StageError};
 use crate::vos::Vos;
+
+/// Akeys that a punch below the newest epoch of an object looks at.
+const LATE_AKEYS_MAX: usize = 4096;
 
 impl Stage<'_> {
     /// Removes an object with everything under it.
@@ -199,28 +205,37 @@ impl Stage<'_> {
 }
 
 impl Vos {
-    /// Birth of the oldest version in an object born after `at`.
-    pub(crate) fn next_birth(
-        &self,
-        record: &ObjectRecord,
-        at: Epoch,
-    ) -> Result<Option<Epoch>, ReadError> {
-        let mut found: Option<Epoch> = None;
-        let mut look = |value: &ItemValue| -> Result<(), ReadError> {
-            if value.epoch() <= at {
-                return Ok(());
+    /// Birth of the oldest version in an object born after `at`, if not too many are to be looked at.
+    fn next_birth(&self, record: &ObjectRecord, at: Epoch) -> Result<Option<Epoch>, ReadError> {
+        let (mut found, mut seen): (Option<Epoch>, usize) = (None, 0);
+        self.scan_akeys(record, &mut |_, _, value| {
+            seen += 1;
+            if seen > LATE_AKEYS_MAX {
+                let (after, cause) = (record.epoch.hlc, Cause::Late);
+                return Err(Restart { after, cause, level: Level::Object }.into());
             }
-            let old = match value.history() {
-                0 => None,
-                number => self.creation_after(number, at)?,
-            };
-            let punched = matches!(value, ItemValue::Single(s) if s.value.is_none());
-            let birth = old.or(Some(value.epoch()).filter(|_| !punched));
+            let birth = self.birth_in(value, at)?;
             found = [found, birth].into_iter().flatten().min();
             Ok(())
-        };
-        self.scan_akeys(record, &mut |_, _, value| look(value))?;
+        })?;
         Ok(found)
+    }
+
+    /// Birth of the oldest version of an akey, punches apart, born after `at`.
+    pub(crate) fn birth_in(
+        &self,
+        value: &ItemValue,
+        at: Epoch,
+    ) -> Result<Option<Epoch>, ReadError> {
+        if value.epoch() <= at {
+            return Ok(None);
+        }
+        let old = match value.history() {
+            0 => None,
+            number => self.creation_after(number, at)?,
+        };
+        let punched = matches!(value, ItemValue::Single(s) if s.value.is_none());
+        Ok(old.or(Some(value.epoch()).filter(|_| !punched)))
     }
 }
 

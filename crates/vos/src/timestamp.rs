@@ -112,6 +112,10 @@ pub enum Cause {
     /// Something was written after the epoch and within its uncertainty.
     #[error("the order against another write is uncertain")]
     Uncertain,
+    /// An object is to be punched before its newest change and has too much in it that may have come
+    /// after the punch.
+    #[error("a large object has been changed since")]
+    Late,
 }
 
 /// The timestamp cache of one target. To be asked first ([`Cache::check_read`],

@@ -438,7 +438,8 @@ impl Tx {
         self.ops.push(TxOp::PunchDkey { object, dkey: Bytes::copy_from_slice(dkey) });
     }
 
-    /// Removes the object at once; nothing happens when it does not exist.
+    /// Removes the object at once; nothing happens when it does not exist. A large object that was changed
+    /// at later epochs is not looked through: [`crate::StageError::Restart`].
     pub fn punch_object(&mut self, cid: ContainerId, oid: &ObjectKey) {
         let object = self.object(cid, oid);
         self.reclaims = true;
@@ -495,9 +496,9 @@ impl Tx {
         self.ops.push(TxOp::Discard { object, from, to, cursor, budget });
     }
 
-    /// As [`Tx::discard`], but of akeys from the cursor on, and no more once `budget` akeys and extents
-    /// were looked at: [`crate::Staged::aggregated`] tells where to go on. Until the last step the
-    /// object is in between.
+    /// As [`Tx::discard`], but from the cursor on, and no more once about `budget` akeys, versions and
+    /// extents were looked at: [`crate::Staged::aggregated`] tells where to go on. Until the last step
+    /// the object is in between: nobody may read or write it.
     pub fn discard_some(
         &mut self,
         cid: ContainerId,

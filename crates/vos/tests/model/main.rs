@@ -3,6 +3,7 @@
 //! Here in the order of their epochs and only the newest state is seen; in `versions` in any order, and
 //! at all epochs.
 
+mod bounds;
 mod clones;
 mod containers;
 mod dkeys;
