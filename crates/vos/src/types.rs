@@ -187,8 +187,9 @@ pub enum StageError {
     /// A value or array is larger than its limit.
     #[error("value or array too large")]
     TooLarge,
-    /// An array operation met a single value, or the other way round; older versions count while
-    /// they are kept.
+    /// An array operation met a single value, or the other way round. An akey is of one kind, which
+    /// changes when it has been punched and no version of the other kind is kept any more: at once
+    /// without history, else when it was aggregated.
     #[error("the akey holds the other kind of value")]
     WrongKind,
     /// What the transaction requires not to exist does.

@@ -11,6 +11,7 @@ mod dtx;
 mod ops;
 mod prepared;
 mod rig;
+mod rules;
 mod versions;
 
 use std::collections::BTreeMap;
