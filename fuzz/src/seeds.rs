@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use spirula_bio::{Superblock, wal};
+
+use spirula_bio::{DeviceSet, Role, Superblock, wal};
 use spirula_wire::msg::mon::MonCommand;
 use spirula_wire::msg::osd_op::OsdOpMsg;
 use spirula_wire::{Header, Message, Payload, RawMessage};
@@ -39,6 +40,11 @@ fn own_blocks(dir: &Path) -> Result<()> {
         set: Default::default(),
     };
     put(dir, "bio_superblock", &superblock.encode()[..128])?;
+    for (role, bytes) in [(Role::Main, 1 << 30), (Role::Wal, 1 << 20), (Role::Meta, 1 << 28)] {
+        let set = DeviceSet { uuid: [3; 16], role, wal: true, meta_bytes: 1 << 28 };
+        let superblock = Superblock { set, device_bytes: bytes, ..superblock };
+        put(dir, "bio_superblock", &superblock.encode()[..128])?;
+    }
     let batch = wal::encode_batch(1, 2, [&b"one"[..], b"two"].into_iter());
     put(dir, "bio_wal_batch", &batch[..128])
 }

@@ -145,13 +145,107 @@ fn prepared() -> [Tx; 3] {
     [one, other, end]
 }
 
+/// An object with so many dkeys that they have a tree, and an array in pieces under history.
+fn large() -> Vec<Tx> {
+    let (cid, oid) = (CONTAINER, large_object());
+    let mut filled = Tx::new(20);
+    filled.set_horizon(11);
+    for i in 0..40u8 {
+        let (dkey, value) = ([&[b'd'; 30][..], &[i]].concat(), Bytes::from(vec![i; 60]));
+        filled.update(cid, &oid, &dkey, b"a", value);
+    }
+    let mut txs = vec![filled];
+    for epoch in 21..24 {
+        let mut tx = Tx::new(epoch);
+        tx.set_horizon(11);
+        (0..6).for_each(|i| {
+            let data = Bytes::from(vec![epoch as u8; 3000 + 2000 * (i as usize % 2)]);
+            tx.write(cid, &oid, b"array", b"", i * 5000, data, None);
+        });
+        tx.update(cid, &oid, b"single", b"", Bytes::from_static(b"v"));
+        tx.punch_akey(cid, &oid, b"single", b"");
+        txs.push(tx);
+    }
+    txs
+}
+
+fn large_object() -> ObjectKey {
+    ObjectKey(Bytes::from_static(b"large"))
+}
+
+/// Pieces of arrays put together, on the device and inline; and a range with other blocks' names.
+fn merged() -> [Tx; 2] {
+    let (cid, oid) = (CONTAINER, object());
+    let mut pieces = Tx::new(30);
+    for i in 0..4 {
+        pieces.write(cid, &oid, b"m", b"w", i * 4096, vec![i as u8; 4096].into(), None);
+        pieces.write(cid, &oid, b"m", b"inline", i * 900, vec![i as u8; 900].into(), None);
+    }
+    let mut merge = Tx::new(31);
+    merge.merge(cid, &oid, b"m", b"w", 0, vec![5; 4 * 4096].into());
+    merge.merge(cid, &oid, b"m", b"inline", 0, vec![6; 1800].into());
+    let from = crate::Position { cid, oid: &oid, dkey: b"m", akey: b"w", offset: 100 };
+    let to = crate::Position { dkey: b"clone", offset: 4196, ..from };
+    merge.clone_range(from, 31, 9000, to);
+    [pieces, merge]
+}
+
+/// The steps of a discard.
+fn discarded(vos: &mut Vos, out: &mut Vec<(&'static str, Vec<u8>)>) {
+    let mut next = Some(crate::Cursor::default());
+    for budget in [3, 9, 4, 5, 30, 1000] {
+        let Some(cursor) = next.take() else {
+            return;
+        };
+        let mut tx = Tx::new(40);
+        tx.set_horizon(11);
+        tx.discard_some(CONTAINER, &large_object(), (22, 23), cursor, budget);
+        if let Ok(staged) = vos.stage(&tx) {
+            out.push(("wal_record", staged.record));
+            next = staged.aggregated;
+        }
+    }
+}
+
+/// The parts of an object, taken in under another name.
+fn imported(vos: &Vos) -> Vec<Tx> {
+    let (mut txs, mut next) = (Vec::new(), Some(crate::Anchor::default()));
+    let view = vos.at(u64::MAX).committed();
+    while let Some(at) = next.take() {
+        let Ok(Some(part)) = view.export(CONTAINER, &large_object(), &at, 30) else {
+            break;
+        };
+        let data = part.data.iter().map(|e| Bytes::from(vec![1; e.len as usize])).collect();
+        let mut tx = Tx::new(39);
+        let name = ObjectKey(Bytes::from_static(b"import"));
+        if tx.import(CONTAINER, &name, part.entries, data).is_ok() {
+            txs.push(tx);
+        }
+        next = part.next;
+    }
+    txs
+}
+
+/// Records of containers and objects.
+fn records(vos: &Vos, out: &mut Vec<(&'static str, Vec<u8>)>) {
+    out.extend(vos.containers.values().map(|c| ("entry", c.record.encode())));
+    for oid in [object(), large_object()] {
+        if let Ok(Some(record)) = vos.object(CONTAINER, &oid) {
+            out.push(("entry", record.encode()));
+        }
+    }
+}
+
 /// Inputs of the targets as a store writes them, by target.
 pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let mut vos = Vos::format(Config::default(), 16, BLOCKS, 0);
     let mut out = Vec::new();
     let [kept, swept] = versions();
     let [one, other, end] = prepared();
-    for tx in [first(), second(), containers(), kept, swept, one, other, end] {
+    let mut txs = vec![first(), second(), kept, swept, one, other, end];
+    txs.extend(large());
+    txs.extend(merged());
+    for tx in txs {
         if let Ok(staged) = vos.stage(&tx) {
             if tx.prepare.is_some() {
                 out.push(("entry", staged.record.clone()));
@@ -159,6 +253,12 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             out.push(("wal_record", staged.record));
         }
     }
+    records(&vos, &mut out);
+    for tx in imported(&vos).iter().chain([&containers()]) {
+        out.extend(vos.stage(tx).map(|staged| ("wal_record", staged.record)));
+    }
+    discarded(&mut vos, &mut out);
+    records(&vos, &mut out);
     if let Ok(checkpoint) = vos.begin_checkpoint() {
         for write in &checkpoint.writes {
             let mut page = vec![0; PAGE_SIZE];
@@ -177,7 +277,14 @@ mod tests {
     #[test]
     fn seeds_run() {
         let seeds = seeds();
-        assert!(seeds.len() >= 11, "eight records, pages, a root");
+        let mut codes = std::collections::BTreeSet::new();
+        for (_, seed) in seeds.iter().filter(|(target, _)| *target == "wal_record") {
+            let record = Record::decode(Bytes::copy_from_slice(seed)).unwrap();
+            codes.extend(record.tx.ops.iter().map(crate::tx::TxOp::name));
+        }
+        assert_eq!(codes.len(), 23, "every operation but conditions: {codes:?}");
+        let count = |name| seeds.iter().filter(|(target, _)| *target == name).count();
+        assert!(count("entry") >= 5 && count("page") >= 2 && count("wal_record") >= 20);
         for (target, seed) in seeds {
             match target {
                 "wal_record" => wal_record(&seed),
