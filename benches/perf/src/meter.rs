@@ -107,6 +107,7 @@ impl Meter {
             device_bytes: process_write_bytes().saturating_sub(self.io_bytes),
             rss_mib: status_mib("VmRSS:"),
             rss_peak_mib: status_mib("VmHWM:"),
+            metadata_per_object: None,
             note: String::new(),
         }
     }

@@ -20,6 +20,8 @@ pub struct Report {
     pub device_bytes: u64,
     pub rss_mib: f64,
     pub rss_peak_mib: f64,
+    /// Bytes of metadata for each object, after the phase; our store alone says so.
+    pub metadata_per_object: Option<f64>,
     /// What else the engine has to say.
     pub note: String,
 }

@@ -75,6 +75,9 @@ impl Bench {
         let after = store.counters();
         report.device_bytes = device_bytes(&after) - device_bytes(&before);
         report.note = note(&before, &after);
+        if writes {
+            report.metadata_per_object = store.statfs().metadata_per_object();
+        }
         print(&report, self.inner.args.load.json)
     }
 

@@ -42,6 +42,8 @@ fn phases_follow_each_other_through_lives_of_the_store() {
         assert_eq!(reports[7]["note"], "replayed 0 transactions");
         let written = reports[1]["written_bytes"].as_u64().unwrap();
         assert!(reports[1]["device_bytes"].as_u64().unwrap() > written);
+        let metadata = |i: usize| reports[i]["metadata_per_object"].as_f64();
+        assert!(metadata(1).is_some_and(|bytes| bytes > 0.0) && metadata(2).is_none());
         assert!(!file.exists(), "a file made for the run goes with it");
     }
 }

@@ -146,7 +146,12 @@ async fn stat(store: &Offline, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "checkpoint  {}", stat.checkpoint)?;
     writeln!(out, "transaction {}, {} of them only in the WAL", stat.seq, stat.replayed)?;
     writeln!(out, "data        {} bytes", space.stored)?;
-    writeln!(out, "metadata    {} bytes", space.metadata)?;
+    match space.metadata_per_object() {
+        Some(each) => {
+            writeln!(out, "metadata    {} bytes, {each:.1} for each object", space.metadata)?;
+        }
+        None => writeln!(out, "metadata    {} bytes", space.metadata)?,
+    }
     writeln!(out, "available   {} of {} bytes", space.available, space.total)?;
     free_runs(&stat.fragmentation, out)?;
     match stat.scrubbed {
@@ -418,6 +423,7 @@ mod tests {
             assert!(text.ends_with("the store is sound\n"), "{text}");
             let (_, text) = print(Command::Stat { device: device.clone() }).await.unwrap();
             assert!(text.contains("transaction 6, 6 of them only in the WAL"), "{text}");
+            assert!(text.contains(" bytes, 8192.0 for each object"), "{text}");
             assert!(text.contains(&format!("container   {} 1 objects", hex(&CID))), "{text}");
             assert!(text.contains("prepared    1 transactions\n"), "{text}");
             let list = Command::Transactions { device: device.clone() };

@@ -156,6 +156,13 @@ pub(crate) struct Inner {
     pub(crate) tasks: RefCell<Vec<JoinHandle<()>>>,
 }
 
+impl Statfs {
+    /// Bytes of metadata for each object; `None` without objects.
+    pub fn metadata_per_object(&self) -> Option<f64> {
+        (self.objects > 0).then(|| self.metadata as f64 / self.objects as f64)
+    }
+}
+
 impl Store {
     /// Space in use and left.
     pub fn statfs(&self) -> Statfs {

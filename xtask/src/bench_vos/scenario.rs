@@ -93,6 +93,13 @@ const UPDATES_PER_ROCKSDB: Check = Check {
     measure: |rows| Some(rows.rocksdb_cpu_us("update")? / rows.vos("update")?.cpu_us),
 };
 
+const METADATA_PER_OBJECT: Check = Check {
+    what: "metadata of an object",
+    unit: "bytes",
+    bound: Bound::AtMost(300.0),
+    measure: |rows| rows.vos("update")?.metadata_per_object,
+};
+
 const fn update_cpu_at_most(us: f64) -> Check {
     Check {
         what: "CPU of an update",
@@ -116,7 +123,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         vos: &["--pool-bytes", "1073741824"],
         phases: "fill,update",
         shown: &["update", "bare"],
-        checks: &[update_cpu_at_most(14.0), CPU_PER_BARE, UPDATES_PER_ROCKSDB],
+        checks: &[update_cpu_at_most(14.0), CPU_PER_BARE, UPDATES_PER_ROCKSDB, METADATA_PER_OBJECT],
     },
     Scenario {
         name: "update-10k",
@@ -253,7 +260,8 @@ mod tests {
     use super::*;
 
     fn report(phase: &str, cpu_us: f64) -> Report {
-        Report { phase: phase.into(), cpu_us, ..Report::default() }
+        let metadata_per_object = Some(100.0);
+        Report { phase: phase.into(), cpu_us, metadata_per_object, ..Report::default() }
     }
 
     fn measured(check: &Check, rows: &[(Side, f64)]) -> Option<f64> {
