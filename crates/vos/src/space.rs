@@ -8,20 +8,21 @@
 //! Invariants: a block freed by a transaction stays in `used` until [`Space::release`]; pages always
 //! find room while [`Space::page_slots`] says so; nothing here depends on anything but its calls.
 
+mod shelves;
+mod streams;
+
 use std::collections::BTreeSet;
 
 use crate::page::HEADER_LEN;
 use crate::types::{BlockAddr, PAGE_BLOCKS, PAGE_SIZE};
+use shelves::{FREE, PAGES, Shelf};
+use streams::{STREAMS, class, stream_of};
 
 /// Blocks in one page of the space map.
 pub(crate) const GROUP_BLOCKS: u64 = ((PAGE_SIZE - HEADER_LEN) * 8) as u64;
 /// Blocks in one chunk.
 pub(crate) const CHUNK_BLOCKS: u64 = 256;
 const GROUP_WORDS: usize = (GROUP_BLOCKS / 64) as usize;
-/// Chunks with room that are searched for an unbroken run before pieces are taken.
-const RUN_SEARCH_MAX: usize = 64;
-/// Runs up to this many blocks are preferably unbroken.
-const RUN_WANTED_MAX: u64 = 64;
 
 /// A run of blocks: first block and count.
 pub type Run = (BlockAddr, u64);
@@ -61,9 +62,15 @@ impl Fragmentation {
     }
 }
 
+/// A run of blocks as numbers.
+type Place = (u64, u64);
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Data,
+    /// Data, in small runs if anything.
+    Small,
+    /// Data in large runs.
+    Large,
     Page,
 }
 
@@ -75,7 +82,18 @@ struct Chunk {
     touched: bool,
 }
 
-const FREE_CHUNK: Chunk = Chunk { used: 0, kind: Kind::Data, touched: false };
+const FREE_CHUNK: Chunk = Chunk { used: 0, kind: Kind::Small, touched: false };
+
+impl Chunk {
+    fn free(&self) -> u64 {
+        CHUNK_BLOCKS - u64::from(self.used)
+    }
+
+    /// Whether nothing is in it.
+    fn is_free(&self) -> bool {
+        self.used == 0 && self.kind != Kind::Page
+    }
+}
 
 /// See the module text.
 pub(crate) struct Space {
@@ -89,9 +107,13 @@ pub(crate) struct Space {
     /// Free blocks in data chunks that hold something.
     partial_free: u64,
     free_chunks: u64,
+    /// Blocks in use, and free ones, in chunks of small runs.
+    small_used: u64,
+    small_free: u64,
     page_slots: u64,
-    open_page_chunks: BTreeSet<usize>,
-    data_cursor: u64,
+    shelves: Vec<Shelf>,
+    /// Where each stream goes on.
+    cursors: [u64; STREAMS],
     free_chunk_cursor: usize,
     /// Free chunks that are touched.
     trimmable: u64,
@@ -126,9 +148,11 @@ impl Space {
             chunks: vec![FREE_CHUNK; chunk_count as usize],
             partial_free: 0,
             free_chunks: chunk_count,
+            small_used: 0,
+            small_free: 0,
             page_slots: 0,
-            open_page_chunks: BTreeSet::new(),
-            data_cursor: first,
+            shelves: (0..=PAGES).map(|_| Shelf::new(chunk_count as usize)).collect(),
+            cursors: [first; STREAMS],
             free_chunk_cursor: 0,
             trimmable: 0,
             trim_cursor: 0,
@@ -142,6 +166,7 @@ impl Space {
             freed_shared: Vec::new(),
             waiting: Vec::new(),
         };
+        (0..chunk_count as usize).for_each(|chunk| space.shelves[FREE].insert(chunk));
         space.set_used(0, first);
         space.set_used(end, chunk_count * CHUNK_BLOCKS - end);
         if let Some((from, to)) = pages {
@@ -209,12 +234,12 @@ impl Space {
     /// Holds the next run that was never written, if the allocator is within `ahead` blocks of it.
     pub(crate) fn take_unwritten(&mut self, ahead: u64) -> Option<Run> {
         let end = self.data_end();
-        while self.written_upto < end && self.written_upto < self.data_cursor + ahead {
+        while self.written_upto < end && self.written_upto < self.front() + ahead {
             let chunk = (self.written_upto / CHUNK_BLOCKS) as usize;
             let start = self.written_upto.max(self.first);
             let upto = ((chunk as u64 + 1) * CHUNK_BLOCKS).min(end);
             let untouched = self.chunks[chunk].used == self.outside(chunk)
-                && self.chunks[chunk].kind == Kind::Data;
+                && self.chunks[chunk].kind != Kind::Page;
             if untouched && start < upto {
                 self.set_used(start, upto - start);
                 self.held += upto - start;
@@ -238,7 +263,7 @@ impl Space {
         let chunks = (block / CHUNK_BLOCKS) as usize;
         for chunk in self.chunks.iter_mut().take(chunks).filter(|c| !c.touched) {
             chunk.touched = true;
-            self.trimmable += u64::from(chunk.used == 0 && chunk.kind == Kind::Data);
+            self.trimmable += u64::from(chunk.is_free());
         }
     }
 
@@ -248,7 +273,7 @@ impl Space {
             return None;
         }
         let n = self.chunks.len();
-        let is_free = |c: &Chunk| c.used == 0 && c.kind == Kind::Data && c.touched;
+        let is_free = |c: &Chunk| c.is_free() && c.touched;
         let start =
             (0..n).map(|i| (self.trim_cursor + i) % n).find(|&i| is_free(&self.chunks[i]))?;
         let count = self.chunks[start..].iter().take(max).take_while(|c| is_free(c)).count();
@@ -271,7 +296,7 @@ impl Space {
         for index in addr.0 / CHUNK_BLOCKS..=(addr.0 + len - 1) / CHUNK_BLOCKS {
             let chunk = &mut self.chunks[index as usize];
             let was = std::mem::replace(&mut chunk.touched, false);
-            self.trimmable -= u64::from(was && chunk.used == 0 && chunk.kind == Kind::Data);
+            self.trimmable -= u64::from(was && chunk.is_free());
         }
     }
 
@@ -306,22 +331,22 @@ impl Space {
         self.page_slots
     }
 
-    /// Allocates `count` blocks, in as few runs as it can; `None` leaves everything as it was.
-    pub(crate) fn allocate(&mut self, count: u64, reserve: u64) -> Option<Vec<Run>> {
+    /// Allocates `count` blocks, in as few runs as it can; `None` leaves everything as it was. Large runs
+    /// with the same hint lie next to each other as a rule.
+    pub(crate) fn allocate(&mut self, count: u64, reserve: u64, hint: u64) -> Option<Vec<Run>> {
         if self.available(reserve) < count {
             return None;
         }
+        let stream = stream_of(count, hint);
         let mut runs: Vec<Run> = Vec::with_capacity(1);
         let mut left = count;
         while left > 0 {
-            let upto = self.written_upto;
-            let run = self.find_run(left, reserve, upto);
-            let run = run.or_else(|| self.find_run(left, reserve, self.end))?;
-            let (start, len) = run;
+            let (start, len) = self.find_run(left, reserve, stream)?;
+            self.set_class(start, class(count));
             self.set_used(start, len);
             self.set_data(start, len);
             self.undo.push((BlockAddr(start), len));
-            self.data_cursor = start + len;
+            self.cursors[stream] = start + len;
             left -= len;
             match runs.last_mut() {
                 Some((at, n)) if at.0 + *n == start => *n += len,
@@ -342,6 +367,7 @@ impl Space {
             if self.chunks[(at / CHUNK_BLOCKS) as usize].kind == Kind::Page {
                 return false;
             }
+            self.set_class(at, class(len));
             at = (at / CHUNK_BLOCKS + 1) * CHUNK_BLOCKS;
         }
         self.set_used(addr.0, len);
@@ -386,9 +412,10 @@ impl Space {
     pub(crate) fn rollback(&mut self) {
         self.freed.clear();
         self.freed_shared.clear();
-        for (addr, len) in std::mem::take(&mut self.undo) {
+        while let Some((addr, len)) = self.undo.pop() {
             self.clear_data(addr.0, len);
             self.clear_used(addr.0, len);
+            self.rewind((addr.0, len));
         }
     }
 
@@ -402,9 +429,9 @@ impl Space {
 
     /// A place for a page.
     pub(crate) fn allocate_page(&mut self) -> Option<BlockAddr> {
-        let own = self.open_page_chunks.range(self.first_page_chunk()..).next();
-        let chunk = match own.or(self.open_page_chunks.first()) {
-            Some(&chunk) => chunk,
+        let open = &self.shelves[PAGES];
+        let chunk = match open.next(self.first_page_chunk()).or_else(|| open.next(0)) {
+            Some(chunk) => chunk,
             None => self.open_page_chunk()?,
         };
         let start = chunk as u64 * CHUNK_BLOCKS;
@@ -428,7 +455,7 @@ impl Space {
             return false;
         }
         let chunk = (addr.0 / CHUNK_BLOCKS) as usize;
-        if self.chunks[chunk].kind == Kind::Data {
+        if self.chunks[chunk].kind != Kind::Page {
             // Only a chunk without data becomes one for pages.
             if self.chunks[chunk].used != self.outside(chunk) {
                 return false;
@@ -445,16 +472,18 @@ impl Space {
         for (i, word) in body.as_chunks::<8>().0.iter().take(GROUP_WORDS).enumerate() {
             let mut bits = u64::from_le_bytes(*word);
             while bits != 0 {
-                let block = base + i as u64 * 64 + u64::from(bits.trailing_zeros());
-                bits &= bits - 1;
-                if block < self.first || block >= self.end || !self.is_clear(block, 1) {
+                let start = bits.trailing_zeros();
+                let len = (bits >> start).trailing_ones();
+                bits &= !(u64::MAX >> (64 - len) << start);
+                let (block, len) = (base + i as u64 * 64 + u64::from(start), u64::from(len));
+                if block < self.first || block + len > self.end || !self.is_clear(block, len) {
                     return false;
                 }
                 if self.chunks[(block / CHUNK_BLOCKS) as usize].kind == Kind::Page {
                     return false;
                 }
-                self.set_used(block, 1);
-                self.set_data(block, 1);
+                self.set_used(block, len);
+                self.set_data(block, len);
             }
         }
         self.dirty_groups.remove(&group);
@@ -485,47 +514,8 @@ impl Space {
         self.data.get((block / 64) as usize).is_some_and(|w| w >> (block % 64) & 1 == 1)
     }
 
-    /// A free run of up to `want` blocks within one chunk that begins below `upto`.
-    fn find_run(&self, want: u64, reserve: u64, upto: u64) -> Option<Run2> {
-        let ideal = want.min(RUN_WANTED_MAX);
-        let n = upto.div_ceil(CHUNK_BLOCKS) as usize;
-        if n == 0 {
-            return None;
-        }
-        let cursor = if self.data_cursor < upto { self.data_cursor } else { self.first };
-        let start = (cursor / CHUNK_BLOCKS) as usize;
-        let (mut best, mut seen): (Option<Run2>, usize) = (None, 0);
-        // The cursor's chunk comes twice: first what is behind the cursor, last what is before it.
-        for step in 0..=n {
-            let index = (start + step) % n;
-            let chunk = self.chunks[index];
-            let closed = chunk.used == CHUNK_BLOCKS as u16
-                || chunk.kind == Kind::Page
-                || (chunk.used == 0 && self.free_chunks <= reserve);
-            if closed {
-                continue;
-            }
-            let base = index as u64 * CHUNK_BLOCKS;
-            let mut at = if step == 0 { cursor } else { base };
-            while let Some((s, len)) = self.next_clear(at, base + CHUNK_BLOCKS) {
-                if len >= ideal {
-                    return Some((s, len.min(want)));
-                }
-                if best.is_none_or(|(_, l)| len > l) {
-                    best = Some((s, len));
-                }
-                at = s + len;
-            }
-            seen += 1;
-            if seen >= RUN_SEARCH_MAX && best.is_some() {
-                break;
-            }
-        }
-        best
-    }
-
     /// The first run of clear bits of `used` in `[from, end)`.
-    fn next_clear(&self, from: u64, end: u64) -> Option<Run2> {
+    fn next_clear(&self, from: u64, end: u64) -> Option<Place> {
         let start = self.scan(from, end, true);
         (start < end).then(|| (start, self.scan(start, end, false) - start))
     }
@@ -548,29 +538,51 @@ impl Space {
     }
 
     fn open_page_chunk(&mut self) -> Option<usize> {
-        let n = self.chunks.len();
-        let from = self.free_chunk_cursor;
-        let chunk = (0..n)
-            .map(|i| (from + i) % n)
-            .find(|&c| self.chunks[c].used == 0 && self.chunks[c].kind == Kind::Data)?;
+        let chunk = self.shelves[FREE].around(self.free_chunk_cursor).next()?;
         self.free_chunk_cursor = chunk;
         self.make_page_chunk(chunk);
         Some(chunk)
     }
 
     fn make_page_chunk(&mut self, chunk: usize) {
-        let c = &mut self.chunks[chunk];
-        let free = CHUNK_BLOCKS - u64::from(c.used);
-        if c.used == 0 {
-            self.free_chunks -= 1;
-            self.trimmable -= u64::from(c.touched);
-        } else {
-            self.partial_free -= free;
+        self.change(chunk, |c| (c.kind, c.touched) = (Kind::Page, true));
+    }
+
+    /// Gives a chunk without anything in it to a class of data.
+    fn set_class(&mut self, block: u64, kind: Kind) {
+        let chunk = &mut self.chunks[(block / CHUNK_BLOCKS) as usize];
+        if chunk.is_free() {
+            chunk.kind = kind;
         }
-        c.kind = Kind::Page;
-        c.touched = true;
-        self.page_slots += free / PAGE_BLOCKS;
-        self.open_page_chunks.insert(chunk);
+    }
+
+    /// Changes a chunk, and what is counted of it.
+    fn change(&mut self, index: usize, f: impl FnOnce(&mut Chunk)) {
+        let before = self.chunks[index];
+        f(&mut self.chunks[index]);
+        let after = self.chunks[index];
+        for (c, sign) in [(before, -1i64), (after, 1)] {
+            let add = |counter: &mut u64, n: u64| {
+                *counter = counter.wrapping_add_signed(sign * n as i64);
+            };
+            match (c.kind, c.used) {
+                (Kind::Page, _) => add(&mut self.page_slots, c.free() / PAGE_BLOCKS),
+                (_, 0) => {
+                    add(&mut self.free_chunks, 1);
+                    add(&mut self.trimmable, u64::from(c.touched));
+                }
+                _ => add(&mut self.partial_free, c.free()),
+            }
+            if c.kind == Kind::Small && c.used > 0 {
+                add(&mut self.small_used, c.used.into());
+                add(&mut self.small_free, c.free());
+            }
+        }
+        let (from, to) = (before.shelf(), after.shelf());
+        if from != to {
+            from.into_iter().for_each(|s| self.shelves[s].remove(index));
+            to.into_iter().for_each(|s| self.shelves[s].insert(index));
+        }
     }
 
     /// Blocks of the chunk outside the region.
@@ -586,22 +598,10 @@ impl Space {
     fn set_used(&mut self, start: u64, len: u64) {
         self.each_chunk(start, len, |space, chunk, from, count| {
             set_bits(&mut space.used, from, count);
-            let c = &mut space.chunks[chunk];
-            let was = c.used;
-            c.used += count as u16;
-            if c.kind == Kind::Page {
-                space.page_slots -= count / PAGE_BLOCKS;
-                if c.used == CHUNK_BLOCKS as u16 {
-                    space.open_page_chunks.remove(&chunk);
-                }
-            } else if was == 0 {
-                space.free_chunks -= 1;
-                space.partial_free += CHUNK_BLOCKS - count;
-                space.trimmable -= u64::from(c.touched);
-                c.touched = true;
-            } else {
-                space.partial_free -= count;
-            }
+            space.change(chunk, |c| {
+                c.touched |= c.is_free();
+                c.used += count as u16;
+            });
         });
     }
 
@@ -610,31 +610,12 @@ impl Space {
         self.each_chunk(start, len, |space, chunk, from, count| {
             clear_bits(&mut space.used, from, count);
             let outside = space.outside(chunk);
-            let c = &mut space.chunks[chunk];
-            let was = c.used;
-            c.used -= count as u16;
-            if c.kind == Kind::Page {
-                space.page_slots += count / PAGE_BLOCKS;
-                space.open_page_chunks.insert(chunk);
-                if c.used == outside && chunk < pages_from {
-                    c.kind = Kind::Data;
-                    let free = CHUNK_BLOCKS - u64::from(c.used);
-                    space.page_slots -= free / PAGE_BLOCKS;
-                    space.open_page_chunks.remove(&chunk);
-                    if c.used == 0 {
-                        space.free_chunks += 1;
-                        space.trimmable += 1;
-                    } else {
-                        space.partial_free += free;
-                    }
+            space.change(chunk, |c| {
+                c.used -= count as u16;
+                if c.kind == Kind::Page && c.used == outside && chunk < pages_from {
+                    c.kind = Kind::Small;
                 }
-            } else if c.used == 0 {
-                space.free_chunks += 1;
-                space.trimmable += u64::from(c.touched);
-                space.partial_free -= CHUNK_BLOCKS - u64::from(was);
-            } else {
-                space.partial_free += count;
-            }
+            });
         });
     }
 
@@ -667,8 +648,6 @@ impl Space {
     }
 }
 
-type Run2 = (u64, u64);
-
 fn set_bits(words: &mut [u64], start: u64, len: u64) {
     for_words(start, len, |word, mask| {
         debug_assert_eq!(words[word] & mask, 0);
@@ -694,114 +673,4 @@ fn for_words(start: u64, len: u64, mut f: impl FnMut(usize, u64)) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn free_chunks_are_trimmed_once_and_the_runs_are_reported() {
-        let mut space = Space::new(300, 256 * 20 + 37, None);
-        let whole = space.fragmentation();
-        assert_eq!((whole.runs, whole.longest, whole.score()), (1, space.total(), 0.0));
-        assert_eq!(space.take_trim(16), None, "nothing was written");
-        let runs = space.allocate(256 * 6, 0).unwrap();
-        space.commit();
-        assert_eq!(space.take_trim(16), None, "nothing is free again");
-        let page = space.allocate_page().unwrap();
-        for &run in &runs {
-            space.free(run);
-        }
-        let freed = space.commit();
-        space.release(&freed);
-        let mut trimmed = 0;
-        while let Some(run) = space.take_trim(2) {
-            assert!(run.1 <= 2 * CHUNK_BLOCKS && run.0.0.is_multiple_of(CHUNK_BLOCKS));
-            assert!(run.0.0 / CHUNK_BLOCKS != page.0 / CHUNK_BLOCKS);
-            trimmed += run.1;
-            space.return_trimmed(run);
-        }
-        assert!((256 * 4..=256 * 6).contains(&trimmed), "{trimmed}");
-        let run = space.retire_page(page);
-        space.release(&[run]);
-        assert_eq!(space.take_trim(9).map(|r| r.1), Some(256), "the chunk of the page");
-        let all = Space::new(0, 256 * 2, None);
-        assert_eq!(all.fragmentation().classes.iter().filter(|c| c.0 > 0).count(), 1);
-        let mut holes = Space::new(0, 64, None);
-        (0..64).step_by(2).for_each(|at| assert!(holes.claim((BlockAddr(at), 1))));
-        assert_eq!((holes.fragmentation().score(), holes.fragmentation().runs), (31.0 / 31.0, 32));
-    }
-
-    #[test]
-    fn pages_have_a_region_of_their_own_until_it_is_full() {
-        let pages = (256 * 4 + 30, 256 * 6 + 16);
-        let mut space = Space::new(16, 256 * 7, Some(pages));
-        assert_eq!(space.total(), pages.0 - 16 + 240);
-        assert_eq!((space.used_blocks(), space.page_slots()), (0, 120 + 3 * 128));
-        let own: Vec<u64> = (0..120).map(|_| space.allocate_page().unwrap().0).collect();
-        assert!(own.iter().all(|&at| at >= pages.1));
-        let spilled = space.allocate_page().unwrap();
-        assert!(spilled.0 < pages.0, "then they go to the data");
-        let mut data = 0;
-        while let Some(runs) = space.allocate(10, 0) {
-            assert!(runs.iter().all(|(at, len)| at.0 + len <= pages.0));
-            data += 10;
-        }
-        assert!(data > 256 * 2, "{data}");
-        for at in own {
-            let run = space.retire_page(BlockAddr(at));
-            space.release(&[run]);
-        }
-        assert!(space.allocate(10, 0).is_none(), "data never goes there");
-    }
-
-    #[test]
-    fn counts_stay_true_through_random_use() {
-        let (first, end) = (300, 300 + 256 * 20 + 37);
-        let mut space = Space::new(first, end, None);
-        let total_slots = space.page_slots();
-        let total = space.available(0);
-        assert_eq!(total, space.total());
-        let (mut runs, mut pages): (Vec<Run>, Vec<BlockAddr>) = (Vec::new(), Vec::new());
-        let mut seed = 7u64;
-        for _ in 0..20_000 {
-            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let pick = (seed >> 33) as usize;
-            match pick % 5 {
-                0 | 1 => {
-                    if let Some(got) = space.allocate(1 + (pick / 5 % 90) as u64, 2) {
-                        assert!(space.commit().is_empty());
-                        runs.extend(got);
-                    }
-                }
-                2 if !runs.is_empty() => {
-                    space.free(runs.swap_remove(pick / 5 % runs.len()));
-                    let freed = space.commit();
-                    space.release(&freed);
-                }
-                3 => pages.extend(space.allocate_page()),
-                _ if !pages.is_empty() => {
-                    let run = space.retire_page(pages.swap_remove(pick / 5 % pages.len()));
-                    space.release(&[run]);
-                }
-                _ => {
-                    let before = (space.available(0), space.page_slots());
-                    let _ = space.allocate(13, 0);
-                    space.rollback();
-                    assert_eq!(before, (space.available(0), space.page_slots()));
-                }
-            }
-            let data: u64 = runs.iter().map(|r| r.1).sum();
-            assert_eq!(data, space.data_blocks());
-        }
-        for run in runs.drain(..) {
-            space.free(run);
-        }
-        let freed = space.commit();
-        space.release(&freed);
-        for page in pages.drain(..) {
-            let run = space.retire_page(page);
-            space.release(&[run]);
-        }
-        assert_eq!((space.available(0), space.page_slots()), (total, total_slots));
-        assert_eq!(space.aging_blocks(), 0);
-    }
-}
+mod tests;

@@ -240,6 +240,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) epoch: Epoch,
     pub(crate) placer: Placer<'a>,
     reclaims: bool,
+    /// Stands for the objects when it comes to where data lies.
+    hint: u64,
     pub(crate) loaded: Vec<Loaded>,
     pub(crate) placed: Vec<Placed>,
     pub(crate) decisions: Vec<Decision>,
@@ -262,6 +264,7 @@ impl<'a> Stage<'a> {
             epoch: Epoch::new(tx.epoch, 0),
             placer,
             reclaims: tx.reclaims,
+            hint: tx.objects.first().map_or(0, |(_, oid)| crc32c::crc32c(&oid.0).into()),
             loaded,
             placed: Vec::new(),
             decisions: Vec::with_capacity(tx.ops.len()),
@@ -537,7 +540,8 @@ impl<'a> Stage<'a> {
     ) -> Result<(), StageError> {
         let blocks = len.div_ceil(BLOCK_SIZE);
         let reserve = if self.reclaims { 0 } else { self.vos.data_reserve() };
-        let runs = self.vos.space.allocate(blocks, reserve).ok_or(StageError::NoSpace)?;
+        let runs = self.vos.space.allocate(blocks, reserve, self.hint);
+        let runs = runs.ok_or(StageError::NoSpace)?;
         let given = crcs.filter(|c| c.len() as u64 == blocks);
         let mut at = 0;
         for (addr, count) in runs {
