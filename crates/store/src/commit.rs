@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use spirula_bio::wal::{self, BATCH_BYTES_MAX, RECORD_HEADER_LEN, Ring};
-use spirula_vos::{ContainerId, Cursor, DataWrite, Run, StageError, Staged, Tx};
+use spirula_vos::{ContainerId, Cursor, DataWrite, Run, StageError, Staged, Tx, Vos};
 use spirula_xstream::settle;
 use spirula_xstream::sync::{OneshotReceiver, OneshotSender, oneshot};
 
@@ -46,6 +46,8 @@ pub(crate) struct Pending {
     freed: Vec<Run>,
     /// Large data being written (0 or 1) and transactions before it.
     blockers: usize,
+    /// Bytes of the WAL that were reserved for it.
+    reserved: u64,
     done: OneshotSender<Result<(), StoreError>>,
 }
 
@@ -68,7 +70,9 @@ pub(crate) struct State {
     pub(crate) pending: HashMap<u64, Pending>,
     chains: HashMap<ContainerId, VecDeque<u64>>,
     ready: VecDeque<u64>,
-    queued_bytes: usize,
+    pub(crate) queued_bytes: usize,
+    /// Bytes of the WAL kept for reservations, and what was submitted with them.
+    pub(crate) reserved: u64,
     /// Transactions whose data has not been written, oldest first.
     pub(crate) writing: std::collections::BTreeSet<u64>,
     aging: VecDeque<Aging>,
@@ -96,6 +100,7 @@ impl State {
             chains: HashMap::new(),
             ready: VecDeque::new(),
             queued_bytes: 0,
+            reserved: 0,
             writing: Default::default(),
             aging: VecDeque::new(),
             uncheckpointed: Vec::new(),
@@ -169,27 +174,36 @@ impl Store {
 
     /// As [`Store::submit`], with where an aggregation in it is to go on.
     pub(crate) fn submit_staged(&self, tx: &Tx) -> Result<(Commit, Option<Cursor>), StageError> {
+        if tx.log_bytes_max(self.inner.options.inline_threshold) as u64
+            > self.inner.layout.wal_bytes / 4
+        {
+            return Err(StageError::TooLarge);
+        }
+        self.submit_by(|vos| vos.stage(tx), 0)
+    }
+
+    /// As [`Store::submit_staged`], with a way of staging it and the bytes of the WAL reserved for it.
+    pub(crate) fn submit_by<E>(
+        &self,
+        stage: impl FnOnce(&mut Vos) -> Result<Staged, E>,
+        reserved: u64,
+    ) -> Result<(Commit, Option<Cursor>), E> {
         let (done, wait) = oneshot();
         if let Some(stopped) = self.stopped() {
             // The receiver is at hand.
             let _ = done.send(Err(stopped));
             return Ok((Commit { wait }, None));
         }
-        if tx.log_bytes_max(self.inner.options.inline_threshold) as u64
-            > self.inner.layout.wal_bytes / 4
-        {
-            return Err(StageError::TooLarge);
-        }
         let mut staged = {
             let mut vos = self.inner.vos.borrow_mut();
-            let staged = vos.stage(tx)?;
+            let staged = stage(&mut vos)?;
             if vos.has_garbage() {
                 self.inner.garbage.notify_one();
             }
             staged
         };
         let next = staged.aggregated.take();
-        self.enqueue(staged, done);
+        self.enqueue(staged, reserved, done);
         Ok((Commit { wait }, next))
     }
 
@@ -251,7 +265,7 @@ impl Store {
         waited_for.into_iter().chain(others).for_each(|n| n.notify_all());
     }
 
-    fn enqueue(&self, staged: Staged, done: OneshotSender<Result<(), StoreError>>) {
+    fn enqueue(&self, staged: Staged, reserved: u64, done: OneshotSender<Result<(), StoreError>>) {
         let Staged { seq, record, writes, freed, containers, .. } = staged;
         let mut guard = self.inner.commit.borrow_mut();
         let state = &mut *guard;
@@ -269,7 +283,8 @@ impl Store {
         }
         let small = bytes <= HELD_BYTES_MAX;
         let (held, large) = if small { (writes, Vec::new()) } else { (Vec::new(), writes) };
-        state.pending.insert(seq, Pending { seq, record, held, containers, freed, blockers, done });
+        let pending = Pending { seq, record, held, containers, freed, blockers, reserved, done };
+        state.pending.insert(seq, pending);
         if small {
             state.unblock(seq);
             self.inner.work.notify_one();
@@ -309,7 +324,8 @@ impl Store {
         };
         let mut data = Some(self.write_held(&mut batch));
         let len = wal::batch_len(batch.iter().map(|p| p.record.len()));
-        let mut room = self.try_wal_room(len);
+        let reserved = batch.iter().map(|p| p.reserved).sum();
+        let mut room = self.try_wal_room(len, reserved);
         if room.is_none() {
             // Room comes from a checkpoint, and that waits for the data.
             if let Some(data) = data.take()
@@ -319,7 +335,7 @@ impl Store {
                 self.fail(batch);
                 return Err(e);
             }
-            room = self.take_wal_room(len).await;
+            room = self.take_wal_room(len, reserved).await;
         }
         let Some((offset, generation, number)) = room else {
             self.fail(batch);
@@ -358,7 +374,7 @@ impl Store {
     }
 
     /// Waits for room in the WAL and for its zeroing; `None` when the store stops.
-    async fn take_wal_room(&self, len: u64) -> Option<(u64, u64, u64)> {
+    async fn take_wal_room(&self, len: u64, reserved: u64) -> Option<(u64, u64, u64)> {
         loop {
             let notified = self.inner.progress.notified();
             if self.stopped().is_some() {
@@ -368,15 +384,16 @@ impl Store {
                 self.stop(StoreError::NoRoom);
                 return None;
             }
-            if let Some(room) = self.try_wal_room(len) {
+            if let Some(room) = self.try_wal_room(len, reserved) {
                 return Some(room);
             }
             notified.await;
         }
     }
 
-    /// Room in the WAL, if there is some now: its offset, and the batch's generation and number.
-    fn try_wal_room(&self, len: u64) -> Option<(u64, u64, u64)> {
+    /// Room in the WAL, if there is some now: its offset, and the batch's generation and number. It is
+    /// taken from what is reserved for the batch, and not from what is reserved for others.
+    fn try_wal_room(&self, len: u64, reserved: u64) -> Option<(u64, u64, u64)> {
         let mut state = self.inner.commit.borrow_mut();
         let mut ring = state.ring;
         let at = ring.advance(len);
@@ -384,10 +401,14 @@ impl Store {
         if state.stopped.is_some() || zeroing || len > ring.bytes() / 2 {
             return None;
         }
-        if !state.ring.has_room(len) {
+        let others = state.reserved - reserved;
+        // A ring with nothing in it gets no emptier.
+        let kept = state.ring.used() == 0 || ring.used() + others <= ring.bytes();
+        if !state.ring.has_room(len) || !kept {
             self.inner.checkpoint_wanted.notify_one();
             return None;
         }
+        state.reserved = others;
         state.ring = ring;
         state.next_batch += 1;
         Some((at, state.generation, state.next_batch - 1))

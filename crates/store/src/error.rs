@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use spirula_bio::DeviceError;
 use spirula_bio::superblock::UuidText;
 use spirula_vos::timestamp::Restart;
-use spirula_vos::{Damage, ReplayError, TxId};
+use spirula_vos::{Damage, ReplayError, StageError, TxId};
 
 /// Why a store does not answer or has stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -56,6 +56,17 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+}
+
+/// Why nothing was reserved for a transaction.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReserveError {
+    /// It would be refused.
+    #[error(transparent)]
+    Refused(#[from] StageError),
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Why a store could not be formatted or opened. The texts say what to do.

@@ -2,7 +2,7 @@
 //!
 //! [`Store`] is a handle; clones are the same store. Getters: [`Store::statfs`]. Reads: [`Store::read`]
 //! runs a closure until its pages are in memory; [`Store::read_data`] fetches extents. Writes:
-//! [`Store::admit`] waits for room, [`Store::submit`] stages at once and never waits, [`Commit`] resolves
+//! [`Store::admit`] waits for room, [`Store::reserve`] holds it, [`Store::submit`] stages at once and never waits, [`Commit`] resolves
 //! when the transaction is durable. Health: [`Store::scrub_later`], [`Store::scrub_status`]. Life: [`Store::format`], [`Store::open`], [`Store::close`].
 //! [`Offline`] looks at a store and writes nothing.
 //!
@@ -30,6 +30,7 @@ mod open;
 mod pace;
 mod prepared;
 mod read;
+mod reserve;
 mod scrub;
 mod trim;
 
@@ -45,10 +46,11 @@ use crate::limits::CACHE_BYTES;
 
 pub use check::{CheckFailure, CheckReport, check};
 pub use commit::Commit;
-pub use error::{OpenError, StoreError};
+pub use error::{OpenError, ReserveError, StoreError};
 pub use offline::{Offline, OfflineStat};
 pub use open::{Expect, FormatOptions};
 pub use read::Data;
+pub use reserve::Reservation;
 pub use scrub::{Corruption, ScrubReport, ScrubStatus};
 pub use spirula_bio::{Devices, Faults};
 

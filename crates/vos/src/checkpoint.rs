@@ -362,6 +362,8 @@ impl Vos {
             garbage: true,
             shares: true,
             active: Default::default(),
+            held_pages: 0,
+            redeems: false,
             timestamps: None,
         }
     }

@@ -4,11 +4,14 @@
 //! [`Pool::commit`], so that [`Pool::rollback`] undoes everything whatever made the transaction fail: the
 //! inverse of a change to one leaf entry, the image before of any other change.
 //!
+//! Pages can be pinned: those that a transaction has looked at, and all that are split off, or joined to,
+//! later. So whatever others do to the tree, what it looked at stays in memory.
+//!
 //! Invariants: a dirty page, and a page whose checkpoint write has not finished, is never evicted. A
 //! page that was never written has no location. Ids freed in a transaction are reused after it only.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::page::{CellValue, OVERFLOW_LEN, Page, PageKind, leaf_cell_len};
@@ -85,6 +88,20 @@ pub(crate) struct Pool {
     retired: Vec<BlockAddr>,
     remapped: Vec<PageId>,
     pages: u64,
+    /// Whether pages that are looked at are noted.
+    tracing: Cell<bool>,
+    traced: RefCell<BTreeSet<PageId>>,
+    /// Pinned pages, each with how many pins name it.
+    pinned: BTreeMap<PageId, u32>,
+    /// The transactions that pinned them.
+    pinned_in: BTreeSet<u64>,
+}
+
+/// Pages that stay in memory, until [`Pool::unpin`].
+#[derive(Debug)]
+pub(crate) struct Pin {
+    pages: BTreeSet<PageId>,
+    tx: u64,
 }
 
 impl Pool {
@@ -107,6 +124,41 @@ impl Pool {
             retired: Vec::new(),
             remapped: Vec::new(),
             pages: 0,
+            tracing: Cell::new(false),
+            traced: RefCell::default(),
+            pinned: BTreeMap::new(),
+            pinned_in: BTreeSet::new(),
+        }
+    }
+
+    /// Notes the pages that are looked at from now on.
+    pub(crate) fn trace(&mut self) {
+        self.traced.get_mut().clear();
+        self.tracing.set(true);
+    }
+
+    /// Ends [`Pool::trace`]; the pages it noted.
+    pub(crate) fn end_trace(&mut self) -> BTreeSet<PageId> {
+        self.tracing.set(false);
+        std::mem::take(self.traced.get_mut())
+    }
+
+    /// Pins what the last transaction has looked at.
+    pub(crate) fn pin(&mut self, pages: BTreeSet<PageId>) -> Pin {
+        pages.iter().for_each(|&id| *self.pinned.entry(id).or_default() += 1);
+        self.pinned_in.insert(self.tx);
+        Pin { pages, tx: self.tx }
+    }
+
+    pub(crate) fn unpin(&mut self, pin: &Pin) {
+        self.pinned_in.remove(&pin.tx);
+        for id in &pin.pages {
+            if let Some(pins) = self.pinned.get_mut(id) {
+                *pins -= 1;
+                if *pins == 0 {
+                    self.pinned.remove(id);
+                }
+            }
         }
     }
 
@@ -138,7 +190,7 @@ impl Pool {
 
     /// Pages that the transaction under way has changed or allocated.
     pub(crate) fn changed_pages(&self) -> u64 {
-        let mut changed = std::collections::BTreeSet::new();
+        let mut changed = BTreeSet::new();
         let mut allocated = 0;
         for undo in &self.undo {
             match undo {
@@ -183,6 +235,9 @@ impl Pool {
         match frame {
             Some(frame) => {
                 frame.referenced.set(true);
+                if self.tracing.get() {
+                    self.traced.borrow_mut().insert(id);
+                }
                 Ok(&frame.page)
             }
             None => Err(self.missing(id)),
@@ -424,7 +479,7 @@ impl Pool {
             let Some(frame) = &self.frames[self.hand] else {
                 continue;
             };
-            if frame.dirty || frame.writing || frame.referenced.replace(false) {
+            if self.is_kept(frame) || frame.referenced.replace(false) {
                 continue;
             }
             self.drop_frame(frame.id);
@@ -435,12 +490,17 @@ impl Pool {
     pub(crate) fn evict_all(&mut self) {
         for i in 0..self.frames.len() {
             if let Some(frame) = &self.frames[i]
-                && !frame.dirty
-                && !frame.writing
+                && !self.is_kept(frame)
             {
                 self.drop_frame(frame.id);
             }
         }
+    }
+
+    fn is_kept(&self, frame: &Frame) -> bool {
+        // A page made, or changed as a whole, since pages were pinned may have taken over what was in one.
+        let inherits = self.pinned_in.first().is_some_and(|&tx| frame.imaged_in >= tx);
+        frame.dirty || frame.writing || inherits || self.pinned.contains_key(&frame.id)
     }
 
     fn missing(&self, id: PageId) -> ReadError {

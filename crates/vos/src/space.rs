@@ -125,6 +125,8 @@ pub(crate) struct Space {
     written_upto: u64,
     /// Blocks held by [`Space::take_unwritten`].
     held: u64,
+    /// Blocks that data is going to take, wherever they are.
+    promised: u64,
     undo: Vec<Run>,
     freed: Vec<Run>,
     /// As `freed`, but they wait for a checkpoint.
@@ -161,6 +163,7 @@ impl Space {
             aging: 0,
             written_upto: end,
             held: 0,
+            promised: 0,
             undo: Vec::new(),
             freed: Vec::new(),
             freed_shared: Vec::new(),
@@ -316,14 +319,32 @@ impl Space {
         self.aging
     }
 
-    /// Blocks that data can get while `reserve` chunks stay free for pages.
+    /// Blocks that data can get while `reserve` chunks stay free for pages, beside what is promised.
     pub(crate) fn available(&self, reserve: u64) -> u64 {
-        self.partial_free + self.free_chunks.saturating_sub(reserve) * CHUNK_BLOCKS
+        let free = self.free_chunks.saturating_sub(reserve) * CHUNK_BLOCKS;
+        (self.partial_free + free).saturating_sub(self.promised)
     }
 
     /// Pages that can still be placed.
     pub(crate) fn page_slots(&self) -> u64 {
-        self.page_slots + self.free_chunks * (CHUNK_BLOCKS / PAGE_BLOCKS)
+        let promised = self.promised.saturating_sub(self.partial_free).div_ceil(CHUNK_BLOCKS);
+        self.page_slots + self.free_chunks.saturating_sub(promised) * (CHUNK_BLOCKS / PAGE_BLOCKS)
+    }
+
+    /// Whether there is room for what is promised while `reserve` chunks stay free for pages.
+    pub(crate) fn keeps_promises(&self, reserve: u64) -> bool {
+        let free = self.free_chunks.saturating_sub(reserve) * CHUNK_BLOCKS;
+        self.partial_free + free >= self.promised
+    }
+
+    /// Keeps blocks for data that is still to come; whoever takes them calls [`Space::redeem`] first.
+    pub(crate) fn promise(&mut self, blocks: u64) {
+        self.promised += blocks;
+    }
+
+    /// Ends what [`Space::promise`] began.
+    pub(crate) fn redeem(&mut self, blocks: u64) {
+        self.promised -= blocks;
     }
 
     /// Pages that fit chunks already given to pages.

@@ -71,6 +71,11 @@ impl Vos {
     /// Applies `tx` in memory and says what to write; on an error nothing has changed.
     pub fn stage(&mut self, tx: &Tx) -> Result<Staged, StageError> {
         self.check_room(tx)?;
+        self.stage_in_room(tx)
+    }
+
+    /// As [`Vos::stage`], when its pages are known to find room.
+    pub(crate) fn stage_in_room(&mut self, tx: &Tx) -> Result<Staged, StageError> {
         if let Some(id) = tx.prepare {
             return self.stage_prepared(tx, id);
         }
@@ -176,7 +181,7 @@ impl Vos {
     }
 
     /// Refuses what could leave pages without room at the next checkpoint.
-    fn check_room(&self, tx: &Tx) -> Result<(), StageError> {
+    pub(crate) fn check_room(&self, tx: &Tx) -> Result<(), StageError> {
         if !tx.ops.is_empty() && tx.ops.iter().all(TxOp::ends_prepared) {
             // Its pages were kept back.
             return Ok(());

@@ -112,6 +112,10 @@ pub struct Vos {
     pub(crate) shares: bool,
     /// What prepared transactions hold.
     pub(crate) active: Active,
+    /// Pages that held transactions will change.
+    pub(crate) held_pages: u64,
+    /// The transaction being staged has been held.
+    pub(crate) redeems: bool,
     /// Asked about conflicts, if transactions are to be serializable.
     pub(crate) timestamps: Option<RefCell<Cache>>,
 }
@@ -402,13 +406,13 @@ impl Vos {
         scan(&self.pool, self.root, &start, Some(&end), &mut |key, cell| f(&key[9..], cell))
     }
 
-    /// Pages that the next checkpoint has to place, and those that prepared transactions will change.
+    /// Pages that the next checkpoint has to place, and those that prepared and held transactions will change.
     pub(crate) fn pages_needed(&self) -> u64 {
         let dirty = self.pool.dirty_pages() as u64;
         let maps = self.map.page_count(self.pool.id_limit());
         let containers = self.containers.len() as u64 / 64;
         let groups = self.space.dirty_group_count() as u64;
-        dirty + groups + maps + containers + self.active.pages + 16
+        dirty + groups + maps + containers + self.active.pages + self.held_pages + 16
     }
 
     /// Pages kept back so that deleting, collecting and checkpoints work on a full store.
@@ -418,7 +422,7 @@ impl Vos {
 
     /// Free chunks that data must leave to pages.
     pub(crate) fn data_reserve(&self) -> u64 {
-        let wanted = self.pages_needed() + self.headroom();
+        let wanted = self.pages_needed() + if self.redeems { 0 } else { self.headroom() };
         wanted.saturating_sub(self.space.open_page_slots()).div_ceil(128)
     }
 }

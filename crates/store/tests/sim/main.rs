@@ -10,6 +10,7 @@ mod full;
 mod ops;
 mod pace;
 mod prepared;
+mod reserve;
 mod scrub;
 mod workload;
 

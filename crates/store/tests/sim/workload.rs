@@ -240,17 +240,30 @@ async fn submit_one(store: &Store, ledger: &Shared, rng: &mut ChaCha8Rng) {
     } else {
         fill(&mut tx, &cids, &mut states, rng);
     }
+    let mut reserved = match rng.random_bool(0.1) {
+        true => store.reserve(&tx).await.ok(),
+        false => None,
+    };
     let commit = loop {
-        match store.submit(&tx) {
+        let submitted = match reserved.take() {
+            Some(r) => store.submit_reserved(&tx, r).map_err(|(e, r)| (e, Some(r))),
+            None => store.submit(&tx).map_err(|e| (e, None)),
+        };
+        let refused;
+        (refused, reserved) = match submitted {
             Ok(commit) => break commit,
-            Err(StageError::Missing(pages)) => store.load(pages).await.unwrap(),
-            Err(StageError::NoSpace | StageError::InProgress { .. }) => {
+            Err((e, r)) => (e, r),
+        };
+        assert!(reserved.is_none() || refused != StageError::NoSpace, "it was reserved");
+        match refused {
+            StageError::Missing(pages) => store.load(pages).await.unwrap(),
+            StageError::NoSpace | StageError::InProgress { .. } => {
                 ledger.borrow_mut().refused += 1;
                 return;
             }
             // What was punched may have left versions behind; or it is more than the WAL takes at once.
-            Err(StageError::Exists | StageError::TooLarge) if imports => return,
-            Err(e) => panic!("stage: {e}"),
+            StageError::Exists | StageError::TooLarge if imports => return,
+            e => panic!("stage: {e}"),
         }
     };
     {

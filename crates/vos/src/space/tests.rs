@@ -135,6 +135,8 @@ enum Step {
     Release,
     Page,
     Retire(prop::sample::Index),
+    Promise(u64),
+    Redeem(prop::sample::Index),
     Trim,
     Unwritten(u64),
     Reopen,
@@ -153,6 +155,8 @@ fn step() -> impl Strategy<Value = Step> {
         10 => Just(Step::Release),
         10 => Just(Step::Page),
         8 => index().prop_map(Step::Retire),
+        2 => (1..700u64).prop_map(Step::Promise),
+        2 => index().prop_map(Step::Redeem),
         1 => Just(Step::Trim),
         1 => (0..600u64).prop_map(Step::Unwritten),
         1 => Just(Step::Reopen),
@@ -165,13 +169,14 @@ struct Model {
     runs: Vec<Run>,
     aging: Vec<Run>,
     pages: Vec<BlockAddr>,
+    promises: Vec<u64>,
 }
 
 impl Model {
     fn new() -> Model {
         let (space, blocks) = (Space::new(FIRST, END, None), vec![Use::Nothing; END as usize]);
-        let (runs, aging, pages) = Default::default();
-        Model { space, blocks, runs, aging, pages }
+        let (runs, aging, pages, promises) = Default::default();
+        Model { space, blocks, runs, aging, pages, promises }
     }
 
     fn set(&mut self, (addr, len): Run, from: Use, to: Use) {
@@ -217,6 +222,14 @@ impl Model {
                 let run = self.space.retire_page(addr);
                 self.set(run, Use::Page, Use::Aging);
                 self.aging.push(run);
+            }
+            Step::Promise(blocks) => {
+                self.space.promise(blocks);
+                self.promises.push(blocks);
+            }
+            Step::Redeem(index) if !self.promises.is_empty() => {
+                let blocks = self.promises.swap_remove(index.index(self.promises.len()));
+                self.space.redeem(blocks);
             }
             Step::Trim => {
                 if let Some(run) = self.space.take_trim(3) {
@@ -269,6 +282,7 @@ impl Model {
         let mut body = vec![0; PAGE_SIZE - HEADER_LEN];
         self.space.store_group(0, &mut body);
         assert!(space.load_group(0, &body));
+        self.promises.iter().for_each(|&blocks| space.promise(blocks));
         self.space = space;
     }
 
@@ -297,8 +311,11 @@ impl Model {
                 (0..=PAGES).filter(|&shelf| on(&space.shelves[shelf])).collect();
             assert_eq!(shelves, chunk.shelf().into_iter().collect::<Vec<_>>());
         }
-        assert_eq!(space.available(0), partial + whole * CHUNK_BLOCKS);
-        assert_eq!(space.page_slots(), slots + whole * 128);
+        let promised: u64 = self.promises.iter().sum();
+        let available = (partial + whole * CHUNK_BLOCKS).saturating_sub(promised);
+        assert_eq!(space.available(0), available);
+        let kept = promised.saturating_sub(partial).div_ceil(CHUNK_BLOCKS);
+        assert_eq!(space.page_slots(), slots + whole.saturating_sub(kept) * 128);
     }
 }
 
@@ -311,6 +328,21 @@ proptest! {
             model.check();
         }
     }
+}
+
+#[test]
+fn what_is_promised_is_there_whatever_others_take() {
+    let mut space = Space::new(0, 256 * 8, None);
+    space.promise(300);
+    let slots = space.page_slots();
+    assert_eq!((space.available(0), slots), (256 * 8 - 300, 6 * 128));
+    let mut taken = 0;
+    while space.allocate(7, 0, 0).is_some() {
+        taken += 7;
+    }
+    assert!(taken >= 256 * 8 - 300 - 7);
+    space.redeem(300);
+    assert!(space.allocate(300, 0, 0).is_some());
 }
 
 #[test]
