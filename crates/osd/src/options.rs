@@ -28,7 +28,7 @@ macro_rules! options {
 options! {
     "bdev_enable_discard" = "false", "tell the device of large free space (TRIM)";
     "bluestore_block_db_size" = "0", "bytes of a device for metadata made with the OSD, 0 for none";
-    "bluestore_block_wal_size" = "0", "bytes of a device for the WAL made with the OSD, 0 for none";
+    "bluestore_block_wal_size" = "100663296", "bytes of a device for the WAL, made with the OSD if it is set";
     "debug_auth" = "1/5", "debug level of authentication";
     "debug_bluestore" = "1/5", "debug level of the store";
     "debug_monc" = "0/10", "debug level of the monitor client";
@@ -38,7 +38,7 @@ options! {
     "osd_beacon_report_interval" = "300", "seconds between beacons to the monitor";
     "osd_client_message_cap" = "256", "requests of one client taken in at a time";
     "osd_client_message_size_cap" = "524288000", "bytes of requests taken in at a time";
-    "osd_deep_scrub_interval" = "604800", "seconds from one scrub of the store to the next, 0 for none";
+    "osd_deep_scrub_interval" = "604800.000000", "seconds from one scrub of the store to the next, 0 for none";
     "osd_max_attr_name_len" = "100", "longest name of an extended attribute";
     "osd_max_attr_size" = "0", "largest extended attribute, 0 for any";
     "osd_max_object_name_len" = "2048", "longest object name and locator key";
@@ -54,11 +54,15 @@ options! {
 }
 
 impl OptionInfo {
-    /// A value in the form it is stored in; `None` if it is not one. All options are numbers, but
-    /// for debug levels, which are `N` or `N/M`, and those that are `true` or `false`.
+    /// A value in the form it is stored in; `None` if it is not one. All options are whole numbers, but
+    /// for debug levels, which are `N` or `N/M`, those that are `true` or `false`, and those whose
+    /// default has a point.
     pub fn normalize(&self, text: &str) -> Option<String> {
         if parse_bool(self.default).is_some() {
             return parse_bool(text).map(|on| on.to_string());
+        }
+        if self.default.contains('.') {
+            return parse_float(text).map(|n| format!("{n:.6}"));
         }
         if !self.name.starts_with("debug_") {
             return parse_size(text).map(|n| n.to_string());
@@ -156,6 +160,17 @@ impl Options {
             .or_else(|| info(name).and_then(|o| parse_size(o.default)))
             .unwrap_or(0)
     }
+
+    /// A time in seconds with a fraction; the default if it does not parse.
+    pub fn seconds(&self, name: &str) -> Duration {
+        let value = self.get(name).and_then(parse_float);
+        let value = value.or_else(|| info(name).and_then(|o| parse_float(o.default)));
+        value.and_then(|s| Duration::try_from_secs_f64(s).ok()).unwrap_or_default()
+    }
+}
+
+fn parse_float(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0)
 }
 
 fn parse_bool(text: &str) -> Option<bool> {
@@ -207,6 +222,8 @@ mod tests {
         check("debug_osd", "abc", None);
         check("osd_max_object_size", "5M", Some("5242880"));
         check("osd_max_object_size", "zzz", None);
+        check("osd_deep_scrub_interval", "0.5", Some("0.500000"));
+        check("osd_deep_scrub_interval", "-1", None);
         check("bdev_enable_discard", "true", Some("true"));
         check("bdev_enable_discard", "maybe", None);
         for option in OPTIONS {

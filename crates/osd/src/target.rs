@@ -212,9 +212,9 @@ impl Target {
 
     /// The store is scrubbed by the options, unless the map forbids it.
     fn schedule_scrubs(&self) {
-        let seconds = self.option_number("osd_deep_scrub_interval");
+        let seconds = self.with_options(|o| o.seconds("osd_deep_scrub_interval"));
         let forbidden = self.map().flags & (flags::NOSCRUB | flags::NODEEP_SCRUB) != 0;
-        let interval = (seconds > 0 && !forbidden).then(|| Duration::from_secs(seconds));
+        let interval = (!seconds.is_zero() && !forbidden).then_some(seconds);
         self.store().set_scrub_interval(interval);
     }
 

@@ -6,16 +6,19 @@ use spirula_store::ScrubReport;
 use super::{Args, Failure};
 use crate::target::Target;
 
+fn interval(target: &Target) -> f64 {
+    target.with_options(|o| o.seconds("osd_deep_scrub_interval")).as_secs_f64()
+}
+
 pub(super) fn trigger(target: &Target, _: &Args) -> Result<Value, Failure> {
     target.store().scrub_later();
-    let interval = target.option_number("osd_deep_scrub_interval");
-    Ok(json!({ "deep": true, "interval": interval, "scheduled": true }))
+    Ok(json!({ "deep": true, "interval": interval(target), "scheduled": true }))
 }
 
 pub(super) fn dump(target: &Target, _: &Args) -> Result<Value, Failure> {
     let status = target.store().scrub_status();
     Ok(json!({
-        "deep_scrub_interval": target.option_number("osd_deep_scrub_interval"),
+        "deep_scrub_interval": interval(target),
         "last_deep_scrub": status.scrubbed.0,
         "last_errors": status.scrubbed.1,
         "running": status.running.as_ref().map(report),
