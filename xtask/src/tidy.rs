@@ -14,7 +14,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const UNSAFE_CRATES: &[&str] = &["xstream", "bio"];
 
 /// Crates that decode what others sent: nothing there may panic on input.
-const DECODER_CRATES: &[&str] = &["wire", "crush", "maps", "auth", "msgr-core"];
+const DECODER_CRATES: &[&str] = &["wire", "crush", "maps", "auth", "msgr-core", "cls"];
 
 /// Text that never enters the tree, with what to do instead.
 const BANNED: &[(&str, &str)] = &[
@@ -40,6 +40,7 @@ const LAYERS: &[&str] = &[
     "bio",
     "msgr",
     "store",
+    "cls",
     "osd",
     "mon",
     "mgr",
