@@ -394,21 +394,10 @@ impl Vos {
         keys: &Keys,
         max: usize,
     ) -> Result<(Option<ObjectKey>, Vec<ObjectKey>), ReadError> {
-        let Some(container) = self.containers.get(&cid) else {
-            return Ok((None, Vec::new()));
-        };
-        let (mut found, mut last, mut seen) = (Vec::new(), None, 0);
-        self.scan_objects(&container.record, keys, &mut |oid, cell| {
-            let record = ObjectRecord::decode(tree::load_value(&self.pool, cell)?)?;
-            let oid = ObjectKey::copy_from(oid);
-            if needs_aggregation(&record, self.config.inline_threshold) {
-                found.push(oid.clone());
-            }
-            last = Some(oid);
-            seen += 1;
-            Ok(if seen < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-        })?;
-        Ok((last.filter(|_| seen >= max), found))
+        let threshold = self.config.inline_threshold;
+        self.objects_that(cid, keys, max, |record| {
+            Ok(needs_aggregation(&ObjectRecord::decode(record)?, threshold))
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which objects of a container an epoch or a later one changed, those that no longer exist included.
+//! Which objects of a container a background task must look at, those that no longer exist included: what
+//! an epoch or a later one changed, and so on.
 
 use std::ops::ControlFlow;
 
@@ -20,15 +21,28 @@ impl Vos {
         epoch: u64,
         max: usize,
     ) -> Result<(Option<ObjectKey>, Vec<ObjectKey>), ReadError> {
+        let keys = Keys { from: Bytes::copy_from_slice(from), ..Keys::default() };
+        self.objects_that(cid, &keys, max, |record| {
+            Ok(ObjectRecord::decode_head(record)?.epoch.hlc >= epoch)
+        })
+    }
+
+    /// Of the next `max` objects of `keys` those whose record is `wanted`, and the last one looked at;
+    /// `None` when there are no more.
+    pub(crate) fn objects_that(
+        &self,
+        cid: ContainerId,
+        keys: &Keys,
+        max: usize,
+        wanted: impl Fn(Bytes) -> Result<bool, ReadError>,
+    ) -> Result<(Option<ObjectKey>, Vec<ObjectKey>), ReadError> {
         let Some(container) = self.containers.get(&cid) else {
             return Ok((None, Vec::new()));
         };
         let (mut found, mut last, mut seen) = (Vec::new(), None, 0);
-        let keys = Keys { from: Bytes::copy_from_slice(from), ..Keys::default() };
-        self.scan_objects(&container.record, &keys, &mut |oid, cell| {
-            let record = ObjectRecord::decode_head(tree::load_value(&self.pool, cell)?)?;
+        self.scan_objects(&container.record, keys, &mut |oid, cell| {
             let oid = ObjectKey::copy_from(oid);
-            if record.epoch.hlc >= epoch {
+            if wanted(tree::load_value(&self.pool, cell)?)? {
                 found.push(oid.clone());
             }
             last = Some(oid);
