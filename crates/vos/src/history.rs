@@ -222,10 +222,10 @@ impl Vos {
     ) -> Result<Vec<OldPiece>, ReadError> {
         let mut out = Vec::new();
         for (class, &len_max) in CLASS_LEN_MAX.iter().enumerate() {
-            let class = class as u8;
+            let place @ (number, class) = (number, class as u8);
             // Of those that begin before the range only the last one alive can reach into it.
             let (lowest, mut before) = (from.saturating_sub(len_max), from);
-            while let Some(offset) = self.old_offset_before(number, class, lowest, before)? {
+            while let Some(offset) = self.old_offset(place, (lowest, before), true)? {
                 if let Some(old) = self.old_piece_at(number, class, offset, at)? {
                     out.extend(Some(old).filter(|o| o.piece.end() > from));
                     break;
@@ -233,7 +233,7 @@ impl Vos {
                 before = offset;
             }
             let mut first = from;
-            while let Some(offset) = self.old_offset(number, class, first, to)? {
+            while let Some(offset) = self.old_offset(place, (first, to), false)? {
                 out.extend(self.old_piece_at(number, class, offset, at)?);
                 first = offset.saturating_add(1);
             }
@@ -268,7 +268,7 @@ impl Vos {
     ) -> Result<u64, ReadError> {
         for class in 0..CLASS_LEN_MAX.len() as u8 {
             let (mut at, mut seen) = (from.saturating_add(1), 0);
-            while let Some(offset) = self.old_offset(number, class, at, to)? {
+            while let Some(offset) = self.old_offset((number, class), (at, to), false)? {
                 if seen == max {
                     to = offset;
                     break;
@@ -279,36 +279,19 @@ impl Vos {
         Ok(to)
     }
 
-    /// The first offset in `[from, to)` at which an older piece of the class begins.
+    /// The first offset in `[from, to)` at which an older piece of the class begins, or in `reverse` the
+    /// last.
     fn old_offset(
         &self,
-        number: u64,
-        class: u8,
-        from: u64,
-        to: u64,
+        (number, class): (u64, u8),
+        (from, to): (u64, u64),
+        reverse: bool,
     ) -> Result<Option<u64>, ReadError> {
         let mut found = None;
         let start = piece_key(number, class, from, Epoch::MIN);
         let end = piece_key(number, class, to, Epoch::MIN);
-        tree::scan(&self.pool, self.root, &start, Some(&end), &mut |key, _| {
-            found = offset_of(key);
-            Ok(ControlFlow::Break(()))
-        })?;
-        Ok(found)
-    }
-
-    /// The last one.
-    fn old_offset_before(
-        &self,
-        number: u64,
-        class: u8,
-        from: u64,
-        to: u64,
-    ) -> Result<Option<u64>, ReadError> {
-        let mut found = None;
-        let start = piece_key(number, class, from, Epoch::MIN);
-        let end = piece_key(number, class, to, Epoch::MIN);
-        tree::scan_back(&self.pool, self.root, &start, Some(&end), &mut |key, _| {
+        let scan = if reverse { tree::scan_back } else { tree::scan };
+        scan(&self.pool, self.root, &start, Some(&end), &mut |key, _| {
             found = offset_of(key);
             Ok(ControlFlow::Break(()))
         })?;
