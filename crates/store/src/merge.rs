@@ -35,20 +35,16 @@ impl Store {
         oid: &ObjectKey,
         horizon: u64,
     ) -> Result<(), StoreError> {
-        let mut keys = Keys::default();
-        loop {
-            let some = {
-                let keys = &keys;
-                self.read(move |vos| newest(vos).dkeys(cid, oid, keys, MERGE_KEYS)).await?
-            };
+        let mut keys = Some(Keys::default());
+        while let Some(from) = &keys {
+            let list = move |vos: &Vos| newest(vos).dkeys(cid, oid, from, MERGE_KEYS);
+            let some = self.read(list).await?;
             for dkey in &some {
                 self.merge_dkey(cid, oid, dkey, horizon).await?;
             }
-            match some.last() {
-                Some(last) if some.len() == MERGE_KEYS => keys.from = after(last),
-                _ => return Ok(()),
-            }
+            keys = page_after(some.len(), some.last());
         }
+        Ok(())
     }
 
     async fn merge_dkey(
@@ -58,21 +54,16 @@ impl Store {
         dkey: &[u8],
         horizon: u64,
     ) -> Result<(), StoreError> {
-        let mut keys = Keys::default();
-        loop {
-            let some = {
-                let keys = &keys;
-                let list = move |vos: &Vos| newest(vos).akeys(cid, oid, dkey, keys, MERGE_KEYS);
-                self.read(list).await?
-            };
+        let mut keys = Some(Keys::default());
+        while let Some(from) = &keys {
+            let list = move |vos: &Vos| newest(vos).akeys(cid, oid, dkey, from, MERGE_KEYS);
+            let some = self.read(list).await?;
             for (akey, _) in &some {
                 self.merge_array(&Array { cid, oid, dkey, akey }, horizon).await?;
             }
-            match some.last() {
-                Some((last, _)) if some.len() == MERGE_KEYS => keys.from = after(last),
-                _ => return Ok(()),
-            }
+            keys = page_after(some.len(), some.last().map(|(akey, _)| akey));
         }
+        Ok(())
     }
 
     async fn merge_array(&self, array: &Array<'_>, horizon: u64) -> Result<(), StoreError> {
@@ -124,7 +115,8 @@ fn newest(vos: &Vos) -> View<'_> {
     vos.at(u64::MAX).committed()
 }
 
-/// The key that follows.
-fn after(key: &[u8]) -> Bytes {
-    Bytes::from([key, &[0]].concat())
+/// The keys behind a list of `count` that ends with `last`; `None` if it was not full.
+fn page_after(count: usize, last: Option<&Bytes>) -> Option<Keys> {
+    let last = last.filter(|_| count == MERGE_KEYS)?;
+    Some(Keys { from: [last, &[0][..]].concat().into(), ..Keys::default() })
 }
