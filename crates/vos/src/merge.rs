@@ -10,15 +10,13 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::codec::{Malformed, Reader, put_bytes, put_varint};
-use crate::epoch::{Epoch, Observers, Scene};
+use crate::epoch::{Epoch, Scene};
 use crate::item::{Array, Body, Extents, ItemValue, Piece};
 use crate::log::Decision;
-use crate::record::ObjectRecord;
 use crate::stage::{Stage, inline_pieces};
 use crate::tx::Tx;
 use crate::types::{BLOCK_SIZE, ContainerId, ObjectKey, ReadError, StageError};
 use crate::view::View;
-use crate::vos::Container;
 
 /// Length of an array looked at in one step, and of what one merge writes.
 const WINDOW: u64 = 1 << 20;
@@ -89,16 +87,15 @@ impl View<'_> {
         horizon: u64,
     ) -> Result<MergeStep, ReadError> {
         let nothing = MergeStep { range: None, next: None };
-        let (Some(container), Some(record)) =
-            (self.vos.containers.get(&cid), self.record(cid, oid)?)
-        else {
+        let Some(record) = self.record(cid, oid)? else {
             return Ok(nothing);
         };
         let value = self.vos.item(&record, dkey, akey)?;
         let Some(ItemValue::Array(array)) = value.filter(|v| v.history() == 0) else {
             return Ok(nothing);
         };
-        let scene = scene_of(container, &record, dkey, akey, horizon);
+        let observers = self.vos.observers(cid, Some(&record), horizon);
+        let scene = Scene { observers, punches: record.punches_of(dkey, akey) };
         let mut pieces = self.vos.pieces(&array.extents, from, from.saturating_add(WINDOW))?;
         pieces.retain(|p| p.offset >= from);
         let threshold = u64::from(self.vos.config.inline_threshold);
@@ -173,19 +170,6 @@ pub(crate) fn may_merge(array: &Array, inline_threshold: u32) -> bool {
             list.len() >= PIECES_MIN || list.iter().any(|p| is_device(p) && short(p))
         }
     }
-}
-
-fn scene_of(
-    container: &Container,
-    record: &ObjectRecord,
-    dkey: &[u8],
-    akey: &[u8],
-    horizon: u64,
-) -> Scene {
-    let retained = record.retained.iter().chain(container.record.retained.iter()).copied();
-    let observers =
-        Observers { horizon: record.horizon.max(horizon), retained: retained.collect() };
-    Scene { observers, punches: record.punches_of(dkey, akey) }
 }
 
 /// How many pieces at the front can become one, up to a window of bytes; 0: not even the first.

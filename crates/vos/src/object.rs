@@ -16,8 +16,8 @@ use crate::record::{
 use crate::stage::Stage;
 use crate::tree;
 use crate::tx::Tx;
-use crate::types::{KEY_LEN_MAX, StageError};
-use crate::vos::array_bytes;
+use crate::types::{ContainerId, KEY_LEN_MAX, StageError};
+use crate::vos::{Vos, array_bytes};
 
 /// An object named by the transaction.
 pub(crate) struct Loaded {
@@ -111,14 +111,9 @@ impl Stage<'_> {
 
     /// Who can see an object.
     pub(crate) fn observers(&mut self, tx: &Tx, object: u32) -> Result<Observers, StageError> {
-        let container = self.vos.containers.get(&tx.objects[object as usize].0);
-        let mut retained = container.map_or(Vec::new(), |c| c.record.retained.to_vec());
-        let mut horizon = tx.horizon();
-        if let Some(record) = self.found(tx, object)? {
-            horizon = horizon.max(record.horizon);
-            retained.extend_from_slice(&record.retained);
-        }
-        Ok(Observers { horizon, retained })
+        self.look_up(tx, object)?;
+        let cid = tx.objects[object as usize].0;
+        Ok(self.vos.observers(cid, self.looked_up(object), tx.horizon()))
     }
 
     /// Who can see an akey, and what hides its versions.
@@ -320,6 +315,24 @@ impl Stage<'_> {
                 }
             }
         }
+    }
+}
+
+impl Vos {
+    /// Who can see an object, if nobody looks below `horizon` but at retained epochs.
+    pub(crate) fn observers(
+        &self,
+        cid: ContainerId,
+        record: Option<&ObjectRecord>,
+        mut horizon: u64,
+    ) -> Observers {
+        let container = self.containers.get(&cid);
+        let mut retained = container.map_or(Vec::new(), |c| c.record.retained.to_vec());
+        if let Some(record) = record {
+            horizon = horizon.max(record.horizon);
+            retained.extend_from_slice(&record.retained);
+        }
+        Observers { horizon, retained }
     }
 }
 
