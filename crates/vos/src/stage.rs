@@ -19,7 +19,7 @@ use crate::record::TABLE_OBJECT;
 use crate::space::Run;
 use crate::tx::{Tx, TxOp};
 use crate::types::{
-    ARRAY_SIZE_MAX, BLOCK_SIZE, BlockAddr, ContainerId, Damage, KEY_LEN_MAX, StageError,
+    ARRAY_SIZE_MAX, BLOCK_SIZE, BlockAddr, ContainerId, Damage, KEY_LEN_MAX, ObjectKey, StageError,
     VALUE_LEN_MAX,
 };
 use crate::vos::{Container, Vos};
@@ -245,8 +245,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) epoch: Epoch,
     pub(crate) placer: Placer<'a>,
     reclaims: bool,
-    /// Stands for the objects when it comes to where data lies.
-    hint: u64,
+    /// The first object: it stands for all when it comes to where data lies.
+    first: Option<&'a ObjectKey>,
     pub(crate) loaded: Vec<Loaded>,
     pub(crate) placed: Vec<Placed>,
     pub(crate) decisions: Vec<Decision>,
@@ -260,7 +260,7 @@ pub(crate) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    pub(crate) fn begin(vos: &'a mut Vos, tx: &Tx, placer: Placer<'a>) -> Stage<'a> {
+    pub(crate) fn begin(vos: &'a mut Vos, tx: &'a Tx, placer: Placer<'a>) -> Stage<'a> {
         vos.begin();
         let saved = (vos.root, vos.next_number, vos.garbage);
         let loaded = tx.objects.iter().map(|_| Loaded::unknown()).collect();
@@ -269,7 +269,7 @@ impl<'a> Stage<'a> {
             epoch: Epoch::new(tx.epoch, 0),
             placer,
             reclaims: tx.reclaims,
-            hint: tx.objects.first().map_or(0, |(_, oid)| crc32c::crc32c(&oid.0).into()),
+            first: tx.objects.first().map(|(_, oid)| oid),
             loaded,
             placed: Vec::new(),
             decisions: Vec::with_capacity(tx.ops.len()),
@@ -281,7 +281,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    pub(crate) fn for_collection(vos: &'a mut Vos, tx: &Tx) -> Stage<'a> {
+    pub(crate) fn for_collection(vos: &'a mut Vos, tx: &'a Tx) -> Stage<'a> {
         Stage::begin(vos, tx, Placer::Fresh)
     }
 
@@ -545,7 +545,8 @@ impl<'a> Stage<'a> {
     ) -> Result<(), StageError> {
         let blocks = len.div_ceil(BLOCK_SIZE);
         let reserve = if self.reclaims { 0 } else { self.vos.data_reserve() };
-        let runs = self.vos.space.allocate(blocks, reserve, self.hint);
+        let hint = self.first.map_or(0, |oid| crc32c::crc32c(&oid.0).into());
+        let runs = self.vos.space.allocate(blocks, reserve, hint);
         let runs = runs.ok_or(StageError::NoSpace)?;
         let given = crcs.filter(|c| c.len() as u64 == blocks);
         let mut at = 0;
