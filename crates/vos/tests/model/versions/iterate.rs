@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use rand::RngExt;
-use spirula_vos::{Anchor, Config, Epoch, Extent, Range, Show, Tx, Version, VersionKind};
+use spirula_vos::{
+    Anchor, Config, Epoch, Extent, Range, Show, Tx, Version, VersionKind, View, Vos,
+};
 
 use super::{CID, NEVER, Object, PUNCHED, Value, World, cells, oid};
 use crate::ops::Op;
@@ -62,18 +64,27 @@ fn lives(object: &Object, offsets: &[usize]) -> BTreeSet<(Key, Life)> {
     out
 }
 
+/// All versions of an object that a view shows, asked for in parts.
+fn all_parts(
+    rig: &mut Rig,
+    view: impl Fn(&Vos) -> View<'_>,
+    i: usize,
+    range: &Range,
+    budget: usize,
+) -> Vec<Version> {
+    let (mut out, mut anchor) = (Vec::new(), Some(Anchor::default()));
+    while let Some(at) = anchor.take() {
+        let part = rig.read(|vos| view(vos).iterate(CID, &oid(i), range, &at, budget));
+        assert!(part.versions.len() <= budget);
+        out.extend(part.versions);
+        anchor = part.next;
+    }
+    out
+}
+
 impl World {
     fn all_versions(&mut self, i: usize, range: &Range, budget: usize) -> Vec<Version> {
-        let (mut out, mut anchor) = (Vec::new(), Some(Anchor::default()));
-        while let Some(at) = anchor.take() {
-            let part = self
-                .rig
-                .read(|vos| vos.at(u64::MAX).committed().iterate(CID, &oid(i), range, &at, budget));
-            assert!(part.versions.len() <= budget);
-            out.extend(part.versions);
-            anchor = part.next;
-        }
-        out
+        all_parts(&mut self.rig, |vos| vos.at(u64::MAX).committed(), i, range, budget)
     }
 
     /// What iteration found, at `offsets` of arrays.
@@ -211,13 +222,7 @@ fn listed(rig: &mut Rig, range: &Range, budget: usize) -> Vec<String> {
 }
 
 fn listed_at(rig: &mut Rig, hlc: u64, range: &Range, budget: usize) -> Vec<String> {
-    let (mut out, mut anchor) = (Vec::new(), Some(Anchor::default()));
-    while let Some(at) = anchor.take() {
-        let part = rig.read(|vos| vos.at(hlc).iterate(CID, &oid(0), range, &at, budget));
-        out.extend(part.versions);
-        anchor = part.next;
-    }
-    text(out)
+    text(all_parts(rig, |vos| vos.at(hlc), 0, range, budget))
 }
 
 #[test]
