@@ -9,9 +9,8 @@
 //! Invariant: the entries are never more than the bound; the one dropped was not used since the hand of
 //! the clock passed it last.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
+use foldhash::HashMap;
 use spirula_vos::{BLOCK_SIZE, DeviceExtent};
 
 use crate::limits::{GROW_EVERY, READS_TO_CACHE, SEEN_PLACES};
@@ -54,7 +53,7 @@ impl Cache {
         Cache {
             slots: Vec::new(),
             free: Vec::new(),
-            by_addr: HashMap::new(),
+            by_addr: HashMap::default(),
             seen: vec![0; SEEN_PLACES],
             offered: 0,
             hand: 0,

@@ -9,12 +9,13 @@
 //! only after a batch later than its own is durable. So when replay checks the data of the last batch,
 //! nothing newer can lie in its place.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use foldhash::HashMap;
 use spirula_bio::wal::{self, BATCH_BYTES_MAX, RECORD_HEADER_LEN, Ring};
 use spirula_vos::{ContainerId, Cursor, DataWrite, Run, StageError, Staged, Tx, Vos};
 use spirula_xstream::settle;
@@ -96,8 +97,8 @@ impl State {
             generation,
             next_batch,
             stopped: None,
-            pending: HashMap::new(),
-            chains: HashMap::new(),
+            pending: HashMap::default(),
+            chains: HashMap::default(),
             ready: VecDeque::new(),
             queued_bytes: 0,
             reserved: 0,

@@ -46,6 +46,15 @@ impl Stage<'_> {
             return self.cut_late(array, scene, (from, to), new);
         }
         let unseen = !scene.observers.see(Epoch::MIN, self.epoch);
+        if unseen && self.replaces_all(array, (from, to)) {
+            let old = std::mem::replace(&mut array.extents, Extents::List(Vec::new()));
+            let Extents::List(old) = old else {
+                return Err(impossible(TABLE_EXTENT));
+            };
+            self.free_difference(&old, new.iter());
+            array.extents = Extents::List(new);
+            return Ok(());
+        }
         if from == 0 && to >= array.size && unseen && array.history == 0 && is_empty(&new) {
             // What data is beyond the size is hidden by a punch.
             let mut beyond = self.vos.pieces(&array.extents, to, u64::MAX)?;
@@ -93,6 +102,16 @@ impl Stage<'_> {
             }
         }
         self.replace(array, &old, kept)
+    }
+
+    /// Whether a cut covers all that the array holds, which nobody needs any more.
+    fn replaces_all(&self, array: &Array, (from, to): (u64, u64)) -> bool {
+        let gone =
+            |p: &Piece| from <= p.offset && p.end() <= to && may_replace(p, self.epoch, from, to);
+        match &array.extents {
+            Extents::List(list) => array.history == 0 && list.iter().all(gone),
+            Extents::Tree { .. } => false,
+        }
     }
 
     /// As [`Stage::cut`], when newer operations have been there before.
@@ -232,6 +251,9 @@ impl Stage<'_> {
         let Extents::List(list) = &array.extents else {
             return Ok(());
         };
+        if list.iter().map(Piece::encoded_len_max).sum::<usize>() <= EXTENT_LIST_MAX {
+            return Ok(());
+        }
         let mut out = Vec::new();
         list.iter().for_each(|p| p.encode(&mut out));
         if out.len() > EXTENT_LIST_MAX { self.list_to_tree(array) } else { Ok(()) }

@@ -195,6 +195,16 @@ impl Piece {
         self.encode_body(out);
     }
 
+    /// What [`Piece::encode`] takes at most: kind, epoch, and up to five varints besides the bytes.
+    pub(crate) fn encoded_len_max(&self) -> usize {
+        let bytes = match &self.body {
+            Body::Inline(b) => b.len(),
+            Body::Device(d) => d.crcs.len(),
+            Body::Hole { .. } => 0,
+        };
+        1 + 11 + 5 * 10 + bytes
+    }
+
     /// Without the offset, which is in the key of an extent entry.
     pub(crate) fn encode_body(&self, out: &mut Vec<u8>) {
         out.push(match &self.body {

@@ -24,7 +24,7 @@ pub(crate) struct Loaded {
     /// `None`: not looked up since the start or the last change of containers.
     pub(crate) record: Option<Option<ObjectRecord>>,
     /// There was a record, though the object may not have existed.
-    stored: bool,
+    stored: Option<tree::Seen>,
     pub(crate) changed: bool,
     /// The last operation of the transaction that made the object exist.
     created: Option<Epoch>,
@@ -90,10 +90,10 @@ impl Stage<'_> {
         }
         let container = self.vos.containers.get(cid).ok_or(StageError::NoContainer(*cid))?;
         let key = container.record.object_key(&oid.0).ok_or(StageError::OutOfRange(*cid))?;
-        let record = tree::get(&self.vos.pool, self.vos.root, &key)?;
+        let (stored, record) = tree::find(&self.vos.pool, self.vos.root, &key)?.unzip();
         let record = record.map(ObjectRecord::decode).transpose()?;
         let loaded = &mut self.loaded[object as usize];
-        loaded.stored = record.is_some();
+        loaded.stored = stored;
         loaded.before = record.as_ref().map(Counts::of).unwrap_or_default();
         loaded.record = Some(record);
         Ok(())
@@ -177,7 +177,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// The array to be changed; `None` if there is none yet.
+    /// The array to be changed, until [`Stage::put_array`]; `None` if there is none yet.
     pub(crate) fn take_array(
         &mut self,
         tx: &Tx,
@@ -185,7 +185,12 @@ impl Stage<'_> {
         dkey: &Bytes,
         akey: &Bytes,
     ) -> Result<Option<Array>, StageError> {
-        self.record(tx, object, Touch::Creates)?;
+        let record = self.record(tx, object, Touch::Creates)?;
+        if let Ok(i) = record.find(dkey, akey)
+            && let ItemValue::Array(array) = &mut record.items[i].value
+        {
+            return Ok(Some(std::mem::take(array)));
+        }
         match self.item(tx, object, dkey, akey)? {
             None => Ok(None),
             Some(ItemValue::Array(array)) => Ok(Some(array)),
@@ -254,20 +259,27 @@ impl Stage<'_> {
                 continue;
             };
             let (cid, oid) = &tx.objects[i];
-            let Some(mut container) = self.vos.containers.get(cid).cloned() else {
-                return Err(StageError::NoContainer(*cid));
-            };
+            let container = self.vos.containers.get(cid).ok_or(StageError::NoContainer(*cid))?;
             let key = container.record.object_key(&oid.0).ok_or(StageError::OutOfRange(*cid))?;
             let mut after = Counts::default();
             let record = record.filter(|r| !r.is_void());
             if let Some(mut record) = record {
                 let encoded = self.fit(&mut record)?;
                 after = Counts::of(&record);
-                tree::insert(&mut self.vos.pool, &mut self.vos.root, &key, &encoded)?;
-            } else if loaded.stored {
+                let vos = &mut *self.vos;
+                let in_place = match loaded.stored {
+                    Some(seen) => tree::overwrite(&mut vos.pool, seen, &key, &encoded)?,
+                    None => false,
+                };
+                if !in_place {
+                    tree::insert(&mut vos.pool, &mut vos.root, &key, &encoded)?;
+                }
+            } else if loaded.stored.is_some() {
                 tree::remove(&mut self.vos.pool, &mut self.vos.root, &key)?;
             }
-            if after != loaded.before {
+            if after != loaded.before
+                && let Some(mut container) = self.vos.containers.get(cid).cloned()
+            {
                 container.record.recount(&oid.0, loaded.before, after);
                 container.stale = true;
                 self.vos.set_container(*cid, Some(container));
@@ -340,7 +352,7 @@ impl Loaded {
     pub(crate) fn unknown() -> Loaded {
         Loaded {
             record: None,
-            stored: false,
+            stored: None,
             changed: false,
             created: None,
             before: Counts::default(),

@@ -44,7 +44,8 @@ pub(crate) struct Counts {
 
 impl Part {
     pub(crate) fn has(&self, key: &[u8]) -> bool {
-        *self.from <= *key && self.to.as_ref().is_none_or(|to| *key < **to)
+        (self.from.is_empty() || *self.from <= *key)
+            && self.to.as_ref().is_none_or(|to| *key < **to)
     }
 
     /// The keys of the part that are in `keys` too; `None` if there are none.

@@ -37,6 +37,43 @@ pub(crate) fn get(pool: &Pool, root: PageId, key: &[u8]) -> Result<Option<Bytes>
     }
 }
 
+/// Where an entry was when it was last looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    leaf: PageId,
+    index: usize,
+}
+
+/// The value of `key`, and where it is.
+pub(crate) fn find(
+    pool: &Pool,
+    root: PageId,
+    key: &[u8],
+) -> Result<Option<(Seen, Bytes)>, ReadError> {
+    let id = find_leaf(pool, root, key)?;
+    let leaf = pool.get(id)?;
+    let Ok(index) = leaf.search(key) else {
+        return Ok(None);
+    };
+    let value = load_value(pool, leaf.value(index))?;
+    Ok(Some((Seen { leaf: id, index }, value)))
+}
+
+/// Sets `key` to `value` if it is still where it was seen and the length is the same; whether it was
+/// so. No two leaves hold one key, and a page that was given up is empty.
+pub(crate) fn overwrite(
+    pool: &mut Pool,
+    Seen { leaf, index }: Seen,
+    key: &[u8],
+    value: &[u8],
+) -> Result<bool, ReadError> {
+    let is_there = |page: &Page| page.is_leaf() && index < page.count() && page.key(index) == key;
+    match pool.get(leaf).is_ok_and(is_there) {
+        true => pool.overwrite_leaf(leaf, index, value),
+        false => Ok(false),
+    }
+}
+
 /// The last entry at or before `key`.
 pub(crate) fn floor(
     pool: &Pool,

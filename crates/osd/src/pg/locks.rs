@@ -7,12 +7,13 @@
 //! Invariant: an object is in the table only while somebody holds or awaits its lock.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
+use foldhash::HashMap;
 
 /// How an object is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

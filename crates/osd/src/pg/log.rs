@@ -7,9 +7,10 @@
 //! Invariant: memory and store hold the same records, because both change only with a transaction
 //! that was submitted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use spirula_wire::types::{EVersion, RequestId, UTime};
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 
