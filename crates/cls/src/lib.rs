@@ -9,9 +9,11 @@
 //! cannot change its object.
 #![forbid(unsafe_code)]
 
+mod coding;
 pub mod context;
 pub mod errno;
 mod hello;
+mod lock;
 pub mod memory;
 mod method;
 
@@ -19,7 +21,7 @@ pub use context::{Context, Halt, Origin, Outcome};
 pub use method::{Access, Class, Method, Run};
 
 /// Every class, in name order.
-pub const CLASSES: &[Class] = &[hello::CLASS];
+pub const CLASSES: &[Class] = &[hello::CLASS, lock::CLASS];
 
 /// The class of this name.
 pub fn class(name: &[u8]) -> Option<&'static Class> {

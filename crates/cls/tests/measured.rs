@@ -1,0 +1,217 @@
+//! Methods against what Ceph 16.2 answered and stored, call by call.
+//!
+//! Each file of `measured/` is a list of steps, measured on a cluster of one OSD through librados; a
+//! value is hexadecimal or `-`, a name that is not plain text is `0x` and its bytes:
+//!
+//! ```text
+//! object TITLE              the steps that follow are on a new object
+//! client NUMBER ADDRESS     who calls from here on
+//! now SECONDS.NANOSECONDS   the OSD's time from here on
+//! set data VALUE            also `set xattr NAME VALUE`, `set omap NAME VALUE`: by plain operations
+//! remove                    likewise
+//! call CLASS METHOD INPUT
+//!   = RESULT OUTPUT         what the client got: a length instead of 0 where there is output
+//!   absent                  the object after the call, if the call changed it, as lines
+//!   data VALUE              like those of `set`, or `absent`
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::str::SplitWhitespace;
+
+use bytes::Bytes;
+use spirula_cls::memory::MemoryObject;
+use spirula_cls::{Halt, class};
+use spirula_wire::types::{AddrType, EntityAddr, EntityName, UTime};
+
+const ENOENT: i32 = 2;
+const EIO: i32 = 5;
+
+#[test]
+fn every_call_answers_and_stores_as_in_ceph() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/measured");
+    let mut calls = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let file = path.file_name().unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut replay = Replay::default();
+        for (number, line) in text.lines().enumerate() {
+            replay.line(&format!("{file}:{}", number + 1), line);
+        }
+        replay.finish();
+        calls += replay.calls;
+    }
+    assert!(calls > 0);
+}
+
+#[derive(Default)]
+struct Replay {
+    object: MemoryObject,
+    call: Option<Call>,
+    calls: u64,
+}
+
+/// One call, checked when its last line was read.
+struct Call {
+    at: String,
+    reads_only: bool,
+    result: Result<(), i32>,
+    out: Vec<u8>,
+    /// The object after it, by the file.
+    stored: Vec<(String, Vec<u8>)>,
+    /// The object before and after it, here.
+    before: MemoryObject,
+}
+
+impl Replay {
+    fn line(&mut self, at: &str, line: &str) {
+        let mut words = line.split_whitespace();
+        let Some(verb) = words.next().filter(|w| !w.starts_with('#')) else { return };
+        if let (true, Some(call)) = (line.starts_with(' '), &mut self.call) {
+            match verb {
+                "=" => call.check_answer(&mut words),
+                _ => call.stored.extend(entry(verb, &mut words)),
+            }
+            return;
+        }
+        self.finish();
+        match verb {
+            "object" => self.object = MemoryObject::default(),
+            "client" => self.client(&mut words),
+            "now" => self.object.now = time(words.next().unwrap()),
+            "set" => self.set(&mut words),
+            "remove" => self.remove(),
+            "call" => self.call(at, &mut words),
+            other => panic!("{at}: {other}"),
+        }
+    }
+
+    fn client(&mut self, words: &mut SplitWhitespace<'_>) {
+        self.object.origin.name = EntityName::client(words.next().unwrap().parse().unwrap());
+        let addr: EntityAddr = words.next().unwrap().parse().unwrap();
+        self.object.origin.addr = addr.with_type(AddrType::MSGR2);
+    }
+
+    fn set(&mut self, words: &mut SplitWhitespace<'_>) {
+        let (what, value) = entry(words.next().unwrap(), words).unwrap();
+        self.object.exists = true;
+        match what.split_once(' ') {
+            Some(("xattr", name)) => self.object.xattrs.insert(unhex(name).into(), value.into()),
+            Some((_, key)) => self.object.omap.insert(unhex(key).into(), value.into()),
+            None => {
+                self.object.data = value;
+                None
+            }
+        };
+    }
+
+    fn remove(&mut self) {
+        let MemoryObject { origin, now, .. } = std::mem::take(&mut self.object);
+        (self.object.origin, self.object.now) = (origin, now);
+    }
+
+    /// As an OSD does: a request that only reads finds an object or fails, a failed one changes
+    /// nothing, and a method that only reads fails when it writes.
+    fn call(&mut self, at: &str, words: &mut SplitWhitespace<'_>) {
+        let mut word = || words.next().unwrap();
+        let (class_name, method_name) = (word(), word());
+        let at = format!("{at}: {class_name}.{method_name}");
+        let input = Bytes::from(unhex(word()));
+        let class = class(class_name.as_bytes()).expect(&at);
+        let method = class.method(method_name.as_bytes()).expect(&at);
+        let (before, mut out) = (self.object.clone(), Vec::new());
+        let reads_only = !method.access.writes();
+        let mut result = if reads_only && !before.exists {
+            Err(ENOENT)
+        } else {
+            (method.run)(&mut self.object, &input, &mut out).map_err(|halt| match halt {
+                Halt::Errno(errno) => errno,
+                Halt::Missing => panic!("{at}: missing"),
+            })
+        };
+        if reads_only && entries(&before) != entries(&self.object) {
+            result = Err(EIO);
+        }
+        if result.is_err() {
+            self.object = before.clone();
+        }
+        self.calls += 1;
+        self.call = Some(Call { at, reads_only, result, out, stored: Vec::new(), before });
+    }
+
+    fn finish(&mut self) {
+        let Some(call) = self.call.take() else { return };
+        let expected = match call.stored.as_slice() {
+            [] => entries(&call.before),
+            [(only, _)] if only == "absent" => BTreeMap::new(),
+            listed => listed.iter().cloned().collect(),
+        };
+        let stored = entries(&self.object);
+        assert!(
+            stored == expected,
+            "{}\nhere {}\nCeph {}",
+            call.at,
+            show(&stored),
+            show(&expected)
+        );
+    }
+}
+
+impl Call {
+    fn check_answer(&self, words: &mut SplitWhitespace<'_>) {
+        let (result, out) = (words.next().unwrap(), unhex(words.next().unwrap()));
+        let result = result.parse::<i32>().unwrap();
+        let expected = if result < 0 { Err(-result) } else { Ok(()) };
+        assert_eq!(self.result, expected, "{}", self.at);
+        if result >= 0 && self.reads_only {
+            assert_eq!(hex(&self.out), hex(&out), "{}", self.at);
+        }
+    }
+}
+
+/// An object's parts, as lines of the file name them.
+fn entries(object: &MemoryObject) -> BTreeMap<String, Vec<u8>> {
+    if !object.exists {
+        return BTreeMap::new();
+    }
+    let named = |kind: &'static str| {
+        move |(name, value): (&Bytes, &Bytes)| (format!("{kind} {}", hex(name)), value.to_vec())
+    };
+    let mut entries: BTreeMap<_, _> = object.xattrs.iter().map(named("xattr")).collect();
+    entries.extend(object.omap.iter().map(named("omap")));
+    entries.insert("data".to_owned(), object.data.clone());
+    entries
+}
+
+/// `data VALUE`, `xattr NAME VALUE` or `absent`, with the name in hexadecimal.
+fn entry(verb: &str, words: &mut SplitWhitespace<'_>) -> Option<(String, Vec<u8>)> {
+    Some(match verb {
+        "absent" => (verb.to_owned(), Vec::new()),
+        "data" => (verb.to_owned(), unhex(words.next()?)),
+        kind => {
+            let name = words.next()?;
+            let name = name.strip_prefix("0x").map_or_else(|| name.as_bytes().to_vec(), unhex);
+            (format!("{kind} {}", hex(&name)), unhex(words.next()?))
+        }
+    })
+}
+
+fn show(entries: &BTreeMap<String, Vec<u8>>) -> String {
+    entries.iter().map(|(name, value)| format!("\n  {name} {}", hex(value))).collect()
+}
+
+fn time(text: &str) -> UTime {
+    let (sec, nsec) = text.split_once('.').unwrap();
+    UTime { sec: sec.parse().unwrap(), nsec: nsec.parse().unwrap() }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let byte = |pair: &str| u8::from_str_radix(pair, 16).unwrap();
+    (0..digits.len()).step_by(2).map(|at| byte(&digits[at..at + 2])).collect()
+}
