@@ -79,8 +79,8 @@ pub struct Page<T> {
     pub more: bool,
 }
 
-/// One object in the middle of a request. Objects that are absent fail reads with `ENOENT`; writes make
-/// them.
+/// One object in the middle of a request. Objects that are absent fail what looks at them with
+/// `ENOENT`, unless it says otherwise; writes make them.
 pub trait Context {
     fn origin(&self) -> Origin;
 
@@ -113,7 +113,7 @@ pub trait Context {
     /// Size and time of change.
     fn stat(&mut self) -> Outcome<(u64, UTime)>;
 
-    /// Up to `length` bytes; less at the end of the object.
+    /// Up to `length` bytes; less at the end of the object, and none of one that is absent.
     fn read(&mut self, offset: u64, length: u64) -> Outcome<Bytes>;
 
     /// The written parts of a range as (offset, length), as a sparse read tells them, with their data.
@@ -176,4 +176,8 @@ pub trait Context {
 
     /// The object becomes as it was at the snapshot (`cls_cxx_snap_revert`).
     fn snap_revert(&mut self, snapid: u64) -> Outcome;
+
+    /// What the client gets instead of 0 when the method succeeds. Results of writes reach only
+    /// clients that asked for them, so a context may ignore it.
+    fn set_return_value(&mut self, _value: u32) {}
 }

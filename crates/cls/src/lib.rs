@@ -16,12 +16,16 @@ mod hello;
 mod lock;
 pub mod memory;
 mod method;
+mod numops;
+mod refcount;
+mod version;
 
 pub use context::{Context, Halt, Origin, Outcome};
 pub use method::{Access, Class, Method, Run};
 
 /// Every class, in name order.
-pub const CLASSES: &[Class] = &[hello::CLASS, lock::CLASS];
+pub const CLASSES: &[Class] =
+    &[hello::CLASS, lock::CLASS, numops::CLASS, refcount::CLASS, version::CLASS];
 
 /// The class of this name.
 pub fn class(name: &[u8]) -> Option<&'static Class> {

@@ -32,6 +32,8 @@ pub struct MemoryObject {
     pub min_compat_client: u8,
     /// Snapshots that `snap_revert` was asked for.
     pub reverted: Vec<u64>,
+    /// What the last method that set it returned.
+    pub return_value: u32,
 }
 
 impl Default for MemoryObject {
@@ -51,6 +53,7 @@ impl Default for MemoryObject {
             watchers: Vec::new(),
             min_compat_client: 0,
             reverted: Vec::new(),
+            return_value: 0,
         }
     }
 }
@@ -117,13 +120,13 @@ impl Context for MemoryObject {
     }
 
     fn read(&mut self, offset: u64, length: u64) -> Outcome<Bytes> {
-        self.require()?;
         let len = self.data.len() as u64;
         let (from, to) = (offset.min(len), offset.saturating_add(length).min(len));
         Ok(Bytes::copy_from_slice(&self.data[from as usize..to as usize]))
     }
 
     fn sparse_read(&mut self, offset: u64, length: u64) -> Outcome<Vec<(u64, Bytes)>> {
+        self.require()?;
         let data = self.read(offset, length)?;
         Ok(if data.is_empty() { Vec::new() } else { vec![(offset, data)] })
     }
@@ -262,5 +265,9 @@ impl Context for MemoryObject {
     fn snap_revert(&mut self, snapid: u64) -> Outcome {
         self.reverted.push(snapid);
         Ok(())
+    }
+
+    fn set_return_value(&mut self, value: u32) {
+        self.return_value = value;
     }
 }

@@ -90,7 +90,7 @@ impl Replay {
     fn client(&mut self, words: &mut SplitWhitespace<'_>) {
         self.object.origin.name = EntityName::client(words.next().unwrap().parse().unwrap());
         let addr: EntityAddr = words.next().unwrap().parse().unwrap();
-        self.object.origin.addr = addr.with_type(AddrType::MSGR2);
+        self.object.origin.addr = addr.with_type(AddrType::ANY);
     }
 
     fn set(&mut self, words: &mut SplitWhitespace<'_>) {
