@@ -26,3 +26,5 @@ pub const ECANCELED: i32 = 125;
 pub const EUCLEAN: i32 = 117;
 pub const EDOM: i32 = 33;
 pub const ENODATA: i32 = 61;
+pub const ENOMSG: i32 = 42;
+pub const ENOLINK: i32 = 67;

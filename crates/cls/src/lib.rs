@@ -9,6 +9,7 @@
 //! cannot change its object.
 #![forbid(unsafe_code)]
 
+mod cas;
 mod coding;
 pub mod context;
 pub mod errno;
@@ -25,7 +26,7 @@ pub use method::{Access, Class, Method, Run};
 
 /// Every class, in name order.
 pub const CLASSES: &[Class] =
-    &[hello::CLASS, lock::CLASS, numops::CLASS, refcount::CLASS, version::CLASS];
+    &[cas::CLASS, hello::CLASS, lock::CLASS, numops::CLASS, refcount::CLASS, version::CLASS];
 
 /// The class of this name.
 pub fn class(name: &[u8]) -> Option<&'static Class> {
