@@ -14,6 +14,7 @@ mod coding;
 pub mod context;
 pub mod errno;
 mod hello;
+mod journal;
 mod lock;
 pub mod memory;
 mod method;
@@ -25,8 +26,15 @@ pub use context::{Context, Halt, Origin, Outcome};
 pub use method::{Access, Class, Method, Run};
 
 /// Every class, in name order.
-pub const CLASSES: &[Class] =
-    &[cas::CLASS, hello::CLASS, lock::CLASS, numops::CLASS, refcount::CLASS, version::CLASS];
+pub const CLASSES: &[Class] = &[
+    cas::CLASS,
+    hello::CLASS,
+    journal::CLASS,
+    lock::CLASS,
+    numops::CLASS,
+    refcount::CLASS,
+    version::CLASS,
+];
 
 /// The class of this name.
 pub fn class(name: &[u8]) -> Option<&'static Class> {

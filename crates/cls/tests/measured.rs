@@ -1,18 +1,20 @@
 //! Methods against what Ceph 16.2 answered and stored, call by call.
 //!
 //! Each file of `measured/` is a list of steps, measured on a cluster of one OSD through librados; a
-//! value is hexadecimal or `-`, a name that is not plain text is `0x` and its bytes:
+//! value is hexadecimal or `-` (see `unhex`), a name that is not plain text is `0x` and its bytes:
 //!
 //! ```text
 //! object TITLE              the steps that follow are on a new object
 //! client NUMBER ADDRESS     who calls from here on
+//! compat RELEASE            `require-min-compat-client` of the cluster, from here on in the object
 //! now SECONDS.NANOSECONDS   the OSD's time from here on
 //! set data VALUE            also `set xattr NAME VALUE`, `set omap NAME VALUE`: by plain operations
 //! remove                    likewise
 //! call CLASS METHOD INPUT
 //!   = RESULT OUTPUT         what the client got: a length instead of 0 where there is output
-//!   absent                  the object after the call, if the call changed it, as lines
-//!   data VALUE              like those of `set`, or `absent`
+//!   data VALUE              what the call changed in the object, in the words of `set`,
+//!   gone xattr NAME         what it removed,
+//!   absent                  or that it removed the object
 //! ```
 
 use std::collections::BTreeMap;
@@ -58,10 +60,8 @@ struct Call {
     reads_only: bool,
     result: Result<(), i32>,
     out: Vec<u8>,
-    /// The object after it, by the file.
-    stored: Vec<(String, Vec<u8>)>,
-    /// The object before and after it, here.
-    before: MemoryObject,
+    /// The object's parts after it, by the file.
+    expected: BTreeMap<String, Vec<u8>>,
 }
 
 impl Replay {
@@ -71,7 +71,13 @@ impl Replay {
         if let (true, Some(call)) = (line.starts_with(' '), &mut self.call) {
             match verb {
                 "=" => call.check_answer(&mut words),
-                _ => call.stored.extend(entry(verb, &mut words)),
+                "absent" => call.expected.clear(),
+                "gone" => {
+                    let kind = words.next().unwrap();
+                    let removed = call.expected.remove(&part(kind, words.next().unwrap()));
+                    assert!(removed.is_some(), "{at}");
+                }
+                _ => call.expected.extend([entry(verb, &mut words)]),
             }
             return;
         }
@@ -79,6 +85,7 @@ impl Replay {
         match verb {
             "object" => self.object = MemoryObject::default(),
             "client" => self.client(&mut words),
+            "compat" => self.object.min_compat_client = words.next().unwrap().parse().unwrap(),
             "now" => self.object.now = time(words.next().unwrap()),
             "set" => self.set(&mut words),
             "remove" => self.remove(),
@@ -94,7 +101,7 @@ impl Replay {
     }
 
     fn set(&mut self, words: &mut SplitWhitespace<'_>) {
-        let (what, value) = entry(words.next().unwrap(), words).unwrap();
+        let (what, value) = entry(words.next().unwrap(), words);
         self.object.exists = true;
         match what.split_once(' ') {
             Some(("xattr", name)) => self.object.xattrs.insert(unhex(name).into(), value.into()),
@@ -137,24 +144,14 @@ impl Replay {
             self.object = before.clone();
         }
         self.calls += 1;
-        self.call = Some(Call { at, reads_only, result, out, stored: Vec::new(), before });
+        self.call = Some(Call { at, reads_only, result, out, expected: entries(&before) });
     }
 
     fn finish(&mut self) {
         let Some(call) = self.call.take() else { return };
-        let expected = match call.stored.as_slice() {
-            [] => entries(&call.before),
-            [(only, _)] if only == "absent" => BTreeMap::new(),
-            listed => listed.iter().cloned().collect(),
-        };
         let stored = entries(&self.object);
-        assert!(
-            stored == expected,
-            "{}\nhere {}\nCeph {}",
-            call.at,
-            show(&stored),
-            show(&expected)
-        );
+        let (here, ceph) = (show(&stored), show(&call.expected));
+        assert!(stored == call.expected, "{}\nhere {here}\nCeph {ceph}", call.at);
     }
 }
 
@@ -184,17 +181,17 @@ fn entries(object: &MemoryObject) -> BTreeMap<String, Vec<u8>> {
     entries
 }
 
-/// `data VALUE`, `xattr NAME VALUE` or `absent`, with the name in hexadecimal.
-fn entry(verb: &str, words: &mut SplitWhitespace<'_>) -> Option<(String, Vec<u8>)> {
-    Some(match verb {
-        "absent" => (verb.to_owned(), Vec::new()),
-        "data" => (verb.to_owned(), unhex(words.next()?)),
-        kind => {
-            let name = words.next()?;
-            let name = name.strip_prefix("0x").map_or_else(|| name.as_bytes().to_vec(), unhex);
-            (format!("{kind} {}", hex(&name)), unhex(words.next()?))
-        }
-    })
+/// `data VALUE` or `xattr NAME VALUE`.
+fn entry(verb: &str, words: &mut SplitWhitespace<'_>) -> (String, Vec<u8>) {
+    let mut word = || words.next().unwrap();
+    let name = if verb == "data" { verb.to_owned() } else { part(verb, word()) };
+    (name, unhex(word()))
+}
+
+/// The name of a part, with its own name in hexadecimal.
+fn part(kind: &str, name: &str) -> String {
+    let name = name.strip_prefix("0x").map_or_else(|| name.as_bytes().to_vec(), unhex);
+    format!("{kind} {}", hex(&name))
 }
 
 fn show(entries: &BTreeMap<String, Vec<u8>>) -> String {
@@ -210,8 +207,12 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Parts joined by `+`: digits, or a byte and how often it is there as in `00*4096`.
 fn unhex(text: &str) -> Vec<u8> {
-    let digits = text.strip_prefix('-').unwrap_or(text);
     let byte = |pair: &str| u8::from_str_radix(pair, 16).unwrap();
-    (0..digits.len()).step_by(2).map(|at| byte(&digits[at..at + 2])).collect()
+    let part = |part: &str| match part.split_once('*') {
+        Some((pair, count)) => vec![byte(pair); count.parse().unwrap()],
+        None => (0..part.len()).step_by(2).map(|at| byte(&part[at..at + 2])).collect(),
+    };
+    text.strip_prefix('-').unwrap_or(text).split('+').flat_map(part).collect()
 }
