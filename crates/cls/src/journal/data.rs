@@ -5,7 +5,7 @@ use spirula_wire::Denc;
 
 use crate::coding::input;
 use crate::context::{Absent, Context, Outcome, fail};
-use crate::errno::EOVERFLOW;
+use crate::errno::{EFBIG, EOVERFLOW};
 use crate::method::Method;
 
 pub(super) const METHODS: &[Method] =
@@ -43,5 +43,8 @@ fn append(object: &mut dyn Context, bytes: &Bytes, _: &mut Vec<u8>) -> Outcome {
     if object.require_min_compat_client() < RELEASE_OCTOPUS || end.is_multiple_of(PADDED_TO) {
         return Ok(());
     }
-    object.truncate(end.next_multiple_of(PADDED_TO))
+    match end.checked_next_multiple_of(PADDED_TO) {
+        Some(padded) => object.truncate(padded),
+        None => fail(EFBIG),
+    }
 }
