@@ -4,9 +4,12 @@
 pub const EPERM: i32 = 1;
 pub const ENOENT: i32 = 2;
 pub const EIO: i32 = 5;
+pub const ENXIO: i32 = 6;
+pub const EBADF: i32 = 9;
 pub const EAGAIN: i32 = 11;
 pub const EBUSY: i32 = 16;
 pub const EEXIST: i32 = 17;
+pub const EXDEV: i32 = 18;
 pub const EINVAL: i32 = 22;
 pub const EFBIG: i32 = 27;
 pub const ENOSPC: i32 = 28;

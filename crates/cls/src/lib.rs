@@ -14,11 +14,13 @@ mod coding;
 pub mod context;
 pub mod errno;
 mod hello;
+mod input;
 mod journal;
 mod lock;
 pub mod memory;
 mod method;
 mod numops;
+mod rbd;
 mod refcount;
 mod version;
 
@@ -32,6 +34,7 @@ pub const CLASSES: &[Class] = &[
     journal::CLASS,
     lock::CLASS,
     numops::CLASS,
+    rbd::CLASS,
     refcount::CLASS,
     version::CLASS,
 ];
