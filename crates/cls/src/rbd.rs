@@ -6,9 +6,37 @@
 //! `rbd_mirroring`, `rbd_namespace`, groups. Names and ids are bytes: nothing says that they are
 //! UTF-8.
 
+mod bit_vector;
+mod children;
+mod data;
+mod directory;
+mod feature;
+mod format1;
+mod image;
 mod key;
+mod metadata;
+mod migration;
+mod object_map;
+mod parent;
+mod snap;
+mod types;
 mod uuid;
 
 use crate::method::Class;
 
-pub(crate) const CLASS: Class = Class { name: "rbd", methods: &[] };
+pub(crate) const CLASS: Class = Class {
+    name: "rbd",
+    methods: &[
+        image::METHODS,
+        feature::METHODS,
+        snap::METHODS,
+        parent::METHODS,
+        children::METHODS,
+        metadata::METHODS,
+        migration::METHODS,
+        format1::METHODS,
+        directory::METHODS,
+        object_map::METHODS,
+        data::METHODS,
+    ],
+};
