@@ -12,13 +12,18 @@ mod data;
 mod directory;
 mod feature;
 mod format1;
+mod group;
 mod image;
 mod key;
+mod listing;
 mod metadata;
 mod migration;
+mod mirror;
+mod namespace;
 mod object_map;
 mod parent;
 mod snap;
+mod trash;
 mod types;
 mod uuid;
 
@@ -38,5 +43,17 @@ pub(crate) const CLASS: Class = Class {
         directory::METHODS,
         object_map::METHODS,
         data::METHODS,
+        group::DIRECTORY,
+        group::IMAGE,
+        group::SNAP,
+        mirror::POOL,
+        mirror::PEER,
+        mirror::IMAGE,
+        mirror::STATUS,
+        mirror::INSTANCE,
+        mirror::MAP,
+        mirror::SNAP,
+        namespace::METHODS,
+        trash::METHODS,
     ],
 };

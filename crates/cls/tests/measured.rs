@@ -7,6 +7,7 @@
 //! object TITLE              the steps that follow are on a new object
 //! client NUMBER ADDRESS     who calls from here on
 //! compat RELEASE            `require-min-compat-client` of the cluster, from here on in the object
+//! watch NUMBER ADDRESS      this client watches the object, until it is said to `unwatch`
 //! now SECONDS.NANOSECONDS   the OSD's time from here on
 //! set data VALUE            also `set xattr NAME VALUE`, `set omap NAME VALUE`: by plain operations
 //! remove                    likewise
@@ -22,6 +23,7 @@ use std::path::Path;
 use std::str::SplitWhitespace;
 
 use bytes::Bytes;
+use spirula_cls::context::Watcher;
 use spirula_cls::memory::MemoryObject;
 use spirula_cls::{Halt, class};
 use spirula_wire::types::{AddrType, EntityAddr, EntityName, UTime};
@@ -137,6 +139,11 @@ impl Replay {
             "object" => self.object = MemoryObject::default(),
             "client" => self.client(&mut words),
             "compat" => self.object.min_compat_client = words.next().unwrap().parse().unwrap(),
+            "watch" => self.object.watchers.push(watcher(&mut words)),
+            "unwatch" => {
+                let gone = watcher(&mut words);
+                self.object.watchers.retain(|watcher| *watcher != gone);
+            }
             "now" => self.object.now = time(words.next().unwrap()),
             "set" => self.set(&mut words),
             "remove" => self.remove(),
@@ -217,6 +224,13 @@ impl Call {
             assert_eq!(hex(&self.out), hex(&out), "{}", self.at);
         }
     }
+}
+
+/// With another type of address than callers have here, as a client can have it.
+fn watcher(words: &mut SplitWhitespace<'_>) -> Watcher {
+    let name = EntityName::client(words.next().unwrap().parse().unwrap());
+    let addr: EntityAddr = words.next().unwrap().parse().unwrap();
+    Watcher { name, cookie: 1, timeout_seconds: 30, addr: addr.with_type(AddrType::MSGR2) }
 }
 
 /// An object's parts, as lines of the file name them.

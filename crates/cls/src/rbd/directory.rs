@@ -53,7 +53,7 @@ fn set_id(ctx: &mut dyn Context, input: &Bytes, _: &mut Vec<u8>) -> Outcome {
     ctx.write(0, key::encoded(&id))
 }
 
-fn is_valid_id(id: &[u8]) -> bool {
+pub(super) fn is_valid_id(id: &[u8]) -> bool {
     !id.is_empty() && id.iter().all(u8::is_ascii_alphanumeric)
 }
 

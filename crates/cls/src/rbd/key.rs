@@ -49,7 +49,7 @@ pub(super) fn join(prefix: &[u8], name: &[u8]) -> Bytes {
 }
 
 /// Calls `entry` with each key after `after` that begins with `prefix`, and with its value, until it
-/// says that it has enough.
+/// says that it has enough. An absent object has none: Ceph lets methods that write see it so.
 pub(super) fn scan(
     ctx: &mut dyn Context,
     after: &[u8],
@@ -58,7 +58,7 @@ pub(super) fn scan(
 ) -> Outcome {
     let mut last = Bytes::copy_from_slice(after);
     loop {
-        let page = ctx.omap_values(&last, prefix, PAGE)?;
+        let page = ctx.omap_values(&last, prefix, PAGE).or_absent()?.unwrap_or_default();
         for (key, value) in &page.items {
             if !entry(ctx, key, value)? {
                 return Ok(());
