@@ -17,6 +17,8 @@
 //!   gone xattr NAME         what it removed,
 //!   absent                  or that it removed the object
 //! ```
+//!
+//! `play.py` plays the files on a cluster, through librados.
 
 use std::collections::BTreeMap;
 use std::path::Path;

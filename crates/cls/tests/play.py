@@ -1,0 +1,216 @@
+"""Plays the files of `measured/` on a cluster: `play.py CONF POOL FILE...` says where it does something else.
+
+A caller that a file names stands for one of the cluster's, which is found where a value first has it. A time
+of the file is as good as any time of now in its place; between two times of one object the player waits. Calls
+that a file makes after `compat` are left out, since that is an option of the cluster.
+"""
+
+import struct
+import sys
+import time
+
+import rados
+
+OUTPUT_MAX = 1 << 20
+WAIT_MAX = 5
+
+
+def unhex(text):
+    """Hexadecimal parts joined by `+`; `xx*n` is a byte n times."""
+    parts = (part.split("*") for part in text.removeprefix("-").split("+"))
+    return b"".join(bytes.fromhex(part[0]) * int(part[1] if len(part) > 1 else 1) for part in parts)
+
+
+def key(text):
+    return unhex(text[2:]) if text.startswith("0x") else text.encode()
+
+
+def near(value, at, second):
+    """Whether there is a `utime_t` near this second of the epoch."""
+    sec, nsec = struct.unpack_from("<II", value, at)
+    return abs(sec - second) < 600 and nsec < 10**9
+
+
+class Caller:
+    """A client's `entity_name_t`, and the end of its address, which begins with the nonce; and both as text."""
+
+    def __init__(self, number, address):
+        host, nonce = address.split("/")
+        ip, port = host.split(":")
+        family, port = struct.pack("<H", 2), struct.pack(">H", int(port))
+        sockaddr = family + port + bytes(map(int, ip.split("."))) + bytes(8)
+        name = struct.pack("<Bq", 8, int(number))
+        addr = struct.pack("<II", int(nonce), len(sockaddr)) + sockaddr
+        self.meanings = {name: None, addr: None, ("client.%s %s" % (number, address)).encode(): None}
+
+    def translate(self, expected, live):
+        for token, meaning in self.meanings.items():
+            at = expected.find(token)
+            if at >= 0 and meaning is None and len(expected) == len(live):
+                self.meanings[token] = meaning = live[at:at + len(token)]
+            if meaning is not None:
+                expected = expected.replace(token, meaning)
+        return expected
+
+
+class Player:
+    def __init__(self, conf, pool):
+        self.conf, self.pool = conf, pool
+        self.clients, self.watches = {}, {}
+        self.calls = self.differences = self.objects = 0
+        self.use("first")
+
+    def use(self, who):
+        if self.clients.get(who) is None:
+            cluster = rados.Rados(conffile=self.conf)
+            cluster.connect()
+            self.clients[who] = cluster, cluster.open_ioctx(self.pool)
+        self.ioctx = self.clients[who][1]
+
+    def play(self, path):
+        self.callers = {}
+        self.expected = None
+        with open(path) as lines:
+            for number, line in enumerate(lines, 1):
+                words = line.split()
+                if not words or words[0].startswith("#"):
+                    continue
+                if line.startswith(" "):
+                    if self.expected is not None:
+                        self.outcome(words)
+                    continue
+                self.judge()
+                self.at = "%s:%d" % (path, number)
+                getattr(self, words[0])(*words[1:])
+        self.judge()
+
+    def object(self, *_title):
+        for watch in self.watches.values():
+            watch.close()
+        self.watches, self.time = {}, None
+        self.objects += 1
+        self.name = "played.%d" % self.objects
+        self.skipped = False
+        self.remove()
+
+    def remove(self):
+        try:
+            self.ioctx.remove_object(self.name)
+        except rados.ObjectNotFound:
+            pass
+
+    def compat(self, _release):
+        self.skipped = True
+
+    def client(self, *who):
+        """The first of a file is the one that calls anyway."""
+        if who not in self.callers:
+            self.clients.setdefault(len(self.callers), self.clients["first"] if not self.callers else None)
+            self.callers[who] = len(self.callers), Caller(*who)
+        self.use(self.callers[who][0])
+
+    def now(self, text):
+        if self.time is not None:
+            time.sleep(min(max(float(text) - self.time, 0), WAIT_MAX))
+        self.time = float(text)
+
+    def translate(self, expected, live):
+        for _, caller in self.callers.values():
+            expected = caller.translate(expected, live)
+        if self.time is None or len(expected) != len(live):
+            return expected
+        now = time.time()
+        for at in range(len(live) - 7):
+            if near(expected, at, self.time) and near(live, at, now):
+                expected = expected[:at] + live[at:at + 8] + expected[at + 8:]
+        return expected
+
+    def watch(self, *who):
+        before = self.ioctx
+        self.client(*who)
+        self.watches[who] = self.ioctx.watch(self.name, lambda *_: None)
+        self.ioctx = before
+
+    def unwatch(self, *who):
+        self.watches.pop(who).close()
+
+    def set(self, kind, *words):
+        if kind == "data":
+            self.ioctx.write_full(self.name, unhex(words[0]))
+        elif kind == "xattr":
+            self.ioctx.set_xattr(self.name, words[0], unhex(words[1]))
+        else:
+            with rados.WriteOpCtx() as op:
+                self.ioctx.set_omap(op, (key(words[0]).decode(),), (unhex(words[1]),))
+                self.ioctx.operate_write_op(op, self.name)
+
+    def call(self, cls, method, data):
+        if self.skipped:
+            return
+        self.before = self.parts()
+        self.calls += 1
+        data = self.translate(unhex(data), b"")
+        try:
+            self.got = 0, self.ioctx.execute(self.name, cls, method, data, OUTPUT_MAX)[1]
+        except rados.Error as error:
+            self.got = -abs(error.errno), b""
+        self.expected = dict(self.before)
+
+    def outcome(self, words):
+        kind, rest = words[0], words[1:]
+        if kind == "=":
+            result, output = min(int(rest[0]), 0), unhex(rest[1])
+            expected = result, self.translate(output, self.got[1])
+            self.compare("answer", expected, self.got)
+        elif kind == "absent":
+            self.expected.clear()
+        elif kind == "gone":
+            self.expected.pop((rest[0], key(rest[1])), None)
+        else:
+            part = (kind, key(rest[0]) if len(rest) > 1 else b"")
+            self.expected[part] = unhex(rest[-1])
+
+    def judge(self):
+        if self.expected is None:
+            return
+        parts = self.parts()
+        for part in sorted(self.expected.keys() | parts.keys()):
+            expected, live = self.expected.get(part), parts.get(part)
+            if expected is not None and live is not None:
+                expected = self.translate(expected, live)
+            self.compare(part, expected, live)
+        self.expected = None
+
+    def compare(self, what, expected, live):
+        if expected != live:
+            self.differences += 1
+            print(self.at, what, "\n  file   ", expected, "\n  cluster", live)
+
+    def parts(self):
+        """What the object is made of; nothing if it is absent."""
+        try:
+            size, _ = self.ioctx.stat(self.name)
+        except rados.ObjectNotFound:
+            return {}
+        parts = {("data", b""): self.ioctx.read(self.name, size) if size else b""}
+        for name, value in self.ioctx.get_xattrs(self.name):
+            parts["xattr", name.encode()] = value
+        after = ""
+        while page := self.omap(after):
+            parts.update({("omap", name.encode()): value or b"" for name, value in page.items()})
+            after = max(page)
+        return parts
+
+    def omap(self, after):
+        with rados.ReadOpCtx() as op:
+            entries, _ = self.ioctx.get_omap_vals(op, after, "", 500)
+            self.ioctx.operate_read_op(op, self.name)
+            return dict(entries)
+
+
+if __name__ == "__main__":
+    player = Player(sys.argv[1], sys.argv[2])
+    for path in sys.argv[3:]:
+        player.play(path)
+    print("%d calls, %d differences" % (player.calls, player.differences))
+    sys.exit(player.differences > 0)
