@@ -2,41 +2,19 @@
 
 use std::rc::Rc;
 
-use spirula_auth::caps::OsdAccess;
+use spirula_auth::caps::{ClassCall, OsdAccess};
 use spirula_maps::{OsdMap, PgPool, pool_flags};
 use spirula_vos::ObjectKey;
-use spirula_wire::msg::ops::{OpArgs, OpCode};
+use spirula_wire::msg::ops::OpCode;
 use spirula_wire::msg::osd_op::flag;
 use spirula_wire::types::{SnapId, UTime};
 
+use crate::class::{Call, calls};
 use crate::errno::*;
 use crate::front::OpRequest;
 use crate::object::{object_key, pg_contains};
 use crate::pg::Pg;
 use crate::pg::locks::Mode;
-
-/// Classes that a Pacific OSD loads (`osd_class_load_list`).
-const CLASSES: &[&str] = &[
-    "2pc_queue",
-    "cas",
-    "cephfs",
-    "cmpomap",
-    "fifo",
-    "hello",
-    "journal",
-    "lock",
-    "log",
-    "numops",
-    "otp",
-    "queue",
-    "rbd",
-    "refcount",
-    "rgw",
-    "rgw_gc",
-    "timeindex",
-    "user",
-    "version",
-];
 
 /// Limits of a request (`osd_max_object_name_len` and others).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,14 +71,18 @@ pub fn admit(
     if !request.class.pg && !pg_contains(pgid, pool.pg_num, msg.hash) {
         return Admission::Drop("its object is not in the PG");
     }
-    if msg.has_flag(flag::PARALLELEXEC) || request.class.is_empty() {
+    if msg.has_flag(flag::PARALLELEXEC) {
         return Admission::Refuse(request, -EINVAL);
     }
-    if request.class.calls {
-        let errno = call_refusal(&request);
-        return Admission::Refuse(request, -errno);
+    let called = calls(&msg.ops).collect::<Result<Vec<_>, _>>();
+    let called = match called {
+        Ok(called) => called,
+        Err(errno) => return Admission::Refuse(request, -errno),
+    };
+    if request.class.is_empty() {
+        return Admission::Refuse(request, -EINVAL);
     }
-    if !capable(&request, map, pool) {
+    if !capable(&request, &called, map, pool) {
         return Admission::Refuse(request, -EPERM);
     }
     if request.class.pg {
@@ -129,24 +111,7 @@ pub fn admit(
     Admission::Run(Admitted { request, pg: pg.clone(), oid: ObjectKey(oid), mode, pool_full })
 }
 
-/// No class can be called yet. As in Ceph, one that no OSD would load is not permitted.
-fn call_refusal(request: &OpRequest) -> i32 {
-    let calls = request.msg.ops.iter().filter(|op| op.code == OpCode::CALL);
-    for op in calls {
-        let OpArgs::Cls { class_len, .. } = op.args else {
-            return EINVAL;
-        };
-        let Some(class) = op.indata.get(..class_len.into()) else {
-            return EINVAL;
-        };
-        if !CLASSES.iter().any(|known| known.as_bytes() == class) {
-            return EPERM;
-        }
-    }
-    EOPNOTSUPP
-}
-
-fn capable(request: &OpRequest, map: &OsdMap, pool: &PgPool) -> bool {
+fn capable(request: &OpRequest, called: &[Call], map: &OsdMap, pool: &PgPool) -> bool {
     let session = &request.session;
     if session.allow_all {
         return true;
@@ -154,14 +119,24 @@ fn capable(request: &OpRequest, map: &OsdMap, pool: &PgPool) -> bool {
     let msg = &request.msg;
     let (namespace, object) =
         (String::from_utf8_lossy(&msg.locator.nspace), String::from_utf8_lossy(&msg.oid));
+    let classes: Vec<_> = called
+        .iter()
+        .map(|call| ClassCall {
+            class: call.class,
+            method: call.method.name,
+            reads: call.method.access.reads(),
+            writes: call.method.access.writes(),
+            in_default_list: true,
+        })
+        .collect();
     session.caps.is_capable(&OsdAccess {
         pool: map.pool_name(msg.spgid.pgid.pool).unwrap_or_default(),
         namespace: &namespace,
         applications: &pool.application_metadata,
         object: &object,
-        reads: request.class.reads,
-        writes: request.class.writes,
-        classes: &[],
+        reads: request.class.own_reads,
+        writes: request.class.own_writes,
+        classes: &classes,
         addr: session.socket_addr.addr.map(|a| a.ip()),
     })
 }

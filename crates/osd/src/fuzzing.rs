@@ -8,8 +8,9 @@ use spirula_wire::types::HObject;
 use spirula_wire::{Decode, Encode, Features, Header, Message, Payload, RawMessage};
 
 use crate::object::{ObjectInfo, cursor_key, object_key, object_of_key};
+use crate::op::OpClass;
 use crate::pg::log::{DupRecord, LogEntry};
-use crate::plan::{Effect, Limits, Request, execute};
+use crate::plan::{Effect, Request, execute};
 use crate::stats::StatDelta;
 use crate::view::{ObjectView, Viewed};
 
@@ -55,10 +56,10 @@ pub fn plan(data: &[u8]) {
     };
     let request = Request {
         ops: &msg.ops,
-        may_write: msg.ops.iter().any(|op| op.code.writes()),
+        may_write: OpClass::of(&msg.ops).writes,
         return_vec: exists & 2 != 0,
         mtime: msg.mtime,
-        limits: Limits::default(),
+        ..Request::default()
     };
     let Ok(done) = execute(&request, &Sample(exists & 1 == 0));
     assert_eq!(done.outputs.len(), msg.ops.len());

@@ -11,6 +11,7 @@ pub mod admit;
 pub mod apply;
 pub mod backoff;
 pub mod boot;
+pub mod class;
 mod devices;
 pub mod errno;
 pub mod front;

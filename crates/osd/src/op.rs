@@ -3,26 +3,36 @@
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::OsdOp;
 
+use crate::class::calls;
+
 /// What the codes of a request ask for (Ceph's `rmw_flags`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct OpClass {
+    /// By an operation or by a method that it calls.
     pub reads: bool,
     pub writes: bool,
+    /// By an operation itself; methods have capabilities of their own.
+    pub own_reads: bool,
+    pub own_writes: bool,
     /// Reads bytes of the data array, perhaps from the device.
     pub reads_data: bool,
     pub pg: bool,
-    pub calls: bool,
 }
 
 impl OpClass {
     pub fn of(ops: &[OsdOp]) -> Self {
         let mut class = Self::default();
         for OsdOp { code, .. } in ops {
-            class.reads |= code.reads() || *code == OpCode::WATCH;
-            class.writes |= code.writes() || code.is_cache_op();
+            class.own_reads |= code.reads() || *code == OpCode::WATCH;
+            class.own_writes |= code.writes() || code.is_cache_op();
             class.reads_data |= reads_data(*code);
             class.pg |= code.is_pg_op();
-            class.calls |= *code == OpCode::CALL;
+        }
+        (class.reads, class.writes) = (class.own_reads, class.own_writes);
+        for access in calls(ops).flatten().map(|call| call.method.access) {
+            class.reads |= access.reads();
+            class.reads_data |= access.reads();
+            class.writes |= access.writes();
         }
         class
     }
@@ -69,6 +79,8 @@ impl From<Extent> for OpArgs {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]
@@ -77,13 +89,22 @@ mod tests {
             let ops = codes.iter().map(|&code| OsdOp { code, ..OsdOp::default() });
             OpClass::of(&ops.collect::<Vec<_>>())
         };
-        let stat = OpClass { reads: true, ..OpClass::default() };
+        let stat = OpClass { reads: true, own_reads: true, ..OpClass::default() };
+        let write = OpClass { writes: true, own_writes: true, ..OpClass::default() };
         assert_eq!(class(&[OpCode::STAT]), stat);
         assert_eq!(class(&[OpCode::READ]), OpClass { reads_data: true, ..stat });
-        assert_eq!(class(&[OpCode::WRITE]), OpClass { writes: true, ..OpClass::default() });
-        assert_eq!(class(&[OpCode::CMPXATTR, OpCode::APPEND]), OpClass { writes: true, ..stat });
+        assert_eq!(class(&[OpCode::WRITE]), write);
+        let both = OpClass { reads: true, own_reads: true, ..write };
+        assert_eq!(class(&[OpCode::CMPXATTR, OpCode::APPEND]), both);
         assert!(class(&[OpCode::PGNLS]).pg);
-        assert!(!class(&[OpCode::CALL]).reads);
         assert!(class(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_method_says_what_a_call_does() {
+        let indata = Bytes::from_static(b"hellosay_hello");
+        let args = OpArgs::Cls { class_len: 5, method_len: 9, argc: 0, indata_len: 0 };
+        let class = OpClass::of(&[OsdOp::new(OpCode::CALL, args, indata)]);
+        assert_eq!(class, OpClass { reads: true, reads_data: true, ..OpClass::default() });
     }
 }

@@ -8,6 +8,7 @@
 //! [`Fault::Missing`]; the caller loads it and plans again from the start.
 
 mod attr;
+mod call;
 mod checksum;
 mod cut;
 mod data;
@@ -25,6 +26,7 @@ use crate::object::ObjectInfo;
 use crate::op::Extent;
 use crate::stats::StatDelta;
 use crate::view::{Fault, ObjectView, Viewed};
+pub use call::Caller;
 
 /// Limits that Ceph's options set; the defaults are Pacific's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,7 @@ pub struct Request<'a> {
     pub return_vec: bool,
     pub mtime: UTime,
     pub limits: Limits,
+    pub caller: Caller,
 }
 
 /// One change of the object. They apply in order.
@@ -147,6 +150,7 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
     let mut run = Run {
         view,
         limits: request.limits,
+        caller: request.caller,
         exists: old.is_some(),
         info: old.clone().unwrap_or_default(),
         result: 0,
@@ -173,6 +177,7 @@ type Step<M> = Viewed<Option<i32>, M>;
 struct Run<'v, V> {
     view: &'v V,
     limits: Limits,
+    caller: Caller,
     exists: bool,
     info: ObjectInfo,
     result: i32,
@@ -248,6 +253,7 @@ impl<V: ObjectView> Run<'_, V> {
             OpCode::OMAP_CLEAR => self.omap_clear(),
             OpCode::OMAP_RM_KEYS => self.omap_rm_keys(input),
             OpCode::OMAP_RM_KEY_RANGE => self.omap_rm_key_range(input),
+            OpCode::CALL => self.call(input, out),
             _ => err(EOPNOTSUPP),
         }
     }

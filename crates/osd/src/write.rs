@@ -11,6 +11,7 @@ use spirula_store::{Commit, StoreError};
 use spirula_vos::{ReadError, StageError, Tx, Vos};
 use spirula_wire::msg::osd_op::flag;
 use spirula_wire::types::UTime;
+use spirula_xstream::wall_now;
 
 use crate::admit::Admitted;
 use crate::apply::{DataCrcs, apply_effects, apply_log};
@@ -21,7 +22,7 @@ use crate::pg::Pg;
 use crate::pg::locks::Held;
 use crate::pg::log::{DupRecord, EntryKind, LogEntry};
 use crate::pg::publish::Unpublished;
-use crate::plan::{Change, Executed, Request, execute};
+use crate::plan::{Caller, Change, Executed, Request, execute};
 use crate::target::{Target, TargetError};
 
 /// Serves a request that may write. `None`: dropped without an answer, as Ceph does.
@@ -88,6 +89,7 @@ impl Loaded {
             return_vec: request.msg.has_flag(flag::RETURNVEC),
             mtime: request.msg.mtime,
             limits: target.limits(),
+            caller: caller_of(target, request),
         };
         if self.unreadable {
             return Ok(Executed::failed(&asked, -EIO));
@@ -262,6 +264,18 @@ impl Committed {
         self.pg.publisher.durable(self.ticket);
         self.pg.publisher.published(self.ticket).await?;
         Ok(self.reply)
+    }
+}
+
+fn caller_of(target: &Target, request: &OpRequest) -> Caller {
+    let (session, map) = (&request.session, target.map());
+    Caller {
+        name: session.entity,
+        addr: session.addrs.front(),
+        features: session.features,
+        now: UTime::from(wall_now()),
+        min_compat_client: map.require_min_compat_client.0,
+        osd_release: map.require_osd_release.0,
     }
 }
 

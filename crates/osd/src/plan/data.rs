@@ -38,8 +38,7 @@ impl<V: ObjectView> Run<'_, V> {
         if e.truncate_seq != 0 {
             return err(EINVAL);
         }
-        self.require_stored()?;
-        let extents = self.view.extents(e.offset, clip(e.offset, e.length, self.info.size))?;
+        let extents = self.written_extents(e.offset, e.length)?;
         let total: u64 = extents.iter().map(|x| x.1).sum();
         let mut head = Vec::new();
         extents.encode(&mut head, Features::PACIFIC);
@@ -53,10 +52,19 @@ impl<V: ObjectView> Run<'_, V> {
         ok()
     }
 
+    /// The written parts of a range that lie inside the object.
+    pub(super) fn written_extents(
+        &self,
+        offset: u64,
+        length: u64,
+    ) -> Viewed<Vec<(u64, u64)>, V::Missing> {
+        self.require_stored()?;
+        self.view.extents(offset, clip(offset, length, self.info.size))
+    }
+
     pub(super) fn mapext(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
         let e = Extent::of(&out.args);
-        self.require_stored()?;
-        let extents = self.view.extents(e.offset, clip(e.offset, e.length, self.info.size))?;
+        let extents = self.written_extents(e.offset, e.length)?;
         out.outdata = vec![extents.to_bytes(Features::PACIFIC).into()];
         self.count_read(0);
         Ok(None)

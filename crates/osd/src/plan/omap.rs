@@ -46,34 +46,51 @@ impl<V: ObjectView> Run<'_, V> {
         out: &mut OsdOpResult,
         encode: impl Fn(&Bytes, &Bytes, &mut Vec<u8>),
     ) -> Step<V::Missing> {
-        let max = max.min(self.limits.max_omap_entries_per_request) as usize;
-        let max_bytes = self.limits.max_omap_bytes_per_request as usize;
         let mut raw = 0u32.to_bytes(F);
-        let (mut num, mut more) = (0u32, false);
-        let (mut from, mut exclusive) =
-            if prefix > after { (prefix.clone(), false) } else { (after.clone(), true) };
-        'listing: while self.has_omap()? {
-            let batch =
-                self.view.omap_range(&from, exclusive, BATCH.min(max - num as usize + 1))?;
-            let Some((last, _)) = batch.last() else { break };
-            (from, exclusive) = (last.clone(), true);
-            for (key, value) in &batch {
-                if !key.starts_with(prefix) {
-                    break 'listing;
-                }
-                if num as usize >= max || raw.len() - 4 >= max_bytes {
-                    more = true;
-                    break 'listing;
-                }
-                encode(key, value, &mut raw);
-                num += 1;
-            }
-        }
+        let mut num = 0u32;
+        let more = self.walk(after, prefix, max, |key, value| {
+            let before = raw.len();
+            encode(key, value, &mut raw);
+            num += 1;
+            raw.len() - before
+        })?;
         raw[..4].copy_from_slice(&num.to_le_bytes());
         more.encode(&mut raw, F);
         self.count_read(raw.len() as u64);
         out.outdata = vec![raw.into()];
         Ok(None)
+    }
+
+    /// Hands entries after `after` that start with `prefix` to `take`, which tells their bytes, and
+    /// returns whether there are more than one answer may hold.
+    pub(super) fn walk(
+        &mut self,
+        after: &Bytes,
+        prefix: &Bytes,
+        max: u64,
+        mut take: impl FnMut(&Bytes, &Bytes) -> usize,
+    ) -> Viewed<bool, V::Missing> {
+        let max = max.min(self.limits.max_omap_entries_per_request) as usize;
+        let max_bytes = self.limits.max_omap_bytes_per_request as usize;
+        let (mut num, mut bytes) = (0, 0);
+        let (mut from, mut exclusive) =
+            if prefix > after { (prefix.clone(), false) } else { (after.clone(), true) };
+        while self.has_omap()? {
+            let batch = self.view.omap_range(&from, exclusive, BATCH.min(max - num + 1))?;
+            let Some((last, _)) = batch.last() else { break };
+            (from, exclusive) = (last.clone(), true);
+            for (key, value) in &batch {
+                if !key.starts_with(prefix) {
+                    return Ok(false);
+                }
+                if num >= max || bytes >= max_bytes {
+                    return Ok(true);
+                }
+                bytes += take(key, value);
+                num += 1;
+            }
+        }
+        Ok(false)
     }
 
     pub(super) fn omap_get_header(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
@@ -142,12 +159,17 @@ impl<V: ObjectView> Run<'_, V> {
         for _ in 0..rest.count(8)? {
             pairs.push((rest.blob()?, rest.blob()?));
         }
+        self.set_omap_pairs(pairs, input.len());
+        ok()
+    }
+
+    /// `bytes`: what they take in an operation's input.
+    pub(super) fn set_omap_pairs(&mut self, pairs: Vec<(Bytes, Bytes)>, bytes: usize) {
         self.ensure_exists();
         self.info.omap = true;
         self.effect(Effect::SetOmap(pairs));
         self.delta.num_wr += 1;
-        self.delta.num_wr_kb += kib(input.len() as u64);
-        ok()
+        self.delta.num_wr_kb += kib(bytes as u64);
     }
 
     pub(super) fn omap_set_header(&mut self, input: &Bytes) -> Step<V::Missing> {
@@ -175,6 +197,13 @@ impl<V: ObjectView> Run<'_, V> {
             return err(ENOENT);
         }
         let keys = strings(input)?;
+        self.remove_omap_keys(keys)
+    }
+
+    pub(super) fn remove_omap_keys(&mut self, keys: Vec<Bytes>) -> Step<V::Missing> {
+        if !self.exists {
+            return err(ENOENT);
+        }
         self.effect(Effect::RemoveOmapKeys(keys));
         self.delta.num_wr += 1;
         ok()
@@ -192,7 +221,7 @@ impl<V: ObjectView> Run<'_, V> {
     }
 
     /// Whether the stored object has an omap to look at: one made by this request is not there yet.
-    fn has_omap(&self) -> Viewed<bool, V::Missing> {
+    pub(super) fn has_omap(&self) -> Viewed<bool, V::Missing> {
         Ok(self.info.omap && self.view.info()?.is_some_and(|i| i.omap))
     }
 }

@@ -392,3 +392,26 @@ fn truncation_sequences_order_writes() {
     let done = m.run(&[seq(write(0, ""), 5, 1 << 46)]);
     assert_eq!((done.result, done.change), (-EFBIG, None));
 }
+
+fn call(class: &str, method: &str, input: &[u8]) -> OsdOp {
+    let (class_len, method_len) = (class.len() as u8, method.len() as u8);
+    let args = OpArgs::Cls { class_len, method_len, argc: 0, indata_len: input.len() as u32 };
+    let indata = [class.as_bytes(), method.as_bytes(), input].concat().into();
+    OsdOp::new(OpCode::CALL, args, indata)
+}
+
+#[test]
+fn methods_are_called() {
+    let mut m = Model::of("hello");
+    let done = m.run(&[call("hello", "say_hello", b"you"), read(0, 2)]);
+    assert_eq!((done.result, text(&done.outputs[0])), (0, "Hello, you!".to_owned()));
+    assert_eq!(text(&done.outputs[1]), "he");
+    for (class, method, errno) in
+        [("hello", "shout", EOPNOTSUPP), ("rgw", "x", EOPNOTSUPP), ("x", "say_hello", EPERM)]
+    {
+        assert_eq!(m.run(&[call(class, method, b"")]).result, -errno);
+    }
+    let too_long = fail_ok(call("hello", "say_hello", &[b'x'; 101]));
+    let done = m.run(&[too_long, read(0, 1)]);
+    assert_eq!((done.outputs[0].rval, text(&done.outputs[1])), (-EINVAL, "h".to_owned()));
+}
