@@ -304,6 +304,16 @@ impl PgPool {
         }
     }
 
+    /// Whether its snapshots are the pool's own; then clients may not manage any themselves.
+    pub fn has_pool_snaps(&self) -> bool {
+        self.has_flag(flags::POOL_SNAPS)
+    }
+
+    /// Whether clients manage its snapshots; then the pool may not have any of its own.
+    pub fn has_selfmanaged_snaps(&self) -> bool {
+        self.has_flag(flags::SELFMANAGED_SNAPS)
+    }
+
     /// Adds a pool snapshot and returns its id.
     pub fn add_snap(&mut self, name: &str, stamp: UTime) -> u64 {
         self.flags |= flags::POOL_SNAPS;
@@ -311,6 +321,28 @@ impl PgPool {
         let snapid = self.snap_seq;
         self.snaps.insert(snapid, PoolSnap { snapid, stamp, name: name.to_owned() });
         snapid
+    }
+
+    /// Removes the pool snapshot of that name and returns its id. A removal takes an id too, so that
+    /// writers with an older snap context can be told from those that know of it.
+    pub fn remove_snap(&mut self, name: &str) -> Option<u64> {
+        let snapid = self.snap_by_name(name)?.snapid;
+        self.snaps.remove(&snapid);
+        self.snap_seq += 1;
+        Some(snapid)
+    }
+
+    /// Hands out the id of a snapshot that a client manages. The first one is 2.
+    pub fn add_selfmanaged_snap(&mut self) -> u64 {
+        self.flags |= flags::SELFMANAGED_SNAPS;
+        self.snap_seq = self.snap_seq.max(1) + 1;
+        self.snap_seq
+    }
+
+    /// Notes the removal of a client's snapshot and returns the id that the removal took.
+    pub fn remove_selfmanaged_snap(&mut self) -> u64 {
+        self.snap_seq += 1;
+        self.snap_seq
     }
 
     pub fn snap_by_name(&self, name: &str) -> Option<&PoolSnap> {
@@ -424,6 +456,20 @@ mod tests {
             let (before, after) = (stable_mod(x, 12), stable_mod(x, 13));
             assert!(before == after || after == 12);
         }
+    }
+
+    /// The ids are those that a 16.2.15 cluster gave for the same steps.
+    #[test]
+    fn snapshot_ids_count_removals_too() {
+        let mut own = PgPool::default();
+        assert_eq!(own.add_snap("a", UTime::default()), 1);
+        assert_eq!(own.add_snap("b", UTime::default()), 2);
+        assert_eq!((own.remove_snap("a"), own.remove_snap("a")), (Some(1), None));
+        assert_eq!((own.snap_seq, own.has_pool_snaps()), (3, true));
+        let mut clients = PgPool::default();
+        assert_eq!((clients.add_selfmanaged_snap(), clients.add_selfmanaged_snap()), (2, 3));
+        assert_eq!((clients.remove_selfmanaged_snap(), clients.add_selfmanaged_snap()), (4, 5));
+        assert!(clients.has_selfmanaged_snaps() && !clients.has_pool_snaps());
     }
 
     #[test]

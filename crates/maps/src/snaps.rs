@@ -20,6 +20,35 @@ impl SnapIntervals {
         before.is_some_and(|(&start, &len)| snap - start < len)
     }
 
+    pub fn one(snap: u64) -> Self {
+        Self([(snap, 1)].into())
+    }
+
+    /// How many ids are in the set.
+    pub fn count(&self) -> u64 {
+        self.0.values().fold(0, |sum, len| sum.saturating_add(*len))
+    }
+
+    /// The ids that are in both.
+    pub fn intersection(&self, other: &Self) -> Self {
+        let mut rest = self.clone();
+        rest.subtract(other);
+        let mut both = self.clone();
+        both.subtract(&rest);
+        both
+    }
+
+    /// The lowest `n` ids.
+    pub fn first(&self, n: u64) -> Self {
+        let mut left = n;
+        let mut lowest = Self::default();
+        for (start, len) in self.iter() {
+            lowest.insert(start, len.min(left));
+            left -= len.min(left);
+        }
+        lowest
+    }
+
     /// `(start, length)`, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
         self.0.iter().map(|(&start, &len)| (start, len))
@@ -75,6 +104,17 @@ impl SnapIntervals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_two_sets_share() {
+        let a = SnapIntervals([(1, 4), (10, 5)].into());
+        let b = SnapIntervals([(3, 9), (14, 7)].into());
+        assert_eq!(a.intersection(&b).0, [(3, 2), (10, 2), (14, 1)].into());
+        assert!(a.intersection(&SnapIntervals::default()).is_empty());
+        assert_eq!(a.count(), 9);
+        assert_eq!(a.first(6).0, [(1, 4), (10, 2)].into());
+        assert_eq!((a.first(0), a.first(99)), (SnapIntervals::default(), a));
+    }
 
     #[test]
     fn intervals_join_and_split() {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use spirula_maps::OsdMap;
 use spirula_maps::digest::{PgCount, PgMapDigest};
+use spirula_maps::{OsdMap, SnapIntervals};
 use spirula_wire::types::{OsdStat, PoolStat, UTime};
 
 use crate::pgmap::{PgMap, Rate};
@@ -30,9 +30,23 @@ pub(crate) fn of(pgmap: &PgMap, osdmap: &OsdMap) -> PgMapDigest {
         pg_sum_delta: delta(&total),
         stamp_delta: span(&total),
         avail_space_by_rule: avail_by_rule(pgmap, osdmap),
-        purged_snaps: BTreeMap::new(),
+        purged_snaps: purged_snaps(pgmap),
         osd_sum_by_class: by_class(pgmap, osdmap),
     }
+}
+
+/// The snapshots that every PG of a pool has purged; nothing of a pool with a PG that did not report.
+fn purged_snaps(pgmap: &PgMap) -> BTreeMap<i64, SnapIntervals> {
+    let mut out: BTreeMap<i64, SnapIntervals> = BTreeMap::new();
+    for (pgid, pg) in &pgmap.pgs {
+        let mut purged = SnapIntervals::default();
+        if pg.state() != 0 {
+            pg.purged_snaps.iter().for_each(|(start, len)| purged.insert(start.0, *len));
+        }
+        out.entry(pgid.pool).and_modify(|all| *all = all.intersection(&purged)).or_insert(purged);
+    }
+    out.retain(|_, snaps| !snaps.is_empty());
+    out
 }
 
 fn delta(rate: &Rate) -> PoolStat {
@@ -94,4 +108,28 @@ fn by_class(pgmap: &PgMap, osdmap: &OsdMap) -> BTreeMap<String, OsdStat> {
         sum.num_pgs += osd.num_pgs;
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use spirula_wire::types::{PgId, PgStat, SnapId, pg_state};
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_purged_when_no_pg_has_it() {
+        let mut pgmap = PgMap::default();
+        let pg = |state, purged: &[(u64, u64)]| {
+            let purged_snaps = purged.iter().map(|(start, len)| (SnapId(*start), *len)).collect();
+            let mut pg = PgStat { purged_snaps, ..PgStat::default() };
+            pg.set_state(state);
+            pg
+        };
+        pgmap.pgs.insert(PgId::new(1, 0), pg(pg_state::ACTIVE, &[(1, 5)]));
+        assert_eq!(purged_snaps(&pgmap), [(1, SnapIntervals([(1, 5)].into()))].into());
+        pgmap.pgs.insert(PgId::new(1, 1), pg(pg_state::ACTIVE, &[(2, 1), (4, 9)]));
+        assert_eq!(purged_snaps(&pgmap)[&1].0, [(2, 1), (4, 2)].into());
+        pgmap.pgs.insert(PgId::new(1, 2), pg(0, &[(1, 9)]));
+        assert_eq!(purged_snaps(&pgmap), BTreeMap::new());
+    }
 }

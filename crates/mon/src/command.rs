@@ -25,6 +25,7 @@ mod osd_edit;
 mod perf;
 mod pool;
 mod pool_app;
+mod pool_snap;
 mod pool_var;
 mod profile;
 mod signature;
@@ -44,6 +45,7 @@ pub(crate) use health::health_json;
 pub(crate) use log::level_of;
 pub(crate) use mon::mon_status_json;
 pub(crate) use pool::{NewPool, create_pool, remove_pool};
+pub(crate) use pool_snap::{create_selfmanaged, create_snap, remove_selfmanaged, remove_snap};
 pub(crate) use signature::{
     Described, FLAG_DEPRECATED, FLAG_HIDDEN, describe, described_for_mgr, described_from_json,
     shape, words as words_of,

@@ -16,6 +16,7 @@ mod boot;
 mod commands;
 mod failure;
 mod maps;
+mod pool_upkeep;
 mod pools;
 mod stats;
 mod subs;

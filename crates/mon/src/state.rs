@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use spirula_auth::{EntityAuth, Keyring, RotatingSecrets};
-use spirula_maps::{ApplyError as MapError, MgrMap, MonMap, OsdMap};
+use spirula_maps::{ApplyError as MapError, MgrMap, MonMap, OsdMap, SnapIntervals};
 use spirula_wire::denc::encode_versioned;
 use spirula_wire::types::{EntityNameStr, EntityType, Uuid};
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
@@ -44,6 +44,9 @@ pub struct State {
     pub mutes: BTreeMap<String, Mute>,
     /// Daemon (`osd.0`) -> what it says about itself.
     pub metadata: BTreeMap<String, BTreeMap<String, String>>,
+    /// Pool -> snapshots that were removed and are gone from every PG, with the ids that removals
+    /// took. They are in no map any more.
+    pub purged_snaps: BTreeMap<i64, SnapIntervals>,
 }
 
 /// Entities, secrets and the global ids that may be in use.
@@ -88,6 +91,7 @@ impl State {
             log: ClusterLog::default(),
             mutes: BTreeMap::new(),
             metadata: BTreeMap::new(),
+            purged_snaps: BTreeMap::new(),
         }
     }
 
@@ -95,10 +99,13 @@ impl State {
     pub fn apply(&mut self, proposal: &Proposal) -> Result<(), ApplyError> {
         // Maps first, on copies: they are all that can fail.
         let (mut osd, mut monmap, mut mgr) = (None, None, None);
+        let mut purged = Vec::new();
         for change in &proposal.changes {
             match change {
                 Change::OsdMap(bytes) => {
-                    osd.get_or_insert_with(|| self.osd.clone()).advance(bytes)?;
+                    let maps = osd.get_or_insert_with(|| self.osd.clone());
+                    maps.advance(bytes)?;
+                    purged.extend(maps.map().new_purged_snaps.clone());
                 }
                 Change::MonMap(bytes) => {
                     monmap.get_or_insert_with(|| self.monmap.clone()).advance(bytes)?;
@@ -115,6 +122,11 @@ impl State {
         for change in &proposal.changes {
             self.apply_simple(proposal.stamp, change);
         }
+        for (pool, snaps) in purged {
+            self.purged_snaps.entry(pool).or_default().union(&snaps);
+        }
+        let pools = &self.osd.map().pools;
+        self.purged_snaps.retain(|pool, _| pools.contains_key(pool));
         self.version += 1;
         self.stamp = proposal.stamp;
         Ok(())
@@ -148,6 +160,9 @@ impl State {
                 self.metadata.insert(daemon.clone(), values.clone());
             }
             Change::MgrCommands(json) => self.mgr.set_commands(json),
+            Change::PurgedSnaps { pool, snaps } => {
+                self.purged_snaps.entry(*pool).or_default().union(snaps);
+            }
         }
     }
 
@@ -190,13 +205,14 @@ impl Encode for State {
             self.log.encode(out, f);
             self.mutes.encode(out, f);
             self.metadata.encode(out, f);
+            self.purged_snaps.encode(out, f);
         });
     }
 }
 
 impl Decode for State {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        r.versioned("monitor state", FORMAT_VERSION, |_, r| {
+        r.versioned("monitor state", FORMAT_VERSION, |format, r| {
             let (version, stamp) = (r.u64()?, Duration::from_nanos(r.u64()?));
             let fsid = Decode::decode(r)?;
             let (osd, monmap, mgr) = (Decode::decode(r)?, Decode::decode(r)?, Decode::decode(r)?);
@@ -220,6 +236,7 @@ impl Decode for State {
                 log: Decode::decode(r)?,
                 mutes: Decode::decode(r)?,
                 metadata: Decode::decode(r)?,
+                purged_snaps: if format >= 2 { Decode::decode(r)? } else { BTreeMap::new() },
             })
         })
     }

@@ -106,6 +106,12 @@ impl OsdCap {
         self.grants.iter().any(Grant::is_allow_all)
     }
 
+    /// Whether snapshot ids of `pool` may be had: for writes to that pool by name, whatever limits
+    /// them further, or for writes without limit. `None` is a pool that is not there.
+    pub fn may_manage_snaps(&self, pool: Option<&str>) -> bool {
+        self.is_allow_all() || self.grants.iter().any(|grant| grant.writes_pool(pool))
+    }
+
     pub fn is_capable(&self, access: &OsdAccess<'_>) -> bool {
         // A class call may be granted by an earlier grant than the one that grants the rest.
         let mut classes = vec![false; access.classes.len()];
@@ -122,6 +128,15 @@ impl Grant {
             Some(grants) => grants.iter().any(Self::is_allow_all),
             None => self.spec.allow == ANY && self.scope == Scope::default(),
         }
+    }
+
+    fn writes_pool(&self, pool: Option<&str>) -> bool {
+        if let Some(grants) = &self.profile {
+            return grants.iter().any(|grant| grant.writes_pool(pool));
+        }
+        let scope = &self.scope;
+        let named = !scope.pool.is_empty() && pool == Some(scope.pool.as_str());
+        self.spec.allow & W != 0 && (named || *scope == Scope::default())
     }
 
     fn is_capable(&self, access: &OsdAccess<'_>, classes: &mut [bool]) -> bool {

@@ -399,7 +399,9 @@ pub(super) fn pg_json(pg: PgId, s: &PgStat) -> Json {
         "blocked_by" => s.blocked_by.clone(),
         "up_primary" => s.up_primary,
         "acting_primary" => s.acting_primary,
-        "purged_snaps" => Json::Arr(vec![]),
+        "purged_snaps" => Json::arr(s.purged_snaps.iter().map(|(start, length)| {
+            obj! { "start" => format!("{:x}", start.0), "length" => format!("{length:x}") }
+        })),
     };
     with_all(head, tail)
 }

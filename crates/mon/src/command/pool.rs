@@ -319,10 +319,6 @@ pub(super) fn get_quota(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     Ok(Answer::raw([answer.out.as_ref(), b"\n"].concat().into()))
 }
 
-pub(super) fn no_snapshots(_: &mut Context<'_>, _: &Args) -> Outcome {
-    refuse(errno::EOPNOTSUPP, "snapshots are not supported yet")
-}
-
 /// The pool of that name, as a copy to change.
 pub(super) fn pool_named(map: &OsdMap, name: &str) -> Result<(i64, PgPool), Refusal> {
     let found = map.pool_by_name(name).and_then(|id| Some((id, map.pool(id)?.clone())));

@@ -6,7 +6,8 @@
 use super::signature::FLAG_TELL;
 use super::{
     Command, Handler, auth, config, config_key, crush, crush_edit, df, fs, health, log, mgr, mon,
-    osd, osd_dump, osd_edit, perf, pool, pool_app, pool_var, profile, status, tell, tree,
+    osd, osd_dump, osd_edit, perf, pool, pool_app, pool_snap, pool_var, profile, status, tell,
+    tree,
 };
 
 const fn row(
@@ -190,9 +191,9 @@ pub(crate) const COMMANDS: &[Command] = &[
     row("osd pool get-quota name=pool,type=CephPoolname",
         "show the bounds of a pool", "osd", "r", 0, pool::get_quota),
     row("osd pool mksnap name=pool,type=CephPoolname name=snap,type=CephString",
-        "make a snapshot of a pool", "osd", "rw", 0, pool::no_snapshots),
+        "make a snapshot of a pool", "osd", "rw", 0, pool_snap::mksnap),
     row("osd pool rmsnap name=pool,type=CephPoolname name=snap,type=CephString",
-        "remove a snapshot of a pool", "osd", "rw", 0, pool::no_snapshots),
+        "remove a snapshot of a pool", "osd", "rw", 0, pool_snap::rmsnap),
     row("osd pool application enable name=pool,type=CephPoolname name=app,type=CephString,goodchars=[A-Za-z0-9-_.] name=yes_i_really_mean_it,type=CephBool,req=false",
         "name an application that uses a pool", "osd", "rw", 0, pool_app::enable),
     row("osd pool application disable name=pool,type=CephPoolname name=app,type=CephString name=yes_i_really_mean_it,type=CephBool,req=false",

@@ -1,4 +1,4 @@
-//! Periodic work: health, silent daemons, rotation of secrets, the manager's digest.
+//! Periodic work: health, silent daemons, quotas, rotation of secrets, the manager's digest.
 
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ impl Service {
         let mut inc = self.state.osd.next(now);
         self.silent_osds(now, &mut inc);
         self.expired_blocklist(now, &mut inc);
+        self.check_quotas(now, &mut inc);
+        self.prune_purged_snaps(&mut inc);
         if !inc.is_empty() {
             changes = self.sealed(inc, changes).unwrap_or_default();
         }

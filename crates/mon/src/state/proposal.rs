@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use spirula_auth::{CryptoKey, EntityAuth, RotatingSecrets};
+use spirula_maps::SnapIntervals;
 use spirula_wire::denc::encode_versioned;
 use spirula_wire::msg::mon::LogEntry;
 use spirula_wire::types::EntityNameStr;
@@ -16,8 +17,8 @@ use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 use super::config::Scope;
 use super::health::Mute;
 
-/// Version of the encoding of proposals and snapshots; another one is refused.
-pub const FORMAT_VERSION: u8 = 1;
+/// Version of the encoding of proposals and snapshots; a newer one is refused.
+pub const FORMAT_VERSION: u8 = 2;
 
 /// Changes that take effect together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +76,11 @@ pub enum Change {
     },
     /// The commands that the active manager answers, as JSON.
     MgrCommands(String),
+    /// Ids of a pool that no snapshot has (any more), beside those that map changes name.
+    PurgedSnaps {
+        pool: i64,
+        snaps: SnapIntervals,
+    },
 }
 
 impl Proposal {
@@ -146,6 +152,11 @@ fn encode_change(change: &Change, out: &mut Vec<u8>, f: Features) {
             values.encode(out, f);
         }
         Change::MgrCommands(json) => (tag(out, 13), json.encode(out, f)).1,
+        Change::PurgedSnaps { pool, snaps } => {
+            tag(out, 14);
+            pool.encode(out, f);
+            snaps.encode(out, f);
+        }
     }
 }
 
@@ -172,6 +183,7 @@ fn decode_change(r: &mut Reader<'_>) -> Result<Change, DecodeError> {
         11 => Change::Mute { code: Decode::decode(r)?, mute: Decode::decode(r)? },
         12 => Change::Metadata { daemon: Decode::decode(r)?, values: Decode::decode(r)? },
         13 => Change::MgrCommands(Decode::decode(r)?),
+        14 => Change::PurgedSnaps { pool: r.i64()?, snaps: Decode::decode(r)? },
         other => {
             return Err(DecodeError::Invalid { what: "change", value: other.into() });
         }
@@ -215,6 +227,7 @@ mod tests {
                 Change::Mute { code: "OSD_DOWN".into(), mute: None },
                 Change::Metadata { daemon: "osd.0".into(), values: BTreeMap::new() },
                 Change::MgrCommands("{}".into()),
+                Change::PurgedSnaps { pool: 3, snaps: SnapIntervals([(1, 2)].into()) },
             ],
         );
         let bytes = proposal.to_bytes(Features::PACIFIC);

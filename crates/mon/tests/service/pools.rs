@@ -1,0 +1,221 @@
+//! Pools: commands as a monitor of 16.2.15 answered them, snapshots by message, quotas.
+
+use spirula_maps::{PgMapDigest, SnapIntervals, pool_flags};
+use spirula_wire::Encode;
+use spirula_wire::msg::mgr::MonMgrReport;
+use spirula_wire::msg::mon::{PoolOp, PoolOpReply, pool_op};
+use spirula_wire::types::{PoolStat, SnapId};
+
+use crate::harness::{F, FSID, Mon};
+
+const MEASURED: &str = include_str!("pools.tsv");
+
+#[test]
+fn commands_answer_as_in_ceph() {
+    let mut mon = Mon::new(1);
+    let id = mon.admin();
+    let mut wrong = Vec::new();
+    for line in MEASURED.lines().filter(|line| !line.starts_with('#')) {
+        let [command, code, status, out] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("{line:?}");
+        };
+        let plain = |text: &str| text.replace("\\n", "\n").replace("\\\\", "\\");
+        let want = (code.parse().unwrap(), plain(status), plain(out));
+        let got = mon.command(id, command);
+        if got != want {
+            wrong.push(format!("{command}\n  want {want:?}\n  got  {got:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} answers differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+struct Asker {
+    mon: Mon,
+    session: u64,
+    pool: u32,
+}
+
+impl Asker {
+    /// Asks as librados does; returns the result and the id in the reply.
+    fn ask(&mut self, op: u32, name: &str, snap: u64) -> (i32, Option<u64>) {
+        let epoch = self.mon.map().epoch;
+        let (name, snapid) = (name.to_owned(), SnapId(snap));
+        let request = PoolOp { fsid: FSID, pool: self.pool, op, name, snapid, ..PoolOp::default() };
+        self.mon.send(self.session, &request);
+        let reply: PoolOpReply = self.mon.take_one(self.session);
+        // The client waits for this epoch, which is there when it is told.
+        assert_eq!(reply.epoch, self.mon.map().epoch);
+        assert!(reply.epoch - epoch <= 1);
+        let id = reply.response_data.map(|d| u64::from_le_bytes(d[..].try_into().unwrap()));
+        (reply.reply_code, id)
+    }
+
+    fn create(&mut self) -> (i32, Option<u64>) {
+        self.ask(pool_op::CREATE_UNMANAGED_SNAP, "", 0)
+    }
+
+    fn delete(&mut self, snap: u64) -> i32 {
+        self.ask(pool_op::DELETE_UNMANAGED_SNAP, "", snap).0
+    }
+
+    fn queue(&self) -> SnapIntervals {
+        let queue = &self.mon.map().removed_snaps_queue;
+        queue.get(&self.pool.into()).cloned().unwrap_or_default()
+    }
+
+    /// The manager reports that all PGs of the pool have purged these, and how full it is.
+    fn report(&mut self, purged: &[(u64, u64)], objects: i64, bytes: i64) {
+        let mut digest = PgMapDigest::default();
+        let snaps = SnapIntervals(purged.iter().copied().collect());
+        digest.purged_snaps.insert(self.pool.into(), snaps);
+        let mut stat = PoolStat::default();
+        (stat.stats.sum.num_objects, stat.stats.sum.num_bytes) = (objects, bytes);
+        digest.pg_pool_sum.insert(self.pool as i32, stat);
+        let mgr = self.mon.manager();
+        let report = MonMgrReport {
+            digest: digest.to_bytes(F).into(),
+            gid: 4711,
+            ..MonMgrReport::default()
+        };
+        self.mon.send(mgr, &report);
+        self.mon.pass(1);
+    }
+}
+
+fn asker() -> Asker {
+    let mut mon = Mon::new(1);
+    let session = mon.admin();
+    Asker { mon, session, pool: 1 }
+}
+
+/// Results, ids and sequence numbers are those of a 16.2.15 cluster for the same steps.
+#[test]
+fn clients_manage_snapshots() {
+    let mut a = asker();
+    assert_eq!(a.delete(1), -95);
+    assert_eq!([a.create(), a.create()], [(0, Some(2)), (0, Some(3))]);
+    let pool = &a.mon.map().pools[&1];
+    assert_eq!((pool.snap_seq, pool.snap_epoch), (3, a.mon.map().epoch));
+    assert!(pool.has_flag(pool_flags::SELFMANAGED_SNAPS));
+    assert_eq!(a.ask(pool_op::CREATE_SNAP, "x", 0).0, -22);
+    assert_eq!(a.ask(pool_op::DELETE_SNAP, "x", 0).0, -22);
+    let refused = r#"{"prefix":"osd pool mksnap","pool":"rbd","snap":"x"}"#;
+    let text = "pool rbd is in unmanaged snaps mode".to_owned();
+    assert_eq!(a.mon.command(a.session, refused), (-22, text, String::new()));
+    assert_eq!([2, 2, 99, 1, 0].map(|snap| a.delete(snap)), [0, 0, -2, 0, 0]);
+    assert_eq!(a.queue().0, [(0, 3)].into());
+    assert_eq!(a.create(), (0, Some(7)));
+    a.pool = 77;
+    assert_eq!([a.create(), (a.delete(1), None)], [(-2, None); 2]);
+    assert_eq!(a.ask(pool_op::AUID_CHANGE, "", 0).0, -2);
+    a.pool = 1;
+    assert_eq!(a.ask(pool_op::AUID_CHANGE, "", 0).0, -95);
+    assert_eq!(a.ask(0x99, "", 0).0, -22);
+}
+
+#[test]
+fn purged_snapshots_leave_the_queue_and_stay_removed() {
+    let mut a = asker();
+    (0..4).for_each(|_| drop(a.create()));
+    assert_eq!([2, 3, 4].map(|snap| a.delete(snap)), [0; 3]);
+    a.report(&[(2, 1), (4, 1), (90, 3)], 0, 0);
+    assert_eq!(a.queue().0, [(3, 1)].into());
+    let purged = SnapIntervals([(2, 1), (4, 1)].into());
+    assert_eq!(a.mon.map().new_purged_snaps, [(1, purged)].into());
+    // A digest that is older than the map changes nothing.
+    let epoch = a.mon.map().epoch;
+    a.mon.pass(3);
+    assert_eq!(a.mon.map().epoch, epoch);
+    let Asker { mon, .. } = a;
+    let mut mon = mon.restart();
+    let session = mon.admin();
+    let mut a = Asker { mon, session, pool: 1 };
+    // Gone snapshots, and ids that only removals took.
+    assert_eq!([2, 4, 6, 8].map(|snap| a.delete(snap)), [0; 4]);
+    assert_eq!((a.mon.map().epoch, a.queue().0), (epoch, [(3, 1)].into()));
+    // What a removed pool leaves behind is dropped.
+    a.mon.ok(
+        session,
+        r#"{"prefix":"osd pool rm","pool":"rbd","pool2":"rbd","yes_i_really_really_mean_it":true}"#,
+    );
+    a.mon.pass(1);
+    assert!(a.mon.map().removed_snaps_queue.is_empty());
+    assert!(a.mon.service.state().purged_snaps.is_empty());
+}
+
+#[test]
+fn a_pool_has_snapshots_of_its_own() {
+    let mut a = asker();
+    assert_eq!(a.ask(pool_op::CREATE_SNAP, "s1", 0), (0, None));
+    assert_eq!(a.ask(pool_op::CREATE_SNAP, "s1", 0), (0, None));
+    assert_eq!(a.ask(pool_op::CREATE_SNAP, "s2", 0), (0, None));
+    assert_eq!([a.create().0, a.delete(1)], [-22, -22]);
+    assert_eq!(a.ask(pool_op::DELETE_SNAP, "s1", 0), (0, None));
+    assert_eq!(a.ask(pool_op::DELETE_SNAP, "s1", 0), (0, None));
+    let pool = &a.mon.map().pools[&1];
+    assert_eq!((pool.snap_seq, pool.snaps.len()), (3, 1));
+    assert!(pool.has_flag(pool_flags::POOL_SNAPS));
+    assert_eq!(a.queue().0, [(1, 1)].into());
+}
+
+/// As a 16.2.15 monitor let users with these capabilities create a snapshot id.
+#[test]
+fn snapshot_ids_are_had_by_capabilities_of_osds() {
+    for (mon_caps, osd_caps, want) in [
+        ("allow r", "profile rbd", 0),
+        ("allow r", "profile rbd pool=rbd", 0),
+        ("allow r", "profile rbd pool=other", -1),
+        ("allow r", "profile rbd-read-only", -1),
+        ("allow r", "profile rbd pool=rbd namespace=ns", 0),
+        ("allow r", "allow r", -1),
+        ("allow r", "allow rw", 0),
+        ("allow r", "allow rw namespace=ns", -1),
+        ("allow r", "allow rw tag rbd data=x", -1),
+        ("allow r", "allow rw object_prefix foo", -1),
+        ("allow r", "allow class rbd x", -1),
+        ("allow rw", "allow r", 0),
+        ("allow r, allow command \"osd pool op unmanaged-snap\"", "allow r", 0),
+        ("allow r, allow command \"osd pool op unmanaged-snap\" with poolname=rbd", "allow r", 0),
+        ("allow r, allow command \"osd pool op unmanaged-snap\" with poolname=x", "allow r", -1),
+        ("profile rbd", "", -1),
+    ] {
+        let mut a = asker();
+        let command = serde_json::json!({"prefix": "auth add", "entity": "client.u", "caps":
+            if osd_caps.is_empty() { vec!["mon", mon_caps] }
+            else { vec!["mon", mon_caps, "osd", osd_caps] }});
+        a.mon.ok(a.session, &command.to_string());
+        a.session = a.mon.session("client.u", mon_caps);
+        assert_eq!(a.create().0, want, "{mon_caps:?} {osd_caps:?}");
+    }
+}
+
+#[test]
+fn a_pool_is_full_while_its_quota_is_reached() {
+    let mut a = asker();
+    let quota = |field: &str, value: u64| {
+        format!(
+            r#"{{"prefix":"osd pool set-quota","pool":"rbd","field":"{field}","val":"{value}"}}"#
+        )
+    };
+    a.mon.ok(a.session, &quota("max_objects", 2));
+    let flags = |a: &Asker| pool_flags::names(a.mon.map().pools[&1].flags);
+    a.report(&[], 1, 10);
+    assert_eq!(flags(&a), "hashpspool");
+    a.report(&[], 2, 10);
+    assert_eq!(flags(&a), "hashpspool,full,full_quota");
+    let health = a.mon.ok(a.session, r#"{"prefix":"health","detail":"detail"}"#);
+    assert!(
+        health.contains("POOL_FULL: 1 pool(s) full\n    pool 'rbd' is full (running out of quota)")
+    );
+    let log = |a: &mut Asker| a.mon.ok(a.session, r#"{"prefix":"log last"}"#);
+    assert!(log(&mut a).contains("[WRN] pool 'rbd' is full (reached quota's max_objects: 2)\n"));
+    a.mon.ok(a.session, &quota("max_objects", 3));
+    a.mon.pass(1);
+    assert_eq!(flags(&a), "hashpspool");
+    a.mon.pass(1);
+    let line = "[INF] pool 'rbd' no longer out of quota; removing NO_QUOTA flag\n";
+    assert!(log(&mut a).contains(line));
+    a.mon.ok(a.session, &quota("max_bytes", 200_000));
+    a.report(&[], 2, 300_000);
+    assert!(log(&mut a).contains("pool 'rbd' is full (reached quota's max_bytes: 195 KiB)\n"));
+}
