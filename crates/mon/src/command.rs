@@ -25,6 +25,7 @@ mod osd_edit;
 mod perf;
 mod pool;
 mod pool_app;
+mod pool_opt;
 mod pool_snap;
 mod pool_var;
 mod profile;

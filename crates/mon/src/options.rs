@@ -13,6 +13,7 @@ use spirula_wire::msg::mgr::{DaemonConfig, config_level};
 use spirula_wire::types::{EntityNameStr, EntityType};
 
 pub use value::Invalid;
+pub(crate) use value::{iec_bytes, iec_signed, si_count, strict_float};
 
 use crate::state::ConfigDb;
 
@@ -140,23 +141,6 @@ pub fn parse_bool(text: &str) -> Option<bool> {
         "false" | "0" | "no" | "off" => Some(false),
         _ => None,
     }
-}
-
-/// A number with an optional binary suffix (`10G`, `4Ki`).
-pub fn parse_size(text: &str) -> Option<i64> {
-    let text = text.trim();
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let shift = match text[split..].trim_end_matches('B').trim_end_matches('i') {
-        "" => 0,
-        "K" | "k" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        "P" => 50,
-        "E" => 60,
-        _ => return None,
-    };
-    text[..split].trim().parse::<i64>().ok()?.checked_mul(1 << shift)
 }
 
 /// The values in force for the monitor: what was set by hand, else its configuration file, else the

@@ -14,8 +14,8 @@ use crate::service::plain_addr;
 use crate::state::Change;
 use crate::text::stamp;
 
-/// How long a ban lasts when nobody says.
-const BAN: Duration = Duration::from_secs(3600);
+/// The longest ban; times on the wire end in 2106.
+const BAN_MAX: Duration = Duration::from_secs(1 << 30);
 
 /// Adds the finished incremental to the changes.
 pub(super) fn put(ctx: &mut Context<'_>, inc: Incremental) -> Result<(), Refusal> {
@@ -349,8 +349,13 @@ pub(super) fn blocklist(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let mut inc = ctx.state.osd.next(ctx.now);
     match op.as_str() {
         "add" => {
-            let given = args.float_opt("expire")?.filter(|s| *s > 0.0);
-            let span = given.and_then(|s| Duration::try_from_secs_f64(s).ok()).unwrap_or(BAN);
+            let span = match args.float_opt("expire")? {
+                None => ctx.settings.secs("mon_osd_blocklist_default_expire"),
+                Some(secs) => match Duration::try_from_secs_f64(secs) {
+                    Ok(span) if span <= BAN_MAX => span,
+                    _ => return refuse(errno::EINVAL, "bad or missing field 'expire'"),
+                },
+            };
             let until = ctx.now.wall + span;
             inc.new_blocklist.insert(addr, UTime::from(until));
             put(ctx, inc)?;

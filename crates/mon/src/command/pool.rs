@@ -9,7 +9,7 @@ use super::osd_edit::put;
 use super::{Answer, Args, Context, Outcome, Refusal, errno, refuse};
 use crate::limits::COPIES_MAX;
 use crate::obj;
-use crate::options::parse_size;
+use crate::options::{iec_bytes, si_count};
 use crate::text::{bytes_iec, count_si};
 
 /// What a new pool shall be; what is absent comes from the options.
@@ -273,15 +273,18 @@ pub(super) fn rename(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 pub(super) fn set_quota(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let (name, field, text) = (args.str("pool")?, args.str("field")?, args.str("val")?);
     let (id, mut pool) = pool_named(ctx.state.osd.map(), name)?;
-    let parsed = if field == "max_bytes" { parse_size(text) } else { text.parse().ok() };
-    let Some(value) = parsed.and_then(|n| u64::try_from(n).ok()) else {
-        return refuse(errno::EINVAL, format!("error parsing value '{text}'"));
+    let (parsed, quota) = match field {
+        "max_bytes" => (iec_bytes(text), &mut pool.quota_max_bytes),
+        "max_objects" => (si_count(text), &mut pool.quota_max_objects),
+        other => {
+            let text =
+                format!("unrecognized field '{other}'; should be 'max_bytes' or 'max_objects'");
+            return refuse(errno::EINVAL, text);
+        }
     };
-    match field {
-        "max_bytes" => pool.quota_max_bytes = value,
-        "max_objects" => pool.quota_max_objects = value,
-        other => return refuse(errno::EINVAL, format!("unrecognized option '{other}'")),
-    }
+    let value = parsed
+        .or_else(|why| refuse(errno::EINVAL, format!("error parsing value '{text}': {why}")))?;
+    *quota = value;
     put_pool(ctx, id, pool)?;
     Ok(Answer::status(format!("set-quota {field} = {value} for pool {name}")))
 }

@@ -3,24 +3,21 @@
 use super::pool::{pool_named, put_pool};
 use super::{Answer, Args, Context, Outcome, errno, refuse};
 use crate::json::Json;
-use crate::obj;
 
-/// Applications of one pool, and pairs of one application, at most.
-const APPS_MAX: usize = 1024;
+/// Applications of one pool, pairs of one application, and bytes of a name or value, at most.
+const APPS_MAX: usize = 4;
+const KEYS_MAX: usize = 64;
 const NAME_MAX: usize = 128;
 
 pub(super) fn enable(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let (name, app) = (args.str("pool")?, args.str("app")?);
     let (id, mut pool) = pool_named(ctx.state.osd.map(), name)?;
     let done = format!("enabled application '{app}' on pool '{name}'");
+    if app.is_empty() {
+        return refuse(errno::EINVAL, "application name must be provided");
+    }
     if pool.application_metadata.contains_key(app) {
         return Ok(Answer::status(done));
-    }
-    if app.is_empty() || app.len() > NAME_MAX {
-        return refuse(
-            errno::EINVAL,
-            format!("application name '{app}' too long; max length {NAME_MAX}"),
-        );
     }
     if !pool.application_metadata.is_empty() && !args.flag("yes_i_really_mean_it") {
         let text = format!(
@@ -32,6 +29,12 @@ pub(super) fn enable(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         return refuse(
             errno::EINVAL,
             format!("too many enabled applications on pool '{name}'; max {APPS_MAX}"),
+        );
+    }
+    if app.len() > NAME_MAX {
+        return refuse(
+            errno::EINVAL,
+            format!("application name '{app}' too long; max length {NAME_MAX}"),
         );
     }
     pool.application_metadata.insert(app.to_owned(), Default::default());
@@ -63,14 +66,20 @@ pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
             format!("application '{app}' is not enabled on pool '{name}'"),
         );
     };
-    if key.is_empty() || key.len() > NAME_MAX || value.len() > NAME_MAX {
-        return refuse(errno::EINVAL, format!("key or value too long; max length {NAME_MAX}"));
-    }
-    if pairs.len() >= APPS_MAX && !pairs.contains_key(key) {
-        return refuse(
-            errno::EINVAL,
-            format!("too many keys set for application '{app}' on pool '{name}'; max {APPS_MAX}"),
-        );
+    let complaint = if key.is_empty() {
+        Some("key must be provided".to_owned())
+    } else if pairs.len() >= KEYS_MAX && !pairs.contains_key(key) {
+        Some(format!("too many keys set for application '{app}' on pool '{name}'; max {KEYS_MAX}"))
+    } else if key.len() > NAME_MAX {
+        // Ceph names the application here, not the key.
+        Some(format!("key '{app}' too long; max length {NAME_MAX}"))
+    } else if value.len() > NAME_MAX {
+        Some(format!("value '{value}' too long; max length {NAME_MAX}"))
+    } else {
+        None
+    };
+    if let Some(text) = complaint {
+        return refuse(errno::EINVAL, text);
     }
     pairs.insert(key.to_owned(), value.to_owned());
     put_pool(ctx, id, pool)?;
@@ -118,7 +127,7 @@ pub(super) fn get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         return Ok(ctx.json(&pairs_json(pairs)));
     };
     match pairs.get(key) {
-        Some(value) => Ok(ctx.either(|| format!("{value}\n"), || obj! { key => value })),
+        Some(value) => Ok(Answer::text(format!("{value}\n"))),
         None => refuse(
             errno::ENOENT,
             format!("application '{app}' on pool '{name}' does not have key '{key}'"),

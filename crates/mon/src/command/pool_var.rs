@@ -1,13 +1,13 @@
 //! `osd pool get|set`: the variables of a pool.
 
-use spirula_maps::pool::opts::{self, OptKind, OptValue};
+use spirula_maps::pool::opts;
 use spirula_maps::{PgPool, pool_flags};
 
 use super::osd_dump::{autoscale_mode, opt_json, opt_text};
 use super::pool::{autoscale_number, check_pg_load, check_size, pool_named, put_pool};
+use super::pool_opt::{Done, csum_name, set_option};
 use super::{Answer, Args, Context, Format, Outcome, Refusal, errno, refuse};
 use crate::json::Json;
-use crate::options::{parse_bool, parse_size};
 
 /// Variables that are one flag bit.
 const FLAGS: [(&str, u64); 8] = [
@@ -22,7 +22,7 @@ const FLAGS: [(&str, u64); 8] = [
 ];
 
 /// What `all` shows before the options, in Ceph's order.
-const ALWAYS: [&str; 15] = [
+const ALWAYS: [&str; 14] = [
     "size",
     "min_size",
     "pg_num",
@@ -37,11 +37,10 @@ const ALWAYS: [&str; 15] = [
     "nodeep-scrub",
     "use_gmt_hitset",
     "fast_read",
-    "pg_autoscale_mode",
 ];
 
 /// Options that `all` shows when they are set, in Ceph's order.
-const OPTIONAL: [&str; 20] = [
+const OPTIONAL: [&str; 23] = [
     "scrub_min_interval",
     "scrub_max_interval",
     "deep_scrub_interval",
@@ -57,11 +56,14 @@ const OPTIONAL: [&str; 20] = [
     "csum_max_block",
     "csum_min_block",
     "fingerprint_algorithm",
+    "pg_autoscale_mode",
     "pg_num_min",
-    "pg_num_max",
     "target_size_bytes",
     "target_size_ratio",
     "pg_autoscale_bias",
+    "dedup_tier",
+    "dedup_chunk_algorithm",
+    "dedup_cdc_chunk_size",
 ];
 
 /// Variables of cache tiers and erasure coding, which no pool here has.
@@ -89,8 +91,9 @@ pub(super) fn get(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let (id, pool) = pool_named(ctx.state.osd.map(), name)?;
     let rule = rule_name(ctx, &pool);
     let names: Vec<&str> = if var == "all" {
-        let set = OPTIONAL.into_iter().filter(|o| pool.opts.get(o).is_some());
-        ALWAYS.into_iter().chain(set).chain(["bulk"]).collect()
+        let shown = |name: &&str| *name == "pg_autoscale_mode" || pool.opts.get(name).is_some();
+        let rest = OPTIONAL.into_iter().chain(["pg_num_max"]).filter(shown);
+        ALWAYS.into_iter().chain(rest).chain(["bulk"]).collect()
     } else {
         vec![var]
     };
@@ -118,7 +121,7 @@ fn no_value(pool: &str, var: &str) -> Refusal {
         (errno::EACCES, format!("pool '{pool}' is not a tier pool: variable not applicable"))
     } else if matches!(var, "erasure_code_profile" | "allow_ec_overwrites") {
         (errno::EACCES, format!("pool '{pool}' is not a erasure pool: variable not applicable"))
-    } else if opts::kind(var).is_some() {
+    } else if OPTIONAL.contains(&var) || var == "pg_num_max" {
         (errno::ENOENT, format!("option '{var}' is not set on pool '{pool}'"))
     } else {
         (errno::EINVAL, format!("pool '{pool}': invalid variable: '{var}'"))
@@ -149,6 +152,12 @@ fn value_of(pool: &PgPool, rule: &str, var: &str) -> Option<(String, Json)> {
         }
         "fast_read" => number(pool.fast_read.into()),
         "pg_autoscale_mode" => Some((autoscale_mode(pool).to_owned(), autoscale_mode(pool).into())),
+        "csum_type" => {
+            let name = csum_name(pool.opts.get(var)?)?;
+            Some((name.to_owned(), name.into()))
+        }
+        // Set but never shown.
+        "read_lease_interval" => None,
         _ => pool.opts.get(var).map(|v| (opt_text(v), opt_json(v))),
     }
 }
@@ -157,28 +166,64 @@ pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let (name, var) = (args.str("pool")?, args.str("var")?);
     let val = args.show("val");
     let (id, mut pool) = pool_named(ctx.state.osd.map(), name)?;
-    apply(ctx, id, name, &mut pool, var, &val)?;
+    let sure = args.flag("yes_i_really_mean_it");
+    let done = apply(ctx, &Asked { id, name, sure }, &mut pool, var, &val)?;
     put_pool(ctx, id, pool)?;
-    Ok(Answer::status(format!("set pool {id} {var} to {val}")))
+    Ok(Answer::status(match done {
+        Done::Set => format!("set pool {id} {var} to {val}"),
+        Done::Unset => format!("unset pool {id} {var}"),
+    }))
+}
+
+/// The pool that a variable is to be set for.
+struct Asked<'a> {
+    id: i64,
+    name: &'a str,
+    sure: bool,
 }
 
 fn apply(
     ctx: &Context<'_>,
-    id: i64,
-    name: &str,
+    asked: &Asked<'_>,
+    pool: &mut PgPool,
+    var: &str,
+    val: &str,
+) -> Result<Done, Refusal> {
+    if TIER_ONLY.contains(&var) || var == "use_gmt_hitset" {
+        return refuse(errno::EACCES, "(13) Permission denied");
+    }
+    if let Some((_, bit)) = FLAGS.iter().find(|(flag, _)| *flag == var) {
+        return set_flag(asked, pool, *bit, val);
+    }
+    if opts::kind(var).is_some() {
+        return set_option(ctx.state.osd.map(), pool, var, val);
+    }
+    set_own(ctx, asked, pool, var, val).map(|()| Done::Set)
+}
+
+fn set_flag(asked: &Asked<'_>, pool: &mut PgPool, bit: u64, val: &str) -> Result<Done, Refusal> {
+    if bit == pool_flags::HASHPSPOOL && !asked.sure {
+        let text = "are you SURE?  this will remap all placement groups in this pool, this triggers large data movement, pass --yes-i-really-mean-it if you really do.";
+        return refuse(errno::EPERM, text);
+    }
+    match val {
+        "true" | "1" => pool.flags |= bit,
+        "false" | "0" => pool.flags &= !bit,
+        _ => return refuse(errno::EINVAL, "expecting value 'true', 'false', '0', or '1'"),
+    }
+    Ok(Done::Set)
+}
+
+/// What is a member of the pool, not one of its options.
+fn set_own(
+    ctx: &Context<'_>,
+    asked: &Asked<'_>,
     pool: &mut PgPool,
     var: &str,
     val: &str,
 ) -> Result<(), Refusal> {
-    if let Some((_, bit)) = FLAGS.iter().find(|(flag, _)| *flag == var) {
-        let Some(on) = parse_bool(val) else {
-            return refuse(errno::EINVAL, "expecting value 'true', 'false', '0', or '1'");
-        };
-        pool.flags = if on { pool.flags | bit } else { pool.flags & !bit };
-        return Ok(());
-    }
     match var {
-        "size" => set_size(ctx, id, pool, integer(val)?),
+        "size" => set_size(ctx, asked, pool, integer(val)?),
         "min_size" => match integer(val)? {
             n if (1..=i64::from(pool.size)).contains(&n) => {
                 pool.min_size = n as u8;
@@ -189,8 +234,8 @@ fn apply(
                 format!("pool min_size must be between 1 and size, which is set to {}", pool.size),
             ),
         },
-        "pg_num" => set_pg_num(ctx, id, name, pool, integer(val)?),
-        "pgp_num" | "pgp_num_actual" => set_pgp_num(name, pool, integer(val)?),
+        "pg_num" => set_pg_num(ctx, asked, pool, integer(val)?),
+        "pgp_num" | "pgp_num_actual" => set_pgp_num(asked.name, pool, integer(val)?),
         "crush_rule" => {
             match ctx.state.osd.map().crush.rule_by_name(val).and_then(|r| u8::try_from(r).ok()) {
                 Some(rule) => {
@@ -207,24 +252,15 @@ fn apply(
             }
             None => refuse(errno::EINVAL, format!("specified invalid mode {val}")),
         },
-        "use_gmt_hitset" | "fast_read" => set_switch(pool, var, val),
-        _ => set_option(name, pool, var, val),
+        "fast_read" => refuse(errno::EINVAL, "fast read is not supported in replication pool"),
+        "allow_ec_overwrites" => {
+            refuse(errno::EINVAL, "ec overwrites can only be enabled for an erasure coded pool")
+        }
+        _ => refuse(errno::EINVAL, format!("unrecognized variable '{var}'")),
     }
 }
 
-fn set_switch(pool: &mut PgPool, var: &str, val: &str) -> Result<(), Refusal> {
-    let Some(on) = parse_bool(val) else {
-        return refuse(errno::EINVAL, "expecting value 'true', 'false', '0', or '1'");
-    };
-    if var == "use_gmt_hitset" {
-        pool.use_gmt_hitset = on;
-    } else if on {
-        return refuse(errno::EINVAL, "fast read is not supported in replication pool");
-    }
-    Ok(())
-}
-
-fn integer(val: &str) -> Result<i64, Refusal> {
+pub(super) fn integer(val: &str) -> Result<i64, Refusal> {
     val.parse().or_else(|_| {
         let text = format!(
             "error parsing integer value '{val}': Expected option value to be integer, got '{val}'"
@@ -233,7 +269,12 @@ fn integer(val: &str) -> Result<i64, Refusal> {
     })
 }
 
-fn set_size(ctx: &Context<'_>, id: i64, pool: &mut PgPool, size: i64) -> Result<(), Refusal> {
+fn set_size(
+    ctx: &Context<'_>,
+    asked: &Asked<'_>,
+    pool: &mut PgPool,
+    size: i64,
+) -> Result<(), Refusal> {
     if pool.has_flag(pool_flags::NOSIZECHANGE) {
         return refuse(
             errno::EPERM,
@@ -241,7 +282,11 @@ fn set_size(ctx: &Context<'_>, id: i64, pool: &mut PgPool, size: i64) -> Result<
         );
     }
     check_size(ctx, size)?;
-    check_pg_load(ctx, Some(id), pool.pg_num_target.into(), size)?;
+    if size == 1 && !asked.sure {
+        let text = "WARNING: setting pool size 1 could lead to data loss without recovery. If you are *ABSOLUTELY CERTAIN* that is what you want, pass the flag --yes-i-really-mean-it.";
+        return refuse(errno::EPERM, text);
+    }
+    check_pg_load(ctx, Some(asked.id), pool.pg_num_target.into(), size)?;
     let old = pool.size;
     pool.size = size as u8;
     // As a new pool of that size would have it.
@@ -258,8 +303,7 @@ fn set_size(ctx: &Context<'_>, id: i64, pool: &mut PgPool, size: i64) -> Result<
 /// PGs cannot be split or merged yet: that needs their objects to move with them.
 fn set_pg_num(
     ctx: &Context<'_>,
-    id: i64,
-    name: &str,
+    asked: &Asked<'_>,
     pool: &mut PgPool,
     n: i64,
 ) -> Result<(), Refusal> {
@@ -281,11 +325,12 @@ fn set_pg_num(
     if n == i64::from(pool.pg_num) {
         return Ok(());
     }
-    check_pg_load(ctx, Some(id), n, pool.size.into())?;
+    check_pg_load(ctx, Some(asked.id), n, pool.size.into())?;
     refuse(
         errno::EOPNOTSUPP,
         format!(
-            "pg_num of pool '{name}' cannot change yet; create a pool with {n} PGs and copy to it"
+            "pg_num of pool '{}' cannot change yet; create a pool with {n} PGs and copy to it",
+            asked.name
         ),
     )
 }
@@ -306,48 +351,4 @@ fn set_pgp_num(name: &str, pool: &mut PgPool, n: i64) -> Result<(), Refusal> {
             "pgp_num of pool '{name}' cannot change yet: its PGs would have to move between OSDs"
         ),
     )
-}
-
-/// An option of the pool; 0 (or `unset`) clears it.
-fn set_option(name: &str, pool: &mut PgPool, var: &str, val: &str) -> Result<(), Refusal> {
-    let Some(kind) = opts::kind(var) else {
-        return Err(no_value(name, var));
-    };
-    let value = match kind {
-        OptKind::Str => OptValue::Str(val.to_owned()),
-        OptKind::Int => match parse_size(val) {
-            Some(n) => OptValue::Int(n),
-            None => return integer(val).map(drop),
-        },
-        OptKind::Double => match val.parse::<f64>() {
-            Ok(n) if n.is_finite() => OptValue::double(n),
-            _ => {
-                return refuse(
-                    errno::EINVAL,
-                    format!("error parsing floating point value '{val}'"),
-                );
-            }
-        },
-    };
-    let cleared = match &value {
-        OptValue::Str(text) => text.is_empty() || text == "unset",
-        OptValue::Int(n) => *n == 0,
-        OptValue::Double(bits) => f64::from_bits(*bits) == 0.0,
-    };
-    check_choice(var, val)?;
-    pool.opts.set(var, (!cleared).then_some(value));
-    Ok(())
-}
-
-fn check_choice(var: &str, val: &str) -> Result<(), Refusal> {
-    let choices: &[&str] = match var {
-        "compression_mode" => &["none", "passive", "aggressive", "force", "unset", ""],
-        "compression_algorithm" => &["none", "snappy", "zlib", "zstd", "lz4", "unset", ""],
-        _ => return Ok(()),
-    };
-    if choices.contains(&val) {
-        Ok(())
-    } else {
-        refuse(errno::EINVAL, format!("unrecognized {var} '{val}'"))
-    }
 }

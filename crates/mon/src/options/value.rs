@@ -163,6 +163,38 @@ fn si_cast(text: &str, min: i128, max: i128) -> Result<i128, Invalid> {
     value.ok_or_else(|| "strict_sistrtoll: value out of range".into())
 }
 
+/// A count with an optional decimal prefix, as quotas of objects are given.
+pub(crate) fn si_count(text: &str) -> Result<u64, String> {
+    let value = si_cast(text, 0, u64::MAX.into()).map_err(|e| e.text)?;
+    Ok(u64::try_from(value).unwrap_or(u64::MAX))
+}
+
+/// A number of bytes with an optional binary prefix.
+pub(crate) fn iec_bytes(text: &str) -> Result<u64, String> {
+    let value = iec_cast(text).map_err(|e| e.text)?;
+    Ok(u64::try_from(value).unwrap_or(u64::MAX))
+}
+
+/// As [`iec_bytes`], but it may be negative.
+pub(crate) fn iec_signed(text: &str) -> Result<i64, String> {
+    let (sign, rest) = match text.strip_prefix('-') {
+        Some(rest) if !rest.starts_with('-') => (-1, rest),
+        _ => (1, text),
+    };
+    match i64::try_from(iec_bytes(rest)?) {
+        Ok(value) => Ok(sign * value),
+        Err(_) => Err("strict_iecstrtoll: value out of range".to_owned()),
+    }
+}
+
+/// A number in floating point.
+pub(crate) fn strict_float(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        _ => Err(format!("strict_strtod: expected double, got: '{text}'")),
+    }
+}
+
 /// A number with an optional binary prefix behind it: `5K`, `5Ki` and `5KB` are 5120.
 fn iec_cast(text: &str) -> Result<i128, Invalid> {
     if text.is_empty() {
