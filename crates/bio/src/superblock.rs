@@ -16,7 +16,7 @@ pub const ROOT_OFFSETS: [u64; 2] = [2 * BLOCK, 3 * BLOCK];
 /// Byte offset of the WAL region.
 pub const WAL_OFFSET: u64 = 64 << 10;
 /// The version this program reads and writes.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Smallest device.
 pub const DEVICE_BYTES_MIN: u64 = 16 << 20;
 /// Smallest and largest WAL region.

@@ -25,6 +25,8 @@ use crate::vos::Vos;
 
 /// After the history of an array come the pieces at its head, by windows of this length.
 pub(crate) const KEY_HEAD: u8 = 3;
+/// After all akeys come the punches. (4 is a place of a discard.)
+const KEY_PUNCHES: u8 = 5;
 const HEAD_WINDOW: u64 = 16 << 20;
 const FOREVER: Epoch = Epoch { hlc: u64::MAX, minor: u16::MAX };
 
@@ -58,16 +60,21 @@ impl Cursor {
         Cursor { dkey, akey, inner, began }
     }
 
-    pub(crate) fn place(&self) -> (&Bytes, &Bytes) {
-        (&self.dkey, &self.akey)
-    }
-
     /// Where to go on in this akey.
     pub(crate) fn inner_of(&self, dkey: &[u8], akey: &[u8]) -> Bytes {
         match self.dkey == dkey && self.akey == akey {
             true => self.inner.clone(),
             false => Bytes::new(),
         }
+    }
+
+    /// At a place among the punches, which come after all akeys.
+    pub(crate) fn at_punches(self, key: &[u8]) -> Cursor {
+        Cursor { inner: [&[KEY_PUNCHES], key].concat().into(), ..self }
+    }
+
+    pub(crate) fn punches_from(&self) -> Option<&[u8]> {
+        self.inner.split_first().filter(|(kind, _)| **kind == KEY_PUNCHES).map(|(_, key)| key)
     }
 
     /// See [`Cursor::inside`].
@@ -133,10 +140,8 @@ impl Stage<'_> {
         let mut left = budget.max(1) as usize;
         loop {
             let record = self.looked_up(object).ok_or(impossible(TABLE_OBJECT))?;
-            let next = self.vos.akey_from(record, &cursor.dkey, &cursor.akey)?;
-            let Some((dkey, akey, _)) = next else {
-                self.forget_punches(tx, object, &began)?;
-                return Ok(None);
+            let Some((dkey, akey, _)) = self.vos.akey_at(record, &cursor)? else {
+                return self.forget_punches(object, &began, cursor, left);
             };
             let inner = cursor.inner_of(&dkey, &akey);
             let step = self.aggregate_akey(tx, object, (&dkey, &akey), &inner, left)?;
@@ -357,19 +362,22 @@ impl Stage<'_> {
         Ok(more.first().map(|p| p.offset.max(to)))
     }
 
-    /// Forgets the punches of an object that hide nothing any more.
+    /// Forgets the punches of an object that hide nothing any more; where to go on with that.
     fn forget_punches(
         &mut self,
-        tx: &Tx,
         object: u32,
         Began { observers, first }: &Began,
-    ) -> Result<(), StageError> {
-        self.look_up(tx, object)?;
-        let Some(Some(record)) = &mut self.loaded[object as usize].record else {
-            return Ok(());
-        };
+        cursor: Cursor,
+        budget: usize,
+    ) -> Result<Option<Cursor>, StageError> {
         let idle = |p: Epoch| p.hlc < observers.horizon && !observers.see(*first, p);
-        record.punches.retain(|p| !idle(p.epoch));
+        let from = cursor.punches_from().unwrap_or_default();
+        if let Some(next) = self.sweep_punches(object, from, budget, &idle)? {
+            return Ok(Some(cursor.at_punches(&next)));
+        }
+        let Some(Some(record)) = &mut self.loaded[object as usize].record else {
+            return Ok(None);
+        };
         let log = &mut record.log.0;
         let last = log.iter().rposition(|&(e, kind)| kind == Incarnation::Punch && idle(e));
         if let Some(last) = last {
@@ -381,11 +389,23 @@ impl Stage<'_> {
             exists = *kind == Incarnation::Create;
             !again
         });
-        Ok(())
+        Ok(None)
     }
 }
 
 impl Vos {
+    /// The akey at which a pass goes on.
+    pub(crate) fn akey_at(
+        &self,
+        record: &ObjectRecord,
+        cursor: &Cursor,
+    ) -> Result<Option<(Bytes, Bytes, ItemValue)>, ReadError> {
+        match cursor.punches_from() {
+            None => self.akey_from(record, &cursor.dkey, &cursor.akey),
+            Some(_) => Ok(None),
+        }
+    }
+
     /// Of the next `max` objects from `keys` on those in which aggregation may find something to
     /// remove, and the last one looked at; `None` when there are no more.
     pub fn unaggregated(
@@ -406,7 +426,7 @@ fn needs_aggregation(record: &ObjectRecord, inline_threshold: u32) -> bool {
         ItemValue::Single(single) => single.history != 0 || single.value.is_none(),
         ItemValue::Array(array) => array.history != 0 || may_merge(array, inline_threshold),
     };
-    !record.punches.is_empty()
+    !record.has_no_punches()
         || record.log.0.len() != 1
         || !record.moved.is_empty()
         || record.dkeys != 0

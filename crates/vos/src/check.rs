@@ -17,8 +17,8 @@ use crate::page::{CellValue, Page, PageKind};
 use crate::prepared::{Ended, active_id, decode_active, ended_of};
 use crate::record::{
     ContainerRecord, ObjectRecord, TABLE_ACTIVE, TABLE_AKEY, TABLE_CONTAINER, TABLE_DKEY,
-    TABLE_ENDED, TABLE_EXTENT, TABLE_GARBAGE, TABLE_HISTORY, TABLE_OBJECT, TABLE_SHARED,
-    entry_damaged, extent_offset,
+    TABLE_ENDED, TABLE_EXTENT, TABLE_GARBAGE, TABLE_HISTORY, TABLE_OBJECT, TABLE_PUNCH,
+    TABLE_SHARED, entry_damaged, extent_offset,
 };
 use crate::share::Shared;
 use crate::tree;
@@ -320,7 +320,14 @@ impl Checker {
                 if record.dkeys != 0 {
                     self.own(record.dkeys);
                 }
+                if record.punched != 0 {
+                    self.own(record.punched);
+                }
                 record.items.iter().try_for_each(|item| self.value(&item.value))?;
+            }
+            TABLE_PUNCH => {
+                self.found.insert(number);
+                crate::punches::decode(key.get(9..).unwrap_or_default(), value)?;
             }
             TABLE_DKEY => {
                 self.found.insert(number);

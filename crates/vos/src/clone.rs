@@ -116,8 +116,8 @@ impl Stage<'_> {
         if !record.log.exists_at(at) {
             return Err(StageError::NonExistent);
         }
-        let punches = record.punches_of(dkey, akey);
         let item = self.item(tx, clone.source, dkey, akey)?.ok_or(StageError::NonExistent)?;
+        let punches = self.punches_of(clone.source, dkey, akey)?;
         let (array, size, punches) = match self.vos.visible_at(item, punches, at)? {
             Some(Visible::Array { array, size, punches }) => (array, size, punches),
             Some(Visible::Single(_)) => return Err(StageError::WrongKind),

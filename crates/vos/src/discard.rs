@@ -69,11 +69,9 @@ impl Stage<'_> {
         self.loaded[object as usize].changed = true;
         let mut left = budget.max(1) as usize;
         loop {
-            let (dkey, akey) = cursor.place();
             let record = self.looked_up(object).ok_or(impossible(TABLE_OBJECT))?;
-            let Some((dkey, akey, value)) = self.vos.akey_from(record, dkey, akey)? else {
-                self.discard_punches(object, range, cursor.birth());
-                return Ok(None);
+            let Some((dkey, akey, value)) = self.vos.akey_at(record, &cursor)? else {
+                return self.discard_punches(object, range, cursor, left);
             };
             let (inner, before) = (cursor.inner_of(&dkey, &akey), value.clone());
             let (cost, more, value) = self.discard_akey(value, &inner, range, left)?;
@@ -319,11 +317,23 @@ impl Stage<'_> {
         Ok((later.len() + 1, back))
     }
 
-    fn discard_punches(&mut self, object: u32, range: Range, birth: Option<Epoch>) {
+    /// Removes the punches of the range; where to go on with that.
+    fn discard_punches(
+        &mut self,
+        object: u32,
+        range: Range,
+        cursor: Cursor,
+        budget: usize,
+    ) -> Result<Option<Cursor>, StageError> {
+        let from = cursor.punches_from().unwrap_or_default();
+        let unwanted = |p: Epoch| inside(range, p);
+        if let Some(next) = self.sweep_punches(object, from, budget, &unwanted)? {
+            return Ok(Some(cursor.at_punches(&next)));
+        }
+        let birth = cursor.birth();
         let Some(Some(record)) = &mut self.loaded[object as usize].record else {
-            return;
+            return Ok(None);
         };
-        record.punches.retain(|p| !inside(range, p.epoch));
         let log = &mut record.log;
         let created = log.0.iter().any(|&(e, k)| inside(range, e) && k == Incarnation::Create);
         log.0.retain(|&(e, _)| !inside(range, e));
@@ -331,6 +341,7 @@ impl Stage<'_> {
         if let Some(birth) = birth.filter(|_| created) {
             log.create(birth, false);
         }
+        Ok(None)
     }
 }
 

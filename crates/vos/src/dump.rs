@@ -183,13 +183,20 @@ impl Vos {
         })?;
         akeys.sort_unstable();
         let log = record.log.0.iter();
-        let punches = record.punches.into_iter();
+        let mut punches = record.punches;
+        if record.punched != 0 {
+            self.scan_punches(record.punched, &[], None, &mut |_, some| {
+                punches.extend(some);
+                ControlFlow::Continue(())
+            })?;
+        }
         Ok(Some(ObjectDump {
             epoch: record.epoch,
             horizon: record.horizon,
             incarnations: log.map(|(e, kind)| (*e, *kind == Incarnation::Create)).collect(),
             retained: record.retained,
             punches: punches
+                .into_iter()
                 .map(|p| PunchDump { dkey: p.dkey, from: p.from, to: p.to, epoch: p.epoch })
                 .collect(),
             akeys,

@@ -14,7 +14,7 @@ use crate::epoch::Epoch;
 use crate::history::{KEY_PIECE, OldPiece, Version};
 use crate::item::{Array, Body, Extents, ItemValue, Piece};
 use crate::log::BadRecord;
-use crate::record::{ObjectRecord, TABLE_HISTORY};
+use crate::record::{ObjectRecord, Punch, TABLE_HISTORY};
 use crate::stage::{Stage, check_keys, impossible};
 use crate::timestamp::{Level, Path};
 use crate::tree;
@@ -29,10 +29,13 @@ const ENTRY_VERSION: u8 = 3;
 const ENTRY_PIECE: u8 = 4;
 const ENTRY_DEVICE: u8 = 5;
 const ENTRY_HEAD: u8 = 6;
+const ENTRY_PUNCH: u8 = 7;
 /// The item has been given, nothing of its history yet.
 const INNER_ITEM: u8 = 0;
 /// After the history of an array come the pieces at its head.
 const INNER_HEAD: u8 = 3;
+/// After all akeys come the punches that are not in the record.
+const INNER_PUNCHES: u8 = 5;
 
 /// A part of an object.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -74,6 +77,7 @@ enum Entry {
     /// Offset, length and birth of bytes on the device.
     Device(Option<Epoch>, u64, u64, Epoch),
     Head(ObjectRecord),
+    Punch(Punch),
 }
 
 /// A part being put together.
@@ -167,7 +171,9 @@ impl Vos {
     ) -> Result<Export, ReadError> {
         let mut at = anchor.clone();
         let mut part = Part { entries: Vec::new(), data: Vec::new(), left: budget.max(1) };
-        while let Some((dkey, akey, value)) = self.akey_from(&record, &at.dkey, &at.akey)? {
+        while at.inner.first() != Some(&INNER_PUNCHES)
+            && let Some((dkey, akey, value)) = self.akey_from(&record, &at.dkey, &at.akey)?
+        {
             part.add_akey(&dkey, &akey);
             if at.inner.is_empty() {
                 part.add_item(&value);
@@ -182,10 +188,39 @@ impl Vos {
                 return Ok(part.end(Some(at)));
             }
         }
-        let head = ObjectRecord { moved: Vec::new(), dkeys: 0, items: Vec::new(), ..record };
+        if record.punched != 0
+            && let Some(inner) = self.export_punches(record.punched, &at.inner, &mut part)?
+        {
+            return Ok(part.end(Some(Anchor { inner, ..at })));
+        }
+        let head =
+            ObjectRecord { moved: Vec::new(), dkeys: 0, punched: 0, items: Vec::new(), ..record };
         part.entries.push(ENTRY_HEAD);
         put_bytes(&mut part.entries, &head.encode());
         Ok(part.end(None))
+    }
+
+    /// The rest of the punches; where to go on if the part is full before.
+    fn export_punches(
+        &self,
+        number: u64,
+        inner: &[u8],
+        part: &mut Part,
+    ) -> Result<Option<Bytes>, ReadError> {
+        let (from, mut next) = (inner.get(1..).unwrap_or_default(), None);
+        self.scan_punches(number, from, None, &mut |key, punches| {
+            if part.left == 0 {
+                next = Some([&[INNER_PUNCHES], key].concat().into());
+                return ControlFlow::Break(());
+            }
+            for punch in punches {
+                part.entries.push(ENTRY_PUNCH);
+                punch.encode(&mut part.entries);
+            }
+            part.left -= 1;
+            ControlFlow::Continue(())
+        })?;
+        Ok(next)
     }
 
     /// The rest of an akey; where to go on if the part is full before.
@@ -300,11 +335,13 @@ impl Entry {
             }
             ENTRY_HEAD => {
                 let record = ObjectRecord::decode(r.bytes()?).map_err(|_| Malformed)?;
-                match record.moved.is_empty() && record.dkeys == 0 && record.items.is_empty() {
+                let outside = record.dkeys != 0 || record.punched != 0;
+                match record.moved.is_empty() && !outside && record.items.is_empty() {
                     true => Entry::Head(record),
                     false => return Err(Malformed),
                 }
             }
+            ENTRY_PUNCH => Entry::Punch(Punch::decode(r)?),
             _ => return Err(Malformed),
         })
     }
@@ -321,7 +358,9 @@ impl Stage<'_> {
         self.look_up(tx, object)?;
         let loaded = &mut self.loaded[object as usize];
         let record = loaded.record.get_or_insert_default().get_or_insert_default();
-        if !record.log.0.is_empty() || !record.punches.is_empty() {
+        // The parts that came before have left no epoch.
+        let punched = !record.has_no_punches() && record.epoch > Epoch::MIN;
+        if !record.log.0.is_empty() || punched {
             return Err(StageError::Exists);
         }
         loaded.changed = true;
@@ -360,7 +399,11 @@ impl Stage<'_> {
                     pieces.iter_mut().for_each(|p| p.epoch = *epoch);
                     self.import_pieces(tx, object, (&dkey, &akey), *death, pieces)?;
                 }
-                Entry::Head(head) => self.import_head(object, head),
+                Entry::Head(head) => self.import_head(object, head)?,
+                Entry::Punch(punch) => {
+                    check_keys(&punch.dkey, &punch.from)?;
+                    self.add_punch(object, punch.clone())?;
+                }
             }
         }
         Ok(())
@@ -388,12 +431,19 @@ impl Stage<'_> {
         self.put_array(object, dkey, akey, array)
     }
 
-    fn import_head(&mut self, object: u32, head: &ObjectRecord) {
+    fn import_head(&mut self, object: u32, head: &ObjectRecord) -> Result<(), StageError> {
         if let Some(Some(record)) = &mut self.loaded[object as usize].record {
-            let (moved, items) =
-                (std::mem::take(&mut record.moved), std::mem::take(&mut record.items));
-            *record = ObjectRecord { moved, dkeys: record.dkeys, items, ..head.clone() };
+            let here = std::mem::take(record);
+            *record = ObjectRecord {
+                moved: here.moved,
+                dkeys: here.dkeys,
+                items: here.items,
+                punches: here.punches,
+                punched: here.punched,
+                ..head.clone()
+            };
         }
+        head.punches.iter().try_for_each(|punch| self.add_punch(object, punch.clone()))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::history::{KEY_PIECE, OldPiece};
 use crate::item::{Body, Extents, ItemValue, Piece};
 use crate::record::{
     ObjectRecord, TABLE_AKEY, TABLE_DKEY, TABLE_EXTENT, TABLE_GARBAGE, TABLE_HISTORY, TABLE_OBJECT,
-    entry_damaged, extent_offset, garbage_key, table_key,
+    TABLE_PUNCH, entry_damaged, extent_offset, garbage_key, table_key,
 };
 use crate::space::Run;
 use crate::stage::{Stage, impossible};
@@ -126,6 +126,7 @@ impl Stage<'_> {
             TABLE_AKEY => entries
                 .iter()
                 .try_for_each(|(_, v)| self.drop_value(ItemValue::decode_entry(v.clone())?))?,
+            TABLE_PUNCH => {}
             TABLE_EXTENT | TABLE_HISTORY => self.drop_pieces(table, number, &entries)?,
             _ => return Err(impossible(TABLE_GARBAGE)),
         }

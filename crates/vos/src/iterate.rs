@@ -218,7 +218,7 @@ impl Vos {
             let same = at.dkey == dkey && at.akey == akey && at.inner.first() != Some(&DONE);
             let inner = if same { at.inner.clone() } else { Bytes::new() };
             let first = out.versions.len();
-            let punches = record.punches_of(&dkey, &akey);
+            let punches = self.punches_of(record, &dkey, &akey)?;
             let (cost, next) =
                 self.iterate_akey(range, &value, &punches, &inner, left, &mut out.versions)?;
             for version in &mut out.versions[first..] {

@@ -37,6 +37,7 @@ mod plane;
 mod pool;
 mod prepared;
 mod punch;
+mod punches;
 mod query;
 mod record;
 mod scrub;

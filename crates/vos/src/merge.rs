@@ -95,7 +95,7 @@ impl View<'_> {
             return Ok(nothing);
         };
         let observers = self.vos.observers(cid, Some(&record), horizon);
-        let scene = Scene { observers, punches: record.punches_of(dkey, akey) };
+        let scene = Scene { observers, punches: self.vos.punches_of(&record, dkey, akey)? };
         let mut pieces = self.vos.pieces(&array.extents, from, from.saturating_add(WINDOW))?;
         pieces.retain(|p| p.offset >= from);
         let threshold = u64::from(self.vos.config.inline_threshold);

@@ -6,17 +6,18 @@
 
 use bytes::Bytes;
 
-use crate::epoch::{Epoch, Observers, Scene};
+use crate::epoch::{Epoch, Observers, Punches, Scene};
 use crate::history::Version;
 use crate::item::{Array, Extents, ItemValue, Single};
 use crate::parts::Counts;
 use crate::record::{
-    Item, ObjectRecord, Punch, RECORD_LEN_MAX, TABLE_AKEY, TABLE_DKEY, TABLE_OBJECT, table_key,
+    Item, ObjectRecord, Punch, RECORD_LEN_MAX, TABLE_AKEY, TABLE_DKEY, TABLE_OBJECT, TABLE_PUNCH,
+    table_key,
 };
 use crate::stage::Stage;
 use crate::tree;
 use crate::tx::Tx;
-use crate::types::{ContainerId, KEY_LEN_MAX, StageError};
+use crate::types::{ContainerId, KEY_LEN_MAX, ReadError, StageError};
 use crate::vos::{Vos, array_bytes};
 
 /// An object named by the transaction.
@@ -125,9 +126,18 @@ impl Stage<'_> {
         akey: &[u8],
     ) -> Result<Scene, StageError> {
         let observers = self.observers(tx, object)?;
-        let record = self.found(tx, object)?;
-        let punches = record.map(|r| r.punches_of(dkey, akey)).unwrap_or_default();
-        Ok(Scene { observers, punches })
+        Ok(Scene { observers, punches: self.punches_of(object, dkey, akey)? })
+    }
+
+    /// What hides versions of an akey of an object that has been looked up.
+    pub(crate) fn punches_of(
+        &self,
+        object: u32,
+        dkey: &[u8],
+        akey: &[u8],
+    ) -> Result<Punches, ReadError> {
+        let record = self.looked_up(object);
+        record.map_or(Ok(Punches::default()), |record| self.vos.punches_of(record, dkey, akey))
     }
 
     /// What an akey holds.
@@ -223,8 +233,10 @@ impl Stage<'_> {
         if valued {
             return Err(StageError::WrongKind);
         }
-        let record = self.record(tx, object, Touch::Only)?;
-        record.punches.extend(births.into_iter().map(|e| Punch::of_akey(dkey, akey, e)));
+        self.record(tx, object, Touch::Only)?;
+        births
+            .into_iter()
+            .try_for_each(|e| self.add_punch(object, Punch::of_akey(dkey, akey, e)))?;
         self.drop_value(ItemValue::Single(single))?;
         self.set_item(object, dkey, akey, None)
     }
@@ -247,6 +259,9 @@ impl Stage<'_> {
         }
         if record.dkeys != 0 {
             self.drop_tree(TABLE_DKEY, record.dkeys)?;
+        }
+        if record.punched != 0 {
+            self.drop_tree(TABLE_PUNCH, record.punched)?;
         }
         record.items.into_iter().try_for_each(|item| self.drop_value(item.value))
     }

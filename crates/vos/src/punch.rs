@@ -144,14 +144,10 @@ impl Stage<'_> {
     ) -> Result<(), StageError> {
         let epoch = self.epoch;
         self.keep_creation(object);
-        let record = self.record(tx, object, Touch::Only)?;
+        self.record(tx, object, Touch::Only)?;
         let new = Punch { dkey: dkey.clone(), from: from.clone(), to: to.cloned(), epoch };
-        // What the new one hides was hidden by an older one of the same keys, but nobody saw that.
-        record
-            .punches
-            .retain(|p| !p.same_keys(&new) || p.epoch > epoch || observers.see(p.epoch, epoch));
-        record.punches.push(new);
-        Ok(())
+        self.forget_before(object, &new, observers)?;
+        self.add_punch(object, new)
     }
 
     fn drop_akeys(

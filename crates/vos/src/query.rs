@@ -269,7 +269,7 @@ impl View<'_> {
             if out.len() >= max {
                 return Ok(ControlFlow::Break(()));
             }
-            let punches = record.punches_of(dkey, akey);
+            let punches = self.vos.punches_of(record, dkey, akey)?;
             match self.vos.visible_at(value, punches, self.epoch())? {
                 Some(Visible::Single(value)) => out.push((Bytes::copy_from_slice(akey), value)),
                 Some(Visible::Array { .. }) => {

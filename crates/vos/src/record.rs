@@ -2,15 +2,15 @@
 //!
 //! A small object is one record with all its items; what grows is moved out to entries of its own under
 //! a *tree number*, so that dropping it is one record change and its space returns in the background.
-//! Invariant: an encoded object record is at most [`RECORD_LEN_MAX`] bytes, unless its punches are many;
-//! an item in an entry of its own has at most that many bytes of extents.
+//! Invariant: an encoded object record is at most [`RECORD_LEN_MAX`] bytes, unless its incarnations or
+//! retained epochs are many; an item in an entry of its own has at most that many bytes of extents.
 
 use std::rc::Rc;
 
 use bytes::Bytes;
 
 use crate::codec::{Malformed, Reader, put_bytes, put_u64, put_varint};
-use crate::epoch::{Epoch, Punches};
+use crate::epoch::Epoch;
 use crate::item::{ItemValue, Piece};
 use crate::parts::{Part, Uncounted};
 use crate::types::{ContainerId, Damage, ReadError};
@@ -28,6 +28,7 @@ pub(crate) const TABLE_DKEY: u8 = 7;
 pub(crate) const TABLE_SHARED: u8 = 8;
 pub(crate) const TABLE_ACTIVE: u8 = 9;
 pub(crate) const TABLE_ENDED: u8 = 10;
+pub(crate) const TABLE_PUNCH: u8 = 11;
 
 const OBJECT_RETAINED: u8 = 1;
 const OBJECT_PUNCHES: u8 = 2;
@@ -36,7 +37,9 @@ const OBJECT_HORIZON: u8 = 4;
 const OBJECT_LOG: u8 = 8;
 /// The moved dkeys have a tree.
 const OBJECT_DKEYS: u8 = 16;
-const OBJECT_FLAGS: u8 = 31;
+/// So have the punches.
+const OBJECT_PUNCHED: u8 = 32;
+const OBJECT_FLAGS: u8 = 63;
 
 /// A container's record.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -67,6 +70,8 @@ pub(crate) struct ObjectRecord {
     pub(crate) retained: Vec<u64>,
     /// Punches of akeys that hide versions still there, or to come.
     pub(crate) punches: Vec<Punch>,
+    /// Number of the tree of these punches when they have become too many for a list, else 0.
+    pub(crate) punched: u64,
     /// Dkeys whose items are entries of their own, with the tree number.
     pub(crate) moved: Vec<(Bytes, u64)>,
     /// Number of the tree of these dkeys when they have become too many for a list, else 0.
@@ -174,7 +179,12 @@ impl Punch {
         self.dkey == other.dkey && self.from == other.from && self.to == other.to
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
+    /// It has no more bytes.
+    pub(crate) fn encoded_len(&self) -> usize {
+        self.dkey.len() + self.from.len() + self.to.as_ref().map_or(0, Bytes::len) + 18
+    }
+
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_bytes(out, &self.dkey);
         put_bytes(out, &self.from);
         out.push(u8::from(self.to.is_some()));
@@ -182,7 +192,7 @@ impl Punch {
         self.epoch.encode(out);
     }
 
-    fn decode(r: &mut Reader) -> Result<Punch, Malformed> {
+    pub(crate) fn decode(r: &mut Reader) -> Result<Punch, Malformed> {
         let (dkey, from) = (r.bytes()?, r.bytes()?);
         let to = if r.u8()? != 0 { Some(r.bytes()?) } else { None };
         Ok(Punch { dkey, from, to, epoch: Epoch::decode(r)? })
@@ -196,6 +206,7 @@ impl ObjectRecord {
         flags |= if self.punches.is_empty() { 0 } else { OBJECT_PUNCHES };
         flags |= if self.horizon == self.epoch.hlc { 0 } else { OBJECT_HORIZON };
         flags |= if self.dkeys == 0 { 0 } else { OBJECT_DKEYS };
+        flags |= if self.punched == 0 { 0 } else { OBJECT_PUNCHED };
         let simple = matches!(self.log.0[..], [(_, Incarnation::Create)]);
         flags |= if simple { 0 } else { OBJECT_LOG };
         out.push(flags);
@@ -214,6 +225,9 @@ impl ObjectRecord {
         if flags & OBJECT_PUNCHES != 0 {
             put_varint(&mut out, self.punches.len() as u64);
             self.punches.iter().for_each(|p| p.encode(&mut out));
+        }
+        if flags & OBJECT_PUNCHED != 0 {
+            put_varint(&mut out, self.punched);
         }
         if flags & OBJECT_DKEYS != 0 {
             put_varint(&mut out, self.dkeys);
@@ -268,6 +282,7 @@ impl ObjectRecord {
             let count = r.count(12)?;
             punches = (0..count).map(|_| Punch::decode(r)).collect::<Result<_, _>>()?;
         }
+        let punched = if flags & OBJECT_PUNCHED != 0 { r.varint()? } else { 0 };
         let dkeys = if flags & OBJECT_DKEYS != 0 { r.varint()? } else { 0 };
         let count = r.count(2)?;
         let mut moved = Vec::with_capacity(count);
@@ -284,7 +299,7 @@ impl ObjectRecord {
             }
             items.push(Item { dkey, akey, value });
         }
-        Ok(ObjectRecord { punches, moved, dkeys, items, ..head })
+        Ok(ObjectRecord { punches, punched, moved, dkeys, items, ..head })
     }
 
     /// Index of an item, or where it would be.
@@ -306,7 +321,7 @@ impl ObjectRecord {
     pub(crate) fn is_void(&self) -> bool {
         self.log.0.is_empty()
             && self.retained.is_empty()
-            && self.punches.is_empty()
+            && self.has_no_punches()
             && self.moved.is_empty()
             && self.dkeys == 0
             && self.items.is_empty()
@@ -317,15 +332,15 @@ impl ObjectRecord {
         self.log.0.first().map_or(Epoch::end_of(u64::MAX), |(e, _)| *e)
     }
 
-    /// The punches that concern an akey.
-    pub(crate) fn punches_of(&self, dkey: &[u8], akey: &[u8]) -> Punches {
-        let objects = self.log.0.iter().filter(|(_, kind)| *kind == Incarnation::Punch);
-        let mut all: Vec<Epoch> = objects.map(|(e, _)| *e).collect();
-        if !self.punches.is_empty() {
-            all.extend(self.punches.iter().filter(|p| p.covers(dkey, akey)).map(|p| p.epoch));
-            all.sort_unstable();
-        }
-        Punches(all)
+    /// Whether no akeys of it were punched.
+    pub(crate) fn has_no_punches(&self) -> bool {
+        self.punches.is_empty() && self.punched == 0
+    }
+
+    /// When the object itself was punched.
+    pub(crate) fn punched_at(&self) -> Vec<Epoch> {
+        let punches = self.log.0.iter().filter(|(_, kind)| *kind == Incarnation::Punch);
+        punches.map(|(epoch, _)| *epoch).collect()
     }
 }
 
@@ -418,6 +433,7 @@ pub(crate) fn fuzz(data: &[u8]) {
         assert_eq!(ContainerRecord::decode(record.encode().into()), Ok(record));
     }
     crate::history::fuzz(bytes.clone());
+    crate::punches::fuzz(&bytes);
     crate::prepared::fuzz(bytes);
 }
 

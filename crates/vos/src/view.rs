@@ -213,7 +213,7 @@ impl<'a> View<'a> {
         dkey: &[u8],
         akey: &[u8],
     ) -> Result<Option<Visible>, ReadError> {
-        let punches = record.punches_of(dkey, akey);
+        let punches = self.vos.punches_of(record, dkey, akey)?;
         let value = self.vos.item(record, dkey, akey)?;
         value.map_or(Ok(None), |value| self.vos.visible_at(value, punches, self.epoch()))
     }

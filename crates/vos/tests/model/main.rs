@@ -10,6 +10,7 @@ mod dkeys;
 mod dtx;
 mod ops;
 mod prepared;
+mod punches;
 mod rig;
 mod rules;
 mod versions;
