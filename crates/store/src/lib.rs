@@ -148,7 +148,7 @@ pub(crate) struct Inner {
     /// There are some, or their task should end.
     pub(crate) aggregation_wanted: Notify,
     /// Whether the device is told of free space.
-    pub(crate) trim: Cell<bool>,
+    pub(crate) trim: Cell<trim::Trim>,
     /// It may be told now, or the task should end.
     pub(crate) trim_wanted: Notify,
     pub(crate) scrub: RefCell<scrub::State>,

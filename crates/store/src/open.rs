@@ -182,7 +182,7 @@ impl Store {
             garbage: Notify::new(),
             aggregations: RefCell::default(),
             aggregation_wanted: Notify::new(),
-            trim: Cell::new(false),
+            trim: Cell::default(),
             trim_wanted: Notify::new(),
             scrub: RefCell::default(),
             scrub_wanted: Notify::new(),

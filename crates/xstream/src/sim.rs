@@ -22,6 +22,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -415,6 +416,16 @@ impl SimDisk {
     /// After that many more operations everything fails with `EIO`; `None` repairs it.
     pub fn fail_after(&self, operations: Option<u64>) {
         self.world.world.borrow_mut().disks[self.disk].fail_after(operations);
+    }
+
+    /// From now on ranges are not given back but with this error; `None`: they are.
+    pub fn refuse_punches(&self, error: Option<io::ErrorKind>) {
+        self.world.world.borrow_mut().disks[self.disk].refuse_punches(error);
+    }
+
+    /// How often that was tried in vain.
+    pub fn refused_punches(&self) -> u64 {
+        self.world.world.borrow().disks[self.disk].refused()
     }
 
     /// Flips one bit in each sector of a range, for good.

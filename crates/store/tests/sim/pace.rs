@@ -1,5 +1,6 @@
 //! Background work that gives way to clients, and space that waits for readers.
 
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -155,4 +156,53 @@ fn large_free_space_is_trimmed() {
         store.close().await.unwrap();
     })
     .unwrap();
+}
+
+/// A device that cannot trim is asked once, and everything else goes on.
+#[test]
+fn a_device_that_refuses_trim_is_asked_once() {
+    for kind in [ErrorKind::Unsupported, ErrorKind::InvalidInput] {
+        let host = SimWorld::new(5).host("osd");
+        let disk = host.disk(PATH, DEVICE_BYTES);
+        host.block_on(async move {
+            let store = formatted().await;
+            let (gone, kept) = (ObjectKey::copy_from(b"gone"), ObjectKey::copy_from(b"kept"));
+            let mut tx = Tx::new(1);
+            tx.create_container(CID);
+            tx.write(CID, &kept, b"d", b"a", 0, Bytes::from(vec![7; 1 << 20]), None);
+            submit(&store, &tx).await;
+            let write_and_delete = async || {
+                let mut tx = Tx::new(2);
+                tx.write(CID, &gone, b"d", b"a", 0, Bytes::from(vec![9; 8 << 20]), None);
+                submit(&store, &tx).await;
+                let mut tx = Tx::new(2);
+                tx.punch_object(CID, &gone);
+                submit(&store, &tx).await;
+                store.make_room().await.unwrap();
+                // As it is done whenever any option changes.
+                store.set_trim(true);
+                sleep(Duration::from_secs(1)).await;
+            };
+            disk.refuse_punches(Some(kind));
+            write_and_delete().await;
+            assert_eq!((disk.refused_punches(), store.counters().trimmed_bytes), (1, 0));
+            let free = store.fragmentation();
+            write_and_delete().await;
+            assert_eq!((disk.refused_punches(), store.counters().trimmed_bytes), (1, 0));
+            assert!(store.fragmentation().blocks + 100 > free.blocks, "no blocks were lost");
+            let extents = store.read(|vos| vos.extents(CID, &kept, b"d", b"a", 0, 1 << 20)).await;
+            let data = store.read_data(&extents.unwrap()).await.unwrap();
+            assert_eq!(data.pieces.concat(), vec![7; 1 << 20]);
+            store.check().await.unwrap();
+            // The device may be another one by now.
+            disk.refuse_punches(None);
+            store.set_trim(false);
+            store.set_trim(true);
+            sleep(Duration::from_secs(1)).await;
+            assert!(store.counters().trimmed_bytes >= 6 << 20);
+            store.check().await.unwrap();
+            store.close().await.unwrap();
+        })
+        .unwrap();
+    }
 }

@@ -14,8 +14,9 @@
 //! - **Process kill**: completed writes stay live and unflushed (they are in the device's cache);
 //!   each write in flight happens in full or not at all, then and there.
 //! - Names of files are durable at once, and a disk survives its host.
-//! - On demand: damaged sectors ([`super::SimDisk::corrupt`]), and I/O that fails from a moment on
-//!   ([`super::SimDisk::fail_after`]), after which the disk keeps what it has.
+//! - On demand: damaged sectors ([`super::SimDisk::corrupt`]), I/O that fails from a moment on
+//!   ([`super::SimDisk::fail_after`]), after which the disk keeps what it has, and a device that does not
+//!   give space back ([`super::SimDisk::refuse_punches`]).
 //!
 //! What is not modelled: a device that lies about flushes, or writes that land elsewhere.
 
@@ -28,7 +29,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::rng::Rng;
 use crate::buf::BLOCK;
-use crate::driver::Gather;
+use crate::driver::{Allocate, Gather, Op};
 
 /// What a device writes atomically.
 pub(super) const SECTOR: usize = 512;
@@ -60,6 +61,9 @@ pub(super) struct Disk {
     next_ticket: u64,
     /// Operations until all fail.
     fail_after: Option<u64>,
+    /// The error with which ranges are not given back, and how often that was tried.
+    refuse_punches: Option<io::ErrorKind>,
+    refused: u64,
     pub(super) locked: bool,
     pub(super) config: DiskConfig,
 }
@@ -93,6 +97,8 @@ impl Disk {
             unflushed: Vec::new(),
             next_ticket: 0,
             fail_after: None,
+            refuse_punches: None,
+            refused: 0,
             locked: false,
             config: DiskConfig::default(),
         }
@@ -102,8 +108,14 @@ impl Disk {
         self.live.len
     }
 
-    /// Counts one operation; an error if the disk has failed.
-    pub(super) fn admit(&mut self) -> io::Result<()> {
+    /// Counts one operation; an error if the disk has failed, or cannot do that.
+    pub(super) fn admit(&mut self, op: &Op) -> io::Result<()> {
+        if let (Some(kind), Op::Allocate { kind: Allocate::PunchHole, .. }) =
+            (self.refuse_punches, op)
+        {
+            self.refused += 1;
+            return Err(kind.into());
+        }
         match &mut self.fail_after {
             None => Ok(()),
             Some(0) => Err(io::Error::from_raw_os_error(libc::EIO)),
@@ -220,6 +232,14 @@ impl Disk {
 
     pub(super) fn unflushed(&self) -> usize {
         self.unflushed.len()
+    }
+
+    pub(super) fn refuse_punches(&mut self, error: Option<io::ErrorKind>) {
+        self.refuse_punches = error;
+    }
+
+    pub(super) fn refused(&self) -> u64 {
+        self.refused
     }
 
     pub(super) fn fail_after(&mut self, operations: Option<u64>) {

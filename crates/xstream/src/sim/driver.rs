@@ -75,7 +75,7 @@ impl SimDriver {
             Op::Datasync { .. } => config.datasync,
             _ => config.write,
         };
-        let done = match check(&op, file).and_then(|()| disk.admit()) {
+        let done = match check(&op, file).and_then(|()| disk.admit(&op)) {
             Err(error) => DiskDone::Failed(failed(op, error)),
             Ok(()) => begin(disk, file.disk, op),
         };
