@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::aggregate::{Cursor, KEY_HEAD};
 use crate::codec::Reader;
-use crate::epoch::Epoch;
+use crate::epoch::{Epoch, Punches};
 use crate::history::{KEY_PIECE, OldPiece, Version};
 use crate::item::{Array, Body, Extents, ItemValue, Piece, Single};
 use crate::plane::{self, Rect};
@@ -74,7 +74,8 @@ impl Stage<'_> {
                 return self.discard_punches(object, range, cursor, left);
             };
             let (inner, before) = (cursor.inner_of(&dkey, &akey), value.clone());
-            let (cost, more, value) = self.discard_akey(value, &inner, range, left)?;
+            let punches = self.punches_of(object, &dkey, &akey)?;
+            let (cost, more, value) = self.discard_akey(value, &punches, &inner, range, left)?;
             let mut birth = cursor.birth();
             if let Some(value) = value.as_ref().filter(|_| more.is_none() && range.1 < u64::MAX) {
                 let next = self.vos.birth_in(value, Epoch::end_of(range.1))?;
@@ -102,6 +103,7 @@ impl Stage<'_> {
     fn discard_akey(
         &mut self,
         value: ItemValue,
+        punches: &Punches,
         inner: &Bytes,
         range: Range,
         budget: usize,
@@ -112,7 +114,8 @@ impl Stage<'_> {
                 (cost, more, single.map(ItemValue::Single))
             }
             ItemValue::Array(array) => {
-                let (cost, more, array) = self.discard_array(array, inner, range, budget)?;
+                let (cost, more, array) =
+                    self.discard_array(array, punches, inner, range, budget)?;
                 (cost, more, array.map(ItemValue::Array))
             }
         })
@@ -178,6 +181,7 @@ impl Stage<'_> {
     fn discard_array(
         &mut self,
         mut array: Array,
+        punches: &Punches,
         inner: &Bytes,
         range: Range,
         budget: usize,
@@ -196,6 +200,8 @@ impl Stage<'_> {
                     self.drop_value(ItemValue::Array(array))?;
                     return Ok((removed, None, None));
                 };
+                // If a punch lies between, later versions that it hid are gone, but they ended older ones.
+                array.late |= punches.hide(epoch, array.epoch);
                 (array.epoch, array.op, array.size) = (epoch, op, size);
             }
             if array.late {

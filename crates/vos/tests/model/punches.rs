@@ -168,3 +168,29 @@ fn many_punches_are_exported_and_taken_in() {
     rig.check();
     rig.drain(&[CID]);
 }
+
+/// Nobody sees a version that a punch hid, so it is not kept; but it ended older ones that somebody sees.
+#[test]
+fn what_a_punch_hid_has_still_ended_what_was_before() {
+    let mut rig = Rig::new(Config::default());
+    let mut run = |epoch, horizon, build: &dyn Fn(&mut Tx)| {
+        let mut tx = Tx::new(epoch);
+        tx.set_horizon(horizon);
+        build(&mut tx);
+        rig.submit(&tx).unwrap();
+    };
+    let write = |tx: &mut Tx, at, byte| {
+        tx.write(CID, &oid(), b"d", b"a", at, Bytes::from(vec![byte; 100]), None);
+    };
+    run(1, 1, &|tx| tx.create_container(CID));
+    run(10, 1, &|tx| write(tx, 0, 1));
+    run(20, 1, &|tx| write(tx, 0, 2));
+    run(21, 1, &|tx| tx.retain_container(CID, &[15]));
+    run(30, 30, &|tx| tx.punch_object(CID, &oid()));
+    run(50, 40, &|tx| write(tx, 1000, 3));
+    run(60, 40, &|tx| tx.discard(CID, &oid(), 45, 60));
+    let extents = rig.read(|vos| vos.at(15).extents(CID, &oid(), b"d", b"a", 0, 100));
+    assert_eq!(extents.iter().flat_map(|e| rig.bytes(e)).collect::<Vec<u8>>(), [1; 100]);
+    rig.check();
+    rig.drain(&[CID]);
+}
