@@ -112,12 +112,19 @@ fn build(args: &Args, with_rocksdb: bool) -> Result<()> {
     if !with_rocksdb {
         return Ok(());
     }
+    cargo_rocksdb(&cargo, &[])
+}
+
+/// A cargo command on the package that links RocksDB, which is outside the workspace; `last` are its
+/// last arguments.
+pub(crate) fn cargo_rocksdb(command: &[&str], last: &[&str]) -> Result<()> {
     packages::ensure(packages::ROCKSDB)?;
     run::status(
         Command::new("cargo")
-            .args(cargo)
+            .args(command)
             .args(["--locked", "--manifest-path", "benches/rocksdb/Cargo.toml", "--target-dir"])
             .arg(run::target_dir())
+            .args(last)
             // Debian's library and header: the crate would compile its own for many minutes.
             .env("ROCKSDB_LIB_DIR", format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH))
             .env("ROCKSDB_INCLUDE_DIR", "/usr/include")

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::{clients, packages, run, tidy};
+use crate::{bench_vos, clients, packages, run, tidy};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
@@ -68,6 +68,8 @@ fn build() -> Result<()> {
         "cargo",
         &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
     )?;
+    // It is in no workspace, so that nothing else would notice when it no longer fits its crates.
+    bench_vos::cargo_rocksdb(&["clippy", "--quiet", "--all-targets"], &["--", "-D", "warnings"])?;
     run::run("cargo", &["build", "--quiet", "--release", "--bin", "spirula"])
 }
 
