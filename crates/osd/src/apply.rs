@@ -1,7 +1,7 @@
 //! Turns what the interpreter decided into one store transaction.
 
 use bytes::Bytes;
-use spirula_vos::{ContainerId, ObjectKey, Tx};
+use spirula_vos::{ContainerId, ObjectKey, Position, Tx};
 use spirula_wire::types::SpgId;
 use spirula_wire::{Encode, Features};
 
@@ -85,6 +85,11 @@ pub fn apply_effects(
                 if from < to {
                     tx.punch_akeys(cid, oid, dkey::OMAP, &akey(&from), Some(&akey(&to)));
                 }
+            }
+            Effect::Clone { cid: from, oid: source, length } => {
+                let data =
+                    |cid, oid| Position { cid, oid, dkey: dkey::DATA, akey: AKEY, offset: 0 };
+                tx.clone_range(data(from, &source), u64::MAX, length, data(cid, oid));
             }
             Effect::ClearOmap => {
                 tx.punch_dkey(cid, oid, dkey::OMAP);

@@ -1,7 +1,5 @@
 //! Class calls of a request: which method each names, and what is known of it before it runs.
 
-use std::str;
-
 use bytes::Bytes;
 use spirula_cls::Method;
 use spirula_wire::msg::ops::{OpArgs, OpCode};
@@ -33,6 +31,11 @@ const LOADED: &[&str] = &[
     "version",
 ];
 
+/// Whether Ceph's OSDs load the class.
+pub fn is_loaded(class: &[u8]) -> bool {
+    LOADED.iter().any(|loaded| loaded.as_bytes() == class)
+}
+
 /// A method that an operation calls, and its input.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -54,11 +57,11 @@ impl Call {
         if end > indata.len() {
             return Err(EINVAL);
         }
-        let class = str::from_utf8(&indata[..class_end]).map_err(|_| EPERM)?;
-        if !LOADED.contains(&class) {
+        let class = &indata[..class_end];
+        if !is_loaded(class) {
             return Err(EPERM);
         }
-        let class = spirula_cls::class(class.as_bytes()).ok_or(EOPNOTSUPP)?;
+        let class = spirula_cls::class(class).ok_or(EOPNOTSUPP)?;
         let method = class.method(&indata[class_end..method_end]).ok_or(EOPNOTSUPP)?;
         Ok(Self { class: class.name, method, input: indata.slice(method_end..end) })
     }

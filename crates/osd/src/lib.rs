@@ -12,8 +12,10 @@ pub mod apply;
 pub mod backoff;
 pub mod boot;
 pub mod class;
+pub mod copy;
 mod devices;
 pub mod errno;
+pub mod filter;
 pub mod front;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -7,13 +7,16 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use spirula_store::{Store, StoreError};
-use spirula_vos::{ContainerId, ReadError};
+use spirula_vos::ReadError;
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpResult};
-use spirula_wire::types::{HObject, ListedObject, PgNlsResponse, SnapId};
-use spirula_wire::{Decode, Encode, Features};
+use spirula_wire::types::{
+    HObject, ListedObject, PgNlsResponse, ScrubList, ScrubListArgs, SnapId, UTime,
+};
+use spirula_wire::{Decode, Encode, Features, Reader};
 
 use crate::errno::*;
+use crate::filter::Filter;
 use crate::front::{OpRequest, Reply, Versions};
 use crate::object::{cursor_key, object_of_key, pg_bounds};
 use crate::pg::Pg;
@@ -32,10 +35,16 @@ pub async fn pg_ops(target: &Target, pg: &Pg, request: &OpRequest) -> Result<Rep
     let mut result = 0;
     for (op, out) in request.msg.ops.iter().zip(&mut outputs) {
         result = match op.code {
-            OpCode::PGNLS | OpCode::PGLS => list(target.store(), pg, request, op, out).await?,
-            OpCode::PGNLS_FILTER | OpCode::PGLS_FILTER => -EOPNOTSUPP,
-            // Never scrubbed.
-            OpCode::SCRUBLS => -ENOENT,
+            OpCode::PGNLS | OpCode::PGLS | OpCode::PGNLS_FILTER | OpCode::PGLS_FILTER => {
+                list(target.store(), pg, request, op, out).await?
+            }
+            OpCode::SCRUBLS => scrub_errors(pg, request, op, out),
+            // No pool keeps hit sets.
+            OpCode::PG_HITSET_LS => {
+                out.outdata = vec![Vec::<(UTime, UTime)>::new().to_bytes(F).into()];
+                0
+            }
+            OpCode::PG_HITSET_GET => -ENOENT,
             _ => -EINVAL,
         };
         if result < 0 {
@@ -60,7 +69,15 @@ async fn list(
     let OpArgs::Pgls { count, .. } = op.args else {
         return Ok(-EINVAL);
     };
-    let Ok(cursor) = HObject::from_bytes(&op.indata) else {
+    let reader = &mut Reader::new(&op.indata);
+    let filter = match op.code {
+        OpCode::PGNLS_FILTER | OpCode::PGLS_FILTER => match Filter::decode(reader) {
+            Ok(filter) => Some(filter),
+            Err(errno) => return Ok(-errno),
+        },
+        _ => None,
+    };
+    let Ok(cursor) = HObject::decode(reader) else {
         return Ok(-EINVAL);
     };
     if request.msg.snap != SnapId::HEAD {
@@ -68,18 +85,18 @@ async fn list(
     }
     let pgid = pg.pgid.pgid;
     let (start, end) = pg_bounds(pgid, pg.mapping.borrow().pg_num);
-    let new_style = op.code == OpCode::PGNLS;
+    let new_style = matches!(op.code, OpCode::PGNLS | OpCode::PGNLS_FILTER);
     let outside = !cursor.is_max() && cursor >= end || !cursor.is_min() && cursor < start;
     if new_style && outside {
         return Ok(-EINVAL);
     }
     let max = count.clamp(1, ENTRIES_MAX) as usize;
-    let page = Page::scan(store, pg.cid, pgid.pool, &cursor, max).await?;
+    let page = Page::scan(store, pg, &cursor, max, filter.as_ref()).await?;
     let nspace = &request.msg.locator.nspace;
     let all = new_style && nspace[..] == *ALL_NAMESPACES;
     let wanted = page.objects.into_iter().filter(|o| all || o.nspace == *nspace);
     let last = page.next.is_none();
-    let raw = if new_style {
+    let mut raw = if new_style {
         let entries = wanted.map(|o| ListedObject { nspace: o.nspace, oid: o.oid, locator: o.key });
         let handle = page.next.unwrap_or(end);
         PgNlsResponse { handle, entries: entries.collect() }.to_bytes(F)
@@ -90,6 +107,10 @@ async fn list(
         entries.encode(&mut raw, F);
         raw
     };
+    if filter.is_some() {
+        // What the filter itself has to say.
+        Bytes::new().encode(&mut raw, F);
+    }
     out.outdata = vec![raw.into()];
     Ok(i32::from(last))
 }
@@ -103,22 +124,42 @@ struct Page {
 impl Page {
     async fn scan(
         store: &Store,
-        cid: ContainerId,
-        pool: i64,
+        pg: &Pg,
         cursor: &HObject,
         max: usize,
+        filter: Option<&Filter>,
     ) -> Result<Self, StoreError> {
-        let from = cursor_key(cursor);
-        let keys = store
+        let (cid, pool, from) = (pg.cid, pg.pgid.pgid.pool, cursor_key(cursor));
+        let (keys, next) = store
             .read(|vos| -> Result<_, ReadError> {
                 if !vos.container_exists(cid) {
-                    return Ok(Vec::new());
+                    return Ok((Vec::new(), None));
                 }
-                vos.list_objects(cid, Bound::Included(&from[..]), None, max + 1)
+                let mut keys = vos.list_objects(cid, Bound::Included(&from[..]), None, max + 1)?;
+                let next = if keys.len() > max { keys.pop() } else { None };
+                let mut wanted = Vec::with_capacity(keys.len());
+                for key in keys {
+                    if filter.map_or(Ok(true), |filter| filter.admits(vos, cid, &key))? {
+                        wanted.push(key);
+                    }
+                }
+                Ok((wanted, next))
             })
             .await?;
-        let mut objects: Vec<_> = keys.iter().filter_map(|k| object_of_key(pool, &k.0)).collect();
-        let next = if objects.len() > max { objects.pop() } else { None };
-        Ok(Self { objects, next })
+        let objects = keys.iter().filter_map(|k| object_of_key(pool, &k.0)).collect();
+        Ok(Self { objects, next: next.and_then(|k| object_of_key(pool, &k.0)) })
     }
+}
+
+/// What the last scrub of the PG found: it compares no copies yet, so it was never made.
+fn scrub_errors(pg: &Pg, request: &OpRequest, op: &OsdOp, out: &mut OsdOpResult) -> i32 {
+    if request.msg.spgid.pgid != pg.pgid.pgid {
+        return -EINVAL;
+    }
+    let Ok(args) = ScrubListArgs::from_bytes(&op.indata) else {
+        return -EINVAL;
+    };
+    let interval = pg.mapping.borrow().since;
+    out.outdata = vec![ScrubList { interval, values: Vec::new() }.to_bytes(F).into()];
+    if args.interval != 0 && args.interval != interval { -EAGAIN } else { -ENOENT }
 }

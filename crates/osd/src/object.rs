@@ -127,6 +127,8 @@ pub struct ObjectInfo {
     pub truncate: Option<(u32, u64)>,
     /// Expected object size, expected write size, flags.
     pub alloc_hint: Option<(u64, u64, u32)>,
+    /// Not changed since a client said so (UNDIRTY).
+    pub clean: bool,
 }
 
 impl ObjectInfo {
@@ -138,6 +140,7 @@ impl ObjectInfo {
 const HAS_OMAP: u8 = 1;
 const HAS_TRUNCATE: u8 = 2;
 const HAS_HINT: u8 = 4;
+const IS_CLEAN: u8 = 64;
 const INFO_VERSION: u8 = 1;
 
 impl Encode for ObjectInfo {
@@ -147,7 +150,8 @@ impl Encode for ObjectInfo {
         out.push(
             flag(self.omap, HAS_OMAP)
                 | flag(self.truncate.is_some(), HAS_TRUNCATE)
-                | flag(self.alloc_hint.is_some(), HAS_HINT),
+                | flag(self.alloc_hint.is_some(), HAS_HINT)
+                | flag(self.clean, IS_CLEAN),
         );
         self.version.encode(out, f);
         self.user_version.encode(out, f);
@@ -176,6 +180,7 @@ impl Decode for ObjectInfo {
         let has = r.u8()?;
         Ok(Self {
             omap: has & HAS_OMAP != 0,
+            clean: has & IS_CLEAN != 0,
             version: EVersion::decode(r)?,
             user_version: r.u64()?,
             size: r.u64()?,
@@ -315,6 +320,7 @@ mod tests {
             omap: true,
             truncate: Some((2, 9)),
             alloc_hint: Some((1, 2, 3)),
+            clean: true,
             ..plain.clone()
         };
         for info in [plain, full] {

@@ -46,7 +46,15 @@ impl OpClass {
 fn reads_data(code: OpCode) -> bool {
     matches!(
         code,
-        OpCode::READ | OpCode::SYNC_READ | OpCode::SPARSE_READ | OpCode::CMPEXT | OpCode::CHECKSUM
+        OpCode::READ
+            | OpCode::SYNC_READ
+            | OpCode::SPARSE_READ
+            | OpCode::CMPEXT
+            | OpCode::CHECKSUM
+            | OpCode::COPY_GET
+            | OpCode::TMAPGET
+            | OpCode::TMAPUP
+            | OpCode::TMAP2OMAP
     )
 }
 

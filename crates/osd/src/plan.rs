@@ -10,13 +10,17 @@
 mod attr;
 mod call;
 mod checksum;
+mod copy;
 mod cut;
 mod data;
 mod omap;
 #[cfg(test)]
 mod tests;
+mod tier;
+mod tmap;
 
 use bytes::Bytes;
+use spirula_vos::{ContainerId, ObjectKey};
 use spirula_wire::msg::ops::{OpArgs, OpCode, op_flag};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpResult};
 use spirula_wire::types::UTime;
@@ -27,6 +31,7 @@ use crate::op::Extent;
 use crate::stats::StatDelta;
 use crate::view::{Fault, ObjectView, Viewed};
 pub use call::Caller;
+pub use copy::{FoundSource, Source};
 
 /// Limits that Ceph's options set; the defaults are Pacific's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +66,8 @@ pub struct Request<'a> {
     pub mtime: UTime,
     pub limits: Limits,
     pub caller: Caller,
+    /// What each COPY_FROM copies.
+    pub sources: &'a [FoundSource],
 }
 
 /// One change of the object. They apply in order.
@@ -92,6 +99,12 @@ pub enum Effect {
         to: Bytes,
     },
     ClearOmap,
+    /// The data becomes that of another object; no byte of it moves.
+    Clone {
+        cid: ContainerId,
+        oid: ObjectKey,
+        length: u64,
+    },
 }
 
 /// What executing the list came to.
@@ -138,6 +151,8 @@ pub struct Change {
     pub old: Option<ObjectInfo>,
     /// Whether clients see a new version.
     pub user_modify: bool,
+    /// The user version of the object that it is a copy of.
+    pub copied_version: Option<u64>,
 }
 
 /// Runs the ops of `request` against the object in `view`.
@@ -151,6 +166,9 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
         view,
         limits: request.limits,
         caller: request.caller,
+        sources: request.sources,
+        copied_version: None,
+        undirty: false,
         exists: old.is_some(),
         info: old.clone().unwrap_or_default(),
         result: 0,
@@ -171,6 +189,9 @@ pub fn untouched_outputs(ops: &[OsdOp]) -> Vec<OsdOpResult> {
     ops.iter().map(|op| OsdOpResult::of(op, 0)).collect()
 }
 
+/// No operation of the request.
+const INSIDE: usize = usize::MAX;
+
 /// A step's own result code, or `None` to keep the one before it (as Ceph does for some reads).
 type Step<M> = Viewed<Option<i32>, M>;
 
@@ -178,6 +199,10 @@ struct Run<'v, V> {
     view: &'v V,
     limits: Limits,
     caller: Caller,
+    sources: &'v [FoundSource],
+    copied_version: Option<u64>,
+    /// The object is to be clean after the request.
+    undirty: bool,
     exists: bool,
     info: ObjectInfo,
     result: i32,
@@ -197,10 +222,7 @@ impl<V: ObjectView> Run<'_, V> {
         let mut outputs = untouched_outputs(ops);
         for (i, (op, out)) in ops.iter().zip(&mut outputs).enumerate() {
             self.current = i;
-            // WATCH changes no data that a user sees.
-            if op.code.writes() && op.code != OpCode::WATCH {
-                self.user_modify = true;
-            }
+            self.user_modify |= is_user_change(op.code);
             match self.step(&op.indata, out) {
                 Ok(Some(result)) => self.result = result,
                 Ok(None) => {}
@@ -209,7 +231,7 @@ impl<V: ObjectView> Run<'_, V> {
             }
             out.rval = self.result;
             if self.result < 0 {
-                if op.flags & op_flag::FAILOK == 0 {
+                if out.flags & op_flag::FAILOK == 0 {
                     break;
                 }
                 self.result = 0;
@@ -254,7 +276,50 @@ impl<V: ObjectView> Run<'_, V> {
             OpCode::OMAP_RM_KEYS => self.omap_rm_keys(input),
             OpCode::OMAP_RM_KEY_RANGE => self.omap_rm_key_range(input),
             OpCode::CALL => self.call(input, out),
+            _ => self.rare_step(input, out),
+        }
+    }
+
+    fn rare_step(&mut self, input: &Bytes, out: &mut OsdOpResult) -> Step<V::Missing> {
+        match out.code {
+            OpCode::COPY_GET => self.copy_get(input, out),
+            OpCode::COPY_FROM | OpCode::COPY_FROM2 => self.copy_from(out),
+            OpCode::TMAPGET => self.tmap_get(out),
+            OpCode::TMAPPUT => self.tmap_put(input),
+            OpCode::TMAPUP => self.tmap_up(input),
+            OpCode::TMAP2OMAP => self.tmap_to_omap(out),
+            OpCode::STARTSYNC => self.startsync(),
+            OpCode::ISDIRTY => self.is_dirty(out),
+            OpCode::UNDIRTY => self.undirty(),
+            OpCode::CACHE_FLUSH
+            | OpCode::CACHE_TRY_FLUSH
+            | OpCode::CACHE_EVICT
+            | OpCode::CACHE_PIN
+            | OpCode::CACHE_UNPIN => self.cache_op(),
+            OpCode::SET_REDIRECT => self.set_redirect(input),
+            OpCode::SET_CHUNK => self.set_chunk(input),
+            OpCode::TIER_PROMOTE | OpCode::TIER_FLUSH => self.without_manifest(0),
+            OpCode::TIER_EVICT => self.without_manifest(EINVAL),
+            OpCode::UNSET_MANIFEST => self.without_manifest(EOPNOTSUPP),
             _ => err(EOPNOTSUPP),
+        }
+    }
+
+    /// Runs an operation as part of another one: what it reads and writes is not what the message
+    /// has checksums of.
+    fn run_inside(
+        &mut self,
+        code: OpCode,
+        args: OpArgs,
+        input: Bytes,
+    ) -> Viewed<OsdOpResult, V::Missing> {
+        let mut out = OsdOpResult { code, args, ..OsdOpResult::default() };
+        let current = std::mem::replace(&mut self.current, INSIDE);
+        let step = self.step(&input, &mut out);
+        self.current = current;
+        match step? {
+            Some(result) if result < 0 => Err(Fault::Errno(result)),
+            _ => Ok(out),
         }
     }
 
@@ -326,11 +391,13 @@ impl<V: ObjectView> Run<'_, V> {
             if self.exists && request.mtime != UTime::default() {
                 self.info.mtime = request.mtime;
             }
+            self.info.clean = self.undirty;
             Change {
                 effects: self.effects,
                 info: self.exists.then_some(self.info),
                 old,
                 user_modify: self.user_modify,
+                copied_version: self.copied_version,
             }
         });
         let delta = if change.is_some() { self.delta } else { self.delta.reads_only() };
@@ -367,6 +434,22 @@ fn settle_write_outputs(request: &Request<'_>, result: i32, outputs: &mut [OsdOp
         }
     }
     result
+}
+
+/// Whether users see a change by this operation. A copy takes over the version of its source.
+fn is_user_change(code: OpCode) -> bool {
+    code.writes()
+        && !matches!(
+            code,
+            OpCode::WATCH
+                | OpCode::UNDIRTY
+                | OpCode::COPY_FROM
+                | OpCode::COPY_FROM2
+                | OpCode::CACHE_PIN
+                | OpCode::CACHE_UNPIN
+                | OpCode::SET_REDIRECT
+                | OpCode::TIER_PROMOTE
+        )
 }
 
 fn err<M>(errno: i32) -> Step<M> {

@@ -7,6 +7,7 @@
 
 use std::rc::Rc;
 
+use futures_util::future::join;
 use spirula_store::{Commit, StoreError};
 use spirula_vos::{ReadError, StageError, Tx, Vos};
 use spirula_wire::msg::osd_op::flag;
@@ -15,6 +16,7 @@ use spirula_xstream::wall_now;
 
 use crate::admit::Admitted;
 use crate::apply::{DataCrcs, apply_effects, apply_log};
+use crate::copy::Sources;
 use crate::errno::*;
 use crate::front::{OpRequest, Reply, Versions, returns_of};
 use crate::load::{LoadedData, Need, StoreView};
@@ -51,6 +53,7 @@ pub type Served = Result<(OpRequest, Option<Reply>), TargetError>;
 pub struct Loaded {
     admitted: Admitted,
     held: Held,
+    sources: Sources,
     data: LoadedData,
     /// What the object needs cannot be read: its requests fail, the target goes on.
     unreadable: bool,
@@ -60,11 +63,13 @@ impl Loaded {
     /// Waits for the object and for room in the store.
     pub async fn lock(target: &Target, admitted: Admitted) -> Self {
         let (key, mode) = (admitted.oid.0.clone(), admitted.mode);
-        let held = admitted.pg.locks.acquire(key, mode).await;
+        let mut sources = Sources::of(target, &admitted);
+        let lock = admitted.pg.locks.acquire(key, mode);
+        let held = if sources.is_empty() { lock.await } else { join(lock, sources.lock()).await.0 };
         if admitted.request.class.writes {
             target.store().admit().await;
         }
-        Self { admitted, held, data: LoadedData::default(), unreadable: false }
+        Self { admitted, held, sources, data: LoadedData::default(), unreadable: false }
     }
 
     pub async fn fill(&mut self, target: &Target, need: Need) -> Result<(), TargetError> {
@@ -90,13 +95,20 @@ impl Loaded {
             mtime: request.msg.mtime,
             limits: target.limits(),
             caller: caller_of(target, request),
+            sources: &[],
         };
         if self.unreadable {
             return Ok(Executed::failed(&asked, -EIO));
         }
         let store = target.store();
-        let view =
-            |vos: &Vos| Ok(execute(&asked, &StoreView::new(store, vos, pg.cid, oid, &self.data)));
+        let view = |vos: &Vos| {
+            let sources = match self.sources.gather(store, vos) {
+                Ok(sources) => sources,
+                Err(need) => return Ok(Err(need)),
+            };
+            let asked = Request { sources: &sources, ..asked };
+            Ok(execute(&asked, &StoreView::new(store, vos, pg.cid, oid, &self.data)))
+        };
         match store.try_read(view) {
             Ok(executed) => executed,
             Err(ReadError::Missing(pages)) => Err(Need::Pages(pages)),
@@ -177,12 +189,14 @@ impl Plan {
         let Admitted { pg, oid, .. } = &loaded.admitted;
         let state = pg.state.borrow();
         let version = state.next_version(target.epoch());
-        let epoch = state.next_epoch(target.wall_nanos());
+        let epoch = state.next_epoch(target.wall_nanos()).max(loaded.sources.epoch());
+        let before =
+            done.change.as_ref().and_then(|c| c.copied_version).unwrap_or(done.user_version);
         let user = match &done.change {
             Some(change) if change.user_modify => {
-                (state.last_user_version.max(done.user_version) + 1).max(version.version)
+                (state.last_user_version.max(before) + 1).max(version.version)
             }
-            _ => done.user_version,
+            _ => before,
         };
         let mut stats = state.stats;
         stats.add(&done.delta);

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use crate::msg::perf::{OsdPerfQueries, OsdPerfReports};
 use crate::msg::{auth, command, mgr, mon, osd, osd_op};
 use crate::types::{
-    EntityAddr, EntityAddrVec, EntityNameStr, HObject, ListSnapsResponse, ListWatchResponse,
-    ObjectLocator, OsdStat, OsdSuperblock, PgNlsResponse, PgStat, PoolStat, RequestId, SpgId,
+    CopyData, EntityAddr, EntityAddrVec, EntityNameStr, HObject, ListSnapsResponse,
+    ListWatchResponse, ObjectLocator, OsdStat, OsdSuperblock, PgNlsResponse, PgStat, PoolStat,
+    RequestId, ScrubListArgs, SpgId,
 };
 use crate::{Decode, DecodeError, Encode, Features, Header, Message, Payload, RawMessage};
 
@@ -71,6 +72,8 @@ pub fn types(data: &[u8]) {
     check_type::<PoolStat>(data);
     check_type::<OsdSuperblock>(data);
     check_type::<PgNlsResponse>(data);
+    check_type::<CopyData>(data);
+    check_type::<ScrubListArgs>(data);
     check_type::<ListWatchResponse>(data);
     check_type::<ListSnapsResponse>(data);
     check_type::<OsdPerfQueries>(data);

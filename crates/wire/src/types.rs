@@ -3,6 +3,7 @@
 //! One file per family, re-exported flat.
 
 mod addr;
+mod copy;
 mod entity;
 mod ids;
 mod listing;
@@ -11,6 +12,7 @@ mod stats;
 mod superblock;
 
 pub use addr::{AddrParseError, AddrType, EntityAddr, EntityAddrVec};
+pub use copy::{CopyCursor, CopyData, ScrubList, ScrubListArgs};
 pub use entity::{EntityName, EntityNameStr, EntityType, NameParseError};
 pub use ids::{EVersion, PgId, PgParseError, PgShard, ShardId, SpgId, UTime, Uuid};
 pub use listing::{

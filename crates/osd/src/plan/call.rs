@@ -11,14 +11,12 @@ use spirula_wire::msg::osd_op::OsdOpResult;
 use spirula_wire::types::{EntityAddr, EntityName, EntityType, ListWatchResponse, SnapId, UTime};
 use spirula_wire::{Decode, Encode, Features};
 
-use super::{Run, Step, err, ok};
+use super::{INSIDE, Run, Step, err, ok};
 use crate::class::Call;
 use crate::errno::*;
 use crate::view::{Fault, ObjectView, Viewed};
 
 const F: Features = Features::PACIFIC;
-/// No operation of the request: what a method reads and writes has no checksum in the message.
-const INSIDE: usize = usize::MAX;
 
 /// What methods may ask besides the object: who calls, when, and what the cluster is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

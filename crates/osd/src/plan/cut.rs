@@ -1,6 +1,7 @@
 //! Reads an operation's input data without copying: strings and blobs come out as slices of it.
 
 use bytes::Bytes;
+use spirula_wire::{Decode, Reader};
 
 use crate::errno::EINVAL;
 use crate::view::Fault;
@@ -20,6 +21,23 @@ impl Cut {
             return Err(Fault::Errno(-EINVAL));
         }
         Ok(self.rest.split_to(n))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// A value in Ceph's encoding.
+    pub(super) fn decoded<T: Decode, M>(&mut self) -> Result<T, Fault<M>> {
+        let mut reader = Reader::new(&self.rest);
+        let value = T::decode(&mut reader).map_err(|_| Fault::Errno(-EINVAL))?;
+        let used = self.rest.len() - reader.remaining();
+        self.rest = self.rest.split_off(used);
+        Ok(value)
+    }
+
+    pub(super) fn u8<M>(&mut self) -> Result<u8, Fault<M>> {
+        Ok(self.take(1)?[0])
     }
 
     pub(super) fn u32<M>(&mut self) -> Result<u32, Fault<M>> {

@@ -313,7 +313,7 @@ impl<V: ObjectView> Run<'_, V> {
         Ok(())
     }
 
-    fn resize(&mut self, size: u64) {
+    pub(super) fn resize(&mut self, size: u64) {
         self.delta.num_bytes += size as i64 - self.info.size as i64;
         self.info.size = size;
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use spirula_wire::{Encode, Features};
+use spirula_wire::types::{CopyCursor, CopyData};
+use spirula_wire::{Decode, Encode, Features};
 
 use super::*;
 
@@ -73,6 +74,7 @@ impl Model {
                 self.omap.remove(k);
             }),
             Effect::RemoveOmapRange { from, to } => self.omap.retain(|k, _| k < from || k >= to),
+            Effect::Clone { .. } => unreachable!("no list here copies"),
             Effect::ClearOmap => {
                 self.omap.clear();
                 self.header = Bytes::new();
@@ -414,4 +416,90 @@ fn methods_are_called() {
     let too_long = fail_ok(call("hello", "say_hello", &[b'x'; 101]));
     let done = m.run(&[too_long, read(0, 1)]);
     assert_eq!((done.outputs[0].rval, text(&done.outputs[1])), (-EINVAL, "h".to_owned()));
+}
+
+#[test]
+fn an_object_is_clean_until_it_changes() {
+    let mut m = Model::of("hello");
+    let dirty = |m: &mut Model| m.run(&[plain(OpCode::ISDIRTY)]).outputs[0].outdata.concat();
+    assert_eq!(dirty(&mut m), [1]);
+    let done = m.run(&[plain(OpCode::UNDIRTY)]);
+    assert!(!done.change.unwrap().user_modify);
+    assert_eq!(dirty(&mut m), [0]);
+    assert_eq!(m.run(&[plain(OpCode::UNDIRTY)]).change, None);
+    m.run(&[write(0, "J")]);
+    assert_eq!(dirty(&mut m), [1]);
+}
+
+#[test]
+fn tiers_and_manifests_are_refused() {
+    let codes = [
+        (OpCode::CACHE_FLUSH, EINVAL, EINVAL),
+        (OpCode::CACHE_PIN, EINVAL, EINVAL),
+        (OpCode::SET_REDIRECT, ENOENT, EINVAL),
+        (OpCode::SET_CHUNK, ENOENT, EINVAL),
+        (OpCode::TIER_PROMOTE, ENOENT, 0),
+        (OpCode::TIER_EVICT, ENOENT, EINVAL),
+        (OpCode::UNSET_MANIFEST, ENOENT, EOPNOTSUPP),
+        (OpCode::SETXATTRS, EOPNOTSUPP, EOPNOTSUPP),
+        (OpCode::TMAP2OMAP, ENODATA, EINVAL),
+        (OpCode::STARTSYNC, 0, 0),
+    ];
+    for (code, absent, there) in codes {
+        assert_eq!(Model::default().run(&[plain(code)]).result, -absent, "{code}");
+        assert_eq!(Model::of("hello").run(&[plain(code)]).result, -there, "{code}");
+    }
+}
+
+#[test]
+fn trivial_maps_are_updated() {
+    let mut m = Model::default();
+    let mut up = |commands: &[(u8, &str, Option<&str>)]| {
+        let mut input = Vec::new();
+        for (command, key, value) in commands {
+            input.push(*command);
+            key.encode(&mut input, F);
+            value.iter().for_each(|v| v.encode(&mut input, F));
+        }
+        m.run(&[with_input(OpCode::TMAPUP, &input)]).result
+    };
+    assert_eq!(up(&[(b'r', "k", None)]), -ENOENT);
+    assert_eq!(up(&[]), 0);
+    assert_eq!(up(&[(b'h', "head", None), (b's', "k", Some("1")), (b'c', "l", Some("2"))]), 0);
+    assert_eq!(up(&[(b'c', "l", Some("3"))]), -EEXIST);
+    assert_eq!(up(&[(b'R', "none", None), (b's', "a", Some("0")), (b'r', "k", None)]), 0);
+    assert_eq!(up(&[(b'?', "k", None)]), -EINVAL);
+    let map = [&"head".to_owned().to_bytes(F)[..], &pairs(&[("a", "0"), ("l", "2")])].concat();
+    assert_eq!(m.run(&[plain(OpCode::TMAPGET)]).outputs[0].outdata.concat(), map);
+    assert_eq!(m.run(&[plain(OpCode::TMAP2OMAP)]).result, 0);
+    assert_eq!((m.header.clone(), m.omap.len(), m.data.len()), ("head".into(), 2, 0));
+    assert_eq!(m.run(&[with_input(OpCode::TMAPPUT, &map)]).result, 0);
+    assert_eq!(m.data, map);
+}
+
+#[test]
+fn an_object_is_handed_out_in_parts() {
+    let mut m = Model::of("hello");
+    m.run(&[set_xattr("a", "1"), with_input(OpCode::OMAP_SET_HEADER, b"head")]);
+    m.run(&[with_input(OpCode::OMAP_SET_VALS, &pairs(&[("k", "v"), ("l", "w")]))]);
+    let mut cursor = CopyCursor::default();
+    let (mut data, mut omap, mut attrs) = (Vec::new(), Vec::new(), 0);
+    for parts in 1.. {
+        let mut input = cursor.to_bytes(F);
+        3u64.encode(&mut input, F);
+        let done = m.run(&[with_input(OpCode::COPY_GET, &input)]);
+        let part = CopyData::from_bytes(&done.outputs[0].outdata.concat()).unwrap();
+        assert_eq!(part.size, 5);
+        data.extend_from_slice(&part.data);
+        omap.extend_from_slice(part.omap_data.get(4..).unwrap_or_default());
+        attrs += part.attrs.len();
+        cursor = part.cursor;
+        if cursor.is_complete() {
+            assert_eq!(parts, 4, "two of data, then one of each key");
+            break;
+        }
+    }
+    assert_eq!((&data[..], attrs), (&b"hello"[..], 1));
+    assert_eq!(omap, pairs(&[("k", "v"), ("l", "w")])[4..]);
+    assert_eq!(m.run(&[with_input(OpCode::COPY_GET, b"")]).result, -EINVAL);
 }

@@ -1,5 +1,6 @@
 //! A target and its clients in a simulated world.
 
+mod copies;
 mod power_loss;
 mod round_trip;
 mod support;

@@ -43,7 +43,7 @@ fn an_object_is_written_read_changed_and_removed() {
         assert!(reply.user_version > 5);
         let reply = c.op("o1", &[Op::omap_keys("", 10)]).await;
         assert_eq!(reply.ops[0].outdata.concat(), [0; 5], "nothing of the old object is left");
-        for (class, result) in [("lock", -95), ("nonsense", -1)] {
+        for (class, result) in [("otp", -95), ("nonsense", -1)] {
             let args =
                 OpArgs::Cls { class_len: class.len() as u8, method_len: 1, argc: 0, indata_len: 0 };
             let call = Op::with(OpCode::CALL, args, &format!("{class}m"));

@@ -26,7 +26,7 @@ use spirula_xstream::sync::{QueueReceiver, queue};
 use spirula_xstream::{Class, sleep, spawn, timeout};
 
 pub(crate) const F: Features = Features::PACIFIC;
-const POOL: i64 = 1;
+pub(crate) const POOL: i64 = 1;
 const PG_NUM: u32 = 4;
 const PORT: u16 = 6800;
 const FSID: Uuid = Uuid([7; 16]);

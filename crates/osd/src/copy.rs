@@ -1,0 +1,178 @@
+//! Sources of COPY_FROM: where they are, their locks, and what is to be copied.
+//!
+//! All locks of a request are asked for in one turn, and an object's lock goes in the order of asking:
+//! so of two requests that wait for each other's objects one was first everywhere. Data is not read:
+//! the copy shares the source's blocks.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use spirula_store::Store;
+use spirula_vos::{ObjectKey, Vos};
+use spirula_wire::msg::ops::{OpArgs, OpCode};
+use spirula_wire::msg::osd_op::OsdOp;
+use spirula_wire::types::{ObjectLocator, SnapId};
+use spirula_wire::{Decode, Reader};
+
+use crate::admit::Admitted;
+use crate::errno::*;
+use crate::load::{LoadedData, Need, StoreView};
+use crate::object::{ObjectInfo, object_key};
+use crate::pg::Pg;
+use crate::pg::locks::{Held, Mode};
+use crate::plan::{FoundSource, Source};
+use crate::target::Target;
+use crate::view::{Fault, ObjectView, Viewed};
+
+/// COPY_FROM2 gives truncation sequence and size (`CEPH_OSD_COPY_FROM_FLAG_TRUNCATE_SEQ`).
+const TRUNCATE_SEQ: u8 = 0x20;
+
+/// The sources of one request, with their locks.
+#[derive(Debug, Default)]
+pub struct Sources {
+    named: Vec<Named>,
+    held: Vec<Held>,
+}
+
+/// What one COPY_FROM names.
+#[derive(Debug)]
+struct Named {
+    op: usize,
+    /// Or a (negative) error.
+    place: Result<Place, i32>,
+    /// User version that it must have, 0 for any.
+    version: u64,
+    truncate: Option<(u32, u64)>,
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    pg: Rc<Pg>,
+    oid: ObjectKey,
+}
+
+impl Place {
+    fn is(&self, pg: &Pg, oid: &ObjectKey) -> bool {
+        self.pg.cid == pg.cid && self.oid == *oid
+    }
+}
+
+impl Sources {
+    /// Finds what the request's operations name.
+    pub fn of(target: &Target, admitted: &Admitted) -> Self {
+        let ops = admitted.request.msg.ops.iter().enumerate();
+        let copies =
+            ops.filter(|(_, op)| matches!(op.code, OpCode::COPY_FROM | OpCode::COPY_FROM2));
+        let named = copies.map(|(i, op)| {
+            let mut named = Named::of(target, i, op);
+            if named.place.as_ref().is_ok_and(|p| p.is(&admitted.pg, &admitted.oid)) {
+                named.place = Err(-EINVAL);
+            }
+            named
+        });
+        Self { named: named.collect(), held: Vec::new() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
+    /// Waits until no source changes any more. Each object is asked for once.
+    pub async fn lock(&mut self) {
+        let mut places: Vec<&Place> = Vec::new();
+        for place in self.named.iter().filter_map(|n| n.place.as_ref().ok()) {
+            if !places.iter().any(|p| p.is(&place.pg, &place.oid)) {
+                places.push(place);
+            }
+        }
+        let locks = places.iter().map(|p| p.pg.locks.acquire(p.oid.0.clone(), Mode::Read));
+        self.held = join_all(locks).await;
+    }
+
+    /// The least epoch at which a transaction sees all of the sources.
+    pub fn epoch(&self) -> u64 {
+        let places = self.named.iter().filter_map(|n| n.place.as_ref().ok());
+        places.map(|p| p.pg.state.borrow().last_epoch + 1).max().unwrap_or(0)
+    }
+
+    /// What the sources are now.
+    pub fn gather(&self, store: &Store, vos: &Vos) -> Result<Vec<FoundSource>, Need> {
+        let mut all = Vec::with_capacity(self.named.len());
+        for named in &self.named {
+            match named.gather(store, vos) {
+                Ok(source) => all.push((named.op, Ok(source))),
+                Err(Fault::Errno(errno)) => all.push((named.op, Err(errno))),
+                Err(Fault::Missing(need)) => return Err(need),
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Named {
+    fn of(target: &Target, op: usize, request: &OsdOp) -> Self {
+        let mut named = Self { op, place: Err(-EINVAL), version: 0, truncate: None };
+        let OpArgs::CopyFrom { snapid, src_version, flags, .. } = request.args else {
+            return named;
+        };
+        named.version = src_version;
+        let reader = &mut Reader::new(&request.indata);
+        let (Ok(name), Ok(locator)) = (Bytes::decode(reader), ObjectLocator::decode(reader)) else {
+            return named;
+        };
+        if request.code == OpCode::COPY_FROM2 && flags & TRUNCATE_SEQ != 0 {
+            let (Ok(seq), Ok(size)) = (u32::decode(reader), u64::decode(reader)) else {
+                return named;
+            };
+            named.truncate = Some((seq, size));
+        }
+        named.place =
+            if snapid == SnapId::HEAD { place(target, &name, &locator) } else { Err(-EOPNOTSUPP) };
+        named
+    }
+
+    fn gather(&self, store: &Store, vos: &Vos) -> Viewed<Source, Need> {
+        let place = self.place.as_ref().map_err(|errno| Fault::Errno(*errno))?;
+        let (data, cid) = (LoadedData::default(), place.pg.cid);
+        let view = StoreView::new(store, vos, cid, &place.oid, &data);
+        let mut info = view.info()?.ok_or(Fault::Errno(-ENOENT))?;
+        self.check_version(&info)?;
+        let (mut omap_header, mut omap) = (Bytes::new(), Vec::new());
+        if info.omap {
+            (omap_header, omap) = (view.omap_header()?, view.omap_range(b"", false, usize::MAX)?);
+            info.omap = !omap_header.is_empty() || !omap.is_empty();
+        }
+        info.truncate = self.truncate.or(info.truncate);
+        Ok(Source {
+            cid,
+            oid: place.oid.clone(),
+            xattrs: view.xattrs()?,
+            omap_header,
+            omap,
+            has_data: info.size > 0 && !view.extents(0, info.size)?.is_empty(),
+            info,
+        })
+    }
+
+    fn check_version(&self, info: &ObjectInfo) -> Viewed<(), Need> {
+        match self.version {
+            0 => Ok(()),
+            version if version < info.user_version => Err(Fault::Errno(-ERANGE)),
+            version if version > info.user_version => Err(Fault::Errno(-EOVERFLOW)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where an object is; on another target nothing can be copied from yet.
+fn place(target: &Target, name: &Bytes, locator: &ObjectLocator) -> Result<Place, i32> {
+    let map = target.map();
+    let raw = map.object_to_pg(locator, name).ok_or(-ENOENT)?;
+    let pg = map.raw_pg_to_pg(raw).and_then(|pgid| target.pgs().get(pgid)).ok_or(-EOPNOTSUPP)?;
+    if !pg.active.get() {
+        return Err(-EAGAIN);
+    }
+    let oid = ObjectKey(object_key(raw.seed, &locator.nspace, &locator.key, name));
+    Ok(Place { pg, oid })
+}
