@@ -41,7 +41,11 @@ impl Stage<'_> {
         object: u32,
         epochs: &[u64],
     ) -> Result<(), StageError> {
-        let observers = self.observers(tx, object)?;
+        let mut observers = self.observers(tx, object)?;
+        // Nothing is gone yet that the object kept until now, whatever the transaction's horizon.
+        if let Some(record) = self.found(tx, object)? {
+            observers.horizon = record.horizon;
+        }
         // What was readable when it was prepared is still there: the object was held.
         let prepared = matches!(self.placer, Placer::Prepared(_));
         if !prepared && let Some(&epoch) = epochs.iter().find(|&&e| !observers.may_read(e)) {

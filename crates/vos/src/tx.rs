@@ -447,7 +447,8 @@ impl Tx {
     }
 
     /// Sets the retained epochs of an object: each stays readable whatever the horizon. Those that
-    /// are new must not be below the object's horizon.
+    /// are new must not be below the object's horizon, which earlier operations of the transaction on
+    /// the object have raised to that of the transaction.
     pub fn retain(&mut self, cid: ContainerId, oid: &ObjectKey, epochs: &[u64]) {
         let object = self.object(cid, oid);
         self.ops.push(TxOp::Retain { object, epochs: epochs.to_vec() });

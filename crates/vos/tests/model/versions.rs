@@ -221,6 +221,14 @@ impl World {
         let mut pending = self.prepared.perhaps(&mut self.rng, &mut tx);
         let (mut after, mut refused, mut minor) = (self.objects.clone(), None, 0);
         for &i in &chosen {
+            // At first what the object has shown until now can still be retained.
+            let early = self.rng.random_bool(0.1);
+            if early && after[i].at(Epoch::new(hlc, minor)).is_some() {
+                let retained = self.retain_some(&mut tx, &mut after[i], i, hlc);
+                pending.retained.push((i, retained));
+                after[i].horizon = after[i].horizon.max(horizon);
+                minor += 1;
+            }
             for _ in 0..self.rng.random_range(1..4) {
                 let epoch = Epoch::new(hlc, minor);
                 if self.rng.random_bool(0.05) {
@@ -236,12 +244,9 @@ impl World {
                 minor += 1;
             }
             if self.rng.random_bool(0.15) {
-                let retained = self.some_readable(&after[i], hlc);
-                let list: Vec<u64> = retained.iter().copied().collect();
-                tx.retain(CID, &oid(i), &list);
-                after[i].retained = retained.clone();
-                after[i].horizon = after[i].horizon.max(horizon);
+                let retained = self.retain_some(&mut tx, &mut after[i], i, hlc);
                 pending.retained.push((i, retained));
+                after[i].horizon = after[i].horizon.max(horizon);
                 minor += 1;
             }
         }
@@ -281,13 +286,27 @@ impl World {
         (!right).then_some(error)
     }
 
+    /// Has other epochs of an object retained.
+    fn retain_some(
+        &mut self,
+        tx: &mut Tx,
+        object: &mut Object,
+        i: usize,
+        hlc: u64,
+    ) -> BTreeSet<u64> {
+        let retained = self.some_readable(object, hlc);
+        tx.retain(CID, &oid(i), &retained.iter().copied().collect::<Vec<u64>>());
+        object.retained = retained.clone();
+        retained
+    }
+
     /// Epochs of which each may be read now.
     fn some_readable(&mut self, object: &Object, hlc: u64) -> BTreeSet<u64> {
         let old = object.retained.iter().copied().collect::<Vec<u64>>();
         let mut out: BTreeSet<u64> =
             old.into_iter().filter(|_| self.rng.random_bool(0.7)).collect();
         if self.rng.random_bool(0.7) {
-            out.insert(self.rng.random_range(object.horizon.max(self.horizon)..=hlc.max(self.now)));
+            out.insert(self.rng.random_range(object.horizon..=hlc.max(self.now)));
         }
         out
     }
