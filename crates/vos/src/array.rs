@@ -46,13 +46,9 @@ impl Stage<'_> {
             return self.cut_late(array, scene, (from, to), new);
         }
         let unseen = !scene.observers.see(Epoch::MIN, self.epoch);
-        if unseen && self.replaces_all(array, (from, to)) {
-            let old = std::mem::replace(&mut array.extents, Extents::List(Vec::new()));
-            let Extents::List(old) = old else {
-                return Err(impossible(TABLE_EXTENT));
-            };
-            self.free_difference(&old, new.iter());
-            array.extents = Extents::List(new);
+        if unseen && self.covers_all(array, (from, to)) {
+            let old = std::mem::replace(&mut array.extents, Extents::List(new));
+            self.forget_list(&old, &array.extents);
             return Ok(());
         }
         if from == 0 && to >= array.size && unseen && array.history == 0 && is_empty(&new) {
@@ -104,13 +100,19 @@ impl Stage<'_> {
         self.replace(array, &old, kept)
     }
 
-    /// Whether a cut covers all that the array holds, which nobody needs any more.
-    fn replaces_all(&self, array: &Array, (from, to): (u64, u64)) -> bool {
+    /// Whether a cut covers all that the array holds, a list which nobody needs any more.
+    fn covers_all(&self, array: &Array, (from, to): (u64, u64)) -> bool {
         let gone =
             |p: &Piece| from <= p.offset && p.end() <= to && may_replace(p, self.epoch, from, to);
         match &array.extents {
             Extents::List(list) => array.history == 0 && list.iter().all(gone),
             Extents::Tree { .. } => false,
+        }
+    }
+
+    fn forget_list(&mut self, old: &Extents, new: &Extents) {
+        if let (Extents::List(old), Extents::List(new)) = (old, new) {
+            self.free_difference(old, new.iter());
         }
     }
 
