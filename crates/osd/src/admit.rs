@@ -15,6 +15,7 @@ use crate::front::OpRequest;
 use crate::object::{object_key, pg_contains};
 use crate::pg::Pg;
 use crate::pg::locks::Mode;
+use crate::snap::SnapScope;
 
 /// Limits of a request (`osd_max_object_name_len` and others).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,7 @@ pub struct Admitted {
     pub pg: Rc<Pg>,
     pub oid: ObjectKey,
     pub mode: Mode,
+    pub snaps: SnapScope,
     /// What a growing write fails with because the pool is full, or 0.
     pub pool_full: i32,
 }
@@ -108,7 +110,8 @@ pub fn admit(
         (false, _, false) => Mode::Read,
     };
     let pool_full = if writes { full_errno(&request, map, pool) } else { 0 };
-    Admission::Run(Admitted { request, pg: pg.clone(), oid: ObjectKey(oid), mode, pool_full })
+    let (pg, oid, snaps) = (pg.clone(), ObjectKey(oid), SnapScope::of(msg, map, pool));
+    Admission::Run(Admitted { request, pg, oid, mode, snaps, pool_full })
 }
 
 fn capable(request: &OpRequest, called: &[Call], map: &OsdMap, pool: &PgPool) -> bool {
@@ -163,19 +166,13 @@ fn write_refusal(request: &OpRequest, limits: &AdmitLimits) -> Option<i32> {
     (size > limits.write_size_max).then_some(WRITE_TOO_BIG)
 }
 
-/// Snapshots come with a later version: requests that need them are refused by name.
+/// All clones together can only be listed, and snapshot contexts have an order.
 fn snap_refusal(request: &OpRequest) -> Option<i32> {
     let msg = &request.msg;
-    let lists_snaps = msg.ops.iter().any(|o| o.code == OpCode::LIST_SNAPS);
-    if lists_snaps && msg.snap != SnapId::DIR {
-        return Some(EINVAL);
-    }
-    if request.class.writes && !msg.snapc.is_valid() {
-        return Some(EINVAL);
-    }
-    let needs_snaps =
-        msg.snap != SnapId::HEAD || request.class.writes && !msg.snapc.snaps.is_empty();
-    needs_snaps.then_some(EOPNOTSUPP)
+    let about_all = msg.snap == SnapId::DIR;
+    let fits = msg.ops.iter().all(|o| (o.code == OpCode::LIST_SNAPS) == about_all);
+    let valid = !request.class.writes || msg.snapc.is_valid();
+    (!fits || !valid).then_some(EINVAL)
 }
 
 fn full_errno(request: &OpRequest, map: &OsdMap, pool: &PgPool) -> i32 {

@@ -7,7 +7,7 @@ use spirula_wire::{Encode, Features};
 
 use crate::object::{AKEY, META_OBJECT, ObjectInfo, dkey};
 use crate::pg::log::{LogEntry, Trim, version_key};
-use crate::plan::Effect;
+use crate::plan::{Effect, Rollback};
 
 const F: Features = Features::PACIFIC;
 /// Bytes under one checksum.
@@ -52,10 +52,15 @@ pub fn apply_effects(
     effects: Vec<Effect>,
     info: Option<&ObjectInfo>,
     crcs: DataCrcs<'_>,
+    has_clones: bool,
 ) {
     for effect in effects {
         match effect {
+            Effect::Remove if has_clones => {
+                dkey::HEAD.iter().for_each(|dkey| tx.punch_dkey(cid, oid, dkey));
+            }
             Effect::Remove => tx.punch_object(cid, oid),
+            Effect::Rollback(to) => roll_back(tx, cid, oid, to),
             Effect::Write { offset, data, op } => {
                 let fit =
                     crcs.op == Some(op) && crcs.chunks.len() == data.len().div_ceil(CHUNK_LEN);
@@ -102,6 +107,18 @@ pub fn apply_effects(
         info.encode(&mut raw, F);
         tx.update(cid, oid, dkey::INFO, AKEY, raw.into());
     }
+}
+
+/// The data of a clone becomes the head's by shared extents; xattrs and omap follow as effects.
+fn roll_back(tx: &mut Tx, cid: ContainerId, oid: &ObjectKey, to: Rollback) {
+    for dkey in [dkey::XATTR, dkey::OMAP_HEADER, dkey::OMAP] {
+        tx.punch_dkey(cid, oid, dkey);
+    }
+    if to.size > 0 {
+        let data = Position { cid, oid, dkey: dkey::DATA, akey: AKEY, offset: 0 };
+        tx.clone_range(data, to.epoch, to.size, data);
+    }
+    tx.truncate(cid, oid, dkey::DATA, AKEY, to.size);
 }
 
 /// Adds a log entry, and the cut that is due with it.

@@ -13,6 +13,7 @@ pub const ENAMETOOLONG: i32 = 36;
 pub const ENODATA: i32 = 61;
 pub const EOVERFLOW: i32 = 75;
 pub const EMSGSIZE: i32 = 90;
+pub const EOLDSNAPC: i32 = 85;
 pub const EOPNOTSUPP: i32 = 95;
 pub const ESHUTDOWN: i32 = 108;
 pub const EDQUOT: i32 = 122;

@@ -34,6 +34,7 @@ pub mod read;
 pub mod route;
 pub mod serve;
 pub mod session;
+pub mod snap;
 pub mod stats;
 pub mod target;
 pub mod track;

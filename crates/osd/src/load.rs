@@ -11,7 +11,8 @@ use spirula_wire::Decode;
 use crate::apply::{akey, name_of_akey};
 use crate::errno::EIO;
 use crate::object::{AKEY, ObjectInfo, dkey};
-use crate::view::{Fault, ObjectView, Viewed};
+use crate::snap::{SnapClone, SnapSet, clone_of_akey, decode_seq};
+use crate::view::{Fault, ObjectView, Past, Viewed};
 
 /// What has to be brought in before planning can go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,13 +50,14 @@ impl LoadedData {
     }
 }
 
-/// One object in the store.
+/// One object in the store, by default as it is now.
 pub struct StoreView<'a> {
     store: &'a Store,
     pub vos: &'a Vos,
     pub cid: ContainerId,
     pub oid: &'a ObjectKey,
     pub data: &'a LoadedData,
+    epoch: u64,
     object: OnceCell<Option<OpenObject<'a>>>,
     /// The last read that the cache answered: offset, length, checksum.
     cached: Cell<Option<(u64, u64, u32)>>,
@@ -69,14 +71,24 @@ impl<'a> StoreView<'a> {
         oid: &'a ObjectKey,
         data: &'a LoadedData,
     ) -> Self {
-        Self { store, vos, cid, oid, data, object: OnceCell::new(), cached: Cell::new(None) }
+        let (object, cached) = (OnceCell::new(), Cell::new(None));
+        Self { store, vos, cid, oid, data, epoch: NOW, object, cached }
+    }
+
+    /// The object as it was at a retained epoch.
+    pub fn at(self, epoch: u64) -> Self {
+        Self { epoch, object: OnceCell::new(), ..self }
+    }
+
+    fn newest(&self) -> StoreView<'a> {
+        StoreView::new(self.store, self.vos, self.cid, self.oid, self.data)
     }
 
     fn object(&self) -> Viewed<Option<&OpenObject<'a>>, Need> {
         if let Some(object) = self.object.get() {
             return Ok(object.as_ref());
         }
-        let object = self.vos.at(u64::MAX).open(self.cid, self.oid).map_err(fault)?;
+        let object = self.vos.at(self.epoch).open(self.cid, self.oid).map_err(fault)?;
         Ok(self.object.get_or_init(|| object).as_ref())
     }
 
@@ -90,7 +102,8 @@ impl<'a> StoreView<'a> {
         from: std::ops::Bound<&[u8]>,
         max: usize,
     ) -> Viewed<Vec<(Bytes, Bytes)>, Need> {
-        let listed = self.vos.list_akeys(self.cid, self.oid, dkey, from, max).map_err(fault)?;
+        let listed = self.vos.at(self.epoch).list_akeys(self.cid, self.oid, dkey, from, max);
+        let listed = listed.map_err(fault)?;
         Ok(listed.into_iter().map(|(k, v)| (name_of_akey(&k), v)).collect())
     }
 
@@ -192,7 +205,44 @@ impl ObjectView for StoreView<'_> {
         }
         Ok(out)
     }
+
+    fn snapset(&self) -> Viewed<SnapSet, Need> {
+        if self.epoch != NOW {
+            return self.newest().snapset();
+        }
+        let Some(raw) = self.fetch(dkey::SNAPSET, AKEY)? else {
+            return Ok(SnapSet::default());
+        };
+        let seq = decode_seq(&raw).map_err(|_| damaged())?;
+        let view = self.vos.at(NOW);
+        let from = std::ops::Bound::Excluded(AKEY);
+        let listed = view.list_akeys(self.cid, self.oid, dkey::SNAPSET, from, usize::MAX);
+        let clone = |(akey, raw): (Bytes, Bytes)| {
+            let record = SnapClone::from_bytes(&raw).map_err(|_| damaged())?;
+            let id = clone_of_akey(&akey).ok_or_else(damaged)?;
+            Ok(SnapClone { id, ..record })
+        };
+        let clones: Viewed<_, _> = listed.map_err(fault)?.into_iter().map(clone).collect();
+        Ok(SnapSet { seq, clones: clones? })
+    }
+
+    fn past(&self, epoch: u64) -> Viewed<Option<Past>, Need> {
+        let nothing = LoadedData::default();
+        let view = StoreView::new(self.store, self.vos, self.cid, self.oid, &nothing).at(epoch);
+        let Some(info) = view.info()? else {
+            return Ok(None);
+        };
+        let mut past = Past { info, xattrs: view.xattrs()?, ..Past::default() };
+        if past.info.omap {
+            past.omap_header = view.omap_header()?;
+            past.omap = view.list(dkey::OMAP, std::ops::Bound::Unbounded, usize::MAX)?;
+        }
+        Ok(Some(past))
+    }
 }
+
+/// The newest epoch.
+const NOW: u64 = u64::MAX;
 
 /// The store's answer as the interpreter takes it: damage is an error to the client.
 fn fault(e: ReadError) -> Fault<Need> {
@@ -202,7 +252,7 @@ fn fault(e: ReadError) -> Fault<Need> {
             report(damage);
             damaged()
         }
-        // Nobody reads but the newest state, or prepares transactions.
+        // The epochs of clones are retained; nobody prepares transactions.
         ReadError::EpochTooOld { .. } | ReadError::InProgress { .. } | ReadError::Restart(_) => {
             damaged()
         }

@@ -28,10 +28,23 @@ pub mod dkey {
     pub const OMAP_HEADER: &[u8] = b"h";
     /// One akey per omap key.
     pub const OMAP: &[u8] = b"m";
+    /// Snapset (akey [`super::AKEY`]), and one akey per clone; stays when the head is deleted.
+    pub const SNAPSET: &[u8] = b"s";
+    /// What a deletion of the head removes.
+    pub const HEAD: [&[u8]; 5] = [INFO, DATA, XATTR, OMAP_HEADER, OMAP];
     /// On the meta object: one akey per log entry.
     pub const LOG: &[u8] = b"l";
     /// On the meta object: one akey per batch of trimmed log entries.
     pub const DUPS: &[u8] = b"u";
+    /// On the meta object: the snapshots that are gone from all objects (akey [`super::AKEY`]).
+    pub const PURGED: &[u8] = b"p";
+
+    /// On the meta object: one akey per object that has, or had, a clone with the snapshot.
+    pub fn snap(id: spirula_wire::types::SnapId) -> [u8; 9] {
+        let mut dkey = [b's'; 9];
+        dkey[1..].copy_from_slice(&id.0.to_be_bytes());
+        dkey
+    }
 }
 
 /// The akey of parts that have one value.

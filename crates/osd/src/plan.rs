@@ -14,6 +14,7 @@ mod copy;
 mod cut;
 mod data;
 mod omap;
+mod snap;
 #[cfg(test)]
 mod tests;
 mod tier;
@@ -23,15 +24,18 @@ use bytes::Bytes;
 use spirula_vos::{ContainerId, ObjectKey};
 use spirula_wire::msg::ops::{OpArgs, OpCode, op_flag};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpResult};
-use spirula_wire::types::UTime;
+use spirula_wire::types::{SnapContext, SnapId, UTime};
 
 use crate::errno::*;
 use crate::object::ObjectInfo;
 use crate::op::Extent;
+use crate::snap::{SnapChange, SnapScope, SnapSet, Write, make_writeable};
 use crate::stats::StatDelta;
 use crate::view::{Fault, ObjectView, Viewed};
 pub use call::Caller;
 pub use copy::{FoundSource, Source};
+
+pub use snap::Rollback;
 
 /// Limits that Ceph's options set; the defaults are Pacific's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +72,7 @@ pub struct Request<'a> {
     pub caller: Caller,
     /// What each COPY_FROM copies.
     pub sources: &'a [FoundSource],
+    pub snaps: Option<&'a SnapScope>,
 }
 
 /// One change of the object. They apply in order.
@@ -105,6 +110,8 @@ pub enum Effect {
         oid: ObjectKey,
         length: u64,
     },
+    /// Data, xattrs and omap go; the data becomes that of a clone.
+    Rollback(Rollback),
 }
 
 /// What executing the list came to.
@@ -153,6 +160,8 @@ pub struct Change {
     pub user_modify: bool,
     /// The user version of the object that it is a copy of.
     pub copied_version: Option<u64>,
+    /// `None`: the object has no clones, and was never written with a snapshot context.
+    pub snaps: Option<SnapChange>,
 }
 
 /// Runs the ops of `request` against the object in `view`.
@@ -162,8 +171,19 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
         Err(Fault::Missing(m)) => return Err(m),
         Err(Fault::Errno(errno)) => return Ok(Executed::failed(request, errno)),
     };
+    let lists_snaps = request.snaps.is_some_and(|s| s.snap == SnapId::DIR);
+    let snapset =
+        if request.may_write || lists_snaps { view.snapset() } else { Ok(SnapSet::default()) };
+    let snapset = match snapset {
+        Ok(set) => set,
+        Err(Fault::Missing(m)) => return Err(m),
+        Err(Fault::Errno(errno)) => return Ok(Executed::failed(request, errno)),
+    };
+    let whiteout = old.is_none() && !snapset.clones.is_empty();
     let mut run = Run {
         view,
+        snaps: request.snaps,
+        snapset,
         limits: request.limits,
         caller: request.caller,
         sources: request.sources,
@@ -181,7 +201,9 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
         current: 0,
     };
     let outputs = run.all(request.ops)?;
-    Ok(run.finish(request, old, outputs))
+    let mut executed = run.finish(request, old, outputs);
+    executed.exists |= lists_snaps && whiteout;
+    Ok(executed)
 }
 
 /// The outputs of a request of which no operation ran.
@@ -197,6 +219,9 @@ type Step<M> = Viewed<Option<i32>, M>;
 
 struct Run<'v, V> {
     view: &'v V,
+    snaps: Option<&'v SnapScope>,
+    /// As it was before a request that may write.
+    snapset: SnapSet,
     limits: Limits,
     caller: Caller,
     sources: &'v [FoundSource],
@@ -268,6 +293,8 @@ impl<V: ObjectView> Run<'_, V> {
             OpCode::CREATE => self.create(input, out),
             OpCode::DELETE => self.delete(),
             OpCode::SET_ALLOC_HINT => self.set_alloc_hint(out),
+            OpCode::LIST_SNAPS => self.list_snaps(out),
+            OpCode::ROLLBACK => self.rollback(out),
             OpCode::SETXATTR => self.setxattr(input, out),
             OpCode::RMXATTR => self.rmxattr(input, out),
             OpCode::OMAP_SET_VALS => self.omap_set_vals(input),
@@ -373,6 +400,21 @@ impl<V: ObjectView> Run<'_, V> {
         self.delta.num_rd_kb += kib(bytes);
     }
 
+    /// Makes the clone that a newer snapshot context wants, and counts it.
+    fn settle_snaps(
+        &mut self,
+        request: &Request<'_>,
+        old: Option<&ObjectInfo>,
+    ) -> Option<SnapChange> {
+        let none = SnapContext::default();
+        let context = request.snaps.map_or(&none, |s| &s.context);
+        if self.snapset == SnapSet::default() && context.seq == SnapId(0) {
+            return None;
+        }
+        let write = Write { context, old, effects: &self.effects, exists: self.exists };
+        Some(make_writeable(&self.snapset, write, &mut self.delta))
+    }
+
     fn finish(
         mut self,
         request: &Request<'_>,
@@ -392,12 +434,14 @@ impl<V: ObjectView> Run<'_, V> {
                 self.info.mtime = request.mtime;
             }
             self.info.clean = self.undirty;
+            let snaps = self.settle_snaps(request, old.as_ref());
             Change {
-                effects: self.effects,
-                info: self.exists.then_some(self.info),
+                effects: std::mem::take(&mut self.effects),
+                info: self.exists.then(|| std::mem::take(&mut self.info)),
                 old,
                 user_modify: self.user_modify,
                 copied_version: self.copied_version,
+                snaps,
             }
         });
         let delta = if change.is_some() { self.delta } else { self.delta.reads_only() };

@@ -8,13 +8,14 @@ use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 
 use crate::pg::Pg;
 
-/// The part of Ceph's `object_stat_sum_t` that changes at size 1 without snapshots; as a delta and
-/// as a sum.
+/// The part of Ceph's `object_stat_sum_t` that changes at size 1; as a delta and as a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct StatDelta {
     pub num_bytes: i64,
     pub num_objects: i64,
     pub num_objects_omap: i64,
+    pub num_object_clones: i64,
+    pub num_whiteouts: i64,
     pub num_rd: i64,
     pub num_rd_kb: i64,
     pub num_wr: i64,
@@ -29,6 +30,8 @@ impl StatDelta {
         self.num_bytes += d.num_bytes;
         self.num_objects += d.num_objects;
         self.num_objects_omap += d.num_objects_omap;
+        self.num_object_clones += d.num_object_clones;
+        self.num_whiteouts += d.num_whiteouts;
         self.num_rd += d.num_rd;
         self.num_rd_kb += d.num_rd_kb;
         self.num_wr += d.num_wr;
@@ -45,7 +48,7 @@ impl StatDelta {
         self.num_bytes > 0 || self.num_objects > 0
     }
 
-    fn fields(&self) -> [i64; 7] {
+    fn fields(&self) -> [i64; 9] {
         [
             self.num_bytes,
             self.num_objects,
@@ -54,6 +57,8 @@ impl StatDelta {
             self.num_rd_kb,
             self.num_wr,
             self.num_wr_kb,
+            self.num_object_clones,
+            self.num_whiteouts,
         ]
     }
 }
@@ -65,7 +70,7 @@ impl Encode for StatDelta {
 }
 
 impl Decode for StatDelta {
-    const MIN_SIZE: usize = 56;
+    const MIN_SIZE: usize = 72;
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             num_bytes: r.i64()?,
@@ -75,6 +80,8 @@ impl Decode for StatDelta {
             num_rd_kb: r.i64()?,
             num_wr: r.i64()?,
             num_wr_kb: r.i64()?,
+            num_object_clones: r.i64()?,
+            num_whiteouts: r.i64()?,
         })
     }
 }
@@ -88,6 +95,8 @@ impl StatDelta {
             num_object_copies: self.num_objects,
             num_objects_dirty: self.num_objects,
             num_objects_omap: self.num_objects_omap,
+            num_object_clones: self.num_object_clones,
+            num_whiteouts: self.num_whiteouts,
             num_rd: self.num_rd,
             num_rd_kb: self.num_rd_kb,
             num_wr: self.num_wr,

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use crate::object::ObjectInfo;
+use crate::snap::SnapSet;
 
 /// Why a step could not answer: an error for the client, or something to load first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,15 @@ pub enum Fault<M> {
 }
 
 pub type Viewed<T, M> = Result<T, Fault<M>>;
+
+/// The parts of an object at an earlier epoch that are no data.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Past {
+    pub info: ObjectInfo,
+    pub xattrs: Vec<(Bytes, Bytes)>,
+    pub omap_header: Bytes,
+    pub omap: Vec<(Bytes, Bytes)>,
+}
 
 /// One object before the request.
 pub trait ObjectView {
@@ -54,4 +64,14 @@ pub trait ObjectView {
 
     /// The written parts of a range as (offset, length), ascending and merged.
     fn extents(&self, offset: u64, len: u64) -> Viewed<Vec<(u64, u64)>, Self::Missing>;
+
+    /// The object's clones, whichever of them the view shows.
+    fn snapset(&self) -> Viewed<SnapSet, Self::Missing> {
+        Ok(SnapSet::default())
+    }
+
+    /// The object at the retained epoch of a clone; `None` if it did not exist.
+    fn past(&self, _epoch: u64) -> Viewed<Option<Past>, Self::Missing> {
+        Ok(None)
+    }
 }

@@ -15,7 +15,7 @@ use spirula_wire::types::UTime;
 use spirula_xstream::wall_now;
 
 use crate::admit::Admitted;
-use crate::apply::{DataCrcs, apply_effects, apply_log};
+use crate::apply::{DataCrcs, apply_log};
 use crate::copy::Sources;
 use crate::errno::*;
 use crate::front::{OpRequest, Reply, Versions, returns_of};
@@ -25,7 +25,9 @@ use crate::pg::locks::Held;
 use crate::pg::log::{DupRecord, EntryKind, LogEntry};
 use crate::pg::publish::Unpublished;
 use crate::plan::{Caller, Change, Executed, Request, execute};
+use crate::snap::{ObjectChange, Place, apply_object, refuses_context};
 use crate::target::{Target, TargetError};
+use crate::view::{Fault, ObjectView};
 
 /// Serves a request that may write. `None`: dropped without an answer, as Ceph does.
 pub async fn write(target: &Target, admitted: Admitted) -> Served {
@@ -96,20 +98,29 @@ impl Loaded {
             limits: target.limits(),
             caller: caller_of(target, request),
             sources: &[],
+            snaps: Some(&self.admitted.snaps),
         };
         if self.unreadable {
             return Ok(Executed::failed(&asked, -EIO));
         }
         let store = target.store();
-        let view = |vos: &Vos| {
+        let run = |vos: &Vos| {
             let sources = match self.sources.gather(store, vos) {
                 Ok(sources) => sources,
                 Err(need) => return Ok(Err(need)),
             };
             let asked = Request { sources: &sources, ..asked };
-            Ok(execute(&asked, &StoreView::new(store, vos, pg.cid, oid, &self.data)))
+            let head = StoreView::new(store, vos, pg.cid, oid, &self.data);
+            Ok(match Place::find(&self.admitted.snaps, &head) {
+                Ok(Place::Head) => execute(&asked, &head),
+                Ok(Place::Past(epoch)) => execute(&asked, &head.at(epoch)),
+                Err(Fault::Missing(need)) => Err(need),
+                Err(Fault::Errno(errno)) => {
+                    Ok(Executed { exists: errno != -ENOENT, ..Executed::failed(&asked, errno) })
+                }
+            })
         };
-        match store.try_read(view) {
+        match store.try_read(run) {
             Ok(executed) => executed,
             Err(ReadError::Missing(pages)) => Err(Need::Pages(pages)),
             Err(e) => {
@@ -144,12 +155,29 @@ impl Loaded {
             // A new map took the PG from us: the client asks its new primary.
             return Ok(Planned::Answer(None));
         }
+        if self.admitted.snaps.ordered && self.is_context_old(target)? {
+            return Ok(Planned::Answer(Some(Reply::refusal(self.request(), -EOLDSNAPC))));
+        }
         let executed = self.execute(target)?;
         let request = self.request();
         if executed.change.is_some() && executed.delta.grows() && self.admitted.pool_full != 0 {
             return Ok(Planned::Answer(self.full(executed)));
         }
         Ok(Planned::Write(Plan::new(target, self, request, executed)))
+    }
+
+    /// Whether the object was written with a newer snapshot context, and the client minds.
+    fn is_context_old(&self, target: &Target) -> Result<bool, Need> {
+        let Admitted { pg, oid, snaps, .. } = &self.admitted;
+        let store = target.store();
+        let set =
+            store.try_read(|vos| Ok(StoreView::new(store, vos, pg.cid, oid, &self.data).snapset()));
+        match set {
+            Ok(Ok(set)) => Ok(refuses_context(snaps, &set)),
+            Ok(Err(Fault::Missing(need))) => Err(need),
+            // What cannot be read fails the operations.
+            Ok(Err(Fault::Errno(_))) | Err(_) => Ok(false),
+        }
     }
 
     /// A full pool: clients that asked to try are told, others resend when it is full no more.
@@ -227,7 +255,12 @@ impl Plan {
                 info.user_version = user;
             }
             let crcs = DataCrcs { chunks: request.data_crcs(), op: request.whole_data_op() };
-            apply_effects(&mut tx, pg.cid, oid, change.effects, change.info.as_ref(), crcs);
+            if let Some(snaps) = &mut change.snaps {
+                snaps.settle(state.last_epoch);
+            }
+            let (info, snaps) = (change.info.as_ref(), change.snaps.as_ref());
+            let change = ObjectChange { effects: change.effects, info, snaps, crcs };
+            apply_object(&mut tx, pg.cid, oid, change);
         }
         let trim = state.log.due_trim();
         apply_log(&mut tx, pg.cid, &entry, trim.as_ref());

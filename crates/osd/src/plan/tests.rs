@@ -57,6 +57,7 @@ impl Model {
                 self.data[at..at + data.len()].copy_from_slice(data);
             }
             Effect::Truncate(size) => self.data.truncate(*size as usize),
+            Effect::Rollback(_) => unreachable!("a model without clones"),
             Effect::Zero { offset, length } => {
                 let len = self.data.len();
                 let (from, to) = (*offset as usize, (offset + length) as usize);

@@ -1,0 +1,122 @@
+//! Ceph's rules: what a write, a rollback and a trim do to a snapset and to the counters. Pure.
+
+use spirula_maps::SnapIntervals;
+use spirula_wire::types::{SnapContext, SnapId};
+
+use crate::object::ObjectInfo;
+use crate::plan::Effect;
+use crate::snap::{Ranges, SnapChange, SnapClone, SnapSet};
+use crate::stats::StatDelta;
+
+/// A request's work on the head.
+#[derive(Clone, Copy, Debug)]
+pub struct Write<'a> {
+    pub context: &'a SnapContext,
+    /// The head before; `None` if there was none.
+    pub old: Option<&'a ObjectInfo>,
+    pub effects: &'a [Effect],
+    /// Whether there is a head afterwards.
+    pub exists: bool,
+}
+
+/// The snapset after a write: with a new clone if the context has a snapshot that the object has not
+/// seen, and less overlap of the newest clone with the head.
+pub fn make_writeable(before: &SnapSet, write: Write<'_>, delta: &mut StatDelta) -> SnapChange {
+    let mut after = before.clone();
+    let Write { context, old, .. } = write;
+    let newer = context.snaps.first().is_some_and(|newest| *newest > before.seq);
+    if let (true, Some(old)) = (newer, old) {
+        after.clones.push(SnapClone {
+            id: context.seq,
+            epoch: 0,
+            size: old.size,
+            omap: old.omap,
+            snaps: context.snaps.iter().copied().take_while(|s| *s > before.seq).collect(),
+            overlap: Ranges::of(0, old.size),
+        });
+        delta.num_objects += 1;
+        delta.num_object_clones += 1;
+        delta.num_objects_omap += i64::from(old.omap);
+    }
+    if let Some(newest) = after.clones.last_mut() {
+        let modified = modified(before, old.map_or(0, |o| o.size), write.effects);
+        let lost = modified.intersection(&newest.overlap);
+        delta.num_bytes += lost.len() as i64;
+        newest.overlap = newest.overlap.difference(&lost);
+    }
+    after.seq = after.seq.max(context.seq);
+    let whiteout = |head: bool, set: &SnapSet| i64::from(!head && !set.clones.is_empty());
+    let whiteouts = whiteout(write.exists, &after) - whiteout(old.is_some(), before);
+    delta.num_whiteouts += whiteouts;
+    delta.num_objects += whiteouts;
+    SnapChange { before: before.clone(), after }
+}
+
+/// The bytes of the head, `size` bytes long before, that the effects change.
+fn modified(before: &SnapSet, mut size: u64, effects: &[Effect]) -> Ranges {
+    let mut ranges = Vec::new();
+    for effect in effects {
+        match effect {
+            Effect::Write { offset, data, .. } => {
+                let length = data.len() as u64;
+                ranges.push((*offset, length));
+                size = size.max(offset + length);
+            }
+            Effect::Zero { offset, length } => ranges.push((*offset, *length)),
+            Effect::Truncate(to) => {
+                ranges.push((*to, size.saturating_sub(*to)));
+                size = *to;
+            }
+            Effect::Remove => {
+                ranges.push((0, size));
+                size = 0;
+            }
+            Effect::Rollback(to) => {
+                let kept = rolled_back(before, to.id).intersection(&Ranges::of(0, size));
+                let changed = Ranges::of(0, size).difference(&kept);
+                ranges.extend_from_slice(changed.as_slice());
+                size = to.size;
+            }
+            _ => {}
+        }
+    }
+    Ranges::collect(ranges)
+}
+
+/// What the head still has in common with a clone.
+pub fn rolled_back(set: &SnapSet, id: SnapId) -> Ranges {
+    let mut newer = set.clones.iter().filter(|c| c.id >= id).map(|c| &c.overlap);
+    let first = newer.next().cloned().unwrap_or_default();
+    newer.fold(first, |common, overlap| common.intersection(overlap))
+}
+
+/// The snapset without the removed snapshots of the clone that shows `snap`, and without that clone
+/// if no other shows it. `head`: whether the object has one.
+pub fn trimmed(
+    before: &SnapSet,
+    snap: SnapId,
+    removed: &SnapIntervals,
+    head: bool,
+    delta: &mut StatDelta,
+) -> Option<SnapChange> {
+    let at = before.clones.iter().position(|c| c.snaps.contains(&snap))?;
+    let mut after = before.clone();
+    after.clones[at].snaps.retain(|s| *s != snap && !removed.contains(s.0));
+    if after.clones[at].snaps.is_empty() {
+        let gone = after.clones.remove(at);
+        delta.num_bytes -= gone.bytes();
+        delta.num_objects -= 1;
+        delta.num_object_clones -= 1;
+        delta.num_objects_omap -= i64::from(gone.omap);
+        if let Some(older) = at.checked_sub(1).and_then(|i| after.clones.get_mut(i)) {
+            delta.num_bytes -= older.bytes();
+            older.overlap = older.overlap.intersection(&gone.overlap);
+            delta.num_bytes += older.bytes();
+        }
+    }
+    if after.clones.is_empty() && !head {
+        delta.num_whiteouts -= 1;
+        delta.num_objects -= 1;
+    }
+    Some(SnapChange { before: before.clone(), after })
+}
