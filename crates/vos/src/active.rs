@@ -8,8 +8,9 @@
 //! touches much counts as touching whole objects or containers; without prepared transactions it costs a
 //! comparison.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use crate::query::Keys;
 use crate::timestamp::{Level, Path};
 use crate::tx::{Target, Tx, TxOp};
 use crate::types::{ContainerId, ObjectKey, StageError, TxId};
@@ -18,6 +19,8 @@ use crate::types::{ContainerId, ObjectKey, StageError, TxId};
 const TOUCHES_MAX: usize = 64;
 /// Places of all prepared transactions.
 const ALL_TOUCHES_MAX: usize = 1 << 17;
+/// So many bytes of object keys count as one.
+const KEY_BYTES_PER_TOUCH: usize = 64;
 
 /// How an operation touches a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +51,8 @@ pub(crate) struct ActiveTx {
     /// Pages kept back for it.
     pub(crate) pages: u64,
     touches: Vec<Touch>,
+    /// What it writes, object by object; `None` if it counts as touching whole containers.
+    objects: Option<BTreeSet<(ContainerId, ObjectKey)>>,
 }
 
 /// A touch as it is found by the fingerprint of its place, or of one above.
@@ -77,7 +82,24 @@ impl ActiveTx {
         containers.sort_unstable();
         containers.dedup();
         let touches = coarsened(touches(tx));
-        ActiveTx { epoch: tx.epoch, horizon: tx.horizon(), containers, pages, touches }
+        let told_apart = touches.iter().all(|t| t.path.level() > Level::Container);
+        let written = tx.ops.iter().filter_map(|op| changed_object(tx, op)).cloned();
+        let objects = told_apart.then(|| written.collect());
+        ActiveTx { epoch: tx.epoch, horizon: tx.horizon(), containers, pages, touches, objects }
+    }
+
+    /// How much of memory it counts for, in touches.
+    fn weight(&self) -> usize {
+        let keys: usize = self.objects.iter().flatten().map(|(_, oid)| oid.0.len()).sum();
+        self.touches.len() + keys / KEY_BYTES_PER_TOUCH
+    }
+
+    /// Whether it writes one of these objects.
+    fn writes(&self, cid: ContainerId, keys: &Keys) -> bool {
+        match &self.objects {
+            None => self.containers.contains(&cid),
+            Some(objects) => objects.iter().any(|(c, oid)| *c == cid && keys.has(&oid.0)),
+        }
     }
 }
 
@@ -105,7 +127,7 @@ impl Active {
 
     /// Whether another one can be told apart.
     pub(crate) fn has_room(&self, tx: &ActiveTx) -> bool {
-        self.touches + tx.touches.len() <= ALL_TOUCHES_MAX
+        self.touches + tx.weight() <= ALL_TOUCHES_MAX
     }
 
     pub(crate) fn insert(&mut self, id: TxId, tx: ActiveTx) {
@@ -119,7 +141,7 @@ impl Active {
                 marks.entry(fingerprint).or_default().push(mark);
             }
         }
-        self.touches += tx.touches.len();
+        self.touches += tx.weight();
         self.pages += tx.pages;
         self.txs.insert(id, tx);
     }
@@ -128,7 +150,7 @@ impl Active {
         let Some(tx) = self.txs.remove(&id) else {
             return;
         };
-        self.touches -= tx.touches.len();
+        self.touches -= tx.weight();
         self.pages -= tx.pages;
         for path in tx.touches.iter().map(|t| t.path) {
             for (level, fingerprint) in path.levels() {
@@ -148,6 +170,12 @@ impl Active {
     /// Who must be waited for by a reader at `epoch`.
     pub(crate) fn check_read(&self, path: &Path, epoch: u64) -> Option<TxId> {
         self.find(path, |m| !m.reads && m.epoch <= epoch)
+    }
+
+    /// Who must be waited for by a reader at `epoch` who lists these objects of a container.
+    pub(crate) fn check_list(&self, cid: ContainerId, keys: &Keys, epoch: u64) -> Option<TxId> {
+        let found = self.txs.iter().find(|(_, tx)| tx.epoch <= epoch && tx.writes(cid, keys));
+        found.map(|(id, _)| *id)
     }
 
     /// Refuses what must wait for a prepared transaction; those that it ends itself do not count from

@@ -71,6 +71,14 @@ impl Keys {
         *self.from <= *key && self.to.as_ref().is_none_or(|to| *key < **to)
     }
 
+    /// The keys up to and including `last`, in their order.
+    fn upto(&self, last: &ObjectKey) -> Keys {
+        match self.reverse {
+            true => Keys { from: last.0.clone(), ..self.clone() },
+            false => Keys { to: Some([&last.0[..], &[0]].concat().into()), ..self.clone() },
+        }
+    }
+
     /// The keys that remain after `last`.
     pub(crate) fn after(&self, last: &Bytes) -> Keys {
         match self.reverse {
@@ -88,7 +96,20 @@ impl View<'_> {
         keys: &Keys,
         max: usize,
     ) -> Result<Vec<ObjectKey>, ReadError> {
-        self.guarded(|| Path::container(cid), || self.objects_in(cid, keys, max), |_| None)
+        let read = || {
+            let found = self.objects_in(cid, keys, max)?;
+            // What is behind a full list does not matter.
+            let listed = match found.last() {
+                Some(last) if found.len() == max => keys.upto(last),
+                _ => keys.clone(),
+            };
+            let active = self.vos.active.check_list(cid, &listed, self.epoch().hlc);
+            match active.filter(|_| self.waits) {
+                Some(id) => Err(ReadError::InProgress { id }),
+                None => Ok(found),
+            }
+        };
+        self.committed().guarded(|| Path::container(cid), read, |_| None)
     }
 
     fn objects_in(

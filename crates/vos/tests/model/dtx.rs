@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use spirula_vos::{
-    Anchor, Config, ContainerId, ObjectKey, Range, ReadError, StageError, Target, Tx, TxId,
+    Anchor, Config, ContainerId, Keys, ObjectKey, Range, ReadError, StageError, Target, Tx, TxId,
     TxState, View,
 };
 
@@ -145,6 +145,32 @@ fn readers_wait_or_pass_over() {
     rig.submit(&commit(ONE)).unwrap();
     assert_eq!(look(&rig, 9), Ok(Some(Bytes::from("5"))));
     assert_eq!(look(&rig, 10), Ok(Some(Bytes::from("10"))));
+}
+
+/// Who lists objects waits only for those that may be among them.
+#[test]
+fn lists_wait_for_what_they_list() {
+    let mut rig = rig();
+    (0..6).filter(|i| i % 2 == 0).for_each(|i| drop(rig.submit(&update(5, i, b"a")).unwrap()));
+    rig.submit(&prepare(ONE, &update(10, 3, b"a"))).unwrap();
+    let list = |rig: &Rig, epoch: u64, keys: &Keys, max| {
+        rig.vos.at(epoch).objects(CID, keys, max).map(|found| found.len())
+    };
+    let waits = Err(ReadError::InProgress { id: ONE });
+    let (all, back) = (Keys::default(), Keys::reversed());
+    assert_eq!(list(&rig, 9, &all, 99), Ok(3), "before it");
+    assert_eq!(
+        (list(&rig, 10, &all, 99), list(&rig, 10, &back, 99)),
+        (waits.clone(), waits.clone())
+    );
+    assert_eq!((list(&rig, 10, &all, 2), list(&rig, 10, &all, 3)), (Ok(2), waits.clone()));
+    assert_eq!((list(&rig, 10, &back, 1), list(&rig, 10, &back, 2)), (Ok(1), waits.clone()));
+    let below = Keys { to: Some(oid(3).0), ..Keys::default() };
+    let from = Keys { from: oid(3).0, ..Keys::default() };
+    assert_eq!((list(&rig, 10, &below, 99), list(&rig, 10, &from, 99)), (Ok(2), waits));
+    assert_eq!(rig.vos.at(10).committed().objects(CID, &all, 99).map(|f| f.len()), Ok(3));
+    rig.submit(&commit(ONE)).unwrap();
+    assert_eq!(list(&rig, 10, &all, 99), Ok(4));
 }
 
 /// Whoever goes through all versions waits like any other reader.
