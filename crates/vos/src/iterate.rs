@@ -39,6 +39,9 @@ pub struct Range {
     pub reverse: bool,
     /// First and last clock of the births.
     pub epochs: (u64, u64),
+    /// Of the single values of an akey only the oldest one of these. (The newest up to an epoch is what is
+    /// visible.)
+    pub oldest: bool,
     /// Of these.
     pub show: Show,
 }
@@ -121,7 +124,7 @@ impl Show {
 impl Default for Range {
     fn default() -> Range {
         let (from, to, epochs) = (Bytes::new(), None, (0, u64::MAX));
-        Range { from, to, reverse: false, epochs, show: Show::ALL }
+        Range { from, to, reverse: false, epochs, oldest: false, show: Show::ALL }
     }
 }
 
@@ -294,6 +297,9 @@ impl Vos {
             // Each source has its first ones, so the first of all are among them.
             let (mut entries, mut full) = (Vec::new(), false);
             match (phase, value) {
+                (VERSIONS, ItemValue::Single(single)) if range.oldest => {
+                    entries.extend(self.oldest_single(single, punches, epochs)?);
+                }
                 (VERSIONS, ItemValue::Single(single)) => {
                     full = self.singles(single, punches, &window, &mut entries)?;
                 }
@@ -358,17 +364,47 @@ impl Vos {
             })?;
         }
         for (birth, version) in found {
-            let death = match single.history {
-                _ if birth == single.epoch => FOREVER,
-                number => self.birth_after(number, birth)?.unwrap_or(single.epoch),
-            };
-            let kind = match version {
-                Old::Value(value) => VersionKind::Value(value),
-                Old::Punched | Old::Size { .. } => VersionKind::Punched,
-            };
-            out.push(Entry { place: (0, birth), death: punches.death(birth, death), kind });
+            out.push(self.single_entry(single, punches, birth, version)?);
         }
         Ok(full)
+    }
+
+    /// The oldest version of a single value, punches apart, that was born in a range.
+    fn oldest_single(
+        &self,
+        single: &Single,
+        punches: &Punches,
+        (from, to): (Epoch, Epoch),
+    ) -> Result<Option<Entry>, ReadError> {
+        let mut found = None;
+        if single.history != 0 {
+            self.scan_versions(single.history, from, &mut |birth, cell| {
+                let version = Old::decode(tree::load_value(&self.pool, cell)?)?;
+                found = Some((birth, version)).filter(|(_, v)| *v != Old::Punched);
+                Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
+        }
+        let newest = single.value.clone().map(|value| (single.epoch, Old::Value(value)));
+        let oldest = found.or(newest).filter(|(birth, _)| (from..=to).contains(birth));
+        oldest.map(|(birth, v)| self.single_entry(single, punches, birth, v)).transpose()
+    }
+
+    fn single_entry(
+        &self,
+        single: &Single,
+        punches: &Punches,
+        birth: Epoch,
+        version: Old,
+    ) -> Result<Entry, ReadError> {
+        let death = match single.history {
+            _ if birth == single.epoch => FOREVER,
+            number => self.birth_after(number, birth)?.unwrap_or(single.epoch),
+        };
+        let kind = match version {
+            Old::Value(value) => VersionKind::Value(value),
+            Old::Punched | Old::Size { .. } => VersionKind::Punched,
+        };
+        Ok(Entry { place: (0, birth), death: punches.death(birth, death), kind })
     }
 
     /// The extents of an array; whether there may be more.

@@ -245,6 +245,13 @@ fn iteration_shows_what_is_asked_for() {
         assert_eq!(listed_at(&mut rig, 25, &seen, budget), view, "a view sees no later ones");
         let then = Range { epochs: (0, 35), ..seen };
         assert_eq!(listed(&mut rig, &then, budget), ["d2 30-40=30", "d3 30-0=30"]);
+        let oldest = Range { epochs: (15, 35), oldest: true, ..dkeys.clone() };
+        assert_eq!(listed(&mut rig, &oldest, budget), ["d2 20-30=20", "d3 20-30=20"]);
+        let oldest = Range { epochs: (0, u64::MAX), reverse: true, ..oldest };
+        let want = ["d3 10-20=10", "d2 40-0 punched", "d2 10-20=10"];
+        assert_eq!(listed(&mut rig, &oldest, budget), want);
+        let none = Range { epochs: (31, 39), ..oldest };
+        assert!(listed(&mut rig, &none, budget).is_empty());
         let covered = Show { covered: true, visible: false, punched: false, holes: false };
         let array = Range { from: "e".into(), show: covered, ..Range::default() };
         let want = ["e 10-40 1000..1500", "e 10-20 2000..2500", "e 20-30 3000..3500"];
