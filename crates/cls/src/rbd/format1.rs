@@ -10,7 +10,7 @@
 use bytes::Bytes;
 
 use super::key;
-use crate::context::{Absent, Context, Outcome, fail};
+use crate::context::{Context, Outcome, fail};
 use crate::errno::{EDQUOT, EEXIST, EINVAL, EIO, ENOENT, ENXIO, ESTALE};
 use crate::input::{arguments, put};
 use crate::method::Method;
@@ -46,13 +46,8 @@ struct Header {
     snaps: Vec<Snap>,
 }
 
-/// As a class sees it in a request that may create the object: absent data is empty.
-fn data(ctx: &mut dyn Context, length: u64) -> Outcome<Bytes> {
-    Ok(ctx.read(0, length).or_absent()?.unwrap_or_default())
-}
-
 fn head(ctx: &mut dyn Context) -> Outcome<Option<[u8; HEAD_LEN]>> {
-    let data = data(ctx, HEAD_LEN as u64)?;
+    let data = ctx.read(0, HEAD_LEN as u64)?;
     Ok(data.first_chunk().copied())
 }
 
@@ -71,7 +66,7 @@ pub(super) fn snap_count(ctx: &mut dyn Context) -> Outcome<Option<u32>> {
 
 /// Whether the header says that the image migrates; `ENXIO` when it says nothing known.
 pub(super) fn is_migrating(ctx: &mut dyn Context) -> Outcome<bool> {
-    let data = data(ctx, TEXT.len() as u64 + 1)?;
+    let data = ctx.read(0, TEXT.len() as u64 + 1)?;
     match data.split_last() {
         Some((0, text)) if text == TEXT => Ok(false),
         Some((0, text)) if text == TEXT_MIGRATING => Ok(true),
@@ -90,7 +85,7 @@ impl Header {
         let Some(head) = head(ctx)? else { return fail(EINVAL) };
         let snaps_len = u64::from(count_of(&head)) * SNAP_LEN;
         let length = snaps_len.saturating_add(u64_at(&head, NAMES_LEN));
-        let data = data(ctx, length.saturating_add(HEAD_LEN as u64))?;
+        let data = ctx.read(0, length.saturating_add(HEAD_LEN as u64))?;
         let rest = data.slice(HEAD_LEN.min(data.len())..);
         if rest.len() as u64 != length {
             return fail(EIO);

@@ -7,7 +7,7 @@ use super::feature::{self, op};
 use super::types::{HEAD, Parent, ParentSpec, Snap};
 use super::{key, snap};
 use crate::context::{Context, Outcome, fail};
-use crate::errno::{EEXIST, EINVAL, ENOENT, EXDEV};
+use crate::errno::{EEXIST, EINVAL, ENOENT, ENOEXEC, EXDEV};
 use crate::input::{arguments, put};
 use crate::method::Method;
 
@@ -93,7 +93,9 @@ fn attach(ctx: &mut dyn Context, spec: ParentSpec, overlap: u64, again: bool) ->
 /// else the header keeps it for them.
 fn detach(ctx: &mut dyn Context, knows_no_namespaces: bool) -> Outcome {
     key::require_object(ctx)?;
-    feature::require(ctx, feature::LAYERING)?;
+    if !feature::has(ctx, feature::LAYERING)? {
+        return fail(ENOEXEC);
+    }
     let deep = feature::has(ctx, feature::DEEP_FLATTEN)?;
     let parent: Parent = key::read(ctx, b"parent")?;
     if knows_no_namespaces && !parent.spec.namespace.is_empty() {

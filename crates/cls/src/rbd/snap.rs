@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::feature::{self, op};
 use super::types::{HEAD, Parent, SNAP_MAX, Snap, SnapInfo, SnapNamespace};
 use super::{format1, key, uuid};
-use crate::context::{Context, Outcome, fail};
+use crate::context::{Absent, Context, Outcome, fail};
 use crate::errno::{EBUSY, EDQUOT, EEXIST, EINVAL, ERANGE, ESTALE};
 use crate::input::{arguments, put};
 use crate::method::Method;
@@ -82,7 +82,7 @@ fn ids(ctx: &mut dyn Context) -> Outcome<Vec<u64>> {
     let mut ids = Vec::new();
     let mut after = Bytes::from_static(PREFIX);
     loop {
-        let page = ctx.omap_keys(&after, key::PAGE)?;
+        let page = ctx.omap_keys(&after, key::PAGE).or_absent()?.unwrap_or_default();
         let ours = page.items.iter().take_while(|key| key.starts_with(PREFIX));
         let before = ids.len();
         ids.extend(ours.map(|key| id_of(key)));
@@ -253,4 +253,32 @@ fn snapshot_set_limit(ctx: &mut dyn Context, input: &Bytes, _: &mut Vec<u8>) -> 
         return fail(ERANGE);
     }
     key::write(ctx, b"snap_limit", &limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryObject;
+
+    /// The entry as Ceph stores it, but for the name, which is another UUID each time.
+    #[test]
+    fn a_snapshot_in_the_trash_keeps_its_name() {
+        let mut header = MemoryObject::default();
+        key::write(&mut header, b"features", &1u64).unwrap();
+        let entry = Snap { id: 7, name: Bytes::from_static(b"mine"), ..Snap::default() };
+        write(&mut header, 7, entry).unwrap();
+        let id = Bytes::copy_from_slice(&7u64.to_le_bytes());
+        snapshot_trash_add(&mut header, &id, &mut Vec::new()).unwrap();
+
+        let stored = header.omap[&entry_key(7)].to_vec();
+        let at = stored.windows(4).position(|bytes| bytes == b"mine").unwrap();
+        let namespace =
+            [&[1, 1, 16, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0][..], b"mine", &[0; 4]].concat();
+        assert_eq!(stored[at - 14..at + 8], namespace);
+        assert_eq!(read(&mut header, 7).unwrap().name.len(), 36);
+        assert_eq!(header.omap[&b"op_features"[..]][..], op::SNAP_TRASH.to_le_bytes());
+        let shown = key::read::<u64>(&mut header, b"features").unwrap();
+        assert_eq!(shown, feature::LAYERING | feature::OPERATIONS);
+        assert_eq!(snapshot_trash_add(&mut header, &id, &mut Vec::new()), fail(EEXIST));
+    }
 }
