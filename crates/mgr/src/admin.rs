@@ -14,6 +14,7 @@ use spirula_wire::msg::mgr::{DaemonConfig, config_level};
 use spirula_wire::types::{EntityAddr, EntityName};
 
 use crate::daemons::DaemonOptions;
+use crate::health::QuotaThresholds;
 
 const EINVAL: i32 = 22;
 const ENOENT: i32 = 2;
@@ -102,6 +103,15 @@ impl Options {
     /// The monitor's values, which come below those set here.
     pub(crate) fn set_mon(&mut self, values: BTreeMap<String, String>) {
         self.mon = values;
+    }
+
+    /// From which use of their quota on pools are in a health check.
+    pub(crate) fn quota_thresholds(&self) -> QuotaThresholds {
+        let percent = |name: &str| self.mon.get(name).and_then(|v| v.parse().ok()).unwrap_or(0);
+        QuotaThresholds {
+            warn: percent("mon_pool_quota_warn_threshold"),
+            critical: percent("mon_pool_quota_crit_threshold"),
+        }
     }
 
     /// As `config show` has them.

@@ -3,6 +3,7 @@
 //! To add a command: a handler in the file of its family and one row in [`COMMANDS`].
 
 mod config;
+mod module;
 mod osd;
 mod osd_df;
 mod pg;
@@ -24,12 +25,15 @@ use crate::daemons::Daemons;
 use crate::pgmap::PgMap;
 
 const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 95;
 const ENOENT: i32 = 2;
 const EACCES: i32 = 13;
 const NO_CAPS: &str = "access denied: does your client key have mgr caps? See http://docs.ceph.com/en/latest/mgr/administrator/#client-authentication";
 
 /// A command whose caller's capabilities have to be checked.
 pub struct Asked<'a> {
+    pub service: &'a str,
+    /// The module that serves the command; empty if the manager itself does.
     pub module: &'a str,
     pub prefix: &'a str,
     pub args: &'a BTreeMap<String, String>,
@@ -149,7 +153,7 @@ pub fn descriptions() -> Vec<CommandDescription> {
         availability: "cli,rest".to_owned(),
         flags: 0,
     });
-    each.collect()
+    each.chain(module::descriptions()).collect()
 }
 
 /// Answers one command; `allowed` decides by prefix and permission whether the caller may.
@@ -166,11 +170,14 @@ pub fn answer(
         return failed(EINVAL, "command is not valid JSON".into());
     };
     let prefix = args["prefix"].as_str().unwrap_or_default().to_owned();
-    let Some(row) = COMMANDS.iter().find(|r| r.prefix == prefix) else {
-        return failed(EINVAL, unknown(&prefix));
-    };
     let texts = string_args(&args);
-    let asked = Asked { module: row.module, prefix: row.prefix, args: &texts, need: row.need };
+    let Some(row) = COMMANDS.iter().find(|r| r.prefix == prefix) else {
+        let (errno, text) =
+            module::refusal(&prefix, &texts, allowed).unwrap_or_else(|| (EINVAL, unknown(&prefix)));
+        return failed(errno, text);
+    };
+    let (service, prefix) = (row.module, row.prefix);
+    let asked = Asked { service, module: "", prefix, args: &texts, need: row.need };
     if !allowed(&asked) {
         return failed(EACCES, NO_CAPS.into());
     }
@@ -268,6 +275,6 @@ mod tests {
 
     #[test]
     fn every_row_is_described() {
-        assert_eq!(descriptions().len(), COMMANDS.len());
+        assert_eq!(descriptions().len(), COMMANDS.len() + module::COMMANDS.len());
     }
 }

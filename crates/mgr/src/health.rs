@@ -1,15 +1,30 @@
 //! Health checks that follow from what PGs report, by Ceph's codes and texts.
 
+use spirula_maps::{OsdMap, PgPool};
+use spirula_mon::text::bytes_iec;
 use spirula_wire::msg::mgr::{HealthCheck, HealthChecks, health};
-use spirula_wire::types::pg_state;
+use spirula_wire::types::{ObjectStatSum, pg_state};
 
 use crate::pgmap::PgMap;
 
 /// Lines of detail in a check (`mon_health_max_detail`).
 const DETAIL_MAX: usize = 50;
 
-pub(crate) fn of(pgmap: &PgMap) -> HealthChecks {
+/// From which percentage of a quota on a pool is in a check; 0: never.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct QuotaThresholds {
+    pub(crate) warn: u64,
+    pub(crate) critical: u64,
+}
+
+pub(crate) fn of(pgmap: &PgMap, osdmap: &OsdMap, quotas: QuotaThresholds) -> HealthChecks {
     let mut found = HealthChecks::default();
+    damage(pgmap, &mut found);
+    near_quotas(pgmap, osdmap, quotas, &mut found);
+    found
+}
+
+fn damage(pgmap: &PgMap, found: &mut HealthChecks) {
     let mut add = |code: &str, summary, count, detail| {
         let check = HealthCheck { severity: health::ERR, summary, detail, count };
         found.checks.insert(code.to_owned(), check);
@@ -33,7 +48,69 @@ pub(crate) fn of(pgmap: &PgMap) -> HealthChecks {
         detail.truncate(DETAIL_MAX);
         add("PG_DAMAGED", summary, count as i64, detail);
     }
-    found
+}
+
+/// Pools near their quota. Of those that have reached it the monitor warns.
+fn near_quotas(
+    pgmap: &PgMap,
+    osdmap: &OsdMap,
+    thresholds: QuotaThresholds,
+    found: &mut HealthChecks,
+) {
+    if thresholds.warn == 0 && thresholds.critical == 0 {
+        return;
+    }
+    let sums = pgmap.pool_sums();
+    let (mut full, mut near) = (Listed::default(), Listed::default());
+    for (id, pool) in &osdmap.pools {
+        let Some(stat) = sums.get(id) else { continue };
+        let name = osdmap.pool_name(*id).unwrap_or_default();
+        let (mut is_full, mut is_near) = (false, false);
+        for (now, max, text) in quotas(pool, &stat.stats.sum) {
+            let above = |percent: u64| {
+                percent > 0 && u128::from(now) * 100 >= u128::from(max) * u128::from(percent)
+            };
+            let line = format!("pool '{name}' has {text}");
+            if above(thresholds.critical) {
+                is_full = true;
+                full.detail.push(line);
+            } else if above(thresholds.warn) {
+                is_near = true;
+                near.detail.push(line);
+            }
+        }
+        full.pools += i64::from(is_full);
+        near.pools += i64::from(is_near);
+    }
+    let kinds = [
+        ("POOL_FULL", health::ERR, "full", full),
+        ("POOL_NEAR_FULL", health::WARN, "nearfull", near),
+    ];
+    for (code, severity, word, Listed { pools, mut detail }) in kinds {
+        if pools > 0 {
+            detail.truncate(DETAIL_MAX);
+            let summary = format!("{pools} pools {word}");
+            let check = HealthCheck { severity, summary, detail, count: pools };
+            found.checks.insert(code.to_owned(), check);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Listed {
+    pools: i64,
+    detail: Vec<String>,
+}
+
+/// Use, quota and both as text, of each quota that is set and not reached.
+fn quotas(pool: &PgPool, sum: &ObjectStatSum) -> impl Iterator<Item = (u64, u64, String)> {
+    let (objects, bytes) = (sum.num_objects.max(0) as u64, sum.num_bytes.max(0) as u64);
+    let (max_objects, max_bytes) = (pool.quota_max_objects, pool.quota_max_bytes);
+    let texts = [
+        (objects, max_objects, format!("{objects} objects (max {max_objects})")),
+        (bytes, max_bytes, format!("{} (max {})", bytes_iec(bytes), bytes_iec(max_bytes))),
+    ];
+    texts.into_iter().filter(|(now, max, _)| *max > 0 && now < max)
 }
 
 #[cfg(test)]
@@ -41,6 +118,38 @@ mod tests {
     use spirula_wire::types::{PgId, PgStat};
 
     use super::*;
+
+    fn of(pgmap: &PgMap) -> HealthChecks {
+        super::of(pgmap, &OsdMap::default(), QuotaThresholds::default())
+    }
+
+    /// Texts and severities as of 16.2.15 for the same numbers.
+    #[test]
+    fn pools_near_their_quota_are_named() {
+        let mut osdmap = OsdMap::default();
+        let pool =
+            PgPool { quota_max_objects: 20, quota_max_bytes: 1_000_000, ..PgPool::default() };
+        osdmap.pools.insert(1, pool);
+        osdmap.pool_names.insert(1, "qq".to_owned());
+        let mut pgmap = PgMap::default();
+        let mut pg = PgStat::default();
+        (pg.stats.sum.num_objects, pg.stats.sum.num_bytes) = (3, 300_000);
+        pgmap.pgs.insert(PgId::new(1, 0), pg);
+        let found = |warn, critical| {
+            let checks = super::of(&pgmap, &osdmap, QuotaThresholds { warn, critical }).checks;
+            let each = checks.into_iter();
+            each.map(|(code, c)| (code, c.severity, c.summary, c.detail)).collect::<Vec<_>>()
+        };
+        assert_eq!(found(0, 0), []);
+        let objects = "pool 'qq' has 3 objects (max 20)".to_owned();
+        let bytes = "pool 'qq' has 293 KiB (max 977 KiB)".to_owned();
+        let near = |detail| {
+            ("POOL_NEAR_FULL".to_owned(), health::WARN, "1 pools nearfull".to_owned(), detail)
+        };
+        assert_eq!(found(10, 0), [near(vec![objects.clone(), bytes.clone()])]);
+        let full = ("POOL_FULL".to_owned(), health::ERR, "1 pools full".to_owned(), vec![bytes]);
+        assert_eq!(found(10, 20), [full, near(vec![objects])]);
+    }
 
     #[test]
     fn inconsistent_pgs_are_named() {

@@ -74,8 +74,8 @@ impl SessionState {
         };
         MgrCap::of_peer(peer).is_capable(&CommandAccess {
             name: &peer.name,
-            service: asked.module,
-            module: "",
+            service: asked.service,
+            module: asked.module,
             command: asked.prefix,
             args: asked.args,
             need: asked.need,
@@ -363,7 +363,7 @@ impl Manager {
         self.reported_states = self.pgmap.states();
         let digest = digest::of(&self.pgmap, osdmap);
         let report = MonMgrReport {
-            health_checks: health::of(&self.pgmap),
+            health_checks: health::of(&self.pgmap, osdmap, self.options.quota_thresholds()),
             service_map: empty_service_map(self.pgmap.stamp),
             gid: self.identity.gid,
             digest: Bytes::from(digest.to_bytes(Features::PACIFIC)),
