@@ -5,7 +5,9 @@ of the file is as good as any time of now in its place; between two times of one
 that a file makes after `compat` are left out, since that is an option of the cluster.
 """
 
+import re
 import struct
+import subprocess
 import sys
 import time
 
@@ -195,11 +197,25 @@ class Player:
         parts = {("data", b""): self.ioctx.read(self.name, size) if size else b""}
         for name, value in self.ioctx.get_xattrs(self.name):
             parts["xattr", name.encode()] = value
-        after = ""
-        while page := self.omap(after):
-            parts.update({("omap", name.encode()): value or b"" for name, value in page.items()})
-            after = max(page)
+        parts.update({("omap", name): value for name, value in self.entries().items()})
         return parts
+
+    def entries(self):
+        """The omap. The binding cuts keys at a NUL and then does not get past them."""
+        entries, after = {}, ""
+        while page := self.omap(after):
+            if max(page) <= after:
+                return self.dumped()
+            entries.update({name.encode(): value or b"" for name, value in page.items()})
+            after = max(page)
+        return entries
+
+    def dumped(self):
+        command = ["rados", "-c", self.conf, "-p", self.pool, "listomapvals", self.name]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        dumps = re.findall(r"^(?:key|value) \(\d+ bytes\) ?:\n((?:[0-9a-f]{8}.*\n)*)", text, re.M)
+        dumps = [bytes.fromhex("".join(line[8:60] for line in dump.splitlines())) for dump in dumps]
+        return dict(zip(dumps[::2], dumps[1::2]))
 
     def omap(self, after):
         with rados.ReadOpCtx() as op:
