@@ -77,7 +77,17 @@ fn modified(before: &SnapSet, mut size: u64, effects: &[Effect]) -> Ranges {
                 ranges.extend_from_slice(changed.as_slice());
                 size = to.size;
             }
-            _ => {}
+            Effect::Clone { length, .. } => {
+                ranges.push((0, *length));
+                size = size.max(*length);
+            }
+            Effect::SetXattr { .. }
+            | Effect::RemoveXattr(_)
+            | Effect::SetOmap(_)
+            | Effect::SetOmapHeader(_)
+            | Effect::RemoveOmapKeys(_)
+            | Effect::RemoveOmapRange { .. }
+            | Effect::ClearOmap => {}
         }
     }
     Ranges::collect(ranges)
