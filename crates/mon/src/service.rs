@@ -435,16 +435,8 @@ const F: Features = Features::PACIFIC;
 /// `{"addrvec": [...]}` as every dump shows addresses.
 pub(crate) fn addrs_json(addrs: &EntityAddrVec) -> Json {
     let one = |a: &spirula_wire::types::EntityAddr| {
-        use spirula_wire::types::AddrType;
-        let type_ = match a.type_ {
-            AddrType::NONE => "none",
-            AddrType::LEGACY => "v1",
-            AddrType::MSGR2 => "v2",
-            AddrType::CIDR => "cidr",
-            _ => "any",
-        };
         let addr = a.addr.map_or_else(|| ":/0".to_owned(), |s| s.to_string());
-        obj! { "type" => type_, "addr" => addr, "nonce" => a.nonce }
+        obj! { "type" => a.type_.name(), "addr" => addr, "nonce" => a.nonce }
     };
     obj! { "addrvec" => addrs.iter().map(one).collect::<Vec<_>>() }
 }

@@ -75,7 +75,7 @@ commands! {
     "dump_historic_slow_ops", "show slowest recent ops" => dump::ops_slow;
     "dump_ops_in_flight", "show the ops currently in flight" => dump::ops_in_flight;
     "dump_watchers", "show clients which have active watches, and on which objects"
-        => |_, _| Ok(json!([]));
+        => dump::watchers;
     "dump_scrubs", "show when the store was scrubbed and what is damaged" => scrub::dump;
     "flush_pg_stats", "flush pg stats" => flush_pg_stats;
     "get_command_descriptions", "list available commands" => |_, _| Ok(descriptions());

@@ -15,7 +15,9 @@ pub const EOVERFLOW: i32 = 75;
 pub const EMSGSIZE: i32 = 90;
 pub const EOLDSNAPC: i32 = 85;
 pub const EOPNOTSUPP: i32 = 95;
+pub const ENOTCONN: i32 = 107;
 pub const ESHUTDOWN: i32 = 108;
+pub const ETIMEDOUT: i32 = 110;
 pub const EDQUOT: i32 = 122;
 pub const ECANCELED: i32 = 125;
 

@@ -10,9 +10,10 @@ use spirula_wire::{Decode, Encode, Features, Header, Message, Payload, RawMessag
 use crate::object::{ObjectInfo, cursor_key, object_key, object_of_key};
 use crate::op::OpClass;
 use crate::pg::log::{DupRecord, LogEntry};
-use crate::plan::{Effect, Request, execute};
+use crate::plan::{Caller, Effect, Request, execute};
 use crate::stats::StatDelta;
 use crate::view::{ObjectView, Viewed};
+use crate::watch::{WatchInfo, WatchKey};
 
 /// Records of the store: what decodes must encode and decode again to the same.
 pub fn stored(data: &[u8]) {
@@ -94,6 +95,11 @@ impl ObjectView for Sample {
             size: SIZE,
             user_version: 3,
             omap: true,
+            watchers: [(
+                WatchKey { cookie: 1, entity: Caller::default().name },
+                WatchInfo::default(),
+            )]
+            .into(),
             ..ObjectInfo::default()
         }))
     }

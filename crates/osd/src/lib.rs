@@ -39,6 +39,7 @@ pub mod stats;
 pub mod target;
 pub mod track;
 pub mod view;
+pub mod watch;
 pub mod write;
 
 pub use devices::DevicePaths;

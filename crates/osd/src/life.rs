@@ -12,6 +12,7 @@ use spirula_xstream::{Class, TcpListener, timeout};
 use crate::boot::mark_me_down_message;
 use crate::devices::{self, DevicePaths};
 use crate::target::{Target, TargetConfig, TargetError};
+use crate::watch::drive::run_timer;
 use crate::{mgr, serve};
 
 /// How long the monitor may take to say good-bye.
@@ -69,6 +70,7 @@ pub async fn run(
         }),
     ];
     target.spawn(Class::Background, mgr::report);
+    target.spawn(Class::Client, run_timer);
     tracing::info!(%addr, "osd.{} serves", target.config().osd_id);
     started(&target, addr);
     let failure = match select(pin!(target.failed()), pin!(spirula_xstream::stopping())).await {

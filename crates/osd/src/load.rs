@@ -45,6 +45,11 @@ impl LoadedData {
         }
     }
 
+    /// The object's info if the request has asked for it, and the object exists.
+    pub fn info(&self) -> Option<&ObjectInfo> {
+        self.info.get()?.as_ref()
+    }
+
     fn find(&self, offset: u64, len: u64) -> Option<&Data> {
         self.pieces.iter().find(|p| p.0 == offset && p.1 == len).map(|p| &p.2)
     }

@@ -12,6 +12,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use spirula_wire::types::{EVersion, HObject, PgId, SnapId, UTime};
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 
+use crate::watch::Watchers;
+
 /// Key of the object that holds the PG's own records (log, duplicates).
 pub const META_OBJECT: &[u8] = &[0];
 const KIND_OBJECT: u8 = 1;
@@ -142,6 +144,7 @@ pub struct ObjectInfo {
     pub alloc_hint: Option<(u64, u64, u32)>,
     /// Not changed since a client said so (UNDIRTY).
     pub clean: bool,
+    pub watchers: Watchers,
 }
 
 impl ObjectInfo {
@@ -153,8 +156,10 @@ impl ObjectInfo {
 const HAS_OMAP: u8 = 1;
 const HAS_TRUNCATE: u8 = 2;
 const HAS_HINT: u8 = 4;
+const HAS_WATCHERS: u8 = 8;
 const IS_CLEAN: u8 = 64;
-const INFO_VERSION: u8 = 1;
+/// Version 1 had no watchers; otherwise it was the same.
+const INFO_VERSION: u8 = 2;
 
 impl Encode for ObjectInfo {
     fn encode(&self, out: &mut Vec<u8>, f: Features) {
@@ -164,6 +169,7 @@ impl Encode for ObjectInfo {
             flag(self.omap, HAS_OMAP)
                 | flag(self.truncate.is_some(), HAS_TRUNCATE)
                 | flag(self.alloc_hint.is_some(), HAS_HINT)
+                | flag(!self.watchers.is_empty(), HAS_WATCHERS)
                 | flag(self.clean, IS_CLEAN),
         );
         self.version.encode(out, f);
@@ -179,6 +185,9 @@ impl Encode for ObjectInfo {
             write.encode(out, f);
             flags.encode(out, f);
         }
+        if !self.watchers.is_empty() {
+            self.watchers.encode(out, f);
+        }
     }
 }
 
@@ -186,7 +195,7 @@ impl Decode for ObjectInfo {
     const MIN_SIZE: usize = 38;
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let version = r.u8()?;
-        if version != INFO_VERSION {
+        if !(1..=INFO_VERSION).contains(&version) {
             let what = "object info version";
             return Err(DecodeError::Invalid { what, value: version.into() });
         }
@@ -204,6 +213,7 @@ impl Decode for ObjectInfo {
             } else {
                 None
             },
+            watchers: if has & HAS_WATCHERS != 0 { Watchers::decode(r)? } else { Watchers::new() },
         })
     }
 }
@@ -255,7 +265,10 @@ fn low_bits(n: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use spirula_wire::types::EntityName;
+
     use super::*;
+    use crate::watch::{WatchInfo, WatchKey};
 
     fn object(hash: u32, nspace: &str, key: &str, oid: &str) -> HObject {
         HObject {
@@ -326,6 +339,16 @@ mod tests {
     }
 
     #[test]
+    fn info_of_the_first_version_is_read() {
+        let info = ObjectInfo { size: 7, alloc_hint: Some((1, 2, 3)), ..ObjectInfo::default() };
+        let mut raw = info.to_bytes(Features::PACIFIC);
+        raw[0] = 1;
+        assert_eq!(ObjectInfo::from_bytes(&raw), Ok(info));
+        raw[0] = INFO_VERSION + 1;
+        assert!(ObjectInfo::from_bytes(&raw).is_err());
+    }
+
+    #[test]
     fn info_round_trips_and_stays_small() {
         let plain = ObjectInfo { size: 7, user_version: 3, ..ObjectInfo::default() };
         assert_eq!(plain.to_bytes(Features::PACIFIC).len(), ObjectInfo::MIN_SIZE);
@@ -336,7 +359,11 @@ mod tests {
             clean: true,
             ..plain.clone()
         };
-        for info in [plain, full] {
+        let key = |cookie| WatchKey { cookie, entity: EntityName::client(4100) };
+        let watch = WatchInfo { timeout_seconds: 30, addr: "127.0.0.1:0/7".parse().unwrap() };
+        let watchers = [(key(1), watch), (key(2), WatchInfo::default())].into();
+        let watched = ObjectInfo { watchers, ..plain.clone() };
+        for info in [plain, full, watched] {
             assert_eq!(ObjectInfo::from_bytes(&info.to_bytes(Features::PACIFIC)), Ok(info));
         }
     }

@@ -1,6 +1,6 @@
 //! What the operations of a request ask for, and the arguments that most of them share.
 
-use spirula_wire::msg::ops::{OpArgs, OpCode};
+use spirula_wire::msg::ops::{OpArgs, OpCode, watch_op};
 use spirula_wire::msg::osd_op::OsdOp;
 
 use crate::class::calls;
@@ -14,17 +14,21 @@ pub struct OpClass {
     /// By an operation itself; methods have capabilities of their own.
     pub own_reads: bool,
     pub own_writes: bool,
-    /// Reads bytes of the data array, perhaps from the device.
+    /// Reads bytes of the data array, perhaps from the device, or what shows only when published.
     pub reads_data: bool,
     pub pg: bool,
+    pub watches: bool,
+    pub notifies: bool,
 }
 
 impl OpClass {
     pub fn of(ops: &[OsdOp]) -> Self {
         let mut class = Self::default();
-        for OsdOp { code, .. } in ops {
+        for OsdOp { code, args, .. } in ops {
             class.own_reads |= code.reads() || *code == OpCode::WATCH;
-            class.own_writes |= code.writes() || code.is_cache_op();
+            class.own_writes |= code.writes() && !is_ping(args) || code.is_cache_op();
+            class.watches |= *code == OpCode::WATCH;
+            class.notifies |= *code == OpCode::NOTIFY;
             class.reads_data |= reads_data(*code);
             class.pg |= code.is_pg_op();
         }
@@ -55,7 +59,13 @@ fn reads_data(code: OpCode) -> bool {
             | OpCode::TMAPGET
             | OpCode::TMAPUP
             | OpCode::TMAP2OMAP
+            | OpCode::WATCH
     )
+}
+
+/// A ping has a write's code, but changes nothing that is stored.
+fn is_ping(args: &OpArgs) -> bool {
+    matches!(args, OpArgs::Watch { op: watch_op::PING, .. })
 }
 
 /// Arguments of the operations that name a byte range.
@@ -114,5 +124,24 @@ mod tests {
         let args = OpArgs::Cls { class_len: 5, method_len: 9, argc: 0, indata_len: 0 };
         let class = OpClass::of(&[OsdOp::new(OpCode::CALL, args, indata)]);
         assert_eq!(class, OpClass { reads: true, reads_data: true, ..OpClass::default() });
+    }
+
+    #[test]
+    fn a_ping_is_no_write() {
+        let class = |op| {
+            let args = OpArgs::Watch { cookie: 1, ver: 0, op, gen_: 0, timeout: 0 };
+            OpClass::of(&[OsdOp::new(OpCode::WATCH, args, Bytes::new())])
+        };
+        let ping = OpClass {
+            reads: true,
+            own_reads: true,
+            reads_data: true,
+            watches: true,
+            ..OpClass::default()
+        };
+        let write = OpClass { writes: true, own_writes: true, ..ping };
+        assert_eq!(class(watch_op::PING), ping);
+        assert_eq!(class(watch_op::WATCH), write);
+        assert_eq!(class(watch_op::UNWATCH), write);
     }
 }

@@ -38,7 +38,9 @@ options! {
     "osd_beacon_report_interval" = "300", "seconds between beacons to the monitor";
     "osd_client_message_cap" = "256", "requests of one client taken in at a time";
     "osd_client_message_size_cap" = "524288000", "bytes of requests taken in at a time";
+    "osd_client_watch_timeout" = "30", "seconds without a sign of life after which a watch ends";
     "osd_deep_scrub_interval" = "604800.000000", "seconds from one scrub of the store to the next, 0 for none";
+    "osd_default_notify_timeout" = "30", "seconds that a notify waits for its watchers";
     "osd_max_attr_name_len" = "100", "longest name of an extended attribute";
     "osd_max_attr_size" = "0", "largest extended attribute, 0 for any";
     "osd_max_object_name_len" = "2048", "longest object name and locator key";
@@ -127,6 +129,8 @@ impl Options {
             max_omap_entries_per_request: self.number("osd_max_omap_entries_per_request"),
             max_omap_bytes_per_request: self.number("osd_max_omap_bytes_per_request"),
             max_write_op_reply_len: self.number("osd_max_write_op_reply_len"),
+            watch_timeout_seconds: self.number("osd_client_watch_timeout") as u32,
+            notify_timeout_seconds: self.number("osd_default_notify_timeout") as u32,
         }
     }
 

@@ -19,6 +19,7 @@ mod snap;
 mod tests;
 mod tier;
 mod tmap;
+mod watch;
 
 use bytes::Bytes;
 use spirula_vos::{ContainerId, ObjectKey};
@@ -32,6 +33,7 @@ use crate::op::Extent;
 use crate::snap::{SnapChange, SnapScope, SnapSet, Write, make_writeable};
 use crate::stats::StatDelta;
 use crate::view::{Fault, ObjectView, Viewed};
+use crate::watch::{WatchEffect, WatchState};
 pub use call::Caller;
 pub use copy::{FoundSource, Source};
 
@@ -46,6 +48,8 @@ pub struct Limits {
     pub max_omap_entries_per_request: u64,
     pub max_omap_bytes_per_request: u64,
     pub max_write_op_reply_len: u64,
+    pub watch_timeout_seconds: u32,
+    pub notify_timeout_seconds: u32,
 }
 
 impl Default for Limits {
@@ -57,6 +61,8 @@ impl Default for Limits {
             max_omap_entries_per_request: 1024,
             max_omap_bytes_per_request: 1 << 30,
             max_write_op_reply_len: 64,
+            watch_timeout_seconds: 30,
+            notify_timeout_seconds: 30,
         }
     }
 }
@@ -73,6 +79,7 @@ pub struct Request<'a> {
     /// What each COPY_FROM copies.
     pub sources: &'a [FoundSource],
     pub snaps: Option<&'a SnapScope>,
+    pub watch: WatchState<'a>,
 }
 
 /// One change of the object. They apply in order.
@@ -128,6 +135,8 @@ pub struct Executed {
     pub delta: StatDelta,
     /// `None`: the list failed or changed nothing.
     pub change: Option<Change>,
+    /// What happens to watches and notifies; nothing if the list failed.
+    pub watching: Vec<WatchEffect>,
     /// User version of the object before the request.
     pub user_version: u64,
 }
@@ -143,6 +152,7 @@ impl Executed {
             data_crc: None,
             delta: StatDelta::default(),
             change: None,
+            watching: Vec::new(),
             user_version: 0,
         }
     }
@@ -189,10 +199,12 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
         sources: request.sources,
         copied_version: None,
         undirty: false,
+        watch: request.watch,
         exists: old.is_some(),
         info: old.clone().unwrap_or_default(),
         result: 0,
         effects: Vec::new(),
+        watching: Vec::new(),
         touched: false,
         user_modify: false,
         delta: StatDelta::default(),
@@ -228,10 +240,12 @@ struct Run<'v, V> {
     copied_version: Option<u64>,
     /// The object is to be clean after the request.
     undirty: bool,
+    watch: WatchState<'v>,
     exists: bool,
     info: ObjectInfo,
     result: i32,
     effects: Vec<Effect>,
+    watching: Vec<WatchEffect>,
     /// Something to commit, even if there is no effect besides the new info.
     touched: bool,
     user_modify: bool,
@@ -309,6 +323,10 @@ impl<V: ObjectView> Run<'_, V> {
 
     fn rare_step(&mut self, input: &Bytes, out: &mut OsdOpResult) -> Step<V::Missing> {
         match out.code {
+            OpCode::WATCH => self.watch_op(out),
+            OpCode::NOTIFY => self.notify(input, out),
+            OpCode::NOTIFY_ACK => self.notify_ack(input, out),
+            OpCode::LIST_WATCHERS => self.list_watchers(out),
             OpCode::COPY_GET => self.copy_get(input, out),
             OpCode::COPY_FROM | OpCode::COPY_FROM2 => self.copy_from(out),
             OpCode::TMAPGET => self.tmap_get(out),
@@ -444,6 +462,8 @@ impl<V: ObjectView> Run<'_, V> {
                 snaps,
             }
         });
+        let mut watching = if self.result >= 0 { self.watching } else { Vec::new() };
+        watching.sort_by_key(WatchEffect::rank);
         let delta = if change.is_some() { self.delta } else { self.delta.reads_only() };
         let with_output = |(i, out): (usize, &OsdOpResult)| (out.out_len() > 0).then_some(i);
         let mut answering = outputs.iter().enumerate().filter_map(with_output);
@@ -457,6 +477,7 @@ impl<V: ObjectView> Run<'_, V> {
             data_crc,
             delta,
             change,
+            watching,
             user_version,
         }
     }

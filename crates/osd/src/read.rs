@@ -14,13 +14,17 @@ use crate::write::{Loaded, Served};
 /// Serves a request that cannot write.
 pub async fn read(target: &Target, admitted: Admitted) -> Served {
     let mut loaded = Loaded::lock(target, admitted).await;
-    let executed = loop {
+    let mut executed = loop {
         match loaded.execute(target) {
             Ok(executed) => break executed,
             Err(need) => loaded.fill(target, need).await?,
         }
     };
     loaded.pg().state.borrow_mut().stats.add(&executed.delta);
+    if executed.exists {
+        let watching = std::mem::take(&mut executed.watching);
+        loaded.apply_watching(target, watching, executed.user_version);
+    }
     let reply = reply(loaded.request(), loaded.pg(), executed);
     Ok(loaded.done(Some(reply)))
 }

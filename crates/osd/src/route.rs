@@ -236,6 +236,7 @@ pub async fn remove_stale_containers(target: &Target) -> Result<(), TargetError>
 pub fn follow(target: &Target, changes: Changes, first: bool) {
     for pg in &changes.left {
         pg.active.set(false);
+        target.watching().left(target, pg.pgid.pgid);
         backoff::release(pg, target.epoch());
     }
     if first || changes.left.iter().any(|pg| pg.removed.get()) {

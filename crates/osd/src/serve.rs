@@ -47,14 +47,22 @@ fn accept(
     let target = target.clone();
     let mut session: Option<Rc<Session>> = None;
     let dispatch = move |link: &on_xstream::Session, event: Event| match event {
-        Event::Ready(peer) => session = Some(Rc::new(session_of(*peer, link.clone()))),
+        Event::Ready(peer) => {
+            let new = Rc::new(session_of(*peer, link.clone()));
+            target.watching().opened(&new);
+            session = Some(new);
+        }
         Event::Message(incoming) => {
             if let Some(session) = &session {
                 handle(&target, session, incoming);
             }
         }
         Event::KeepaliveAck => {}
-        Event::Closed(_) => session = None,
+        Event::Closed(_) => {
+            if let Some(session) = session.take() {
+                target.watching().closed(&target, &session);
+            }
+        }
     };
     Some(Accepted { config, auth, dispatch })
 }

@@ -34,6 +34,7 @@ use crate::read::read;
 use crate::route::{PgTable, Routed, follow, route};
 use crate::session::{Session, Waiting};
 use crate::track::Tracker;
+use crate::watch::drive::Watching;
 use crate::write::write;
 
 /// What a target is started with.
@@ -99,6 +100,7 @@ struct Inner {
     mon: MonLink,
     mgr: MgrLink,
     tracker: Tracker,
+    watching: Watching,
     global_seq: Cell<u64>,
     /// Epoch that the last `osd_boot` was sent in.
     boot_epoch: Cell<u32>,
@@ -133,6 +135,7 @@ impl Target {
             secrets: RefCell::default(),
             mgr: MgrLink::default(),
             tracker: Tracker::default(),
+            watching: Watching::default(),
             global_seq: Cell::new(0),
             boot_epoch: Cell::new(0),
             report_due: Notify::new(),
@@ -189,6 +192,10 @@ impl Target {
 
     pub fn tracker(&self) -> &Tracker {
         &self.0.tracker
+    }
+
+    pub fn watching(&self) -> &Watching {
+        &self.0.watching
     }
 
     pub fn with_options<R>(&self, f: impl FnOnce(&Options) -> R) -> R {
@@ -328,6 +335,7 @@ impl Target {
         let changes = inner.pgs.update(me, old, &new, inner.log_limits, wall_now());
         let news = !changes.added.is_empty() || !changes.left.is_empty();
         follow(self, changes, old.epoch == 0);
+        inner.watching.follow(self, &new);
         if old.flags != new.flags {
             self.schedule_scrubs();
         }

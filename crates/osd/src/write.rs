@@ -10,6 +10,7 @@ use std::rc::Rc;
 use futures_util::future::join;
 use spirula_store::{Commit, StoreError};
 use spirula_vos::{ReadError, StageError, Tx, Vos};
+use spirula_wire::msg::ops::OpCode;
 use spirula_wire::msg::osd_op::flag;
 use spirula_wire::types::UTime;
 use spirula_xstream::wall_now;
@@ -28,6 +29,8 @@ use crate::plan::{Caller, Change, Executed, Request, execute};
 use crate::snap::{ObjectChange, Place, apply_object, refuses_context};
 use crate::target::{Target, TargetError};
 use crate::view::{Fault, ObjectView};
+use crate::watch::table;
+use crate::watch::{WatchEffect, WatchKey, WatchState};
 
 /// Serves a request that may write. `None`: dropped without an answer, as Ceph does.
 pub async fn write(target: &Target, admitted: Admitted) -> Served {
@@ -44,7 +47,8 @@ pub async fn write(target: &Target, admitted: Admitted) -> Served {
         };
         loaded.fill(target, need).await?;
     };
-    let reply = committed.published().await?;
+    let (reply, watching) = committed.published().await?;
+    loaded.apply_watching(target, watching, reply.versions.user);
     Ok(loaded.done(Some(reply)))
 }
 
@@ -90,6 +94,7 @@ impl Loaded {
     /// Runs the interpreter on the object as it is now.
     pub fn execute(&self, target: &Target) -> Result<Executed, Need> {
         let Admitted { request, pg, oid, .. } = &self.admitted;
+        let connected = self.connected(target);
         let asked = Request {
             ops: &request.msg.ops,
             may_write: request.class.writes,
@@ -99,6 +104,7 @@ impl Loaded {
             caller: caller_of(target, request),
             sources: &[],
             snaps: Some(&self.admitted.snaps),
+            watch: self.watch_state(target, &connected),
         };
         if self.unreadable {
             return Ok(Executed::failed(&asked, -EIO));
@@ -120,14 +126,51 @@ impl Loaded {
                 }
             })
         };
-        match store.try_read(run) {
+        let executed = match store.try_read(run) {
             Ok(executed) => executed,
             Err(ReadError::Missing(pages)) => Err(Need::Pages(pages)),
             Err(e) => {
                 tracing::error!("{e}");
                 Ok(Executed::failed(&asked, -EIO))
             }
+        };
+        if let Some(info) = self.data.info()
+            && !info.watchers.is_empty()
+            && pg.active.get()
+        {
+            target.watching().met(target, &self.place(), info);
         }
+        executed
+    }
+
+    /// What the request does to watches happens now: it is published, or only reads.
+    pub fn apply_watching(&self, target: &Target, effects: Vec<WatchEffect>, user_version: u64) {
+        if !effects.is_empty() && self.pg().active.get() {
+            let (place, request) = (self.place(), self.request());
+            target.watching().apply(target, &place, request, effects, user_version);
+        }
+    }
+
+    fn place(&self) -> table::Place {
+        let Admitted { pg, oid, .. } = &self.admitted;
+        table::Place { pgid: pg.pgid.pgid, object: oid.0.clone() }
+    }
+
+    fn connected(&self, target: &Target) -> Vec<WatchKey> {
+        if !self.request().class.watches {
+            return Vec::new();
+        }
+        target.watching().with(|table| table.connected(&self.place()))
+    }
+
+    fn watch_state<'a>(&self, target: &Target, connected: &'a [WatchKey]) -> WatchState<'a> {
+        let request = self.request();
+        let mut state = WatchState { connected, notify_id: 0 };
+        if request.class.notifies {
+            let count = request.msg.ops.iter().filter(|op| op.code == OpCode::NOTIFY).count();
+            state.notify_id = target.watching().take_notify_ids(target.epoch(), count);
+        }
+        state
     }
 
     /// An answer without a transaction of its own waits for what it has seen.
@@ -205,6 +248,7 @@ struct Plan {
     entry: LogEntry,
     trims: bool,
     reply: Reply,
+    watching: Vec<WatchEffect>,
 }
 
 enum Unstaged {
@@ -272,45 +316,70 @@ impl Plan {
             data_crc: done.data_crc,
             executed: true,
         };
-        Self { tx, entry, trims: trim.is_some(), reply }
+        Self { tx, entry, trims: trim.is_some(), reply, watching: done.watching }
     }
 
     /// The submission half of the commit: from here on it happens.
     fn submit(self, target: &Target, loaded: &Loaded) -> Result<Committed, Unstaged> {
-        let commit = match target.store().submit(&self.tx) {
-            Ok(commit) => commit,
+        let submitted = submit(target, loaded.pg(), &self.tx, self.entry, self.trims);
+        let submitted = match submitted {
+            Ok(submitted) => submitted,
             Err(StageError::Missing(pages)) => return Err(Unstaged::Need(Need::Pages(pages))),
             Err(refused) => {
                 let errno = refusal_errno(&refused);
                 return Err(Unstaged::Refused(Reply::refusal(loaded.request(), -errno)));
             }
         };
-        let pg = loaded.pg();
-        let ticket = pg.publisher.submitted();
-        pg.state.borrow_mut().advance(self.entry, self.trims, ticket);
         loaded.held.submitted();
-        Ok(Committed { pg: pg.clone(), ticket, commit, reply: self.reply })
+        Ok(Committed { submitted, reply: self.reply, watching: self.watching })
     }
 }
 
-/// In the store's order; durable when `commit` says so.
+/// A write's transaction, with what follows it.
 struct Committed {
-    pg: Rc<Pg>,
-    ticket: u64,
-    commit: Commit,
+    submitted: Submitted,
     reply: Reply,
+    watching: Vec<WatchEffect>,
 }
 
 impl Committed {
+    async fn published(self) -> Result<(Reply, Vec<WatchEffect>), TargetError> {
+        self.submitted.published().await?;
+        Ok((self.reply, self.watching))
+    }
+}
+
+/// Hands a transaction with its log entry to the store, and takes it into the PG's state.
+pub fn submit(
+    target: &Target,
+    pg: &Rc<Pg>,
+    tx: &Tx,
+    entry: LogEntry,
+    trims: bool,
+) -> Result<Submitted, StageError> {
+    let commit = target.store().submit(tx)?;
+    let ticket = pg.publisher.submitted();
+    pg.state.borrow_mut().advance(entry, trims, ticket);
+    Ok(Submitted { pg: pg.clone(), ticket, commit })
+}
+
+/// In the store's order; durable when `commit` says so.
+pub struct Submitted {
+    pg: Rc<Pg>,
+    ticket: u64,
+    commit: Commit,
+}
+
+impl Submitted {
     /// Waits until it, and all before it in the PG, are durable.
-    async fn published(self) -> Result<Reply, TargetError> {
+    pub async fn published(self) -> Result<(), TargetError> {
         if let Err(e) = self.commit.await {
             self.pg.publisher.fail();
             return Err(e.into());
         }
         self.pg.publisher.durable(self.ticket);
         self.pg.publisher.published(self.ticket).await?;
-        Ok(self.reply)
+        Ok(())
     }
 }
 

@@ -8,8 +8,11 @@ use spirula_wire::types::UTime;
 use spirula_xstream::{now, wall_now};
 
 use super::{Args, Failure, text_arg};
+use crate::object::object_of_key;
 use crate::target::Target;
 use crate::track::Tracked;
+use crate::watch::table::Place;
+use crate::watch::{WatchInfo, WatchKey};
 
 type Shown = Result<Value, Failure>;
 
@@ -43,6 +46,26 @@ pub(super) fn blocklist(target: &Target, _: &Args) -> Shown {
     let map = target.map();
     let row = |(addr, until): (&spirula_wire::types::EntityAddr, &UTime)| json!({ "addr": addr.to_string(), "expire_time": stamp(*until) });
     Ok(map.blocklist.iter().map(row).collect())
+}
+
+pub(super) fn watchers(target: &Target, _: &Args) -> Shown {
+    let row = |(place, key, info): (&Place, &WatchKey, &WatchInfo)| {
+        let object = object_of_key(place.pgid.pool, &place.object).unwrap_or_default();
+        let addr = info.addr;
+        json!({
+            "namespace": String::from_utf8_lossy(&object.nspace),
+            "object": String::from_utf8_lossy(&object.oid),
+            "entity_name": { "type": key.entity.type_.to_string(), "num": key.entity.num },
+            "cookie": key.cookie,
+            "timeout": info.timeout_seconds,
+            "entity_addr_t": {
+                "type": addr.type_.name(),
+                "addr": addr.addr.map_or_else(|| ":/0".to_owned(), |socket| socket.to_string()),
+                "nonce": addr.nonce,
+            },
+        })
+    };
+    Ok(target.watching().with(|table| table.all().map(row).collect()))
 }
 
 pub(super) fn ops_in_flight(target: &Target, _: &Args) -> Shown {

@@ -284,6 +284,7 @@ impl<V: ObjectView> Run<'_, V> {
         self.delta.num_wr += 1;
         self.delta.num_objects -= 1;
         self.resize(0);
+        self.drop_watches();
         self.info = ObjectInfo::default();
         self.exists = false;
         ok()

@@ -9,6 +9,8 @@ use spirula_wire::{Decode, Encode, Features};
 
 use super::*;
 
+mod watch;
+
 const F: Features = Features::PACIFIC;
 
 /// A model object, and the effects applied to it.
@@ -221,7 +223,12 @@ fn a_failure_undoes_the_list_unless_it_may_fail() {
     let excl = OsdOp { flags: op_flag::EXCL, ..plain(OpCode::CREATE) };
     check(&[write(0, "J"), excl.clone()], -EEXIST, &[0, -EEXIST], Some("hello"));
     check(&[fail_ok(excl.clone()), write(0, "J")], 0, &[-EEXIST, 0], Some("Jello"));
-    check(&[plain(OpCode::WATCH), write(0, "J")], -EOPNOTSUPP, &[-EOPNOTSUPP, 0], Some("hello"));
+    check(
+        &[plain(OpCode::MASKTRUNC), write(0, "J")],
+        -EOPNOTSUPP,
+        &[-EOPNOTSUPP, 0],
+        Some("hello"),
+    );
     // Ceph 16.2 has its code and nothing behind it.
     let reset = plain(OpCode::RESETXATTRS);
     check(&[set_xattr("k", "v"), reset], -EOPNOTSUPP, &[0, -EOPNOTSUPP], Some("hello"));

@@ -4,3 +4,4 @@ mod copies;
 mod power_loss;
 mod round_trip;
 mod support;
+mod watch;

@@ -14,11 +14,11 @@ use spirula_msgr::{Config, Target as Peer, on_xstream};
 use spirula_osd::{Target, TargetConfig};
 use spirula_store::{Expect, FormatOptions, Options, Store};
 use spirula_wire::msg::ops::{OpArgs, OpCode};
-use spirula_wire::msg::osd::{OsdBackoff, OsdMapMsg, backoff_op};
+use spirula_wire::msg::osd::{OsdBackoff, OsdMapMsg, WatchNotify, backoff_op};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, OsdOpReply, flag};
 use spirula_wire::types::{
-    EntityAddrVec, EntityName, EntityNameStr, EntityType, HObject, ObjectLocator, PgId,
-    PgNlsResponse, SnapId, SpgId, UTime, Uuid,
+    AddrType, EntityAddr, EntityAddrVec, EntityName, EntityNameStr, EntityType, HObject,
+    ObjectLocator, PgId, PgNlsResponse, SnapId, SpgId, UTime, Uuid,
 };
 use spirula_wire::{Decode, Encode, Features, Message, RawMessage};
 use spirula_xstream::sim::{SimHost, SimWorld};
@@ -32,6 +32,8 @@ const PORT: u16 = 6800;
 const FSID: Uuid = Uuid([7; 16]);
 /// How late a map comes that is late.
 pub(crate) const MAP_DELAY: Duration = Duration::from_millis(100);
+/// Of the clients' processes.
+const NONCE: u32 = 9;
 const DISK: &str = "/disk";
 
 /// A target on a simulated host, and a host for its clients.
@@ -40,6 +42,8 @@ pub(crate) struct Cluster {
     osd: SimHost,
     clients: SimHost,
     map: Rc<RefCell<Option<OsdMap>>>,
+    /// The target, on its own host.
+    target: Rc<RefCell<Option<Target>>>,
 }
 
 impl Cluster {
@@ -47,7 +51,7 @@ impl Cluster {
         let world = SimWorld::new(seed);
         let (osd, clients) = (world.host("osd"), world.host("clients"));
         osd.disk(DISK, 256 << 20);
-        let cluster = Self { world, osd, clients, map: Rc::default() };
+        let cluster = Self { world, osd, clients, map: Rc::default(), target: Rc::default() };
         cluster.run(true, Duration::ZERO);
         cluster
     }
@@ -72,7 +76,7 @@ impl Cluster {
 
     fn run(&self, format: bool, map_delay: Duration) {
         let bind = SocketAddr::new(self.osd.ip(), PORT);
-        let map = self.map.clone();
+        let (map, running) = (self.map.clone(), self.target.clone());
         *map.borrow_mut() = None;
         self.osd.spawn(Class::Client, async move {
             let store = open_store(format).await;
@@ -94,6 +98,7 @@ impl Cluster {
                 let message = OsdMapMsg { fsid: FSID, maps, ..OsdMapMsg::default() };
                 *map.borrow_mut() = Some(new);
                 let target = target.clone();
+                *running.borrow_mut() = Some(target.clone());
                 drop(spawn(Class::Client, async move {
                     sleep(map_delay).await;
                     target.handle_maps(&message);
@@ -110,14 +115,44 @@ impl Cluster {
         let addr = SocketAddr::new(self.osd.ip(), PORT);
         let map = self.map.borrow().clone().unwrap();
         self.clients.spawn(Class::Client, async move {
-            let mut client = Client::open(addr, map, F);
+            let mut client = Client::open(addr, map, F, NONCE);
             body(&mut client).await;
         });
     }
 
     /// Runs a client to its end.
     pub(crate) fn client(&self, body: impl AsyncFnOnce(&mut Client) + 'static) {
-        self.client_with(F, body);
+        self.client_as(F, NONCE, body);
+    }
+
+    /// As [`Self::client`], from another process.
+    pub(crate) fn client_of_nonce(
+        &self,
+        nonce: u32,
+        body: impl AsyncFnOnce(&mut Client) + 'static,
+    ) {
+        self.client_as(F, nonce, body);
+    }
+
+    /// A new map blocklists the clients of [`Self::client`].
+    pub(crate) fn blocklist_clients(&self) {
+        let mut map = self.map.borrow().clone().unwrap();
+        map.epoch += 1;
+        let addr = EntityAddr {
+            type_: AddrType::ANY,
+            nonce: NONCE,
+            addr: Some(SocketAddr::new(self.clients.ip(), 0)),
+        };
+        map.blocklist.insert(addr, UTime { sec: u32::MAX, nsec: 0 });
+        let maps = [(map.epoch, map.to_bytes(F).into())].into();
+        let message = OsdMapMsg { fsid: FSID, maps, ..OsdMapMsg::default() };
+        let target = self.target.borrow().clone().unwrap();
+        *self.map.borrow_mut() = Some(map);
+        let done = self.osd.block_on(async move {
+            target.handle_maps(&message);
+            sleep(Duration::from_millis(100)).await;
+        });
+        assert!(done.is_ok());
     }
 
     /// As [`Self::client`], with only these features.
@@ -126,10 +161,19 @@ impl Cluster {
         features: Features,
         body: impl AsyncFnOnce(&mut Client) + 'static,
     ) {
+        self.client_as(features, NONCE, body);
+    }
+
+    fn client_as(
+        &self,
+        features: Features,
+        nonce: u32,
+        body: impl AsyncFnOnce(&mut Client) + 'static,
+    ) {
         let addr = SocketAddr::new(self.osd.ip(), PORT);
         let map = self.map.borrow().clone().unwrap();
         let done = self.clients.block_on(async move {
-            let mut client = Client::open(addr, map, features);
+            let mut client = Client::open(addr, map, features, nonce);
             body(&mut client).await;
         });
         assert!(done.is_ok());
@@ -191,13 +235,14 @@ impl Sent {
 pub(crate) struct Client {
     session: on_xstream::Session,
     replies: QueueReceiver<(u64, OsdOpReply)>,
+    events: QueueReceiver<WatchNotify>,
     sent: Rc<RefCell<Sent>>,
     map: OsdMap,
     last_tid: u64,
 }
 
 impl Client {
-    fn open(addr: SocketAddr, map: OsdMap, features: Features) -> Self {
+    fn open(addr: SocketAddr, map: OsdMap, features: Features, nonce: u32) -> Self {
         let grant = MonGrant { method: METHOD_NONE, global_id: 4100, ..MonGrant::default() };
         let name = EntityNameStr::new(EntityType::CLIENT, "admin");
         let auth =
@@ -205,9 +250,10 @@ impl Client {
         let peer = Peer { type_: EntityType::OSD, addr: map.osds[0].client_addrs.front() };
         assert_eq!(peer.addr.addr, Some(addr));
         let mut config = Config::new(EntityName::client(4100), EntityAddrVec::default());
-        config.nonce = 9;
+        config.nonce = nonce;
         config.supported = features;
         let (sender, replies) = queue();
+        let (event_sender, events) = queue();
         let sent = Rc::<RefCell<Sent>>::default();
         let heard = sent.clone();
         let dispatch = move |session: &on_xstream::Session, event: on_xstream::Event| {
@@ -220,6 +266,8 @@ impl Client {
                 let _ = sender.send((tid, reply));
             } else if let Ok(backoff) = OsdBackoff::from_raw(&incoming.raw) {
                 heard.borrow_mut().back_off(session, backoff);
+            } else if let Ok(event) = WatchNotify::from_raw(&incoming.raw) {
+                let _ = event_sender.send(event);
             }
         };
         let auth = Box::new(auth.unwrap());
@@ -227,6 +275,7 @@ impl Client {
         Self {
             session,
             replies,
+            events,
             sent,
             map,
             // Another session must not seem to repeat the requests of an earlier one.
@@ -260,6 +309,12 @@ impl Client {
             all.push(self.reply().await);
         }
         all
+    }
+
+    /// The next message about watches and notifies.
+    pub(crate) async fn event(&mut self) -> WatchNotify {
+        let event = timeout(Duration::from_secs(30), self.events.recv()).await;
+        event.expect("no message").expect("the session ended")
     }
 
     async fn reply(&mut self) -> (u64, OsdOpReply) {

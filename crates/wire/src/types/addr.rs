@@ -27,6 +27,17 @@ impl AddrType {
     pub const MSGR2: Self = Self(2);
     pub const ANY: Self = Self(3);
     pub const CIDR: Self = Self(4);
+
+    /// As every dump shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NONE => "none",
+            Self::LEGACY => "v1",
+            Self::MSGR2 => "v2",
+            Self::CIDR => "cidr",
+            _ => "any",
+        }
+    }
 }
 
 /// `entity_addr_t`: a socket address, the protocol spoken there and the nonce of the process.
