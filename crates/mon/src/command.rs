@@ -29,6 +29,7 @@ mod pool_opt;
 mod pool_snap;
 mod pool_var;
 mod profile;
+mod release;
 mod signature;
 mod status;
 mod table;

@@ -223,10 +223,6 @@ pub(super) fn last_stat_seq(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     })
 }
 
-pub(super) fn min_compat_client(ctx: &mut Context<'_>, _: &Args) -> Outcome {
-    Ok(Answer::text(format!("{}\n", ctx.state.osd.map().require_min_compat_client)))
-}
-
 /// How evenly PGs are spread.
 pub(super) fn utilization(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     let map = ctx.state.osd.map();

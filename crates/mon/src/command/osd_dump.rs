@@ -7,6 +7,7 @@ use spirula_maps::pool::{AUTOSCALE_OFF, AUTOSCALE_ON};
 use spirula_maps::{Osd, OsdMap, PgPool, SnapIntervals, flags, osd_state, pool_flags};
 use spirula_wire::types::PgId;
 
+use super::release::min_compat_client;
 use super::{Answer, Args, Context, Outcome, Refusal, errno, refuse};
 use crate::json::{Json, float};
 use crate::obj;
@@ -63,14 +64,6 @@ pub(super) fn map_of(ctx: &Context<'_>, args: &Args) -> Result<OsdMap, Refusal> 
 
 fn ratio(value: f32) -> String {
     float(value.into(), 6)
-}
-
-/// The oldest release whose clients understand the map's features.
-fn min_compat_client(map: &OsdMap) -> &'static str {
-    let newer = !map.pg_upmap.is_empty()
-        || !map.pg_upmap_items.is_empty()
-        || !map.crush.choose_args.is_empty();
-    if newer { "luminous" } else { "jewel" }
 }
 
 fn dump_text(map: &OsdMap) -> String {
@@ -222,7 +215,12 @@ pub(super) fn pool_line(map: &OsdMap, id: i64, pool: &PgPool) -> String {
     }
     out.push('\n');
     for snap in pool.snaps.values() {
-        out += &format!("\tsnap {} '{}' {}\n", snap.snapid, snap.name, stamp(snap.stamp.into()));
+        out += &format!("\tsnap {:x} '{}' {}\n", snap.snapid, snap.name, stamp(snap.stamp.into()));
+    }
+    if let Some(queue) = map.removed_snaps_queue.get(&id) {
+        let intervals: Vec<String> =
+            queue.iter().map(|(s, len)| format!("{s:x}~{len:x}")).collect();
+        out += &format!("\tremoved_snaps_queue [{}]\n", intervals.join(","));
     }
     out
 }
@@ -248,7 +246,7 @@ fn dump_json(map: &OsdMap) -> Json {
         "pool_max" => map.pool_max,
         "max_osd" => map.max_osd(),
         "require_min_compat_client" => map.require_min_compat_client.name(),
-        "min_compat_client" => min_compat_client(map),
+        "min_compat_client" => min_compat_client(map).name(),
         "require_osd_release" => map.require_osd_release.name(),
     };
     let pools = map.pools.iter().map(|(id, p)| pool_json(map, *id, p, "pool"));

@@ -6,8 +6,8 @@
 use super::signature::FLAG_TELL;
 use super::{
     Command, Handler, auth, config, config_key, crush, crush_edit, df, fs, health, log, mgr, mon,
-    osd, osd_dump, osd_edit, perf, pool, pool_app, pool_snap, pool_var, profile, status, tell,
-    tree,
+    osd, osd_dump, osd_edit, perf, pool, pool_app, pool_snap, pool_var, profile, release, status,
+    tell, tree,
 };
 
 const fn row(
@@ -129,7 +129,11 @@ pub(crate) const COMMANDS: &[Command] = &[
     row("osd last-stat-seq name=id,type=CephOsdName",
         "show the number of an OSD's newest statistics", "osd", "r", 0, osd::last_stat_seq),
     row("osd get-require-min-compat-client",
-        "show the oldest release of clients that is supported", "osd", "r", 0, osd::min_compat_client),
+        "show the oldest release of clients that is supported", "osd", "r", 0, release::get_min_compat),
+    row("osd set-require-min-compat-client name=version,type=CephString name=yes_i_really_mean_it,type=CephBool,req=false",
+        "set the oldest release of clients that is supported", "osd", "rw", 0, release::set_min_compat),
+    row("osd require-osd-release name=release,type=CephChoices,strings=luminous|mimic|nautilus|octopus|pacific name=yes_i_really_mean_it,type=CephBool,req=false",
+        "set the oldest release of OSDs that may take part", "osd", "rw", 0, release::require_osd_release),
     row("osd set name=key,type=CephChoices,strings=full|pause|noup|nodown|noout|noin|nobackfill|norebalance|norecover|noscrub|nodeep-scrub|notieragent|nosnaptrim|pglog_hardlimit name=yes_i_really_mean_it,type=CephBool,req=false",
         "set a flag of the map", "osd", "rw", 0, osd_edit::set),
     row("osd unset name=key,type=CephChoices,strings=full|pause|noup|nodown|noout|noin|nobackfill|norebalance|norecover|noscrub|nodeep-scrub|notieragent|nosnaptrim",

@@ -159,6 +159,13 @@ fn a_pool_has_snapshots_of_its_own() {
     assert_eq!((pool.snap_seq, pool.snaps.len()), (3, 1));
     assert!(pool.has_flag(pool_flags::POOL_SNAPS));
     assert_eq!(a.queue().0, [(1, 1)].into());
+    (0..14).for_each(|n| assert_eq!(a.ask(pool_op::CREATE_SNAP, &format!("n{n}"), 0).0, 0));
+    assert_eq!(a.ask(pool_op::DELETE_SNAP, "n7", 0).0, 0);
+    let dump = a.mon.ok(a.session, r#"{"prefix":"osd pool ls","detail":"detail"}"#);
+    let lines: Vec<&str> = dump.lines().filter(|line| line.starts_with('\t')).collect();
+    assert!(lines[0].starts_with("\tsnap 2 's2' 2026-"), "{dump}");
+    assert!(lines[13].starts_with("\tsnap 11 'n13' 2026-"), "{dump}");
+    assert_eq!(lines[14..], ["\tremoved_snaps_queue [1~1,b~1]"]);
 }
 
 /// As a 16.2.15 monitor let users with these capabilities create a snapshot id.
