@@ -1,6 +1,9 @@
 //! OSD capabilities: permissions and class methods, limited by pool, namespace, application tag,
 //! object prefix or network, and profiles for RBD.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
