@@ -25,7 +25,7 @@ use crate::vos::Vos;
 
 /// After the history of an array come the pieces at its head, by windows of this length.
 pub(crate) const KEY_HEAD: u8 = 3;
-/// After all akeys come the punches. (4 is a place of a discard.)
+/// After all akeys come the punches. (4 and 6 are places of a discard.)
 const KEY_PUNCHES: u8 = 5;
 const HEAD_WINDOW: u64 = 16 << 20;
 const FOREVER: Epoch = Epoch { hlc: u64::MAX, minor: u16::MAX };
@@ -327,12 +327,12 @@ impl Stage<'_> {
             return Ok((Some(array), Some(more)));
         }
         if bare {
-            (array.history, array.late, array.size) = (0, false, array.op.apply(0));
+            (array.history, array.late, array.size) = (0, 0, array.op.apply(0));
         } else if !scene.punches.0.is_empty() {
             // Punches that are going to be forgotten still count for the sizes.
             let punched = scene.punches.last_until(array.epoch);
             array.size = self.vos.fold_sizes(&array, punched, FOREVER)?;
-            array.late = true;
+            array.mark_late();
         }
         let empty = match &array.extents {
             Extents::List(list) => list.is_empty(),

@@ -17,6 +17,7 @@ use crate::history::{KEY_PIECE, OldPiece, Version};
 use crate::item::{Array, Body, Extents, ItemValue, Piece, Single};
 use crate::plane::{self, Rect};
 use crate::record::{Incarnation, TABLE_EXTENT, TABLE_HISTORY, TABLE_OBJECT, entry_damaged};
+use crate::size::Fold;
 use crate::stage::{Stage, impossible};
 use crate::tree;
 use crate::tx::Tx;
@@ -25,6 +26,8 @@ use crate::vos::Vos;
 
 /// After the old pieces born in the range come those that ended in it.
 const KEY_ENDED: u8 = 4;
+/// Before the extents come the versions, after the sizes that they lead to.
+const KEY_SIZES: u8 = 6;
 /// Offsets in each class of older extents that what one extent covered is looked for at, in one go.
 const COVERED_MAX: usize = 64;
 
@@ -187,27 +190,12 @@ impl Stage<'_> {
         budget: usize,
     ) -> Result<Step<Array>, StageError> {
         let (mut at, mut cost) = (inner.clone(), 0);
-        if at.is_empty() {
-            let removed = self.discard_versions(array.history, range, budget)?;
-            if removed == budget {
-                return Ok((removed, Some(at), Some(array)));
+        if at.is_empty() || at.first() == Some(&KEY_SIZES) {
+            let (done, more, left) = self.discard_sizes(array, punches, inner, range, budget)?;
+            match (more, left) {
+                (None, Some(left)) => (array, at, cost) = (left, head_place(0), done),
+                other => return Ok((done, other.0, other.1)),
             }
-            // What is discarded, punches too, had a part in the sizes of later versions.
-            array.late |= array.epoch.hlc > range.1 && array.history != 0;
-            if inside(range, array.epoch) {
-                let Some((epoch, Version::Size { op, size })) = self.take_newest(array.history)?
-                else {
-                    self.drop_value(ItemValue::Array(array))?;
-                    return Ok((removed, None, None));
-                };
-                // If a punch lies between, later versions that it hid are gone, but they ended older ones.
-                array.late |= punches.hide(epoch, array.epoch);
-                (array.epoch, array.op, array.size) = (epoch, op, size);
-            }
-            if array.late {
-                array.size = self.vos.fold_sizes(&array, None, Epoch::end_of(u64::MAX))?;
-            }
-            (at, cost) = (head_place(0), removed);
         }
         while cost < budget {
             let phase = at.first().copied().unwrap_or(KEY_HEAD);
@@ -234,6 +222,53 @@ impl Stage<'_> {
             };
         }
         Ok((cost, Some(at), Some(array)))
+    }
+
+    /// Removes the versions of a range, and at the end those of the newest operation: the size that is left
+    /// has been found by then.
+    fn discard_sizes(
+        &mut self,
+        mut array: Array,
+        punches: &Punches,
+        inner: &Bytes,
+        range: Range,
+        budget: usize,
+    ) -> Result<Step<Array>, StageError> {
+        // What is discarded, punches too, had a part in the sizes of later versions.
+        if array.late == 0 && array.epoch.hlc > range.1 && array.history != 0 {
+            array.mark_late();
+        }
+        let leaves_out = |epoch| inside(range, epoch);
+        let (mut cost, mut more) = (0, false);
+        let mut fold = Fold::resume(&array, inner.get(1..).unwrap_or_default());
+        if array.late != 0 {
+            (cost, more) = self.vos.fold_some(&array, &mut fold, &leaves_out, budget)?;
+        }
+        if !more && cost < budget {
+            cost += self.discard_versions(array.history, range, budget - cost)?;
+        }
+        if cost >= budget {
+            let at = [&[KEY_SIZES][..], &fold.place()].concat();
+            return Ok((cost, Some(at.into()), Some(array)));
+        }
+        if array.late != 0 {
+            array.size = fold.end(&array, &leaves_out);
+        }
+        if inside(range, array.epoch) {
+            let Some((epoch, Version::Size { op, size })) = self.take_newest(array.history)? else {
+                self.drop_value(ItemValue::Array(array))?;
+                return Ok((cost, None, None));
+            };
+            if array.late == 0 {
+                array.size = size;
+            }
+            // If a punch lies between, later versions that it hid are gone, but they ended older ones.
+            if punches.hide(epoch, array.epoch) {
+                array.mark_late();
+            }
+            (array.epoch, array.op) = (epoch, op);
+        }
+        Ok((cost, None, Some(array)))
     }
 
     /// Removes an extent, or the first part of one that covered very many others: what it covered lives as
@@ -300,8 +335,9 @@ impl Stage<'_> {
         let (number, death) = (array.history, death.unwrap_or_default());
         let (from, end) = (piece.offset, piece.end());
         let to = self.vos.old_window(number, (from, end), COVERED_MAX)?;
+        let to = self.vos.head_window(&array.extents, (from, to), COVERED_MAX)?;
         let heads = self.vos.pieces(&array.extents, from, to)?.into_iter();
-        let old = self.vos.old_pieces(number, from, to)?.into_iter();
+        let old = self.vos.old_pieces_after(number, piece.epoch, from, to)?.into_iter();
         let old = old.map(|o| Rect { piece: o.piece, death: Some(o.death) });
         let mut later: Vec<Rect> =
             heads.map(|piece| Rect { piece, death: None }).chain(old).collect();
@@ -352,6 +388,31 @@ impl Stage<'_> {
 }
 
 impl Vos {
+    /// `to`, or what is before it of `[from, to)` so that at most `max` extents at the head of an array
+    /// begin inside.
+    fn head_window(
+        &self,
+        extents: &Extents,
+        (from, to): (u64, u64),
+        max: usize,
+    ) -> Result<u64, ReadError> {
+        let Extents::Tree { number, .. } = extents else {
+            return Ok(to);
+        };
+        let (mut end, mut seen) = (to, 0);
+        let (first, last) = (from.saturating_add(1).to_be_bytes(), to.to_be_bytes());
+        self.scan_table(TABLE_EXTENT, *number, &first, Some(&last), &mut |key, _| {
+            if seen == max {
+                let offset = key.try_into().map(u64::from_be_bytes);
+                end = offset.map_err(|_| entry_damaged(TABLE_EXTENT))?;
+                return Ok(ControlFlow::Break(()));
+            }
+            seen += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(end)
+    }
+
     /// The next extent at the head of an array that was born in the range.
     fn find_head(
         &self,

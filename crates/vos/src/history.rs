@@ -212,6 +212,35 @@ impl Vos {
         Ok(out)
     }
 
+    /// The older pieces that overlap `[from, to)` and are born after `at`, but for some of those that begin
+    /// where one born before them covers the whole range, too.
+    pub(crate) fn old_pieces_after(
+        &self,
+        number: u64,
+        at: Epoch,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<OldPiece>, ReadError> {
+        let mut out = Vec::new();
+        for (class, &len_max) in CLASS_LEN_MAX.iter().enumerate() {
+            let place @ (number, class) = (number, class as u8);
+            let mut first = from.saturating_sub(len_max);
+            while let Some(offset) = self.old_offset(place, (first, to), false)? {
+                let start = piece_key(number, class, offset, at);
+                let end = piece_key(number, class, offset, Epoch::end_of(u64::MAX));
+                tree::scan(&self.pool, self.root, &start, Some(&end), &mut |key, cell| {
+                    let old = OldPiece::decode(&key[9..], tree::load_value(&self.pool, cell)?)?;
+                    let covers = offset <= from && old.piece.end() >= to && old.piece.epoch > at;
+                    let meets = old.piece.end() > from && old.piece.epoch > at;
+                    out.extend(Some(old).filter(|_| meets));
+                    Ok(if covers { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+                })?;
+                first = offset.saturating_add(1);
+            }
+        }
+        Ok(out)
+    }
+
     /// The older pieces that overlap `[from, to)` and are alive at `at`, unordered.
     pub(crate) fn old_pieces_at(
         &self,

@@ -55,8 +55,9 @@ pub(crate) struct Array {
     pub(crate) size: u64,
     /// What the newest operation did to the size, with older ones that nobody can see apart.
     pub(crate) op: SizeOp,
-    /// Operations came out of order: the sizes in the history are not those of their epochs.
-    pub(crate) late: bool,
+    /// Not 0 if operations came out of order: the sizes in the history are not those of their epochs. It
+    /// changes with each, so that who goes through the history in steps notices.
+    pub(crate) late: u8,
     /// Number of the history, 0 if there is none; the same as that of the extents' tree.
     pub(crate) history: u64,
     pub(crate) extents: Extents,
@@ -319,10 +320,15 @@ impl ItemValue {
 }
 
 impl Array {
+    /// Notes that the sizes in the history are not what they were.
+    pub(crate) fn mark_late(&mut self) {
+        self.late = self.late.wrapping_add(1).max(1);
+    }
+
     fn encode(&self, out: &mut Vec<u8>, history: u8) {
         let tree = matches!(self.extents, Extents::Tree { .. });
         let set = matches!(self.op, SizeOp::Set(_));
-        let own_op = self.late || self.op.value() != self.size;
+        let own_op = self.late != 0 || self.op.value() != self.size;
         let mut kind = if tree { ITEM_ARRAY_TREE } else { ITEM_ARRAY } | history;
         kind |= if set { ITEM_SET } else { 0 } | if own_op { ITEM_OP } else { 0 };
         out.push(kind);
@@ -330,7 +336,7 @@ impl Array {
         put_varint(out, self.size);
         if own_op {
             put_varint(out, self.op.value());
-            out.push(u8::from(self.late));
+            out.push(self.late);
         }
         match &self.extents {
             Extents::List(list) => {
@@ -351,7 +357,7 @@ impl Array {
     fn decode(kind: u8, epoch: Epoch, r: &mut Reader) -> Result<Array, Malformed> {
         let size = r.varint()?;
         let own_op = kind & ITEM_OP != 0;
-        let (value, late) = if own_op { (r.varint()?, r.u8()? != 0) } else { (size, false) };
+        let (value, late) = if own_op { (r.varint()?, r.u8()?) } else { (size, 0) };
         let op = if kind & ITEM_SET != 0 { SizeOp::Set(value) } else { SizeOp::Grow(value) };
         let has_history = kind & ITEM_HISTORY != 0;
         if kind & ITEM_KIND == ITEM_ARRAY_TREE {

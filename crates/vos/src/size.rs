@@ -13,7 +13,73 @@ use crate::tree;
 use crate::types::{ReadError, StageError};
 use crate::vos::Vos;
 
+/// How far somebody has come who goes through the sizes of an array in steps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Fold {
+    /// [`Array::late`] when it began.
+    late: u8,
+    /// After the last version looked at.
+    size: u64,
+    last: Option<Epoch>,
+}
+
+impl Fold {
+    /// Where `place` says, if that still holds; else at the beginning.
+    pub(crate) fn resume(array: &Array, place: &[u8]) -> Fold {
+        let parse = || {
+            let (&late, rest) = place.split_first()?;
+            let (size, last) = rest.split_first_chunk()?;
+            Some(Fold { late, size: u64::from_be_bytes(*size), last: Epoch::from_key(last) })
+        };
+        let begin = Fold { late: array.late, size: 0, last: None };
+        parse().filter(|fold| fold.late == array.late).unwrap_or(begin)
+    }
+
+    pub(crate) fn place(&self) -> Vec<u8> {
+        let last = self.last.map_or(Vec::new(), |last| last.key().to_vec());
+        [&[self.late][..], &self.size.to_be_bytes(), &last].concat()
+    }
+
+    /// The size after the newest operation, when all others have been gone through.
+    pub(crate) fn end(&self, array: &Array, leaves_out: &dyn Fn(Epoch) -> bool) -> u64 {
+        if leaves_out(array.epoch) { self.size } else { array.op.apply(self.size) }
+    }
+}
+
 impl Vos {
+    /// Goes on through `max` older versions of an array, some of them left out; how many it were, and
+    /// whether there are more.
+    pub(crate) fn fold_some(
+        &self,
+        array: &Array,
+        fold: &mut Fold,
+        leaves_out: &dyn Fn(Epoch) -> bool,
+        max: usize,
+    ) -> Result<(usize, bool), ReadError> {
+        let (mut seen, mut more) = (0, false);
+        if array.history == 0 {
+            return Ok((seen, more));
+        }
+        self.scan_versions(array.history, fold.last.unwrap_or(Epoch::MIN), &mut |birth, cell| {
+            if fold.last.is_some_and(|last| birth <= last) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            if seen == max {
+                more = true;
+                return Ok(ControlFlow::Break(()));
+            }
+            (seen, fold.last) = (seen + 1, Some(birth));
+            if !leaves_out(birth)
+                && let Version::Size { op, .. } =
+                    Version::decode(tree::load_value(&self.pool, cell)?)?
+            {
+                fold.size = op.apply(fold.size);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok((seen, more))
+    }
+
     /// Size of the array at an epoch; `None` if it is not there then.
     pub(crate) fn size_at(
         &self,
@@ -30,7 +96,7 @@ impl Vos {
         } else {
             match self.version_at(array.history, at)? {
                 Some((birth, Version::Size { size, .. })) => {
-                    (birth, Some(size).filter(|_| !array.late))
+                    (birth, Some(size).filter(|_| array.late == 0))
                 }
                 _ => return Ok(None),
             }
@@ -110,7 +176,7 @@ impl Stage<'_> {
             _ => op,
         };
         self.put_version(number, self.epoch, &Version::Size { op, size: 0 })?;
-        array.late = true;
+        array.mark_late();
         if !matches!(op, SizeOp::Grow(end) if end <= array.size) {
             array.size = self.vos.fold_sizes(array, None, Epoch::end_of(u64::MAX))?;
         }

@@ -343,7 +343,7 @@ impl Vos {
         let mut pieces = self.pieces(&array.extents, from, to)?;
         pieces.retain(|p| p.epoch <= at);
         // Old pieces end with the newest operation, but one that was discarded may have ended them.
-        if array.history != 0 && (array.epoch > at || array.late) {
+        if array.history != 0 && (array.epoch > at || array.late != 0) {
             let old = self.old_pieces_at(array.history, at, from, to)?;
             pieces.extend(old.into_iter().map(|o| o.piece));
             pieces.sort_unstable_by_key(|p| p.offset);

@@ -106,6 +106,44 @@ fn many_versions_of_one_place_are_discarded_in_steps() {
     rig.drain(&[CID]);
 }
 
+/// Sizes are found in steps when operations came out of order, whatever comes in between.
+#[test]
+fn sizes_that_came_out_of_order_are_found_in_steps() {
+    let mut rig = rig();
+    let grow = |rig: &mut Rig, epoch, len| {
+        submit(rig, epoch, |tx| tx.write(CID, &oid(), b"d", b"", len - 1, Bytes::from("x"), None));
+    };
+    (0..500).for_each(|i| grow(&mut rig, 10 + 2 * (i * 7 % 500), 1 + i * 7 % 500));
+    submit(&mut rig, 601, |tx| tx.truncate(CID, &oid(), b"d", b"", 40));
+    let sizes = |rig: &mut Rig| {
+        let mut size = |epoch| rig.read(|vos| vos.at(epoch).array_size(CID, &oid(), b"d", b""));
+        [300, 599, 600, 602, 700, 898, 1008, u64::MAX].map(|epoch| size(epoch).unwrap())
+    };
+    assert_eq!(sizes(&mut rig), [146, 295, 296, 297, 346, 445, 500, 500]);
+    let (mut next, mut steps) = (Some(Cursor::default()), 0);
+    while let Some(cursor) = next {
+        let mut tx = Tx::new(1100);
+        tx.discard_some(CID, &oid(), (900, 1090), cursor, 20);
+        rig.checkpoint();
+        next = rig.submit(&tx).unwrap();
+        assert!(rig.vos.stats().dirty_pages < 40);
+        steps += 1;
+        match steps {
+            // In front of where the steps are, and behind.
+            10 => submit(&mut rig, 15, |tx| tx.truncate(CID, &oid(), b"d", b"", 1000)),
+            30 => submit(&mut rig, 1095, |tx| tx.truncate(CID, &oid(), b"d", b"", 600)),
+            _ => {}
+        }
+        if steps % 20 == 0 {
+            rig.reopen();
+        }
+    }
+    assert!(steps > 40, "{steps}");
+    assert_eq!(sizes(&mut rig), [1000, 1000, 1000, 40 + 257, 346, 445, 445, 600]);
+    rig.check();
+    rig.drain(&[CID]);
+}
+
 /// It would have to look at all that came later.
 #[test]
 fn a_late_punch_of_a_large_object_starts_again() {
