@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::record::TABLE_PUNCH;
+use crate::tree;
 use crate::types::{ContainerId, ObjectKey, TxId};
 use crate::{Config, PAGE_SIZE, PreparedTx, ROOT_LEN, Record, Root, Tx, Vos};
 
@@ -145,7 +147,7 @@ fn prepared() -> [Tx; 3] {
     [one, other, end]
 }
 
-/// An object with so many dkeys that they have a tree, and an array in pieces under history.
+/// An object with so many dkeys and punches that they have trees, and an array in pieces under history.
 fn large() -> Vec<Tx> {
     let (cid, oid) = (CONTAINER, large_object());
     let mut filled = Tx::new(20);
@@ -164,6 +166,8 @@ fn large() -> Vec<Tx> {
         });
         tx.update(cid, &oid, b"single", b"", Bytes::from_static(b"v"));
         tx.punch_akey(cid, &oid, b"single", b"");
+        (0..9u8).for_each(|i| tx.punch_akeys(cid, &oid, b"punched", &[i], Some(&[i, 0])));
+        (0..9u8).for_each(|i| tx.punch_akeys(cid, &oid, b"punched", &[i], Some(&[i + 9])));
         txs.push(tx);
     }
     txs
@@ -232,6 +236,11 @@ fn records(vos: &Vos, out: &mut Vec<(&'static str, Vec<u8>)>) {
     for oid in [object(), large_object()] {
         if let Ok(Some(record)) = vos.object(CONTAINER, &oid) {
             out.push(("entry", record.encode()));
+            let _ = vos.scan_table(TABLE_PUNCH, record.punched, &[], None, &mut |key, cell| {
+                let value = tree::load_value(&vos.pool, cell)?;
+                out.push(("entry", [&[key.len() as u8][..], key, &value].concat()));
+                Ok(std::ops::ControlFlow::Continue(()))
+            });
         }
     }
 }

@@ -74,6 +74,10 @@ fn changes(epoch: u64, rng: &mut ChaCha8Rng) -> Vec<Tx> {
             if i == 2 {
                 tx.update(cid, &oid, b"big", b"value", fill(1, 30_000));
             }
+            // Arrays to be punched one by one, so that the punches get a table.
+            for a in 0..if i == 5 { PUNCHED } else { 0 } {
+                tx.write(cid, &oid, b"punched", &punched(a), 0, fill(a, 10), None);
+            }
             // Arrays: inline, in one extent, and in so many that they get a tree.
             tx.write(cid, &oid, b"data", b"small", i, fill(2, 500), None);
             tx.write(cid, &oid, b"data", b"large", 4096 * i, fill(3, 20_000), None);
@@ -99,9 +103,17 @@ fn changes(epoch: u64, rng: &mut ChaCha8Rng) -> Vec<Tx> {
         tx.punch_object(cid, &object(4));
         tx.punch_akey(cid, &object(0), b"omap", b"key001");
         tx.truncate(cid, &object(5), b"data", b"large", 7777);
+        (0..PUNCHED).for_each(|a| tx.punch_akey(cid, &object(5), b"punched", &punched(a)));
         all.push(tx);
     }
     all
+}
+
+/// Akeys that are punched one by one.
+const PUNCHED: u64 = 20;
+
+fn punched(akey: u64) -> Bytes {
+    Bytes::from(format!("akey{akey:020}"))
 }
 
 /// A destroyed container, of which much is still there; the upper half was split off and stays.
