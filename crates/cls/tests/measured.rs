@@ -48,6 +48,7 @@ fn damaged_inputs_and_objects_harm_no_method() {
             let (mut object, mut input) = (object.clone(), input.to_vec());
             dice.damage(&mut input);
             if dice.roll(2) == 0 {
+                dice.damage(&mut object.data);
                 let parts = object.xattrs.values_mut().chain(object.omap.values_mut());
                 parts.for_each(|value| {
                     let mut damaged = value.to_vec();
