@@ -93,9 +93,10 @@ fn get_features(ctx: &mut dyn Context, input: &Bytes, out: &mut Vec<u8>) -> Outc
     // The snapshot that older clients ask about does not matter.
     let read_only = arguments(input, |r| r.u64().and_then(|_| Ok(!r.is_empty() && r.u8()? != 0)))?;
     let features: u64 = key::read(ctx, b"features")?;
-    let writer_needs = ALL;
+    // Who writes must understand them all.
+    let needed = if read_only { INCOMPATIBLE } else { ALL };
     put(out, &features);
-    put(out, &(features & if read_only { INCOMPATIBLE } else { writer_needs }));
+    put(out, &(features & needed));
     Ok(())
 }
 
