@@ -1,8 +1,8 @@
 """Plays the files of `measured/` on a cluster: `play.py CONF POOL FILE...` says where it does something else.
 
-A caller that a file names stands for one of the cluster's, which is found where a value first has it. A time
-of the file is as good as any time of now in its place; between two times of one object the player waits. Calls
-that a file makes after `compat` are left out, since that is an option of the cluster.
+A caller that a file names stands for a client here. A time of the file is as good as any time of now in its
+place; between two times of one object the player waits. Calls that a file makes after `compat` are left out,
+since that is an option of the cluster.
 """
 
 import re
@@ -33,26 +33,15 @@ def near(value, at, second):
     return abs(sec - second) < 600 and nsec < 10**9
 
 
-class Caller:
-    """A client's `entity_name_t`, and the end of its address, which begins with the nonce; and both as text."""
-
-    def __init__(self, number, address):
-        host, nonce = address.split("/")
-        ip, port = host.split(":")
-        family, port = struct.pack("<H", 2), struct.pack(">H", int(port))
-        sockaddr = family + port + bytes(map(int, ip.split("."))) + bytes(8)
-        name = struct.pack("<Bq", 8, int(number))
-        addr = struct.pack("<II", int(nonce), len(sockaddr)) + sockaddr
-        self.meanings = {name: None, addr: None, ("client.%s %s" % (number, address)).encode(): None}
-
-    def translate(self, expected, live):
-        for token, meaning in self.meanings.items():
-            at = expected.find(token)
-            if at >= 0 and meaning is None and len(expected) == len(live):
-                self.meanings[token] = meaning = live[at:at + len(token)]
-            if meaning is not None:
-                expected = expected.replace(token, meaning)
-        return expected
+def shown(number, address):
+    """What a client looks like: `entity_name_t`, the end of its address from the nonce on, and both as text."""
+    host, nonce = address.split("/")
+    ip, port = host.split(":")
+    family, port = struct.pack("<H", 2), struct.pack(">H", int(port))
+    sockaddr = family + port + bytes(map(int, ip.split("."))) + bytes(8)
+    name = struct.pack("<Bq", 8, int(number))
+    addr = struct.pack("<II", int(nonce), len(sockaddr)) + sockaddr
+    return name, addr, ("client.%s %s" % (number, address)).encode()
 
 
 class Player:
@@ -63,7 +52,7 @@ class Player:
         self.use("first")
 
     def use(self, who):
-        if self.clients.get(who) is None:
+        if who not in self.clients:
             cluster = rados.Rados(conffile=self.conf)
             cluster.connect()
             self.clients[who] = cluster, cluster.open_ioctx(self.pool)
@@ -107,9 +96,12 @@ class Player:
     def client(self, *who):
         """The first of a file is the one that calls anyway."""
         if who not in self.callers:
-            self.clients.setdefault(len(self.callers), self.clients["first"] if not self.callers else None)
-            self.callers[who] = len(self.callers), Caller(*who)
-        self.use(self.callers[who][0])
+            name = len(self.callers) or "first"
+            self.use(name)
+            cluster = self.clients[name][0]
+            live = shown(cluster.get_instance_id(), cluster.get_addrs())
+            self.callers[who] = self.ioctx, list(zip(shown(*who), live))
+        self.ioctx = self.callers[who][0]
 
     def now(self, text):
         if self.time is not None:
@@ -117,8 +109,9 @@ class Player:
         self.time = float(text)
 
     def translate(self, expected, live):
-        for _, caller in self.callers.values():
-            expected = caller.translate(expected, live)
+        for _, looks in self.callers.values():
+            for recorded, own in looks:
+                expected = expected.replace(recorded, own)
         if self.time is None or len(expected) != len(live):
             return expected
         now = time.time()
