@@ -182,8 +182,11 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
         Err(Fault::Errno(errno)) => return Ok(Executed::failed(request, errno)),
     };
     let lists_snaps = request.snaps.is_some_and(|s| s.snap == SnapId::DIR);
-    let snapset =
-        if request.may_write || lists_snaps { view.snapset() } else { Ok(SnapSet::default()) };
+    let calls = request.ops.iter().any(|op| op.code == OpCode::CALL);
+    let snapset = match request.may_write || lists_snaps || calls {
+        true => view.snapset(),
+        false => Ok(SnapSet::default()),
+    };
     let snapset = match snapset {
         Ok(set) => set,
         Err(Fault::Missing(m)) => return Err(m),

@@ -178,7 +178,8 @@ impl<V: ObjectView> Context for Inside<'_, '_, V> {
 
     /// No object has snapshots yet.
     fn snapset_seq(&mut self) -> Outcome<u64> {
-        if self.run.exists { Ok(0) } else { fail(ENOENT) }
+        let set = &self.run.snapset;
+        if self.run.exists || !set.clones.is_empty() { Ok(set.seq.0) } else { fail(ENOENT) }
     }
 
     fn require_min_compat_client(&self) -> u8 {
