@@ -168,4 +168,26 @@ mod tests {
         assert_eq!(damaged.detail, ["pg 1.a is active+clean+inconsistent, acting [2,0]"]);
         assert_eq!((damaged.severity, damaged.count), (health::ERR, 1));
     }
+
+    /// As Ceph 16.2 tells of two objects that were damaged in a pool of one copy.
+    #[test]
+    fn two_damaged_pgs_read_as_on_ceph() {
+        let mut pgmap = PgMap::default();
+        let mut pg = PgStat { acting: vec![0], ..PgStat::default() };
+        pg.set_state(pg_state::ACTIVE | pg_state::CLEAN | pg_state::INCONSISTENT);
+        pg.stats.sum.num_scrub_errors = 1;
+        [6, 3].into_iter().for_each(|seed| drop(pgmap.pgs.insert(PgId::new(2, seed), pg.clone())));
+        let checks = of(&pgmap).checks;
+        let check = |summary: &str, detail: &[&str]| HealthCheck {
+            severity: health::ERR,
+            summary: summary.into(),
+            detail: detail.iter().map(|line| (*line).to_owned()).collect(),
+            count: 2,
+        };
+        let lines =
+            ["2.3", "2.6"].map(|id| format!("pg {id} is active+clean+inconsistent, acting [0]"));
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        assert_eq!(checks["OSD_SCRUB_ERRORS"], check("2 scrub errors", &[]));
+        assert_eq!(checks["PG_DAMAGED"], check("Possible data damage: 2 pgs inconsistent", &lines));
+    }
 }
