@@ -1,9 +1,6 @@
 //! OSD capabilities: permissions and class methods, limited by pool, namespace, application tag,
 //! object prefix or network, and profiles for RBD.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -378,3 +375,6 @@ fn expand(name: &str, scope: &Scope) -> Vec<Grant> {
         _ => Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

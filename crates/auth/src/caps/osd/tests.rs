@@ -1,4 +1,5 @@
 //! Against what OSDs of 16.2.15 let users do, and the rule for snapshot ids.
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 
