@@ -3,6 +3,7 @@
 //! Invariant: `osds` has `max_osd` entries; every OSD id in the map is looked up with a bound check.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use spirula_crush::CrushMap;
@@ -172,6 +173,8 @@ pub struct OsdMap {
     pub last_in_change: UTime,
     /// Address -> when its ban ends.
     pub blocklist: BTreeMap<EntityAddr, UTime>,
+    /// Networks: CIDR addresses, whose nonce is the length of the prefix.
+    pub range_blocklist: BTreeMap<EntityAddr, UTime>,
     pub cluster_snapshot_epoch: u32,
     pub cluster_snapshot: String,
     pub nearfull_ratio: f32,
@@ -264,6 +267,7 @@ impl Default for OsdMap {
             last_up_change: UTime::default(),
             last_in_change: UTime::default(),
             blocklist: BTreeMap::new(),
+            range_blocklist: BTreeMap::new(),
             cluster_snapshot_epoch: 0,
             cluster_snapshot: String::new(),
             nearfull_ratio: 0.0,
@@ -359,9 +363,8 @@ impl OsdMap {
     /// Whether the process at this address may not talk to the cluster. An entry without nonce
     /// bans every process of its host.
     pub fn is_blocklisted(&self, addr: &EntityAddr, now: UTime) -> bool {
-        let until = |addr: &EntityAddr| {
-            self.blocklist.get(addr).is_some_and(|&end| (end.sec, end.nsec) > (now.sec, now.nsec))
-        };
+        let holds = |end: UTime| (end.sec, end.nsec) > (now.sec, now.nsec);
+        let until = |addr: &EntityAddr| self.blocklist.get(addr).is_some_and(|&end| holds(end));
         let any = addr.with_type(spirula_wire::types::AddrType::ANY);
         let host = EntityAddr {
             nonce: 0,
@@ -371,7 +374,8 @@ impl OsdMap {
             }),
             ..any
         };
-        until(&any) || until(addr) || until(&host)
+        let within = |(range, end): (&EntityAddr, &UTime)| holds(*end) && in_range(range, addr);
+        until(&any) || until(addr) || until(&host) || self.range_blocklist.iter().any(within)
     }
 
     /// Ids of the OSDs that a pool may use, by its rule.
@@ -467,5 +471,23 @@ impl Decode for OsdXInfo {
             }
             Ok(info)
         })
+    }
+}
+
+/// Whether an address is in a network (see [`OsdMap::range_blocklist`]).
+fn in_range(range: &EntityAddr, addr: &EntityAddr) -> bool {
+    let (Some(net), Some(own)) = (range.addr, addr.addr) else {
+        return false;
+    };
+    let same_front = |a: u128, b: u128, width: u32| {
+        let rest = width.saturating_sub(range.nonce);
+        (a ^ b).checked_shr(rest).unwrap_or(0) == 0
+    };
+    match (net.ip(), own.ip()) {
+        (IpAddr::V4(net), IpAddr::V4(own)) => {
+            same_front(net.to_bits().into(), own.to_bits().into(), 32)
+        }
+        (IpAddr::V6(net), IpAddr::V6(own)) => same_front(net.to_bits(), own.to_bits(), 128),
+        _ => false,
     }
 }

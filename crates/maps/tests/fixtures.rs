@@ -7,7 +7,7 @@ use spirula_maps::{
     CrushMap, Incremental, MgrMap, MonMap, NewCluster, OsdMap, PgMapDigest, PgPool, UpActing,
     pool_flags,
 };
-use spirula_wire::types::PgId;
+use spirula_wire::types::{AddrType, EntityAddr, PgId, UTime};
 use spirula_wire::{Decode, Encode, Features};
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -163,4 +163,34 @@ fn damaged_fixtures_never_panic() {
             }
         }
     }
+}
+
+/// A network was banned, and allowed again.
+#[test]
+fn a_banned_network_is_in_a_newer_section() {
+    let recorded = fixture("range-bans.incrementals");
+    let (first, rest) = recorded[4..].split_at(305);
+    let [ban, lift] = [first, &rest[4..]].map(|bytes| {
+        let inc = Incremental::from_bytes(bytes).unwrap();
+        assert!(inc.to_bytes(Features(inc.encode_features)) == bytes);
+        inc
+    });
+    let network = "10.1.0.0:0/16".parse::<EntityAddr>().unwrap().with_type(AddrType::CIDR);
+    let until = ban.new_range_blocklist[&network];
+    assert_eq!(lift.old_range_blocklist, [network]);
+    let mut map = OsdMap { epoch: ban.epoch - 1, fsid: ban.fsid, ..OsdMap::default() };
+    map.apply(&ban).unwrap();
+    assert_eq!(
+        OsdMap::from_bytes(&map.to_bytes(Features::PACIFIC)).unwrap().range_blocklist.len(),
+        1
+    );
+    let (now, later) =
+        (UTime { sec: until.sec - 1, nsec: 0 }, UTime { sec: until.sec + 1, nsec: 0 });
+    for (addr, banned) in [("10.1.2.3:0/7", true), ("10.2.0.0:0/7", false), ("[::1]:0/7", false)] {
+        let addr = addr.parse().unwrap();
+        assert_eq!(map.is_blocklisted(&addr, now), banned, "{addr:?}");
+        assert!(!map.is_blocklisted(&addr, later));
+    }
+    map.apply(&lift).unwrap();
+    assert!(map.range_blocklist.is_empty());
 }

@@ -9,6 +9,7 @@
 
 mod args;
 mod auth;
+mod bans;
 mod config;
 mod config_key;
 mod crush;

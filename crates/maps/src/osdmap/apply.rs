@@ -230,6 +230,12 @@ impl OsdMap {
         for addr in &inc.old_blocklist {
             self.blocklist.remove(addr);
         }
+        for (&range, &until) in &inc.new_range_blocklist {
+            self.range_blocklist.entry(range).or_insert(until);
+        }
+        for range in &inc.old_range_blocklist {
+            self.range_blocklist.remove(range);
+        }
         let updates = [
             (&mut self.crush_node_flags, &inc.new_crush_node_flags),
             (&mut self.device_class_flags, &inc.new_device_class_flags),

@@ -19,7 +19,11 @@ impl OsdMap {
         let mut out = Vec::new();
         encode_versioned(&mut out, 8, 7, |out| {
             encode_versioned(out, 9, 1, |out| self.encode_client(out, features));
-            let version = if self.stretch_mode.enabled { 10 } else { 9 };
+            let version = match (self.range_blocklist.is_empty(), self.stretch_mode.enabled) {
+                (false, _) => 11,
+                (true, true) => 10,
+                (true, false) => 9,
+            };
             encode_versioned(out, version, 1, |out| self.encode_osd(out, version, features));
             out.extend_from_slice(&[0; 4]);
         });
@@ -82,6 +86,9 @@ impl OsdMap {
         if version >= 10 {
             self.stretch_mode.encode(out, f);
         }
+        if version >= 11 {
+            encode_blocklist(&self.range_blocklist, out, f);
+        }
     }
 
     /// One field of every OSD, as a vector.
@@ -143,6 +150,9 @@ impl OsdMap {
         if version >= 10 {
             self.stretch_mode = Decode::decode(r)?;
         }
+        if version >= 11 {
+            self.range_blocklist = Decode::decode(r)?;
+        }
         Ok(())
     }
 
@@ -191,7 +201,7 @@ fn decode_map(r: &mut Reader<'_>) -> Result<(OsdMap, usize), DecodeError> {
             oldest("osdmap client section", version, 9)?;
             map.decode_client(r)
         })?;
-        r.versioned("osdmap osd section", 10, |version, r| {
+        r.versioned("osdmap osd section", 11, |version, r| {
             oldest("osdmap osd section", version, 9)?;
             map.decode_osd(version, r)
         })?;

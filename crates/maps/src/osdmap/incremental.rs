@@ -61,6 +61,8 @@ pub struct Incremental {
     pub new_lost: BTreeMap<i32, u32>,
     pub new_blocklist: BTreeMap<EntityAddr, UTime>,
     pub old_blocklist: Vec<EntityAddr>,
+    pub new_range_blocklist: BTreeMap<EntityAddr, UTime>,
+    pub old_range_blocklist: Vec<EntityAddr>,
     pub new_up_cluster: BTreeMap<i32, EntityAddrVec>,
     pub cluster_snapshot: String,
     pub new_uuid: BTreeMap<i32, Uuid>,
@@ -118,6 +120,8 @@ impl Default for Incremental {
             new_lost: BTreeMap::new(),
             new_blocklist: BTreeMap::new(),
             old_blocklist: Vec::new(),
+            new_range_blocklist: BTreeMap::new(),
+            old_range_blocklist: Vec::new(),
             new_up_cluster: BTreeMap::new(),
             cluster_snapshot: String::new(),
             new_uuid: BTreeMap::new(),
@@ -187,7 +191,18 @@ impl Incremental {
         self.new_last_in_change.encode(out, f);
     }
 
-    fn encode_osd(&self, out: &mut Vec<u8>, f: Features) {
+    /// Version of the OSD section: no newer than what is in it.
+    fn osd_version(&self) -> u8 {
+        if !self.new_range_blocklist.is_empty() || !self.old_range_blocklist.is_empty() {
+            11
+        } else if self.new_stretch_mode.is_some() {
+            10
+        } else {
+            9
+        }
+    }
+
+    fn encode_osd(&self, out: &mut Vec<u8>, version: u8, f: Features) {
         self.new_hb_back_up.encode(out, f);
         self.new_up_thru.encode(out, f);
         self.new_last_clean_interval.encode(out, f);
@@ -207,13 +222,18 @@ impl Incremental {
         self.new_require_osd_release.encode(out, f);
         self.new_crush_node_flags.encode(out, f);
         self.new_device_class_flags.encode(out, f);
-        if let Some(mode) = self.new_stretch_mode {
-            true.encode(out, f);
+        if version >= 10 {
+            self.new_stretch_mode.is_some().encode(out, f);
+            let mode = self.new_stretch_mode.unwrap_or_default();
             mode.bucket_count.encode(out, f);
             mode.degraded.encode(out, f);
             mode.recovering.encode(out, f);
             mode.bucket.encode(out, f);
             mode.enabled.encode(out, f);
+        }
+        if version >= 11 {
+            encode_blocklist(&self.new_range_blocklist, out, f);
+            self.old_range_blocklist.encode(out, f);
         }
     }
 
@@ -279,6 +299,10 @@ impl Incremental {
             };
             self.new_stretch_mode = changed.then_some(mode);
         }
+        if version >= 11 {
+            self.new_range_blocklist = Decode::decode(r)?;
+            self.old_range_blocklist = Decode::decode(r)?;
+        }
         Ok(())
     }
 }
@@ -288,8 +312,8 @@ impl Encode for Incremental {
         let mut own = Vec::new();
         encode_versioned(&mut own, 8, 7, |out| {
             encode_versioned(out, 8, 1, |out| self.encode_client(out, f));
-            let version = if self.new_stretch_mode.is_some() { 10 } else { 9 };
-            encode_versioned(out, version, 1, |out| self.encode_osd(out, f));
+            let version = self.osd_version();
+            encode_versioned(out, version, 1, |out| self.encode_osd(out, version, f));
             out.extend_from_slice(&[0; 4]);
             self.full_crc.encode(out, f);
         });
@@ -321,7 +345,7 @@ fn decode_incremental(r: &mut Reader<'_>) -> Result<(Incremental, usize), Decode
             oldest("incremental client section", version, 8)?;
             inc.decode_client(r)
         })?;
-        r.versioned("incremental osd section", 10, |version, r| {
+        r.versioned("incremental osd section", 11, |version, r| {
             oldest("incremental osd section", version, 9)?;
             inc.decode_osd(version, r)
         })?;

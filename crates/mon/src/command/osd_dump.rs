@@ -7,6 +7,7 @@ use spirula_maps::pool::{AUTOSCALE_OFF, AUTOSCALE_ON};
 use spirula_maps::{Osd, OsdMap, PgPool, SnapIntervals, flags, osd_state, pool_flags};
 use spirula_wire::types::PgId;
 
+use super::bans::shown_range;
 use super::release::min_compat_client;
 use super::{Answer, Args, Context, Outcome, Refusal, errno, refuse};
 use crate::json::{Json, float};
@@ -108,6 +109,10 @@ fn dump_text(map: &OsdMap) -> String {
     }
     for (addr, until) in &map.blocklist {
         out += &format!("blocklist {} expires {}\n", plain_addr(addr), stamp((*until).into()));
+    }
+    for (range, until) in &map.range_blocklist {
+        let (range, until) = (shown_range(range), stamp((*until).into()));
+        out += &format!("range blocklist {range} expires {until}\n");
     }
     out
 }
@@ -263,6 +268,8 @@ fn exceptions_json(map: &OsdMap, json: Json) -> Json {
     let json = mappings_json(map, json);
     let banned = map.blocklist.iter();
     let banned = banned.map(|(a, until)| (plain_addr(a), Json::from(stamp((*until).into()))));
+    let ranges = map.range_blocklist.iter();
+    let ranges = ranges.map(|(r, until)| (shown_range(r), Json::from(stamp((*until).into()))));
     let profiles = map.erasure_code_profiles.iter().map(|(name, profile)| {
         let pairs = profile.iter().map(|(k, v)| (k.clone(), Json::from(v)));
         (name.clone(), Json::obj(pairs))
@@ -282,7 +289,7 @@ fn exceptions_json(map: &OsdMap, json: Json) -> Json {
         "stretch_mode_bucket" => mode.bucket,
     };
     json.with("blocklist", Json::obj(banned))
-        .with("range_blocklist", Json::Obj(vec![]))
+        .with("range_blocklist", Json::obj(ranges))
         .with("erasure_code_profiles", Json::obj(profiles))
         .with("removed_snaps_queue", snaps_json(&map.removed_snaps_queue))
         .with("new_removed_snaps", snaps_json(&map.new_removed_snaps))

@@ -1,21 +1,15 @@
-//! `osd *` that change the map: flags, in and out, weights, bans, ratios.
+//! `osd *` that change the map: flags, in and out, weights, ratios.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use spirula_maps::{Incremental, OsdMap, WEIGHT_IN, flags, osd_state};
-use spirula_wire::types::{AddrType, EntityAddr, EntityNameStr, EntityType, UTime};
+use spirula_wire::types::{EntityNameStr, EntityType};
 
 use super::args::parse_osd;
 use super::{Answer, Args, Context, Outcome, Refusal, errno, refuse};
-use crate::json::{Json, float};
+use crate::json::float;
 use crate::obj;
-use crate::service::plain_addr;
 use crate::state::Change;
-use crate::text::stamp;
-
-/// The longest ban; times on the wire end in 2106.
-const BAN_MAX: Duration = Duration::from_secs(1 << 30);
 
 /// Adds the finished incremental to the changes.
 pub(super) fn put(ctx: &mut Context<'_>, inc: Incremental) -> Result<(), Refusal> {
@@ -307,77 +301,4 @@ fn secret_of(input: &[u8]) -> Result<Option<spirula_auth::CryptoKey>, Refusal> {
         Some(Ok(key)) => Ok(Some(key)),
         _ => refuse(errno::EINVAL, "the input is not JSON with a cephx_secret"),
     }
-}
-
-pub(super) fn blocklist_ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
-    let list = &ctx.state.osd.map().blocklist;
-    let until = |t: &UTime| stamp((*t).into());
-    let answer = match ctx.format {
-        super::Format::Plain => Answer::text(
-            list.iter()
-                .map(|(a, t)| format!("{} {}\n", plain_addr(a), until(t)))
-                .collect::<String>(),
-        ),
-        // Then the list of banned ranges, of which there are none.
-        _ => {
-            let entries = Json::arr(
-                list.iter().map(|(a, t)| obj! { "addr" => plain_addr(a), "until" => until(t) }),
-            );
-            let (first, second) = (ctx.json(&entries), ctx.json(&Json::Arr(vec![])));
-            Answer::raw([first.out, second.out].concat().into())
-        }
-    };
-    Ok(answer.with_status(format!("listed {} entries", list.len())))
-}
-
-pub(super) fn blocklist(ctx: &mut Context<'_>, args: &Args) -> Outcome {
-    let op = args
-        .str_opt("blocklistop")?
-        .or(args.str_opt("blacklistop")?)
-        .unwrap_or_default()
-        .to_owned();
-    let text = args.str("addr")?;
-    if args.has("range") {
-        return refuse(errno::EOPNOTSUPP, "bans of address ranges came after this release");
-    }
-    let Ok(addr) = text.parse::<EntityAddr>() else {
-        return refuse(errno::EINVAL, format!("unable to parse address {text}"));
-    };
-    let addr = addr.with_type(AddrType::ANY);
-    let shown = plain_addr(&addr);
-    let listed = ctx.state.osd.map().blocklist.contains_key(&addr);
-    let mut inc = ctx.state.osd.next(ctx.now);
-    match op.as_str() {
-        "add" => {
-            let span = match args.float_opt("expire")? {
-                None => ctx.settings.secs("mon_osd_blocklist_default_expire"),
-                Some(secs) => match Duration::try_from_secs_f64(secs) {
-                    Ok(span) if span <= BAN_MAX => span,
-                    _ => return refuse(errno::EINVAL, "bad or missing field 'expire'"),
-                },
-            };
-            let until = ctx.now.wall + span;
-            inc.new_blocklist.insert(addr, UTime::from(until));
-            put(ctx, inc)?;
-            let secs = float(span.as_secs_f64(), 6);
-            Ok(Answer::status(format!("blocklisting {shown} until {} ({secs} sec)", stamp(until))))
-        }
-        "rm" if !listed => Ok(Answer::status(format!("{shown} isn't blocklisted"))),
-        "rm" => {
-            inc.old_blocklist.push(addr);
-            put(ctx, inc)?;
-            Ok(Answer::status(format!("un-blocklisting {shown}")))
-        }
-        other => refuse(errno::EINVAL, format!("unknown operation '{other}': use add or rm")),
-    }
-}
-
-pub(super) fn blocklist_clear(ctx: &mut Context<'_>, _: &Args) -> Outcome {
-    let all: Vec<EntityAddr> = ctx.state.osd.map().blocklist.keys().copied().collect();
-    if !all.is_empty() {
-        let mut inc = ctx.state.osd.next(ctx.now);
-        inc.old_blocklist = all;
-        put(ctx, inc)?;
-    }
-    Ok(Answer::status(" removed all blocklist entries"))
 }

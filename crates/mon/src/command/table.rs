@@ -5,9 +5,9 @@
 
 use super::signature::FLAG_TELL;
 use super::{
-    Command, Handler, auth, config, config_key, crush, crush_edit, df, fs, health, log, mgr, mon,
-    osd, osd_dump, osd_edit, perf, pool, pool_app, pool_snap, pool_var, profile, release, status,
-    tell, tree,
+    Command, Handler, auth, bans, config, config_key, crush, crush_edit, df, fs, health, log, mgr,
+    mon, osd, osd_dump, osd_edit, perf, pool, pool_app, pool_snap, pool_var, profile, release,
+    status, tell, tree,
 };
 
 const fn row(
@@ -165,17 +165,17 @@ pub(crate) const COMMANDS: &[Command] = &[
     row("osd purge-actual name=id,type=CephOsdName name=yes_i_really_mean_it,type=CephBool,req=false",
         "remove every trace of an OSD", "osd", "rw", 32, osd_edit::purge),
     row("osd blocklist name=range,type=CephString,req=false,goodchars=[range] name=blocklistop,type=CephChoices,strings=add|rm name=addr,type=CephEntityAddr name=expire,type=CephFloat,req=false,range=0.0",
-        "ban an address, or lift its ban", "osd", "rw", 0, osd_edit::blocklist),
+        "ban an address, or lift its ban", "osd", "rw", 0, bans::change),
     row("osd blocklist ls",
-        "list banned addresses", "osd", "r", 0, osd_edit::blocklist_ls),
+        "list banned addresses", "osd", "r", 0, bans::ls),
     row("osd blocklist clear",
-        "lift all bans", "osd", "rw", 0, osd_edit::blocklist_clear),
+        "lift all bans", "osd", "rw", 0, bans::clear),
     row("osd blacklist name=blacklistop,type=CephChoices,strings=add|rm name=addr,type=CephEntityAddr name=expire,type=CephFloat,req=false,range=0.0",
-        "ban an address, or lift its ban", "osd", "rw", 4, osd_edit::blocklist),
+        "ban an address, or lift its ban", "osd", "rw", 4, bans::change),
     row("osd blacklist ls",
-        "list banned addresses", "osd", "r", 4, osd_edit::blocklist_ls),
+        "list banned addresses", "osd", "r", 4, bans::ls),
     row("osd blacklist clear",
-        "lift all bans", "osd", "rw", 4, osd_edit::blocklist_clear),
+        "lift all bans", "osd", "rw", 4, bans::clear),
     row("osd pool create name=pool,type=CephPoolname name=pg_num,type=CephInt,req=false,range=0 name=pgp_num,type=CephInt,req=false,range=0 name=pool_type,type=CephChoices,strings=replicated|erasure,req=false name=erasure_code_profile,type=CephString,req=false,goodchars=[A-Za-z0-9-_.] name=rule,type=CephString,req=false name=expected_num_objects,type=CephInt,req=false,range=0 name=size,type=CephInt,req=false,range=0 name=pg_num_min,type=CephInt,req=false,range=0 name=pg_num_max,type=CephInt,req=false,range=0 name=autoscale_mode,type=CephChoices,strings=on|off|warn,req=false name=bulk,type=CephBool,req=false name=target_size_bytes,type=CephInt,req=false,range=0 name=target_size_ratio,type=CephFloat,req=false,range=0.0",
         "create a pool", "osd", "rw", 0, pool::create),
     row("osd pool ls name=detail,type=CephChoices,strings=detail,req=false",

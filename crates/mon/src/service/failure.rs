@@ -3,8 +3,11 @@
 //! Ceph's monitor relies on peers and beacons. Here a lost session counts too, because clusters
 //! with one OSD, or one process for all of them, have no peer that could report.
 
+use std::time::Duration;
+
 use spirula_maps::{Incremental, flags, osd_state};
 use spirula_wire::msg::osd::OsdFailure;
+use spirula_wire::types::{EntityAddr, UTime};
 use spirula_wire::{DecodeError, Message, RawMessage};
 use tracing::debug;
 
@@ -144,11 +147,11 @@ impl Service {
 
     /// Removes bans that have run out.
     pub(super) fn expired_blocklist(&self, now: Now, inc: &mut Incremental) {
-        let over = self
-            .osdmap()
-            .blocklist
-            .iter()
-            .filter(|(_, until)| std::time::Duration::from(**until) < now.wall);
-        inc.old_blocklist.extend(over.map(|(addr, _)| *addr));
+        let is_over = |(addr, until): (&EntityAddr, &UTime)| {
+            (Duration::from(*until) < now.wall).then_some(*addr)
+        };
+        let map = self.osdmap();
+        inc.old_blocklist.extend(map.blocklist.iter().filter_map(is_over));
+        inc.old_range_blocklist.extend(map.range_blocklist.iter().filter_map(is_over));
     }
 }

@@ -369,8 +369,29 @@ fn blocklist_flags_and_old_epochs() {
         "{said}"
     );
     assert!(mon.ok(id, r#"{"prefix":"osd blocklist ls"}"#).starts_with("1.2.3.4:5/6 "));
+    let range = |op: &str, addr: &str| {
+        format!(
+            r#"{{"prefix":"osd blocklist","range":"range","blocklistop":"{op}","addr":"{addr}","expire":60.0}}"#
+        )
+    };
+    let said = mon.ok(id, &range("add", "10.1.0.0/16"));
+    assert!(said.starts_with("blocklisting cidr:10.1.0.0:0/16 until "), "{said}");
+    mon.ok(id, &range("add", "[2001:db8::]:0/32"));
+    assert!(
+        mon.ok(id, r#"{"prefix":"osd dump"}"#).contains("\nrange blocklist cidr:10.1.0.0:0/16 ")
+    );
+    let listed = mon.command(id, r#"{"prefix":"osd blocklist ls","format":"json"}"#);
+    assert_eq!(listed.1, "listed 3 entries");
+    assert!(listed.2.contains(r#"][{"range":"10.1.0.0:0/16","until":"#), "{}", listed.2);
+    let bits = "Too many bits in range for that protocol!".to_owned();
+    assert_eq!(mon.command(id, &range("add", "10.1.0.0:0/33")), (-22, bits, String::new()));
+    let plain = "You specified a range command, but v2:10.1.0.0:0/0 does not parse as a CIDR range";
+    assert_eq!(mon.command(id, &range("add", "10.1.0.0")).1, plain);
+    assert_eq!(mon.ok(id, &range("rm", "10.2.0.0/16")), "cidr:10.2.0.0:0/16 isn't blocklisted");
+    assert_eq!(mon.ok(id, &range("rm", "10.1.0.0/16")), "un-blocklisting cidr:10.1.0.0:0/16");
     mon.pass(62);
     assert!(mon.map().blocklist.is_empty(), "bans run out");
+    assert!(mon.map().range_blocklist.is_empty(), "of networks too");
     assert_eq!(mon.ok(id, r#"{"prefix":"osd set","key":"noout"}"#), "noout is set");
     assert_eq!(mon.ok(id, r#"{"prefix":"health"}"#), "HEALTH_WARN noout flag(s) set\n");
     assert_eq!(mon.ok(id, r#"{"prefix":"osd out","ids":["1"]}"#), "marked out osd.1. ");
