@@ -1,10 +1,11 @@
 //! Pools: commands as a monitor of 16.2.15 answered them, snapshots by message, quotas.
 
 use spirula_maps::{PgMapDigest, SnapIntervals, pool_flags};
-use spirula_wire::Encode;
+use spirula_mon::State;
 use spirula_wire::msg::mgr::MonMgrReport;
 use spirula_wire::msg::mon::{PoolOp, PoolOpReply, pool_op};
 use spirula_wire::types::{PoolStat, SnapId};
+use spirula_wire::{Decode, Encode};
 
 use crate::harness::{F, FSID, Mon};
 
@@ -228,4 +229,17 @@ fn a_pool_is_full_while_its_quota_is_reached() {
     a.mon.ok(a.session, &quota("max_bytes", 200_000));
     a.report(&[], 2, 300_000);
     assert!(log(&mut a).contains("pool 'rbd' is full (reached quota's max_bytes: 195 KiB)\n"));
+}
+
+/// It lacks what is last now.
+#[test]
+fn a_state_of_the_first_version_is_still_read() {
+    let mon = Mon::new(1);
+    let now = mon.service.state().to_bytes(F);
+    let mut bytes = now.clone();
+    bytes.truncate(bytes.len() - 4);
+    bytes[..2].copy_from_slice(&[1, 1]);
+    let length = bytes.len() as u32 - 6;
+    bytes[2..6].copy_from_slice(&length.to_le_bytes());
+    assert!(State::from_bytes(&bytes).unwrap().to_bytes(F) == now);
 }
