@@ -1,11 +1,13 @@
 //! Inputs made of the crates' fixtures (what real daemons wrote), in the framing of each target.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 
 use spirula_bio::{DeviceSet, Role, Superblock, wal};
+use spirula_cls::fuzzing::Step;
 use spirula_wire::msg::mon::MonCommand;
 use spirula_wire::msg::osd_op::OsdOpMsg;
 use spirula_wire::{Header, Message, Payload, RawMessage};
@@ -16,6 +18,7 @@ use crate::mutate;
 pub fn write(dir: &Path) -> Result<()> {
     messages(dir)?;
     maps(dir)?;
+    class_calls(dir)?;
     for seed in spirula_msgr_core::fuzzing::session_seeds() {
         put(dir, "msgr_session", &seed)?;
     }
@@ -107,6 +110,72 @@ fn unhex(word: &str) -> Option<Bytes> {
         .step_by(2)
         .map(|at| u8::from_str_radix(word.get(at..at + 2)?, 16).ok())
         .collect()
+}
+
+/// Measured calls on one object, for each object that meets a method that no other has met.
+fn class_calls(dir: &Path) -> Result<()> {
+    let measured = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/cls/tests/measured");
+    let mut files: Vec<_> =
+        std::fs::read_dir(&measured)?.map(|file| Ok(file?.path())).collect::<Result<_>>()?;
+    files.sort();
+    let mut met = BTreeSet::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file)?;
+        for object in text.split("\nobject ") {
+            let known = met.len();
+            let seed = calls_on(object, &mut met).with_context(|| file.display().to_string())?;
+            if met.len() > known {
+                put(dir, "cls_methods", &seed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The steps of one measured object, up to the size of a seed; `None` if they cannot be read.
+fn calls_on(object: &str, met: &mut BTreeSet<String>) -> Option<Vec<u8>> {
+    const SEED_MAX: usize = 2000;
+    let name = |word: &str| match word.strip_prefix("0x") {
+        Some(digits) => class_value(digits),
+        None => Some(word.as_bytes().to_vec()),
+    };
+    let mut seed = Vec::new();
+    for line in object.lines().skip(1) {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["call", class, method, input] => {
+                let input = &class_value(input)?;
+                let (class_name, method_name) = (class.as_bytes(), method.as_bytes());
+                Step::Call { class: class_name, method: method_name, input }.put(&mut seed);
+                met.insert(format!("{class}.{method}"));
+            }
+            ["set", "omap", key, value] => {
+                let (key, value) = (&name(key)?, &class_value(value)?);
+                Step::SetOmap { key, value }.put(&mut seed);
+            }
+            ["set", "xattr", key, value] => {
+                let (name, value) = (&name(key)?, &class_value(value)?);
+                Step::SetXattr { name, value }.put(&mut seed);
+            }
+            ["set", "data", value] => Step::SetData { value: &class_value(value)? }.put(&mut seed),
+            _ => {}
+        }
+        if seed.len() > SEED_MAX {
+            break;
+        }
+    }
+    Some(seed)
+}
+
+/// Hexadecimal parts joined by `+`, of which `xx*n` is a byte n times; `-` is no byte.
+fn class_value(word: &str) -> Option<Vec<u8>> {
+    let mut value = Vec::new();
+    for part in word.split('+').filter(|part| *part != "-") {
+        match part.split_once('*') {
+            Some((byte, count)) => value.extend(unhex(byte)?.repeat(count.parse().ok()?)),
+            None => value.extend(unhex(part)?),
+        }
+    }
+    Some(value)
 }
 
 fn maps(dir: &Path) -> Result<()> {

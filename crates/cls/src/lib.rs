@@ -13,6 +13,8 @@ mod cas;
 mod coding;
 pub mod context;
 pub mod errno;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hello;
 mod input;
 mod journal;
