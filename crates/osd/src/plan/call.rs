@@ -94,7 +94,8 @@ impl<V: ObjectView> Inside<'_, '_, V> {
     }
 
     fn op_with(&mut self, mut out: OsdOpResult, input: &Bytes) -> Outcome<OsdOpResult> {
-        self.read |= out.code.reads();
+        // As in Ceph, a method that does not read may ask whether there is an object.
+        self.read |= out.code.reads() && out.code != OpCode::STAT;
         self.wrote |= out.code.writes();
         let step = self.run.step(input, &mut out);
         match self.viewed(step)? {

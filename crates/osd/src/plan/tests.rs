@@ -8,6 +8,7 @@ use spirula_wire::types::{CopyCursor, CopyData};
 use spirula_wire::{Decode, Encode, Features};
 
 use super::*;
+use crate::class;
 
 mod watch;
 
@@ -36,7 +37,8 @@ impl Model {
     }
 
     fn run_as(&mut self, ops: &[OsdOp], return_vec: bool) -> Executed {
-        let may_write = ops.iter().any(|o| o.code.writes());
+        let calls_write = class::calls(ops).flatten().any(|call| call.method.access.writes());
+        let may_write = calls_write || ops.iter().any(|o| o.code.writes());
         let request = Request { ops, may_write, return_vec, ..Request::default() };
         let Ok(done) = execute(&request, self);
         if let Some(change) = &done.change {
@@ -424,6 +426,14 @@ fn methods_are_called() {
     let too_long = fail_ok(call("hello", "say_hello", &[b'x'; 101]));
     let done = m.run(&[too_long, read(0, 1)]);
     assert_eq!((done.outputs[0].rval, text(&done.outputs[1])), (-EINVAL, "h".to_owned()));
+}
+
+#[test]
+fn a_method_that_only_writes_may_ask_for_its_object() {
+    let mut m = Model::default();
+    assert_eq!(m.run(&[call("hello", "record_hello", b"you")]).result, 0);
+    assert_eq!(m.run(&[call("hello", "record_hello", b"you")]).result, -EEXIST);
+    assert_eq!(m.data, b"Hello, you!");
 }
 
 #[test]
