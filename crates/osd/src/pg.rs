@@ -10,6 +10,7 @@ pub mod publish;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
+use spirula_maps::SnapIntervals;
 use spirula_vos::ContainerId;
 use spirula_wire::types::{EVersion, SpgId};
 
@@ -33,6 +34,10 @@ pub struct Pg {
     pub active: Cell<bool>,
     /// The pool is gone: nothing may be written any more.
     pub removed: Cell<bool>,
+    /// Removed snapshots that objects may still have.
+    pub snaps_to_trim: Cell<u32>,
+    /// One of them is being trimmed.
+    pub trimming: Cell<bool>,
     /// Who was told to wait until it is active.
     pub blocked: RefCell<Vec<Weak<Session>>>,
 }
@@ -48,6 +53,8 @@ pub struct PgState {
     pub last_epoch: u64,
     pub log: PgLog,
     pub stats: StatSum,
+    /// Removed snapshots that no object has any more.
+    pub purged: SnapIntervals,
 }
 
 /// The PG in the current OSDMap, with the epochs and times that statistics report.
@@ -76,6 +83,8 @@ impl Pg {
             mapping: RefCell::default(),
             active: Cell::new(false),
             removed: Cell::new(false),
+            snaps_to_trim: Cell::new(0),
+            trimming: Cell::new(false),
             blocked: RefCell::default(),
         }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use spirula_maps::{OsdMap, PgPool, pool_flags};
 use spirula_store::Store;
-use spirula_vos::{ReadError, Tx};
+use spirula_vos::{ReadError, Tx, Vos};
 use spirula_wire::types::{PgId, SpgId};
 use spirula_wire::{Decode, DecodeError};
 use spirula_xstream::Class;
@@ -21,9 +21,10 @@ use crate::apply::{container_pg, meta_object};
 use crate::backoff;
 use crate::boot::pg_created_message;
 use crate::front::OpRequest;
-use crate::object::dkey;
+use crate::object::{AKEY, dkey};
 use crate::pg::log::{LogEntry, LogLimits};
 use crate::pg::{Mapping, Pg};
+use crate::snap::trim::decode_purged;
 use crate::target::{Target, TargetError};
 
 /// Log records loaded at a time.
@@ -174,6 +175,10 @@ pub async fn load_pg(store: &Store, pg: &Pg) -> Result<(), TargetError> {
     for raw in all_values(store, pg, dkey::LOG).await? {
         let entry = LogEntry::from_bytes(&raw).map_err(corrupt)?;
         state.advance(entry, false, 0);
+    }
+    let purged = |vos: &Vos| vos.fetch(cid, &meta_object(), dkey::PURGED, AKEY);
+    if let Some(raw) = store.read(purged).await? {
+        state.purged = decode_purged(&raw).map_err(corrupt)?;
     }
     *pg.state.borrow_mut() = state;
     Ok(())

@@ -14,6 +14,7 @@ mod ranges;
 mod rules;
 #[cfg(test)]
 mod tests;
+pub mod trim;
 
 use spirula_maps::SnapIntervals;
 use spirula_wire::types::{SnapContext, SnapId};

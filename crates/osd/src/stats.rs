@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use spirula_store::ScrubStatus;
-use spirula_wire::types::{ObjectStatCollection, ObjectStatSum, PgStat, UTime, pg_state};
+use spirula_wire::types::{ObjectStatCollection, ObjectStatSum, PgStat, SnapId, UTime, pg_state};
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 
 use crate::pg::Pg;
@@ -134,6 +134,8 @@ pub fn pg_stat(pg: &Pg, scrub: &ScrubStatus, epoch: u32, seq: u64, now: Duration
         last_unstale: now,
         last_scrub_stamp: scrubbed,
         last_deep_scrub_stamp: scrubbed,
+        snaptrimq_len: pg.snaps_to_trim.get(),
+        purged_snaps: state.purged.iter().map(|(start, len)| (SnapId(start), len)).collect(),
         last_clean_scrub_stamp: if errors == 0 { scrubbed } else { since },
         ..PgStat::default()
     };
@@ -141,6 +143,10 @@ pub fn pg_stat(pg: &Pg, scrub: &ScrubStatus, epoch: u32, seq: u64, now: Duration
     stat.stats.sum.num_deep_scrub_errors = errors as i64;
     if pg.active.get() {
         stat.set_state(pg_state::ACTIVE | pg_state::CLEAN);
+        if pg.snaps_to_trim.get() > 0 {
+            let trim = if pg.trimming.get() { pg_state::SNAPTRIM } else { pg_state::SNAPTRIM_WAIT };
+            stat.set_state(stat.state() | trim);
+        }
         stat.last_became_active = since;
         stat.last_became_peered = since;
         for time in [
