@@ -141,6 +141,8 @@ pub enum Routed {
     Later,
     /// Not to us: dropped without an answer, as Ceph does; the client asks again by a newer map.
     Nowhere,
+    /// About a watch, sent before this OSD came up: its client reconnects the watch by a newer map.
+    Stale,
 }
 
 /// Looks up the PG of `request`.
@@ -148,6 +150,10 @@ pub fn route(target: &Target, request: &OpRequest) -> Routed {
     let map = target.map();
     if map.epoch < request.msg.map_epoch {
         return Routed::Later;
+    }
+    let up_from = map.osd(target.config().osd_id).map_or(0, |osd| osd.info.up_from);
+    if request.class.watches && request.msg.map_epoch < up_from {
+        return Routed::Stale;
     }
     let asked = request.msg.spgid.pgid;
     let found = map.pool(asked.pool).and_then(|pool| {

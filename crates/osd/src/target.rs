@@ -434,6 +434,11 @@ impl Target {
                 dropped(&request, "this OSD is not the PG's primary");
                 return None;
             }
+            Routed::Stale => {
+                self.share_map(session, request.msg.map_epoch);
+                dropped(&request, "the client does not know that this OSD was down");
+                return None;
+            }
         };
         match backoff::check(session, &pg, self.epoch()) {
             Verdict::Serve => self.begin(pg, request),

@@ -134,25 +134,28 @@ impl Cluster {
         self.client_as(F, nonce, body);
     }
 
-    /// A new map blocklists the clients of [`Self::client`].
-    pub(crate) fn blocklist_clients(&self) {
+    /// The target gets a new map in a while; clients that begin after this know it at once.
+    pub(crate) fn change_map(&self, after: Duration, change: impl FnOnce(&mut OsdMap)) -> OsdMap {
         let mut map = self.map.borrow().clone().unwrap();
         map.epoch += 1;
-        let addr = EntityAddr {
-            type_: AddrType::ANY,
-            nonce: NONCE,
-            addr: Some(SocketAddr::new(self.clients.ip(), 0)),
-        };
-        map.blocklist.insert(addr, UTime { sec: u32::MAX, nsec: 0 });
+        change(&mut map);
         let maps = [(map.epoch, map.to_bytes(F).into())].into();
         let message = OsdMapMsg { fsid: FSID, maps, ..OsdMapMsg::default() };
         let target = self.target.borrow().clone().unwrap();
-        *self.map.borrow_mut() = Some(map);
-        let done = self.osd.block_on(async move {
+        self.osd.spawn(Class::Client, async move {
+            sleep(after).await;
             target.handle_maps(&message);
-            sleep(Duration::from_millis(100)).await;
         });
-        assert!(done.is_ok());
+        map
+    }
+
+    /// A new map blocklists the clients of [`Self::client`].
+    pub(crate) fn blocklist_clients(&self) {
+        let socket = SocketAddr::new(self.clients.ip(), 0);
+        let addr = EntityAddr { type_: AddrType::ANY, nonce: NONCE, addr: Some(socket) };
+        self.change_map(Duration::ZERO, |map| {
+            map.blocklist.insert(addr, UTime { sec: u32::MAX, nsec: 0 });
+        });
     }
 
     /// As [`Self::client`], with only these features.
@@ -309,6 +312,11 @@ impl Client {
             all.push(self.reply().await);
         }
         all
+    }
+
+    /// Follows a new map.
+    pub(crate) fn learn(&mut self, map: OsdMap) {
+        self.map = map;
     }
 
     /// The next message about watches and notifies.

@@ -154,5 +154,25 @@ fn a_blocklisted_client_loses_its_watches() {
     // That client is gone; a map blocklists it well before its watch would time out.
     cluster.client(async |c| assert_eq!(cookies(c).await, [1]));
     cluster.blocklist_clients();
-    cluster.client_of_nonce(10, async |c| assert_eq!(cookies(c).await, [0u64; 0]));
+    cluster.client_of_nonce(10, async |c| {
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(cookies(c).await, [0u64; 0]);
+    });
+}
+
+#[test]
+fn a_ping_from_before_the_target_was_down_gets_no_answer() {
+    let cluster = Cluster::start(45);
+    let up_again = |map: &mut spirula_maps::OsdMap| map.osds[0].info.up_from = map.epoch;
+    let new = cluster.change_map(Duration::from_secs(1), up_again);
+    cluster.client(async move |c| {
+        c.op("o", &[Op::plain(OpCode::CREATE)]).await;
+        c.op("o", &[watch(watch_op::WATCH, 1, 0)]).await;
+        sleep(Duration::from_secs(2)).await;
+        c.send("o", &[watch(watch_op::PING, 1, 0)]);
+        c.learn(new);
+        // The next answer is that to this.
+        assert_eq!(c.op("o", &[watch(watch_op::RECONNECT, 1, 0)]).await.result, 0);
+        assert_eq!(c.op("o", &[watch(watch_op::PING, 1, 0)]).await.result, 0);
+    });
 }
