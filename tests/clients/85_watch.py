@@ -298,6 +298,21 @@ def capabilities():
     n.shutdown()
 
 
+def default_timeout():
+    """The OSD's option holds for watches that ask for no time-out."""
+    a = Client()
+    a.write("t")
+    for osd in OSDS:
+        ceph("tell", f"osd.{osd}", "config", "set", "osd_client_watch_timeout", "9")
+    watches = Watch(a, "t"), Watch(a, "t", timeout=40)
+    shown = [w for osd in OSDS for w in json.loads(ceph("tell", f"osd.{osd}", "dump_watchers"))]
+    expect({watches[0].cookie.value: 9, watches[1].cookie.value: 40},
+           {w["cookie"]: w["timeout"] for w in shown if w["object"] == "t"}, "time-outs")
+    for osd in OSDS:
+        ceph("tell", f"osd.{osd}", "config", "unset", "osd_client_watch_timeout")
+    a.shutdown()
+
+
 def many_watchers():
     a, n = Client(), Client()
     a.write("m")
@@ -319,7 +334,7 @@ def main():
     ceph("osd", "pool", "create", POOL, "8")
     only = sys.argv[1:]
     for test in [two_watchers, silent_watcher, legacy_watcher, killed_watcher, another_interval,
-                 blocklisted_watcher, capabilities, many_watchers]:
+                 blocklisted_watcher, capabilities, default_timeout, many_watchers]:
         if not only or test.__name__ in only:
             began = time.monotonic()
             test()

@@ -156,6 +156,24 @@ fn acknowledgements_have_an_old_and_a_new_form() {
     }
 }
 
+/// What an OSD of Ceph 16.2.15 answered.
+#[test]
+fn a_watcher_is_listed_in_ceph_s_form() {
+    let entity = EntityName::client(4448);
+    let key = WatchKey { cookie: 94010200238720, entity };
+    let info = WatchInfo { timeout_seconds: 30, addr: "127.0.0.1:0/321962736".parse().unwrap() };
+    let mut m = Model::of("");
+    m.info = m.info.map(|o| ObjectInfo { watchers: [(key, info)].into(), ..o });
+    let done = run(&mut m, &[plain(OpCode::LIST_WATCHERS)]);
+    let hex: String = done.outputs[0].outdata.concat().iter().map(|b| format!("{b:02x}")).collect();
+    let captured = "01014200000001000000\
+        0201380000000860110000000000\
+        00802a9774805500001e000000\
+        0101011c00000003000000f0c23013\
+        10000000020000007f0000010000000000000000";
+    assert_eq!(hex, captured);
+}
+
 #[test]
 fn watchers_are_listed_by_cookie() {
     let done = run(&mut watched(), &[plain(OpCode::LIST_WATCHERS)]);
