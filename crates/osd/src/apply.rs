@@ -91,10 +91,10 @@ pub fn apply_effects(
                     tx.punch_akeys(cid, oid, dkey::OMAP, &akey(&from), Some(&akey(&to)));
                 }
             }
-            Effect::Clone { cid: from, oid: source, length } => {
+            Effect::Clone { cid: from, oid: source, epoch, length } => {
                 let data =
                     |cid, oid| Position { cid, oid, dkey: dkey::DATA, akey: AKEY, offset: 0 };
-                tx.clone_range(data(from, &source), u64::MAX, length, data(cid, oid));
+                tx.clone_range(data(from, &source), epoch, length, data(cid, oid));
             }
             Effect::ClearOmap => {
                 tx.punch_dkey(cid, oid, dkey::OMAP);

@@ -22,6 +22,7 @@ use crate::object::{ObjectInfo, object_key};
 use crate::pg::Pg;
 use crate::pg::locks::{Held, Mode};
 use crate::plan::{FoundSource, Source};
+use crate::snap::{Place, SnapScope};
 use crate::target::Target;
 use crate::view::{Fault, ObjectView, Viewed};
 
@@ -40,19 +41,23 @@ pub struct Sources {
 struct Named {
     op: usize,
     /// Or a (negative) error.
-    place: Result<Place, i32>,
+    object: Result<Object, i32>,
     /// User version that it must have, 0 for any.
     version: u64,
     truncate: Option<(u32, u64)>,
 }
 
 #[derive(Clone, Debug)]
-struct Place {
+struct Object {
     pg: Rc<Pg>,
     oid: ObjectKey,
+    /// The head, or a snapshot of it.
+    scope: SnapScope,
+    /// It is the object that the request changes, whose lock it has anyway.
+    own: bool,
 }
 
-impl Place {
+impl Object {
     fn is(&self, pg: &Pg, oid: &ObjectKey) -> bool {
         self.pg.cid == pg.cid && self.oid == *oid
     }
@@ -66,8 +71,11 @@ impl Sources {
             ops.filter(|(_, op)| matches!(op.code, OpCode::COPY_FROM | OpCode::COPY_FROM2));
         let named = copies.map(|(i, op)| {
             let mut named = Named::of(target, i, op);
-            if named.place.as_ref().is_ok_and(|p| p.is(&admitted.pg, &admitted.oid)) {
-                named.place = Err(-EINVAL);
+            if let Ok(object) = &mut named.object {
+                object.own = object.is(&admitted.pg, &admitted.oid);
+                if object.own && object.scope.snap == SnapId::HEAD {
+                    named.object = Err(-EINVAL);
+                }
             }
             named
         });
@@ -80,20 +88,20 @@ impl Sources {
 
     /// Waits until no source changes any more. Each object is asked for once.
     pub async fn lock(&mut self) {
-        let mut places: Vec<&Place> = Vec::new();
-        for place in self.named.iter().filter_map(|n| n.place.as_ref().ok()) {
-            if !places.iter().any(|p| p.is(&place.pg, &place.oid)) {
-                places.push(place);
+        let mut objects: Vec<&Object> = Vec::new();
+        for object in self.named.iter().filter_map(|n| n.object.as_ref().ok()) {
+            if !object.own && !objects.iter().any(|o| o.is(&object.pg, &object.oid)) {
+                objects.push(object);
             }
         }
-        let locks = places.iter().map(|p| p.pg.locks.acquire(p.oid.0.clone(), Mode::Read));
+        let locks = objects.iter().map(|o| o.pg.locks.acquire(o.oid.0.clone(), Mode::Read));
         self.held = join_all(locks).await;
     }
 
     /// The least epoch at which a transaction sees all of the sources.
     pub fn epoch(&self) -> u64 {
-        let places = self.named.iter().filter_map(|n| n.place.as_ref().ok());
-        places.map(|p| p.pg.state.borrow().last_epoch + 1).max().unwrap_or(0)
+        let objects = self.named.iter().filter_map(|n| n.object.as_ref().ok());
+        objects.map(|o| o.pg.state.borrow().last_epoch + 1).max().unwrap_or(0)
     }
 
     /// What the sources are now.
@@ -112,7 +120,7 @@ impl Sources {
 
 impl Named {
     fn of(target: &Target, op: usize, request: &OsdOp) -> Self {
-        let mut named = Self { op, place: Err(-EINVAL), version: 0, truncate: None };
+        let mut named = Self { op, object: Err(-EINVAL), version: 0, truncate: None };
         let OpArgs::CopyFrom { snapid, src_version, flags, .. } = request.args else {
             return named;
         };
@@ -127,15 +135,18 @@ impl Named {
             };
             named.truncate = Some((seq, size));
         }
-        named.place =
-            if snapid == SnapId::HEAD { place(target, &name, &locator) } else { Err(-EOPNOTSUPP) };
+        named.object = object(target, &name, &locator, snapid);
         named
     }
 
     fn gather(&self, store: &Store, vos: &Vos) -> Viewed<Source, Need> {
-        let place = self.place.as_ref().map_err(|errno| Fault::Errno(*errno))?;
-        let (data, cid) = (LoadedData::default(), place.pg.cid);
-        let view = StoreView::new(store, vos, cid, &place.oid, &data);
+        let object = self.object.as_ref().map_err(|errno| Fault::Errno(*errno))?;
+        let (data, cid) = (LoadedData::default(), object.pg.cid);
+        let head = StoreView::new(store, vos, cid, &object.oid, &data);
+        let (view, epoch) = match Place::find(&object.scope, &head)? {
+            Place::Head => (head, u64::MAX),
+            Place::Past(epoch) => (head.at(epoch), epoch),
+        };
         let mut info = view.info()?.ok_or(Fault::Errno(-ENOENT))?;
         self.check_version(&info)?;
         let (mut omap_header, mut omap) = (Bytes::new(), Vec::new());
@@ -146,7 +157,8 @@ impl Named {
         info.truncate = self.truncate.or(info.truncate);
         Ok(Source {
             cid,
-            oid: place.oid.clone(),
+            oid: object.oid.clone(),
+            epoch,
             xattrs: view.xattrs()?,
             omap_header,
             omap,
@@ -165,8 +177,13 @@ impl Named {
     }
 }
 
-/// Where an object is; on another target nothing can be copied from yet.
-fn place(target: &Target, name: &Bytes, locator: &ObjectLocator) -> Result<Place, i32> {
+/// Where an object is; from another target nothing can be copied yet.
+fn object(
+    target: &Target,
+    name: &Bytes,
+    locator: &ObjectLocator,
+    snap: SnapId,
+) -> Result<Object, i32> {
     let map = target.map();
     let raw = map.object_to_pg(locator, name).ok_or(-ENOENT)?;
     let pg = map.raw_pg_to_pg(raw).and_then(|pgid| target.pgs().get(pgid)).ok_or(-EOPNOTSUPP)?;
@@ -174,5 +191,7 @@ fn place(target: &Target, name: &Bytes, locator: &ObjectLocator) -> Result<Place
         return Err(-EAGAIN);
     }
     let oid = ObjectKey(object_key(raw.seed, &locator.nspace, &locator.key, name));
-    Ok(Place { pg, oid })
+    let removed = map.removed_snaps_queue.get(&locator.pool).cloned().unwrap_or_default();
+    let scope = SnapScope { snap, removed, ..SnapScope::default() };
+    Ok(Object { pg, oid, scope, own: false })
 }

@@ -115,6 +115,7 @@ pub enum Effect {
     Clone {
         cid: ContainerId,
         oid: ObjectKey,
+        epoch: u64,
         length: u64,
     },
     /// Data, xattrs and omap go; the data becomes that of a clone.

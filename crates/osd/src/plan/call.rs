@@ -11,7 +11,7 @@ use spirula_wire::msg::osd_op::OsdOpResult;
 use spirula_wire::types::{EntityAddr, EntityName, EntityType, ListWatchResponse, SnapId, UTime};
 use spirula_wire::{Decode, Encode, Features};
 
-use super::{INSIDE, Run, Step, err, ok};
+use super::{INSIDE, Run, Step, err};
 use crate::class::Call;
 use crate::errno::*;
 use crate::view::{Fault, ObjectView, Viewed};
@@ -52,10 +52,11 @@ impl<V: ObjectView> Run<'_, V> {
         let access = call.method.access;
         self.user_modify |= access.writes();
         let subop = std::mem::replace(&mut self.current, INSIDE);
-        let mut inside = Inside { run: self, subop, missing: None, read: false, wrote: false };
+        let mut inside =
+            Inside { run: self, subop, missing: None, read: false, wrote: false, returned: 0 };
         let mut data = Vec::new();
         let outcome = (call.method.run)(&mut inside, &call.input, &mut data);
-        let Inside { missing, read, wrote, .. } = inside;
+        let Inside { missing, read, wrote, returned, .. } = inside;
         self.current = subop;
         if let Some(missing) = missing {
             return Err(Fault::Missing(missing));
@@ -69,7 +70,7 @@ impl<V: ObjectView> Run<'_, V> {
             out.outdata = vec![data.into()];
         }
         match outcome {
-            Ok(()) => ok(),
+            Ok(()) => Ok(Some(returned)),
             Err(Halt::Errno(errno)) => err(errno),
             // Nothing is missing: the method made it up.
             Err(Halt::Missing) => err(EIO),
@@ -85,6 +86,8 @@ struct Inside<'r, 'v, V: ObjectView> {
     missing: Option<V::Missing>,
     read: bool,
     wrote: bool,
+    /// The result of success.
+    returned: i32,
 }
 
 impl<V: ObjectView> Inside<'_, '_, V> {
@@ -94,7 +97,7 @@ impl<V: ObjectView> Inside<'_, '_, V> {
     }
 
     fn op_with(&mut self, mut out: OsdOpResult, input: &Bytes) -> Outcome<OsdOpResult> {
-        // As in Ceph, a method that does not read may ask whether there is an object.
+        // A method that only writes may ask whether the object is there.
         self.read |= out.code.reads() && out.code != OpCode::STAT;
         self.wrote |= out.code.writes();
         let step = self.run.step(input, &mut out);
@@ -339,5 +342,9 @@ impl<V: ObjectView> Context for Inside<'_, '_, V> {
     fn snap_revert(&mut self, snapid: u64) -> Outcome {
         let args = OpArgs::Snap { snapid: SnapId(snapid) };
         self.op(OpCode::ROLLBACK, args, Bytes::new()).map(drop)
+    }
+
+    fn set_return_value(&mut self, value: u32) {
+        self.returned = i32::try_from(value).unwrap_or(i32::MAX);
     }
 }

@@ -23,8 +23,13 @@ impl<V: ObjectView> Run<'_, V> {
         let mut length = asked;
         if offset == 0 && asked == 0 {
             length = self.info.size;
-        } else if offset.saturating_add(asked) > self.info.size {
-            return err(EOVERFLOW);
+        } else if offset >= self.info.size {
+            return ok();
+        } else if asked > self.info.size - offset {
+            length = self.info.size - offset;
+            if chunk > 0 && !length.is_multiple_of(chunk) {
+                return err(EINVAL);
+            }
         }
         let mut input = Cut::new(input);
         let seed = match type_ {

@@ -22,6 +22,8 @@ const BATCH: usize = 256;
 pub struct Source {
     pub cid: ContainerId,
     pub oid: ObjectKey,
+    /// At which it is read; the newest for a head.
+    pub epoch: u64,
     pub info: ObjectInfo,
     pub xattrs: Vec<(Bytes, Bytes)>,
     pub omap_header: Bytes,
@@ -43,6 +45,7 @@ impl<V: ObjectView> Run<'_, V> {
         let mut data = CopyData {
             size: self.info.size,
             mtime: self.info.mtime,
+            snap_seq: self.snapset.seq,
             truncate_seq,
             truncate_size,
             ..CopyData::default()
@@ -142,8 +145,8 @@ impl<V: ObjectView> Run<'_, V> {
             self.effect(Effect::SetOmap(source.omap));
         }
         if source.has_data {
-            let (cid, oid, length) = (source.cid, source.oid, source.info.size);
-            self.effect(Effect::Clone { cid, oid, length });
+            let Source { cid, oid, epoch, .. } = source;
+            self.effect(Effect::Clone { cid, oid, epoch, length: source.info.size });
         }
         if source.info.size > 0 {
             self.effect(Effect::Truncate(source.info.size));

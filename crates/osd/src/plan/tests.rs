@@ -8,7 +8,7 @@ use spirula_wire::types::{CopyCursor, CopyData};
 use spirula_wire::{Decode, Encode, Features};
 
 use super::*;
-use crate::class;
+use crate::op::OpClass;
 
 mod watch;
 
@@ -37,8 +37,7 @@ impl Model {
     }
 
     fn run_as(&mut self, ops: &[OsdOp], return_vec: bool) -> Executed {
-        let calls_write = class::calls(ops).flatten().any(|call| call.method.access.writes());
-        let may_write = calls_write || ops.iter().any(|o| o.code.writes());
+        let may_write = OpClass::of(ops).writes;
         let request = Request { ops, may_write, return_vec, ..Request::default() };
         let Ok(done) = execute(&request, self);
         if let Some(change) = &done.change {
@@ -429,11 +428,21 @@ fn methods_are_called() {
 }
 
 #[test]
-fn a_method_that_only_writes_may_ask_for_its_object() {
+fn methods_change_their_object() {
     let mut m = Model::default();
-    assert_eq!(m.run(&[call("hello", "record_hello", b"you")]).result, 0);
-    assert_eq!(m.run(&[call("hello", "record_hello", b"you")]).result, -EEXIST);
+    let record = call("hello", "record_hello", b"you");
+    assert_eq!(m.run(std::slice::from_ref(&record)).result, 0);
     assert_eq!(m.data, b"Hello, you!");
+    assert_eq!(m.run(&[set_xattr("a", "1"), record]).result, -EEXIST);
+    assert_eq!(m.run(&[call("hello", "turn_it_to_11", b"")]).result, 0);
+    assert_eq!((&m.data[..], m.xattrs.contains_key(&b"a"[..])), (&b"HELLO, YOU!"[..], false));
+    assert_eq!(m.run(&[call("hello", "bad_reader", b"")]).result, -EIO);
+    assert_eq!(m.run(&[call("hello", "bad_writer", b"")]).result, -EIO);
+    let returning = call("hello", "write_return_data", b"");
+    let done = m.run(std::slice::from_ref(&returning));
+    assert_eq!((done.result, done.outputs[0].rval, text(&done.outputs[0])), (0, 42, String::new()));
+    let done = m.run_as(&[returning], true);
+    assert_eq!((done.result, text(&done.outputs[0])), (42, "you might see this".to_owned()));
 }
 
 #[test]
