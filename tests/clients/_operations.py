@@ -416,6 +416,7 @@ def copies(pool):
     pool.at(locator="copies")
     where = locator(pool.id, "copies")
     source = [setxattr("a", "1"), setxattr("b", "2"), omap_set(k="v", l="w"), omap_set_header("head")]
+    do(pool, "source", write_full("older"))
     do(pool, "source", write_full("hello world"), *source)
     for step, parts in ((1000, 1), (11, 3), (4, 5)):
         at, data, omap, seen, header = cursor(), b"", b"", {}, b""
@@ -460,6 +461,31 @@ def copies(pool):
     check(name, "big", do(pool, "copy", read())[0] == big, True)
     check(name, "absent", pool.run("none", [copy_get(cursor(), 10)])[0], ENOENT)
     check(name, "no cursor", pool.run("source", [bare(0x121e)])[0], EINVAL)
+    pool.at()
+
+
+def snapshot_copies(pool):
+    """A source may be a snapshot (not of the object itself: Ceph waits for ever)."""
+    name = "snapshot copies"
+    pool.at(locator="copies")
+    where = locator(pool.id, "copies")
+    snap = ctypes.c_uint64()
+    pool.write("snapped", b"before")
+    do(pool, "snapped", setxattr("a", "1"), omap_set(k="v"))
+    assert LIB.rados_ioctx_selfmanaged_snap_create(pool.io, ctypes.byref(snap)) == 0
+    assert LIB.rados_ioctx_selfmanaged_snap_set_write_ctx(pool.io, snap, ctypes.byref(snap), 1) == 0
+    pool.write("snapped", b"after it")
+    pool.write("later", b"x")
+    do(pool, "snapped", setxattr("a", "2"), omap_set(k="w"))
+    ask = [read(), getxattr("a"), omap_vals()]
+    for source, snapid, want in (("snapped", HEAD, [b"after it", b"2", values(k="w")]),
+                                 ("snapped", snap.value, [b"before", b"1", values(k="v")])):
+        do(pool, "copy", copy_from(source, where, snapid=snapid))
+        check(name, "%s %x" % (source, snapid), do(pool, "copy", *ask), want)
+    for source, snapid, result in (("later", snap.value, ENOENT), ("none", snap.value, ENOENT)):
+        got = pool.run("copy", [copy_from(source, where, snapid=snapid)])[0]
+        check(name, "%s %x" % (source, snapid), got, result)
+    assert LIB.rados_ioctx_selfmanaged_snap_remove(pool.io, snap) == 0
     pool.at()
 
 
@@ -621,7 +647,7 @@ def main(filters):
                 run_row(pool, name, index, item)
                 requests += 1
     do(pool, "capabilities", call("hello.record_hello", b"caps"))
-    for function, args in ((versions, (pool,)), (copies, (pool,)), (names, (pool,)),
+    for function, args in ((versions, (pool,)), (copies, (pool,)), (snapshot_copies, (pool,)), (names, (pool,)),
                            (listing, (cluster.pool("operations1"),)), (capabilities, (cluster, "operations")),
                            (blocklisted, (cluster, "operations")), (large, (pool,)),
                            (full, (cluster, "operations2"))):

@@ -126,6 +126,11 @@ class Pool:
         LIB.rados_release_read_op(ctypes.c_void_p(handle))
         return r, [(rval.value, _take(out, length)) for out, length, rval in results], version
 
+    def write(self, oid, data):
+        """By the library's own call, with the snapshot context of the pool's handle."""
+        r = LIB.rados_write_full(self.io, oid.encode(), data, ctypes.c_size_t(len(data)))
+        assert r == 0, (oid, r)
+
     def version(self):
         LIB.rados_get_last_version.restype = ctypes.c_uint64
         return LIB.rados_get_last_version(self.io)
