@@ -1,6 +1,7 @@
 """Watch and notify through the real librados: the same expectations on a real Ceph and on Spirula.
 
-The cluster is that of CEPH_CONF; the pool is made here and removed at the end.
+The cluster is that of CEPH_CONF; the pool is made here and removed at the end. With RESTART, a command that
+kills and starts the OSD whose id is its argument, OSDs are restarted too. Arguments name the tests to run.
 """
 import ctypes
 import json
@@ -29,13 +30,11 @@ def expect(want, got, what):
 
 
 def eventually(what, seconds, check):
-    """Waits for a condition; how long it took."""
     began = time.monotonic()
     while not check():
         if time.monotonic() - began > seconds:
             sys.exit(f"FAILED: {what}: not within {seconds} s")
         time.sleep(0.1)
-    return time.monotonic() - began
 
 
 def ceph(*words):
@@ -78,13 +77,11 @@ class Client:
         return r, *decode(raw)
 
     def addr(self):
-        raw = ctypes.create_string_buffer(256)
         out = P()
-        if LIB.rados_getaddrs(self.cluster, ctypes.byref(out)) == 0:
-            text = ctypes.string_at(out).decode()
-            LIB.rados_buffer_free(out)
-            return text
-        return raw.value.decode()
+        expect(0, LIB.rados_getaddrs(self.cluster, ctypes.byref(out)), "rados_getaddrs")
+        text = ctypes.string_at(out.value).decode()
+        LIB.rados_buffer_free(out)
+        return text
 
     def shutdown(self):
         LIB.rados_ioctx_destroy(self.io)
@@ -198,7 +195,7 @@ def silent_watcher():
     began = time.monotonic()
     expect((-110, {one.key: b"here"}, [two.key]), n.notify("s", b"?", 2000), "a silent watcher")
     expect(True, 1.9 < time.monotonic() - began < 4, "time-out of a notify")
-    # It is unwatched amid a notify: then nobody waits for it.
+    # Without its watch nobody waits for it.
     expect(0, two.unwatch(), "unwatch")
     expect((0, {one.key: b"here"}, []), n.notify("s", b"?", 2000), "without it")
     for client in a, b, n:
@@ -263,13 +260,34 @@ def another_interval():
         client.shutdown()
 
 
+def restarted_osds():
+    """Killed and started again by the command in RESTART, which is given the OSD's id."""
+    a, n = Client(), Client()
+    a.write("u")
+    watch = Watch(a, "u", b"still")
+    args = [sys.executable, __file__, "child", "u", "15"]
+    with subprocess.Popen(args, stdout=subprocess.PIPE, text=True) as process:
+        gid, cookie, _ = map(int, process.stdout.readline().split())
+        process.send_signal(signal.SIGKILL)
+    for osd in OSDS:
+        subprocess.run(["bash", "-c", os.environ["RESTART"], "restart", str(osd)], check=True)
+    expect(sorted([watch.key, (gid, cookie)]), listed("u"), "watches after a restart")
+    r, acks, missed = n.notify("u", b"?", 60000)
+    expect((0, {watch.key: b"still"}, []), (r, acks, missed), "notify until the dead one is gone")
+    expect([watch.key], listed("u"), "listwatchers")
+    expect([], watch.errors, "errors")
+    expect(True, 0 <= watch.check() < 20000, "rados_watch_check")
+    for client in a, n:
+        client.shutdown()
+
+
 def blocklisted_watcher():
     a, b, n = Client(), Client(), Client()
     a.write("b")
     one, two = Watch(a, "b"), Watch(b, "b", b"fine")
     addr = re.search(r"127\.0\.0\.1:0/\d+", a.addr())[0]
     ceph("osd", "blocklist", "add", addr, "600")
-    took = eventually("a blocklisted watch goes", 10, lambda: listed("b") == [two.key])
+    eventually("a blocklisted watch goes", 10, lambda: listed("b") == [two.key])
     eventually("an error for the blocklisted watch", 10, lambda: one.errors)
     expect(-107, one.errors[0], "error of a blocklisted watch")
     expect((0, {two.key: b"fine"}, []), n.notify("b", b"", 5000), "notify to the others")
@@ -277,7 +295,6 @@ def blocklisted_watcher():
     ceph("osd", "blocklist", "rm", addr)
     for client in b, n:
         client.shutdown()
-    return took
 
 
 def capabilities():
@@ -333,8 +350,11 @@ def main():
     OSDS.extend(json.loads(ceph("osd", "ls", "-f", "json")))
     ceph("osd", "pool", "create", POOL, "8")
     only = sys.argv[1:]
-    for test in [two_watchers, silent_watcher, legacy_watcher, killed_watcher, another_interval,
-                 blocklisted_watcher, capabilities, default_timeout, many_watchers]:
+    tests = [two_watchers, silent_watcher, legacy_watcher, killed_watcher, another_interval,
+             blocklisted_watcher, capabilities, default_timeout, many_watchers]
+    if "RESTART" in os.environ:
+        tests.append(restarted_osds)
+    for test in tests:
         if not only or test.__name__ in only:
             began = time.monotonic()
             test()
