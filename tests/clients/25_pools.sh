@@ -91,6 +91,13 @@ assert admin.open_ioctx("snaps").read("o") == b"x"
 assert ban("rm", addr) == f"un-blocklisting {addr}"
 assert ban("rm", addr) == f"{addr} isn't blocklisted"
 P
+# A network; a real cluster's own daemons would be in it.
+[ -z "${SPIRULA:-}" ] || {
+  ceph osd blocklist range add 127.0.0.0/8 3
+  expect_rc 1 timeout 20 rados -p snaps put o /etc/hostname
+  sleep 4
+  rados -p snaps put o /etc/hostname
+}
 has "blocklisting 1.2.3.4:0/5 until" ceph osd blocklist add 1.2.3.4:0/5 60
 has "1.2.3.4:0/5 " ceph osd blacklist ls
 has "removed all blocklist entries" ceph osd blocklist clear

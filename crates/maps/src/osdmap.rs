@@ -360,6 +360,11 @@ impl OsdMap {
         self.pool_names.iter().find_map(|(&id, n)| (n == name).then_some(id))
     }
 
+    /// Whether anybody is banned at all.
+    pub fn has_bans(&self) -> bool {
+        !self.blocklist.is_empty() || !self.range_blocklist.is_empty()
+    }
+
     /// Whether the process at this address may not talk to the cluster. An entry without nonce
     /// bans every process of its host.
     pub fn is_blocklisted(&self, addr: &EntityAddr, now: UTime) -> bool {

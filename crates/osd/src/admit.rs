@@ -153,8 +153,7 @@ fn name_refusal(request: &OpRequest, limits: &AdmitLimits) -> Option<i32> {
 }
 
 fn is_blocklisted(request: &OpRequest, map: &OsdMap, now: UTime) -> bool {
-    !map.blocklist.is_empty()
-        && request.session.addrs.iter().any(|addr| map.is_blocklisted(addr, now))
+    map.has_bans() && request.session.addrs.iter().any(|addr| map.is_blocklisted(addr, now))
 }
 
 fn write_refusal(request: &OpRequest, limits: &AdmitLimits) -> Option<i32> {

@@ -67,7 +67,7 @@ impl Watching {
 
     /// Clients that a new map blocklists lose their watches.
     pub fn follow(&self, target: &Target, map: &OsdMap) {
-        if !map.blocklist.is_empty() {
+        if map.has_bans() {
             let wall = UTime::from(wall_now());
             self.change(target, |table| table.expel(|addr| map.is_blocklisted(addr, wall)));
         }
