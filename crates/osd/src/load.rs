@@ -128,7 +128,14 @@ impl ObjectView for StoreView<'_> {
             return Ok(info.clone());
         }
         let info = match self.fetch(dkey::INFO, AKEY)? {
-            Some(raw) => Some(ObjectInfo::from_bytes(&raw).map_err(|_| damaged())?),
+            Some(raw) => {
+                let mut info = ObjectInfo::from_bytes(&raw).map_err(|_| damaged())?;
+                if self.epoch != NOW {
+                    // Only the head is watched.
+                    info.watchers.clear();
+                }
+                Some(info)
+            }
             None => None,
         };
         Ok(self.data.info.get_or_init(|| info).clone())

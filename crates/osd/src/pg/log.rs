@@ -17,7 +17,10 @@ use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 use crate::stats::StatSum;
 
 const F: Features = Features::PACIFIC;
-const ENTRY_VERSION: u8 = 1;
+/// Of log entries.
+const ENTRY_VERSION: u8 = 2;
+/// Of batches of the duplicate table.
+const BATCH_VERSION: u8 = 1;
 
 /// What a logged request did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +156,7 @@ impl PgLog {
         }
         let cut = || self.records.iter().skip(self.trimmed).take(excess).map(|k| &k.dup);
         let last = cut().next_back()?.version;
-        let mut batch = vec![ENTRY_VERSION];
+        let mut batch = vec![BATCH_VERSION];
         (excess as u32).encode(&mut batch, F);
         cut().for_each(|d| d.encode(&mut batch, F));
         let log_to = version_key(EVersion { version: last.version + 1, ..last });
@@ -198,7 +201,7 @@ impl PgLog {
     /// Adds a stored batch of the duplicate table; batches come in order, before the entries.
     pub fn load_batch(&mut self, raw: &[u8]) -> Result<(), DecodeError> {
         let mut r = Reader::new(raw);
-        check_version(r.u8()?)?;
+        check_version(r.u8()?, BATCH_VERSION)?;
         let dups = Vec::<DupRecord>::decode(&mut r)?;
         if let Some(last) = dups.last() {
             self.batches.push_back((last.version, dups.len()));
@@ -284,7 +287,7 @@ impl Encode for LogEntry {
 impl Decode for LogEntry {
     const MIN_SIZE: usize = 150;
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        check_version(r.u8()?)?;
+        check_version(r.u8()?, ENTRY_VERSION)?;
         let kind = match r.u8()? {
             1 => EntryKind::Modify,
             3 => EntryKind::Delete,
@@ -308,8 +311,8 @@ impl Decode for LogEntry {
     }
 }
 
-fn check_version(version: u8) -> Result<(), DecodeError> {
-    if version == ENTRY_VERSION {
+fn check_version(version: u8, known: u8) -> Result<(), DecodeError> {
+    if version == known {
         return Ok(());
     }
     Err(DecodeError::Invalid { what: "log record version", value: version.into() })

@@ -53,12 +53,9 @@ impl<V: ObjectView> Run<'_, V> {
                 let (id, epoch, size) = (clone.id, clone.epoch, clone.size);
                 self.become_past(past, Rollback { id, epoch, size })
             }
-            _ => {
-                if self.exists {
-                    self.delete()?;
-                }
-                ok()
-            }
+            _ if !self.exists => ok(),
+            _ if !self.info.watchers.is_empty() => err(EBUSY),
+            _ => self.delete(),
         }
     }
 

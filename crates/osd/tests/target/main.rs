@@ -3,5 +3,6 @@
 mod copies;
 mod power_loss;
 mod round_trip;
+mod snapshots;
 mod support;
 mod watch;

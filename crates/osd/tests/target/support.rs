@@ -9,8 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use spirula_auth::{ConMode, CryptoKey, METHOD_NONE, MonGrant, ServiceConnector};
 use spirula_bio::Device;
-use spirula_maps::{NewCluster, OsdMap, PgPool, osd_state};
+use spirula_maps::{NewCluster, OsdMap, PgPool, SnapIntervals, osd_state};
 use spirula_msgr::{Config, Target as Peer, on_xstream};
+use spirula_osd::stats::StatSum;
 use spirula_osd::{Target, TargetConfig};
 use spirula_store::{Expect, FormatOptions, Options, Store};
 use spirula_wire::msg::ops::{OpArgs, OpCode};
@@ -18,7 +19,7 @@ use spirula_wire::msg::osd::{OsdBackoff, OsdMapMsg, WatchNotify, backoff_op};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, OsdOpReply, flag};
 use spirula_wire::types::{
     AddrType, EntityAddr, EntityAddrVec, EntityName, EntityNameStr, EntityType, HObject,
-    ObjectLocator, PgId, PgNlsResponse, SnapId, SpgId, UTime, Uuid,
+    ObjectLocator, PgId, PgNlsResponse, SnapContext, SnapId, SpgId, UTime, Uuid,
 };
 use spirula_wire::{Decode, Encode, Features, Message, RawMessage};
 use spirula_xstream::sim::{SimHost, SimWorld};
@@ -44,6 +45,8 @@ pub(crate) struct Cluster {
     map: Rc<RefCell<Option<OsdMap>>>,
     /// The target, on its own host.
     target: Rc<RefCell<Option<Target>>>,
+    /// Snapshots that are being removed.
+    removed: Rc<RefCell<SnapIntervals>>,
 }
 
 impl Cluster {
@@ -51,7 +54,14 @@ impl Cluster {
         let world = SimWorld::new(seed);
         let (osd, clients) = (world.host("osd"), world.host("clients"));
         osd.disk(DISK, 256 << 20);
-        let cluster = Self { world, osd, clients, map: Rc::default(), target: Rc::default() };
+        let cluster = Self {
+            world,
+            osd,
+            clients,
+            map: Rc::default(),
+            target: Rc::default(),
+            removed: Rc::default(),
+        };
         cluster.run(true, Duration::ZERO);
         cluster
     }
@@ -77,6 +87,7 @@ impl Cluster {
     fn run(&self, format: bool, map_delay: Duration) {
         let bind = SocketAddr::new(self.osd.ip(), PORT);
         let (map, running) = (self.map.clone(), self.target.clone());
+        let removed = self.removed.borrow().clone();
         *map.borrow_mut() = None;
         self.osd.spawn(Class::Client, async move {
             let store = open_store(format).await;
@@ -93,7 +104,10 @@ impl Cluster {
                 options: Default::default(),
             };
             let started = |target: &Target, _: SocketAddr| {
-                let new = map_of(target.addrs());
+                let mut new = map_of(target.addrs());
+                if !removed.is_empty() {
+                    new.removed_snaps_queue.insert(POOL, removed);
+                }
                 let maps = [(new.epoch, new.to_bytes(F).into())].into();
                 let message = OsdMapMsg { fsid: FSID, maps, ..OsdMapMsg::default() };
                 *map.borrow_mut() = Some(new);
@@ -156,6 +170,52 @@ impl Cluster {
         self.change_map(Duration::ZERO, |map| {
             map.blocklist.insert(addr, UTime { sec: u32::MAX, nsec: 0 });
         });
+    }
+
+    /// Tells the target that a snapshot is removed; it may have begun to trim it.
+    pub(crate) fn remove_snap(&self, snap: SnapId) {
+        self.removed.borrow_mut().insert(snap.0, 1);
+        let mut map = self.map.borrow().clone().unwrap();
+        map.epoch += 1;
+        map.removed_snaps_queue.insert(POOL, self.removed.borrow().clone());
+        let maps = [(map.epoch, map.to_bytes(F).into())].into();
+        let message = OsdMapMsg { fsid: FSID, maps, ..OsdMapMsg::default() };
+        let target = self.target.borrow().clone().unwrap();
+        *self.map.borrow_mut() = Some(map);
+        let done = self.osd.block_on(async move {
+            target.handle_maps(&message);
+        });
+        assert!(done.is_ok());
+    }
+
+    /// Waits until no PG has anything left to trim.
+    pub(crate) fn trimmed(&self) {
+        let target = self.target.borrow().clone().unwrap();
+        let removed = self.removed.borrow().clone();
+        let is_done = |target: &Target| {
+            let done = |pg: &Rc<spirula_osd::pg::Pg>| pg.state.borrow().purged == removed;
+            target.pgs().all().iter().all(done)
+        };
+        assert!(self.world.run_until(Duration::from_secs(60), || is_done(&target)), "not trimmed");
+    }
+
+    /// Bytes of data in the store.
+    pub(crate) fn stored(&self) -> u64 {
+        self.target.borrow().as_ref().map_or(0, |t| t.store().statfs().stored)
+    }
+
+    /// Waits until the store has no data.
+    pub(crate) fn emptied(&self) -> bool {
+        let target = self.target.borrow().clone().unwrap();
+        self.world.run_until(Duration::from_secs(60), || target.store().statfs().stored == 0)
+    }
+
+    /// Sums of the target's counters.
+    pub(crate) fn stats(&self) -> StatSum {
+        let target = self.target.borrow().clone().unwrap();
+        let mut sum = StatSum::default();
+        target.pgs().all().iter().for_each(|pg| sum.add(&pg.state.borrow().stats));
+        sum
     }
 
     /// As [`Self::client`], with only these features.
@@ -242,6 +302,11 @@ pub(crate) struct Client {
     sent: Rc<RefCell<Sent>>,
     map: OsdMap,
     last_tid: u64,
+    /// What requests are about, and the context they carry.
+    pub(crate) snap: SnapId,
+    pub(crate) context: SnapContext,
+    /// More flags of requests.
+    pub(crate) flags: u32,
 }
 
 impl Client {
@@ -283,6 +348,9 @@ impl Client {
             map,
             // Another session must not seem to repeat the requests of an earlier one.
             last_tid: spirula_xstream::random_u64() >> 1,
+            snap: SnapId::HEAD,
+            context: SnapContext::default(),
+            flags: 0,
         }
     }
 
@@ -342,11 +410,12 @@ impl Client {
             spgid: SpgId::whole(pgid),
             hash,
             map_epoch: self.map.epoch,
-            flags: flag::ONDISK | flag::KNOWN_REDIR,
+            flags: flag::ONDISK | flag::KNOWN_REDIR | self.flags,
             locator: ObjectLocator::pool(POOL),
             oid: name.to_owned().into(),
             ops: ops.to_vec(),
-            snap: SnapId::HEAD,
+            snap: self.snap,
+            snapc: self.context.clone(),
             features: F.0,
             ..OsdOpMsg::default()
         };

@@ -1,0 +1,276 @@
+//! Random requests with snapshots against a model that copies everything whenever a snapshot is taken:
+//! each snapshot shows each object as it was then, whatever was overwritten, deleted, rolled back or
+//! trimmed since, and after restarts and losses of power in the midst of trimming.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use spirula_wire::msg::ops::{OpArgs, OpCode};
+use spirula_wire::msg::osd_op::{OsdOp, OsdOpReply};
+use spirula_wire::types::{ListSnapsResponse, SnapContext, SnapId};
+use spirula_wire::{Decode, Encode, Reader};
+
+use crate::support::{Client, Cluster, F, Op};
+
+const OBJECTS: u64 = 5;
+const ROUNDS: usize = 6;
+const STEPS: usize = 40;
+const SIZE_MAX: u64 = 60_000;
+
+type Pairs = BTreeMap<Bytes, Bytes>;
+
+/// A whole object.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+struct Object {
+    data: Vec<u8>,
+    xattrs: Pairs,
+    omap: Pairs,
+}
+
+type State = BTreeMap<u64, Object>;
+
+/// What there should be.
+#[derive(Default)]
+struct Model {
+    head: State,
+    snaps: BTreeMap<u64, State>,
+    made: u64,
+}
+
+impl Model {
+    fn context(&self) -> SnapContext {
+        let snaps: Vec<_> = self.snaps.keys().rev().map(|s| SnapId(*s)).collect();
+        SnapContext { seq: SnapId(self.made), snaps }
+    }
+
+    /// The next request, and what it does to the model.
+    fn step(&mut self, dice: &mut Dice) -> (u64, OsdOp) {
+        let (name, exists) = (dice.below(OBJECTS), |m: &Self, o| m.head.contains_key(&o));
+        let (at, len) = (dice.below(SIZE_MAX), 1 + dice.below(SIZE_MAX / 4));
+        let bytes = vec![b'a' + dice.below(26) as u8; len as usize];
+        let op = match dice.below(20) {
+            0..8 => {
+                let object = self.head.entry(name).or_default();
+                let end = (at + len) as usize;
+                object.data.resize(object.data.len().max(end), 0);
+                object.data[at as usize..end].copy_from_slice(&bytes);
+                OsdOp::new(OpCode::WRITE, OpArgs::extent(at, len), bytes.into())
+            }
+            8..10 => {
+                self.head.entry(name).or_default().data = bytes.clone();
+                OsdOp::new(OpCode::WRITEFULL, OpArgs::extent(0, len), bytes.into())
+            }
+            10..12 => {
+                if let Some(object) = self.head.get_mut(&name) {
+                    zero(&mut object.data, at as usize, (at + len) as usize);
+                }
+                OsdOp::new(OpCode::ZERO, OpArgs::extent(at, len), Bytes::new())
+            }
+            12 => {
+                if let Some(object) = self.head.get_mut(&name) {
+                    object.data.resize(at as usize, 0);
+                }
+                OsdOp::new(OpCode::TRUNCATE, OpArgs::extent(at, 0), Bytes::new())
+            }
+            13 if exists(self, name) => {
+                self.head.remove(&name);
+                Op::plain(OpCode::DELETE)
+            }
+            14 => {
+                let (key, value) = (dice.key(), dice.key());
+                let object = self.head.entry(name).or_default();
+                object.xattrs.insert(key.clone().into(), value.clone().into());
+                Op::set_xattr(&key, &value)
+            }
+            15..17 => {
+                let (key, value) = (dice.key(), dice.key().repeat(300));
+                let object = self.head.entry(name).or_default();
+                object.omap.insert(key.clone().into(), value.clone().into());
+                Op::set_omap(&[(&key, &value)])
+            }
+            _ => match self.some_snap(dice) {
+                Some(snap) => {
+                    match self.snaps[&snap].get(&name) {
+                        Some(object) => self.head.insert(name, object.clone()),
+                        None => self.head.remove(&name),
+                    };
+                    let args = OpArgs::Snap { snapid: SnapId(snap) };
+                    OsdOp::new(OpCode::ROLLBACK, args, Bytes::new())
+                }
+                None => Op::stat(),
+            },
+        };
+        (name, op)
+    }
+
+    fn some_snap(&self, dice: &mut Dice) -> Option<u64> {
+        let n = dice.below(self.snaps.len().max(1) as u64);
+        self.snaps.keys().nth(n as usize).copied()
+    }
+}
+
+/// What reaches the end of the data cuts it off.
+fn zero(data: &mut Vec<u8>, from: usize, to: usize) {
+    let len = data.len();
+    if from >= len {
+        return;
+    }
+    if to >= len {
+        data.truncate(from);
+    } else {
+        data[from..to].fill(0);
+    }
+}
+
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+
+    fn key(&mut self) -> String {
+        format!("k{}", self.below(6))
+    }
+}
+
+/// An object as the client reads it; `None` if it is not there.
+async fn read(client: &mut Client, name: u64) -> Option<Object> {
+    let mut input = "".to_owned().to_bytes(F);
+    1000u64.encode(&mut input, F);
+    "".to_owned().encode(&mut input, F);
+    let vals = OsdOp::new(OpCode::OMAP_GET_VALS, OpArgs::default(), input.into());
+    let ops = [Op::read(0, 0), Op::plain(OpCode::GETXATTRS), vals];
+    let reply = client.op(&format!("o{name}"), &ops).await;
+    if reply.result == -2 {
+        return None;
+    }
+    assert!(reply.result >= 0, "{}", reply.result);
+    let out = |i: usize| reply.ops[i].outdata.concat();
+    Some(Object { data: out(0), xattrs: pairs(&out(1)), omap: pairs(&out(2)) })
+}
+
+fn pairs(raw: &[u8]) -> Pairs {
+    Vec::<(Bytes, Bytes)>::decode(&mut Reader::new(raw)).unwrap().into_iter().collect()
+}
+
+async fn check(client: &mut Client, model: &Model, seed: u64) {
+    for name in 0..OBJECTS {
+        client.snap = SnapId::HEAD;
+        assert_eq!(read(client, name).await.as_ref(), model.head.get(&name), "{seed}: head {name}");
+        for (snap, state) in &model.snaps {
+            client.snap = SnapId(*snap);
+            let found = read(client, name).await;
+            assert!(found.as_ref() == state.get(&name), "{seed}: o{name} at {snap} differs");
+        }
+    }
+    client.snap = SnapId::HEAD;
+    let mut names = client.list(3).await;
+    names.sort();
+    let heads: Vec<_> = model.head.keys().map(|n| format!("o{n}")).collect();
+    assert_eq!(names, heads, "{seed}");
+}
+
+fn run(seed: u64) {
+    let cluster = Cluster::start(seed);
+    let mut dice = Dice(seed);
+    let mut model = Model::default();
+    for round in 0..ROUNDS {
+        for _ in 0..3 {
+            let (mut moved, mut its_dice) = (std::mem::take(&mut model), Dice(dice.below(1 << 40)));
+            let back = std::rc::Rc::new(std::cell::RefCell::new(Model::default()));
+            let given_back = back.clone();
+            cluster.client(async move |client| {
+                client.context = moved.context();
+                for _ in 0..STEPS / 3 {
+                    let (name, op) = moved.step(&mut its_dice);
+                    let reply: OsdOpReply =
+                        client.op(&format!("o{name}"), std::slice::from_ref(&op)).await;
+                    let fits = reply.result == 0 || op.code == OpCode::STAT;
+                    assert!(fits, "{seed}: {:?} gives {}", op.code, reply.result);
+                }
+                check(client, &moved, seed).await;
+                *given_back.borrow_mut() = moved;
+            });
+            model = back.take();
+            model.made += 1;
+            model.snaps.insert(model.made, model.head.clone());
+        }
+        for _ in 0..2 {
+            if let Some(snap) = model.some_snap(&mut dice) {
+                model.snaps.remove(&snap);
+                cluster.remove_snap(SnapId(snap));
+            }
+        }
+        match round % 3 {
+            0 => cluster.restart(),
+            1 => cluster.power_loss(),
+            _ => {}
+        }
+        if dice.below(2) == 0 {
+            cluster.trimmed();
+        }
+    }
+    end(&cluster, model, seed);
+}
+
+/// When all snapshots and objects are removed, nothing is left.
+fn end(cluster: &Cluster, mut model: Model, seed: u64) {
+    let expected: Vec<u64> = model.head.keys().copied().collect();
+    for snap in std::mem::take(&mut model.snaps).into_keys() {
+        cluster.remove_snap(SnapId(snap));
+    }
+    cluster.trimmed();
+    let stats = cluster.stats();
+    let bytes: usize = model.head.values().map(|o| o.data.len()).sum();
+    // Blocks are partly used; but what only clones had is gone.
+    assert!(cluster.stored() < bytes as u64 + (32 << 10), "{seed}: {}", cluster.stored());
+    let counted =
+        (stats.num_objects, stats.num_object_clones, stats.num_whiteouts, stats.num_bytes);
+    assert_eq!(counted, (expected.len() as i64, 0, 0, bytes as i64), "{seed}");
+    cluster.client(async move |client| {
+        check(client, &model, seed).await;
+        for name in expected {
+            client.snap = SnapId::DIR;
+            let name = format!("o{name}");
+            let reply = client.op(&name, &[Op::plain(OpCode::LIST_SNAPS)]).await;
+            let list = ListSnapsResponse::from_bytes(&reply.ops[0].outdata.concat()).unwrap();
+            assert_eq!(list.clones.len(), 1, "{seed}: {list:?}");
+            client.snap = SnapId::HEAD;
+            assert_eq!(client.op(&name, &[Op::plain(OpCode::DELETE)]).await.result, 0);
+        }
+    });
+    cluster.restart();
+    cluster.trimmed();
+    assert_eq!(cluster.stats().num_objects, 0);
+    assert!(cluster.emptied(), "{seed}: space is lost");
+}
+
+#[test]
+fn snapshots_show_what_they_were_taken_of() {
+    (200..208).for_each(run);
+}
+
+#[test]
+fn old_contexts_are_refused_where_their_order_matters() {
+    let cluster = Cluster::start(1);
+    cluster.client(async |client| {
+        client.context = SnapContext { seq: SnapId(2), snaps: vec![SnapId(2)] };
+        assert_eq!(client.op("o", &[Op::write_full("x")]).await.result, 0);
+        client.context = SnapContext { seq: SnapId(1), snaps: vec![SnapId(1)] };
+        assert_eq!(client.op("o", &[Op::write_full("y")]).await.result, 0);
+        client.flags = spirula_wire::msg::osd_op::flag::ORDERSNAP;
+        assert_eq!(client.op("o", &[Op::write_full("z")]).await.result, -85);
+        client.context = SnapContext { seq: SnapId(1), snaps: vec![SnapId(1), SnapId(2)] };
+        assert_eq!(client.op("o", &[Op::write_full("z")]).await.result, -22);
+        client.snap = SnapId::DIR;
+        assert_eq!(client.op("o", &[Op::stat()]).await.result, -22);
+        client.snap = SnapId(1);
+        assert_eq!(client.op("o", &[Op::plain(OpCode::LIST_SNAPS)]).await.result, -22);
+        assert_eq!(client.op("o", &[Op::stat()]).await.result, -2);
+        client.snap = SnapId(3);
+        assert_eq!(client.op("o", &[Op::stat()]).await.result, 0);
+    });
+}
