@@ -586,8 +586,8 @@ def full(cluster, pool_name):
     pool = cluster.pool(pool_name)
     do(pool, "big", write_full("x" * 65536), setxattr("a", "1"))
     command(cluster, prefix="osd pool set-quota", pool=pool_name, field="max_bytes", val="4096")
-    for _ in range(240):
-        if pool.run("new", [write_full("y")], FULL_TRY)[0] == EDQUOT:
+    for i in range(240):
+        if pool.run("probe %d" % i, [create()], FULL_TRY)[0] == EDQUOT:
             break
         time.sleep(0.25)
     for oid, op, flags, result in (
