@@ -464,6 +464,32 @@ def copies(pool):
     pool.at()
 
 
+def copies_across(pool):
+    """Copies from one PG, and OSD, to all others."""
+    name = "copies across"
+    where = locator(pool.id)
+    big = bytes(range(256)) * 4096 * 17
+    for _ in range(3):
+        do(pool, "far", write_full("older"))
+    do(pool, "far", write_full(big), setxattr("a", "1"), omap_set_header("head"),
+       omap_set(**{"k%05d" % i: "v" * 100 for i in range(5000)}))
+    do(pool, "near", write_full("x"))
+    version = pool.run("far", [stat()])[2]
+    for i in range(12):
+        oid = "copy %d" % i
+        do(pool, oid, write_full("old"), setxattr("b", "2"))
+        do(pool, oid, copy_from("far", where, version))
+        got = do(pool, oid, read(), getxattrs(), omap_header(), omap_vals("k04990", 3))
+        check(name, oid, got[0] == big, True)
+        check(name, oid, got[1:], [pairs({"a": "1"}), b"head",
+                                   values(1, **{"k%05d" % n: "v" * 100 for n in (4991, 4992, 4993)})])
+        check(name, oid, pool.run(oid, [stat()])[2], version)
+        for source, at, result in (("none", 0, ENOENT), ("far", version + 1, EOVERFLOW), ("far", 1, ERANGE)):
+            check(name, "%s of %s" % (oid, source), pool.run(oid, [copy_from(source, where, at)])[0], result)
+        do(pool, oid, copy_from("near", where))
+        check(name, oid, do(pool, oid, read(), getxattrs(), omap_vals()), [b"x", pairs({}), values()])
+
+
 def snapshot_copies(pool):
     """A source may be a snapshot (not of the object itself: Ceph waits for ever)."""
     name = "snapshot copies"
@@ -647,7 +673,8 @@ def main(filters):
                 run_row(pool, name, index, item)
                 requests += 1
     do(pool, "capabilities", call("hello.record_hello", b"caps"))
-    for function, args in ((versions, (pool,)), (copies, (pool,)), (snapshot_copies, (pool,)), (names, (pool,)),
+    for function, args in ((versions, (pool,)), (copies, (pool,)), (copies_across, (pool,)),
+                           (snapshot_copies, (pool,)), (names, (pool,)),
                            (listing, (cluster.pool("operations1"),)), (capabilities, (cluster, "operations")),
                            (blocklisted, (cluster, "operations")), (large, (pool,)),
                            (full, (cluster, "operations2"))):

@@ -2,7 +2,7 @@
 //!
 //! All locks of a request are asked for in one turn, and an object's lock goes in the order of asking:
 //! so of two requests that wait for each other's objects one was first everywhere. Data is not read:
-//! the copy shares the source's blocks.
+//! the copy shares the source's blocks, unless they are another target's.
 
 use std::rc::Rc;
 
@@ -12,7 +12,7 @@ use spirula_store::Store;
 use spirula_vos::{ObjectKey, Vos};
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::OsdOp;
-use spirula_wire::types::{ObjectLocator, SnapId};
+use spirula_wire::types::{ObjectLocator, SnapId, SpgId};
 use spirula_wire::{Decode, Reader};
 
 use crate::admit::Admitted;
@@ -21,7 +21,8 @@ use crate::load::{LoadedData, Need, StoreView};
 use crate::object::{ObjectInfo, object_key};
 use crate::pg::Pg;
 use crate::pg::locks::{Held, Mode};
-use crate::plan::{FoundSource, Source};
+use crate::plan::{FoundSource, Source, SourceData};
+use crate::remote::Remote;
 use crate::snap::{Place, SnapScope};
 use crate::target::Target;
 use crate::view::{Fault, ObjectView, Viewed};
@@ -42,6 +43,10 @@ struct Named {
     op: usize,
     /// Or a (negative) error.
     object: Result<Object, i32>,
+    /// It is on another target.
+    remote: Option<Remote>,
+    /// What came from there.
+    fetched: Option<Source>,
     /// User version that it must have, 0 for any.
     version: u64,
     truncate: Option<(u32, u64)>,
@@ -98,6 +103,22 @@ impl Sources {
         self.held = join_all(locks).await;
     }
 
+    /// Brings what is on other targets here.
+    pub async fn fetch(&mut self, target: &Target) {
+        for named in &mut self.named {
+            let Some(remote) = &named.remote else {
+                continue;
+            };
+            match remote.fetch(target, named.version).await {
+                Ok(mut source) => {
+                    source.info.truncate = named.truncate.or(source.info.truncate);
+                    named.fetched = Some(source);
+                }
+                Err(errno) => named.object = Err(errno),
+            }
+        }
+    }
+
     /// The least epoch at which a transaction sees all of the sources.
     pub fn epoch(&self) -> u64 {
         let objects = self.named.iter().filter_map(|n| n.object.as_ref().ok());
@@ -120,7 +141,14 @@ impl Sources {
 
 impl Named {
     fn of(target: &Target, op: usize, request: &OsdOp) -> Self {
-        let mut named = Self { op, object: Err(-EINVAL), version: 0, truncate: None };
+        let mut named = Self {
+            op,
+            object: Err(-EINVAL),
+            remote: None,
+            fetched: None,
+            version: 0,
+            truncate: None,
+        };
         let OpArgs::CopyFrom { snapid, src_version, flags, .. } = request.args else {
             return named;
         };
@@ -135,11 +163,18 @@ impl Named {
             };
             named.truncate = Some((seq, size));
         }
-        named.object = object(target, &name, &locator, snapid);
+        match find(target, name, locator, snapid) {
+            Ok(Found::Here(object)) => named.object = Ok(object),
+            Ok(Found::There(remote)) => named.remote = Some(remote),
+            Err(errno) => named.object = Err(errno),
+        }
         named
     }
 
     fn gather(&self, store: &Store, vos: &Vos) -> Viewed<Source, Need> {
+        if let Some(source) = &self.fetched {
+            return Ok(source.clone());
+        }
         let object = self.object.as_ref().map_err(|errno| Fault::Errno(*errno))?;
         let (data, cid) = (LoadedData::default(), object.pg.cid);
         let head = StoreView::new(store, vos, cid, &object.oid, &data);
@@ -155,16 +190,13 @@ impl Named {
             info.omap = !omap_header.is_empty() || !omap.is_empty();
         }
         info.truncate = self.truncate.or(info.truncate);
-        Ok(Source {
-            cid,
-            oid: object.oid.clone(),
-            epoch,
-            xattrs: view.xattrs()?,
-            omap_header,
-            omap,
-            has_data: info.size > 0 && !view.extents(0, info.size)?.is_empty(),
-            info,
-        })
+        let has_data = info.size > 0 && !view.extents(0, info.size)?.is_empty();
+        let data = if has_data {
+            SourceData::Shared { cid, oid: object.oid.clone(), epoch }
+        } else {
+            SourceData::Bytes(Vec::new())
+        };
+        Ok(Source { xattrs: view.xattrs()?, omap_header, omap, data, info })
     }
 
     fn check_version(&self, info: &ObjectInfo) -> Viewed<(), Need> {
@@ -177,21 +209,27 @@ impl Named {
     }
 }
 
-/// Where an object is; from another target nothing can be copied yet.
-fn object(
-    target: &Target,
-    name: &Bytes,
-    locator: &ObjectLocator,
-    snap: SnapId,
-) -> Result<Object, i32> {
+enum Found {
+    Here(Object),
+    There(Remote),
+}
+
+/// Where an object is.
+fn find(target: &Target, name: Bytes, locator: ObjectLocator, snap: SnapId) -> Result<Found, i32> {
     let map = target.map();
-    let raw = map.object_to_pg(locator, name).ok_or(-ENOENT)?;
-    let pg = map.raw_pg_to_pg(raw).and_then(|pgid| target.pgs().get(pgid)).ok_or(-EOPNOTSUPP)?;
+    let raw = map.object_to_pg(&locator, &name).ok_or(-ENOENT)?;
+    let pgid = map.raw_pg_to_pg(raw).ok_or(-ENOENT)?;
+    let Some(pg) = target.pgs().get(pgid) else {
+        let addrs = map.client_addrs(map.pg_to_up_acting(pgid).acting_primary);
+        let addr = addrs.and_then(|addrs| addrs.msgr2()).ok_or(-EAGAIN)?;
+        let (pgid, hash) = (SpgId::whole(pgid), raw.seed);
+        return Ok(Found::There(Remote { addr, pgid, hash, name, locator, snap }));
+    };
     if !pg.active.get() {
         return Err(-EAGAIN);
     }
-    let oid = ObjectKey(object_key(raw.seed, &locator.nspace, &locator.key, name));
+    let oid = ObjectKey(object_key(raw.seed, &locator.nspace, &locator.key, &name));
     let removed = map.removed_snaps_queue.get(&locator.pool).cloned().unwrap_or_default();
     let scope = SnapScope { snap, removed, ..SnapScope::default() };
-    Ok(Object { pg, oid, scope, own: false })
+    Ok(Found::Here(Object { pg, oid, scope, own: false }))
 }

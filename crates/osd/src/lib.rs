@@ -31,6 +31,7 @@ pub mod options;
 pub mod pg;
 pub mod plan;
 pub mod read;
+pub mod remote;
 pub mod route;
 pub mod serve;
 pub mod session;

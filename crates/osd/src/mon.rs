@@ -63,6 +63,12 @@ impl MonLink {
         Ok(Box::new(connector))
     }
 
+    /// Credentials for a connection to another OSD.
+    pub fn osd_authorizer(&self) -> Result<Box<dyn ConnectAuth>, AuthError> {
+        let connector = self.client.borrow_mut().authorizer_for(EntityType::OSD)?;
+        Ok(Box::new(connector))
+    }
+
     pub fn global_id(&self) -> u64 {
         self.client.borrow().global_id()
     }

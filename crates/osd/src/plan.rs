@@ -35,7 +35,7 @@ use crate::stats::StatDelta;
 use crate::view::{Fault, ObjectView, Viewed};
 use crate::watch::{WatchEffect, WatchState};
 pub use call::Caller;
-pub use copy::{FoundSource, Source};
+pub use copy::{FoundSource, Source, SourceData};
 
 pub use snap::Rollback;
 

@@ -72,6 +72,7 @@ impl Loaded {
         let mut sources = Sources::of(target, &admitted);
         let lock = admitted.pg.locks.acquire(key, mode);
         let held = if sources.is_empty() { lock.await } else { join(lock, sources.lock()).await.0 };
+        sources.fetch(target).await;
         if admitted.request.class.writes {
             target.store().admit().await;
         }

@@ -8,7 +8,7 @@ use spirula_wire::types::{CopyCursor, CopyData};
 use spirula_wire::{Encode, Features};
 
 use super::cut::Cut;
-use super::{Effect, Run, Step, err, kib, ok};
+use super::{Effect, INSIDE, Run, Step, err, kib, ok};
 use crate::errno::*;
 use crate::object::ObjectInfo;
 use crate::view::{Fault, ObjectView, Viewed};
@@ -20,16 +20,19 @@ const BATCH: usize = 256;
 /// The object that a COPY_FROM names, as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    pub cid: ContainerId,
-    pub oid: ObjectKey,
-    /// At which it is read; the newest for a head.
-    pub epoch: u64,
     pub info: ObjectInfo,
     pub xattrs: Vec<(Bytes, Bytes)>,
     pub omap_header: Bytes,
     pub omap: Vec<(Bytes, Bytes)>,
-    /// Whether there is any data to share.
-    pub has_data: bool,
+    pub data: SourceData,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceData {
+    /// Of an object in the same store, read at an epoch: the newest for a head.
+    Shared { cid: ContainerId, oid: ObjectKey, epoch: u64 },
+    /// Pieces from the start on.
+    Bytes(Vec<Bytes>),
 }
 
 /// A COPY_FROM of the request: its place, and its source or why there is none (negative).
@@ -144,9 +147,18 @@ impl<V: ObjectView> Run<'_, V> {
         if !source.omap.is_empty() {
             self.effect(Effect::SetOmap(source.omap));
         }
-        if source.has_data {
-            let Source { cid, oid, epoch, .. } = source;
-            self.effect(Effect::Clone { cid, oid, epoch, length: source.info.size });
+        match source.data {
+            SourceData::Shared { cid, oid, epoch } => {
+                self.effect(Effect::Clone { cid, oid, epoch, length: source.info.size });
+            }
+            SourceData::Bytes(pieces) => {
+                let mut offset = 0;
+                for data in pieces {
+                    let next = offset + data.len() as u64;
+                    self.effect(Effect::Write { offset, data, op: INSIDE });
+                    offset = next;
+                }
+            }
         }
         if source.info.size > 0 {
             self.effect(Effect::Truncate(source.info.size));

@@ -1,0 +1,223 @@
+//! Objects on other targets, read as a client reads them: sources of COPY_FROM.
+//!
+//! A connection serves one copy. What the other target says of the object's version in its first answer
+//! is asserted by all later requests, so that the copy is of one state.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use spirula_msgr::{Target as Peer, on_xstream};
+use spirula_wire::msg::ops::{OpArgs, OpCode};
+use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, OsdOpReply, flag};
+use spirula_wire::types::{
+    CopyCursor, CopyData, EntityAddr, EntityType, ObjectLocator, SnapId, SpgId,
+};
+use spirula_wire::{Decode, Encode, Features, Message};
+use spirula_xstream::sync::{QueueReceiver, queue};
+use spirula_xstream::{Class, timeout};
+
+use crate::boot::messenger_config;
+use crate::errno::*;
+use crate::object::ObjectInfo;
+use crate::plan::{Source, SourceData};
+use crate::target::Target;
+
+const F: Features = Features::PACIFIC;
+/// Bytes asked for at a time (`osd_copyfrom_max_chunk`).
+const CHUNK: u64 = 8 << 20;
+/// The client asks again if there is no answer by then.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An object of another target.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    pub addr: EntityAddr,
+    pub pgid: SpgId,
+    pub hash: u32,
+    pub name: Bytes,
+    pub locator: ObjectLocator,
+    pub snap: SnapId,
+}
+
+/// An open connection.
+struct Link {
+    session: on_xstream::Session,
+    replies: QueueReceiver<OsdOpReply>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.session.close();
+    }
+}
+
+impl Link {
+    fn open(target: &Target, addr: EntityAddr) -> Result<Self, i32> {
+        let auth = target.mon().osd_authorizer().map_err(|e| {
+            tracing::warn!("no ticket for other OSDs yet: {e}");
+            -EAGAIN
+        })?;
+        let (sender, replies) = queue();
+        let mut sender = Some(sender);
+        let dispatch = move |_: &on_xstream::Session, event: on_xstream::Event| match event {
+            on_xstream::Event::Message(incoming) => {
+                if let Ok(reply) = OsdOpReply::from_raw(&incoming.raw) {
+                    sender.iter().for_each(|s| drop(s.send(reply.clone())));
+                }
+            }
+            // Who waits for an answer learns that there will be none.
+            on_xstream::Event::Closed(_) => drop(sender.take()),
+            _ => {}
+        };
+        let peer = Peer { type_: EntityType::OSD, addr };
+        let config = messenger_config(target);
+        let session = on_xstream::open(Class::Client, config, peer, auth, dispatch);
+        Ok(Self { session, replies })
+    }
+
+    async fn ask(&mut self, tid: u64, msg: &OsdOpMsg) -> Result<OsdOpReply, i32> {
+        self.session.send(msg.to_raw(tid, F));
+        match timeout(PATIENCE, self.replies.recv()).await {
+            Ok(Some(reply)) if reply.result < 0 => Err(reply.result),
+            Ok(Some(reply)) => Ok(reply),
+            Ok(None) | Err(_) => Err(-EAGAIN),
+        }
+    }
+}
+
+impl Remote {
+    /// The whole object, of user version `version` if that is not 0. Errors are negative.
+    pub async fn fetch(&self, target: &Target, mut version: u64) -> Result<Source, i32> {
+        let mut link = Link::open(target, self.addr)?;
+        let mut whole = Whole::default();
+        for tid in 1.. {
+            let msg = self.request(target.epoch(), version, &whole.cursor);
+            let reply = link.ask(tid, &msg).await?;
+            let raw = reply.ops.last().map(|op| op.outdata.concat()).unwrap_or_default();
+            whole.add(CopyData::from_bytes(&raw).map_err(|_| -EIO)?)?;
+            version = reply.user_version;
+            if whole.cursor.is_complete() {
+                break;
+            }
+        }
+        Ok(whole.source(version))
+    }
+
+    fn request(&self, map_epoch: u32, version: u64, cursor: &CopyCursor) -> OsdOpMsg {
+        let mut input = cursor.to_bytes(F);
+        CHUNK.encode(&mut input, F);
+        let guard =
+            OsdOp::new(OpCode::ASSERT_VER, OpArgs::AssertVer { ver: version }, Bytes::new());
+        let get = OsdOp::new(OpCode::COPY_GET, OpArgs::CopyGet { max: CHUNK }, input.into());
+        let ops = if version == 0 { vec![get] } else { vec![guard, get] };
+        OsdOpMsg {
+            spgid: self.pgid,
+            hash: self.hash,
+            map_epoch,
+            flags: flag::READ | flag::ONDISK | flag::KNOWN_REDIR,
+            locator: self.locator.clone(),
+            oid: self.name.clone(),
+            ops,
+            snap: self.snap,
+            features: F.0,
+            ..OsdOpMsg::default()
+        }
+    }
+}
+
+/// What has come so far.
+#[derive(Default)]
+struct Whole {
+    cursor: CopyCursor,
+    info: ObjectInfo,
+    xattrs: Vec<(Bytes, Bytes)>,
+    omap_header: Bytes,
+    omap: Vec<(Bytes, Bytes)>,
+    data: Vec<Bytes>,
+}
+
+impl Whole {
+    /// Takes the next part, which must bring the copy on.
+    fn add(&mut self, part: CopyData) -> Result<(), i32> {
+        let end = self.cursor.data_offset + part.data.len() as u64;
+        if part.cursor == self.cursor || part.cursor.data_offset != end || end > part.size {
+            return Err(-EIO);
+        }
+        if !part.omap_data.is_empty() {
+            let pairs = Vec::from_bytes(&part.omap_data).map_err(|_| -EIO)?;
+            self.omap.extend::<Vec<(Bytes, Bytes)>>(pairs);
+        }
+        self.xattrs.extend(part.attrs);
+        if !part.omap_header.is_empty() {
+            self.omap_header = part.omap_header;
+        }
+        if !part.data.is_empty() {
+            self.data.push(part.data);
+        }
+        self.info.size = part.size;
+        let truncated = (part.truncate_seq, part.truncate_size);
+        self.info.truncate = (part.truncate_seq != 0).then_some(truncated);
+        self.cursor = part.cursor;
+        Ok(())
+    }
+
+    fn source(mut self, user_version: u64) -> Source {
+        self.info.user_version = user_version;
+        self.info.omap = !self.omap_header.is_empty() || !self.omap.is_empty();
+        Source {
+            info: self.info,
+            xattrs: self.xattrs,
+            omap_header: self.omap_header,
+            omap: self.omap,
+            data: SourceData::Bytes(self.data),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(offset: u64, data: &str, size: u64, omap: &[(&str, &str)]) -> CopyData {
+        let pairs: Vec<(Bytes, Bytes)> =
+            omap.iter().map(|(k, v)| ((*k).to_owned().into(), (*v).to_owned().into())).collect();
+        let cursor = CopyCursor {
+            attr_complete: true,
+            data_offset: offset + data.len() as u64,
+            data_complete: true,
+            omap_offset: pairs.last().map(|(key, _)| key.clone()).unwrap_or_default(),
+            omap_complete: omap.is_empty(),
+        };
+        let omap_data = if pairs.is_empty() { Bytes::new() } else { pairs.to_bytes(F).into() };
+        CopyData { size, data: data.to_owned().into(), omap_data, cursor, ..CopyData::default() }
+    }
+
+    #[test]
+    fn parts_make_a_whole() {
+        let mut whole = Whole::default();
+        whole.add(part(0, "hel", 5, &[])).unwrap();
+        whole.add(part(3, "lo", 5, &[("k", "v")])).unwrap();
+        whole.add(part(5, "", 5, &[("l", "w")])).unwrap();
+        let source = whole.source(7);
+        assert_eq!((source.info.size, source.info.user_version, source.info.omap), (5, 7, true));
+        assert_eq!(source.data, SourceData::Bytes(vec!["hel".into(), "lo".into()]));
+        assert_eq!(source.omap.len(), 2);
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_refused() {
+        let start = || {
+            let mut whole = Whole::default();
+            whole.add(part(0, "hel", 5, &[])).unwrap();
+            whole
+        };
+        for bad in [
+            part(3, "lots", 5, &[]),
+            part(1, "x", 5, &[]),
+            part(3, "", 5, &[]),
+            CopyData { omap_data: "junk".into(), ..part(3, "lo", 5, &[]) },
+        ] {
+            assert_eq!(start().add(bad.clone()), Err(-EIO), "{bad:?}");
+        }
+    }
+}
