@@ -348,3 +348,70 @@ impl<V: ObjectView> Context for Inside<'_, '_, V> {
         self.returned = i32::try_from(value).unwrap_or(i32::MAX);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use spirula_wire::msg::osd_op::OsdOp;
+
+    use super::super::{Request, execute};
+    use super::*;
+    use crate::object::ObjectInfo;
+
+    type Seen<T> = Viewed<T, &'static str>;
+
+    /// An object of which only the info is in memory.
+    struct Cold;
+
+    impl ObjectView for Cold {
+        type Missing = &'static str;
+
+        fn info(&self) -> Seen<Option<ObjectInfo>> {
+            Ok(Some(ObjectInfo { size: 5, omap: true, ..ObjectInfo::default() }))
+        }
+        fn xattr(&self, _: &[u8]) -> Seen<Option<Bytes>> {
+            Err(Fault::Missing("xattr"))
+        }
+        fn xattrs(&self) -> Seen<Vec<(Bytes, Bytes)>> {
+            Err(Fault::Missing("xattrs"))
+        }
+        fn omap_header(&self) -> Seen<Bytes> {
+            Err(Fault::Missing("header"))
+        }
+        fn omap_value(&self, _: &[u8]) -> Seen<Option<Bytes>> {
+            Err(Fault::Missing("omap"))
+        }
+        fn omap_range(&self, _: &[u8], _: bool, _: usize) -> Seen<Vec<(Bytes, Bytes)>> {
+            Err(Fault::Missing("omap"))
+        }
+        fn read(&self, _: u64, _: u64) -> Seen<Vec<Bytes>> {
+            Err(Fault::Missing("data"))
+        }
+        fn extents(&self, _: u64, _: u64) -> Seen<Vec<(u64, u64)>> {
+            Err(Fault::Missing("data"))
+        }
+    }
+
+    #[test]
+    fn what_a_method_misses_is_what_the_request_misses() {
+        for (class, method, misses) in [
+            ("hello", "replay", Err("data")),
+            ("hello", "say_hello", Ok(0)),
+            ("version", "read", Err("xattr")),
+            ("rbd", "dir_list", Err("omap")),
+            ("hello", "record_hello", Ok(-EEXIST)),
+        ] {
+            let input: &[u8] = if class == "rbd" { b"\0\0\0\0\x09\0\0\0\0\0\0\0" } else { b"" };
+            let args = OpArgs::Cls {
+                class_len: class.len() as u8,
+                method_len: method.len() as u8,
+                argc: 0,
+                indata_len: input.len() as u32,
+            };
+            let indata = [class.as_bytes(), method.as_bytes(), input].concat();
+            let ops = [OsdOp::new(OpCode::CALL, args, indata.into())];
+            let request = Request { ops: &ops, may_write: true, ..Request::default() };
+            let result = execute(&request, &Cold).map(|done| done.result);
+            assert_eq!(result, misses, "{class}.{method}");
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use bytes::Bytes;
+use spirula_wire::msg::ops::checksum_type::CRC32C;
 use spirula_wire::types::{CopyCursor, CopyData};
 use spirula_wire::{Decode, Encode, Features};
 
@@ -529,4 +530,20 @@ fn an_object_is_handed_out_in_parts() {
     assert_eq!((&data[..], attrs), (&b"hello"[..], 1));
     assert_eq!(omap, pairs(&[("k", "v"), ("l", "w")])[4..]);
     assert_eq!(m.run(&[with_input(OpCode::COPY_GET, b"")]).result, -EINVAL);
+}
+
+#[test]
+fn a_checksum_reaches_no_further_than_its_object() {
+    let mut m = Model::of("123456789");
+    let mut sum = |offset, length, chunk_size| {
+        let args = OpArgs::Checksum { offset, length, chunk_size, type_: CRC32C };
+        let done = m.run(&[OsdOp::new(OpCode::CHECKSUM, args, u32::MAX.to_bytes(F).into())]);
+        (done.result, done.outputs[0].outdata.concat().len())
+    };
+    assert_eq!(
+        [sum(0, 9, 0), sum(0, 0, 0), sum(1, 9, 0), sum(3, 9, 3)],
+        [(0, 8), (0, 8), (0, 8), (0, 12)]
+    );
+    assert_eq!([sum(1, 9, 3), sum(0, 9, 2)], [(-EINVAL, 0); 2]);
+    assert_eq!([sum(9, 1, 0), sum(90, 10, 10)], [(0, 0); 2]);
 }
