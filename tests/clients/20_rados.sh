@@ -27,6 +27,13 @@ r put a "$T/b" --offset 1000
 { head -c 1000 "$T/a"; cat "$T/b"; tail -c +4001 "$T/want"; } >"$T/want2"
 r get a "$T/got"; cmp "$T/want2" "$T/got" || fail "write at an offset"
 
+# Copies: to other PGs, and to other OSDs.
+for i in 1 2 3 4; do
+  r cp a "copy$i"
+  r get "copy$i" "$T/got"; cmp "$T/want2" "$T/got" || fail "copy $i"
+  r rm "copy$i"
+done
+
 # xattrs
 r setxattr a color blue
 expect blue "$(r getxattr a color)" getxattr
