@@ -330,6 +330,39 @@ def default_timeout():
     a.shutdown()
 
 
+def snapshots():
+    """Watches are the head's: clones have none, and a rollback keeps them."""
+    a, n = Client(), Client()
+    before, after = U64(), U64()
+    expect(0, LIB.rados_ioctx_selfmanaged_snap_create(a.io, ctypes.byref(before)), "snap create")
+    LIB.rados_ioctx_selfmanaged_snap_set_write_ctx(a.io, before, (U64 * 1)(before), 1)
+    expect(0, a.write("v"), "write after the first snapshot")
+    watch = Watch(a, "v", b"head")
+    expect(0, LIB.rados_ioctx_selfmanaged_snap_create(a.io, ctypes.byref(after)), "snap create")
+    snaps = (U64 * 2)(after, before)
+    LIB.rados_ioctx_selfmanaged_snap_set_write_ctx(a.io, after, snaps, 2)
+    expect(0, a.write("v", b"new"), "write after the second")
+    heard = {watch.key: b"head"}
+    expect((0, heard, []), n.notify("v", b"?", 5000), "notify to the head")
+    LIB.rados_ioctx_snap_set_read(n.io, after)
+    expect((0, {}, []), n.notify("v", b"?", 5000), "notify to a clone")
+    LIB.rados_ioctx_snap_set_read(n.io, U64(2**64 - 2))
+    roll_back = LIB.rados_ioctx_selfmanaged_snap_rollback
+    expect(0, roll_back(a.io, b"v", after), "rollback")
+    expect((0, heard, []), n.notify("v", b"?", 5000), "notify after a rollback")
+    expect(-16, roll_back(a.io, b"v", before), "rollback to a time before a watched object")
+    expect(0, watch.unwatch(), "unwatch")
+    watch = Watch(a, "v")
+    # What is left of the head knows its clone, and no watches.
+    expect(0, a.remove("v"), "remove")
+    eventually("error after a delete", 10, lambda: watch.errors == [-107])
+    expect(-2, n.notify("v", b"?", 5000)[0], "notify to a head that is gone")
+    expect(0, a.write("v"), "write anew")
+    expect([], listed("v"), "watchers of a new head")
+    for client in a, n:
+        client.shutdown()
+
+
 def many_watchers():
     a, n = Client(), Client()
     a.write("m")
@@ -351,7 +384,7 @@ def main():
     ceph("osd", "pool", "create", POOL, "8")
     only = sys.argv[1:]
     tests = [two_watchers, silent_watcher, legacy_watcher, killed_watcher, another_interval,
-             blocklisted_watcher, capabilities, default_timeout, many_watchers]
+             blocklisted_watcher, capabilities, default_timeout, snapshots, many_watchers]
     if "RESTART" in os.environ:
         tests.append(restarted_osds)
     for test in tests:

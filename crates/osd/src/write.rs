@@ -5,8 +5,10 @@
 //! order are one order in a PG. Before `submit` nothing has been applied, after it nothing can be
 //! cancelled.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use futures_util::future::join;
 use spirula_store::{Commit, StoreError};
 use spirula_vos::{ReadError, StageError, Tx, Vos};
@@ -63,6 +65,8 @@ pub struct Loaded {
     data: LoadedData,
     /// What the object needs cannot be read: its requests fail, the target goes on.
     unreadable: bool,
+    /// The request is about a clone, as far as is known.
+    of_clone: Cell<bool>,
 }
 
 impl Loaded {
@@ -76,7 +80,14 @@ impl Loaded {
         if admitted.request.class.writes {
             target.store().admit().await;
         }
-        Self { admitted, held, sources, data: LoadedData::default(), unreadable: false }
+        Self {
+            admitted,
+            held,
+            sources,
+            data: LoadedData::default(),
+            unreadable: false,
+            of_clone: Cell::new(false),
+        }
     }
 
     pub async fn fill(&mut self, target: &Target, need: Need) -> Result<(), TargetError> {
@@ -120,7 +131,10 @@ impl Loaded {
             let head = StoreView::new(store, vos, pg.cid, oid, &self.data);
             Ok(match Place::find(&self.admitted.snaps, &head) {
                 Ok(Place::Head) => execute(&asked, &head),
-                Ok(Place::Past(epoch)) => execute(&asked, &head.at(epoch)),
+                Ok(Place::Past(epoch)) => {
+                    self.of_clone.set(true);
+                    execute(&asked, &head.at(epoch))
+                }
                 Err(Fault::Missing(need)) => Err(need),
                 Err(Fault::Errno(errno)) => {
                     Ok(Executed { exists: errno != -ENOENT, ..Executed::failed(&asked, errno) })
@@ -152,9 +166,11 @@ impl Loaded {
         }
     }
 
+    /// Nobody watches clones: they share a place where nothing ever is.
     fn place(&self) -> table::Place {
         let Admitted { pg, oid, .. } = &self.admitted;
-        table::Place { pgid: pg.pgid.pgid, object: oid.0.clone() }
+        let object = if self.of_clone.get() { Bytes::new() } else { oid.0.clone() };
+        table::Place { pgid: pg.pgid.pgid, object }
     }
 
     fn connected(&self, target: &Target) -> Vec<WatchKey> {
