@@ -1,16 +1,18 @@
 //! Copying whole objects: COPY_GET hands one out in parts, COPY_FROM makes one what another is.
 
 use bytes::Bytes;
+use spirula_maps::SnapIntervals;
 use spirula_vos::{ContainerId, ObjectKey};
 use spirula_wire::msg::ops::op_flag;
 use spirula_wire::msg::osd_op::OsdOpResult;
-use spirula_wire::types::{CopyCursor, CopyData};
+use spirula_wire::types::{CopyCursor, CopyData, SnapId};
 use spirula_wire::{Encode, Features};
 
 use super::cut::Cut;
 use super::{Effect, INSIDE, Run, Step, err, kib, ok};
 use crate::errno::*;
 use crate::object::ObjectInfo;
+use crate::snap::Shown;
 use crate::view::{Fault, ObjectView, Viewed};
 
 const F: Features = Features::PACIFIC;
@@ -45,10 +47,12 @@ impl<V: ObjectView> Run<'_, V> {
         let mut left = input.u64()?;
         self.require_stored()?;
         let (truncate_seq, truncate_size) = self.info.truncate.unwrap_or_default();
+        let (snaps, snap_seq) = self.copied_snaps()?;
         let mut data = CopyData {
             size: self.info.size,
             mtime: self.info.mtime,
-            snap_seq: self.snapset.seq,
+            snaps,
+            snap_seq,
             truncate_seq,
             truncate_size,
             ..CopyData::default()
@@ -76,6 +80,16 @@ impl<V: ObjectView> Run<'_, V> {
         self.count_read(raw.len() as u64);
         out.outdata = vec![raw.into()];
         ok()
+    }
+
+    /// The snapshots of a clone, or the newest context of a head.
+    fn copied_snaps(&self) -> Viewed<(Vec<SnapId>, SnapId), V::Missing> {
+        let (set, removed) = (self.view.snapset()?, SnapIntervals::default());
+        let snap = self.snaps.map_or(SnapId::HEAD, |scope| scope.snap);
+        Ok(match set.shown(snap, &removed) {
+            Shown::Clone(clone) => (clone.snaps.clone(), SnapId(0)),
+            Shown::Head | Shown::Nothing => (Vec::new(), set.seq),
+        })
     }
 
     /// As much of the omap as `left` bytes hold, and one entry at least.
