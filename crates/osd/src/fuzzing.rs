@@ -11,6 +11,8 @@ use crate::object::{ObjectInfo, cursor_key, object_key, object_of_key};
 use crate::op::OpClass;
 use crate::pg::log::{DupRecord, LogEntry};
 use crate::plan::{Caller, Effect, Request, execute};
+use crate::snap::trim::decode_purged;
+use crate::snap::{SnapClone, decode_seq};
 use crate::stats::StatDelta;
 use crate::view::{ObjectView, Viewed};
 use crate::watch::{WatchInfo, WatchKey};
@@ -21,6 +23,8 @@ pub fn stored(data: &[u8]) {
     round_trip::<StatDelta>(data);
     round_trip::<DupRecord>(data);
     round_trip::<LogEntry>(data);
+    round_trip::<SnapClone>(data);
+    let _ = (decode_seq(data), decode_purged(data));
     if let Some(o) = object_of_key(1, data) {
         let key = object_key(o.hash, &o.nspace, &o.key, &o.oid);
         let again = object_of_key(1, &key).map(|o| object_key(o.hash, &o.nspace, &o.key, &o.oid));

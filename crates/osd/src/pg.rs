@@ -16,6 +16,7 @@ use spirula_wire::types::{EVersion, SpgId};
 
 use crate::apply::container_id;
 use crate::session::Session;
+use crate::snap::trim::Trimming;
 use crate::stats::StatSum;
 use locks::ObjectLocks;
 use log::{LogEntry, LogLimits, PgLog};
@@ -35,9 +36,8 @@ pub struct Pg {
     /// The pool is gone: nothing may be written any more.
     pub removed: Cell<bool>,
     /// Removed snapshots that objects may still have.
-    pub snaps_to_trim: Cell<u32>,
-    /// One of them is being trimmed.
-    pub trimming: Cell<bool>,
+    pub snap_trimq: RefCell<SnapIntervals>,
+    pub trimming: Cell<Trimming>,
     /// Who was told to wait until it is active.
     pub blocked: RefCell<Vec<Weak<Session>>>,
 }
@@ -83,8 +83,8 @@ impl Pg {
             mapping: RefCell::default(),
             active: Cell::new(false),
             removed: Cell::new(false),
-            snaps_to_trim: Cell::new(0),
-            trimming: Cell::new(false),
+            snap_trimq: RefCell::default(),
+            trimming: Cell::default(),
             blocked: RefCell::default(),
         }
     }

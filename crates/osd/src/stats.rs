@@ -7,6 +7,7 @@ use spirula_wire::types::{ObjectStatCollection, ObjectStatSum, PgStat, SnapId, U
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 
 use crate::pg::Pg;
+use crate::snap::trim::Trimming;
 
 /// The part of Ceph's `object_stat_sum_t` that changes at size 1; as a delta and as a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -134,7 +135,7 @@ pub fn pg_stat(pg: &Pg, scrub: &ScrubStatus, epoch: u32, seq: u64, now: Duration
         last_unstale: now,
         last_scrub_stamp: scrubbed,
         last_deep_scrub_stamp: scrubbed,
-        snaptrimq_len: pg.snaps_to_trim.get(),
+        snaptrimq_len: snaptrimq_len(pg),
         purged_snaps: state.purged.iter().map(|(start, len)| (SnapId(start), len)).collect(),
         last_clean_scrub_stamp: if errors == 0 { scrubbed } else { since },
         ..PgStat::default()
@@ -143,10 +144,7 @@ pub fn pg_stat(pg: &Pg, scrub: &ScrubStatus, epoch: u32, seq: u64, now: Duration
     stat.stats.sum.num_deep_scrub_errors = errors as i64;
     if pg.active.get() {
         stat.set_state(pg_state::ACTIVE | pg_state::CLEAN);
-        if pg.snaps_to_trim.get() > 0 {
-            let trim = if pg.trimming.get() { pg_state::SNAPTRIM } else { pg_state::SNAPTRIM_WAIT };
-            stat.set_state(stat.state() | trim);
-        }
+        stat.set_state(stat.state() | trimming_state(pg));
         stat.last_became_active = since;
         stat.last_became_peered = since;
         for time in [
@@ -165,4 +163,17 @@ pub fn pg_stat(pg: &Pg, scrub: &ScrubStatus, epoch: u32, seq: u64, now: Duration
         stat.set_state(stat.state() | pg_state::INCONSISTENT);
     }
     stat
+}
+
+/// Removed snapshots that are still to be trimmed.
+pub fn snaptrimq_len(pg: &Pg) -> u32 {
+    u32::try_from(pg.snap_trimq.borrow().count()).unwrap_or(u32::MAX)
+}
+
+fn trimming_state(pg: &Pg) -> u64 {
+    match pg.trimming.get() {
+        Trimming::No => 0,
+        Trimming::Waits => pg_state::SNAPTRIM_WAIT,
+        Trimming::Runs => pg_state::SNAPTRIM,
+    }
 }

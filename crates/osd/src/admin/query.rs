@@ -1,16 +1,17 @@
 //! `pg PGID query`: all that Ceph says of a PG, in its order.
 //!
-//! A PG here has one copy and no snapshots, is never recovered or scrubbed, and belongs to no cache
+//! A PG here has one copy, is never recovered or scrubbed, and belongs to no cache
 //! tier; what Ceph says about those is what it says of a PG that had none of it.
 
 use serde_json::{Value, json};
-use spirula_wire::types::{EVersion, ObjectStatSum, PgId, PgStat, pg_state};
+use spirula_wire::types::{EVersion, ObjectStatSum, PgId, PgStat, SnapId, pg_state};
 use spirula_xstream::wall_now;
 
 use super::dump::stamp;
 use super::{Args, Failure, text_arg};
 use crate::errno::*;
-use crate::stats::pg_stat;
+use crate::pg::Pg;
+use crate::stats::{pg_stat, snaptrimq_len};
 use crate::target::Target;
 
 pub(super) fn pg_query(target: &Target, args: &Args) -> Result<Value, Failure> {
@@ -25,8 +26,8 @@ pub(super) fn pg_query(target: &Target, args: &Args) -> Result<Value, Failure> {
     let scrub = target.store().scrub_status();
     let stat = pg_stat(&pg, &scrub, target.epoch(), target.mgr().reported(), wall_now());
     Ok(json!({
-        "snap_trimq": "[]",
-        "snap_trimq_len": 0,
+        "snap_trimq": snap_trimq(&pg),
+        "snap_trimq_len": snaptrimq_len(&pg),
         "state": pg_state::name(stat.state()),
         "epoch": target.epoch(),
         "up": stat.up,
@@ -49,7 +50,7 @@ fn info(pgid: PgId, stat: &PgStat, last_user_version: u64) -> Value {
         "log_tail": stat.log_start.to_string(),
         "last_user_version": last_user_version,
         "last_backfill": "MAX",
-        "purged_snaps": [],
+        "purged_snaps": purged_snaps(stat),
         "history": history(stat),
         "stats": stats(stat),
         "empty": i32::from(stat.version == EVersion::default()),
@@ -129,8 +130,20 @@ fn stats(s: &PgStat) -> Value {
         "blocked_by": s.blocked_by,
         "up_primary": s.up_primary,
         "acting_primary": s.acting_primary,
-        "purged_snaps": [],
+        "purged_snaps": purged_snaps(s),
     })
+}
+
+/// As `[start~length,..]`, hexadecimal.
+fn snap_trimq(pg: &Pg) -> String {
+    let due = pg.snap_trimq.borrow();
+    let due: Vec<_> = due.iter().map(|(start, len)| format!("{start:x}~{len:x}")).collect();
+    format!("[{}]", due.join(","))
+}
+
+fn purged_snaps(stat: &PgStat) -> Vec<Value> {
+    let interval = |(start, len): &(SnapId, u64)| json!({ "start": format!("{:x}", start.0), "length": format!("{len:x}") });
+    stat.purged_snaps.iter().map(interval).collect()
 }
 
 fn stat_sum(s: &ObjectStatSum) -> Value {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use spirula_maps::{SnapIntervals, flags};
+use spirula_maps::{OsdMap, SnapIntervals, flags};
 use spirula_store::{Commit, StoreError};
 use spirula_vos::{ObjectKey, ReadError, StageError, Tx};
 use spirula_wire::types::{EVersion, SnapId, UTime};
@@ -34,6 +34,16 @@ const BATCH: usize = 64;
 const RETRY: Duration = Duration::from_secs(5);
 const PURGED_VERSION: u8 = 1;
 
+/// Whether a PG has removed snapshots to trim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Trimming {
+    /// No, or it must not.
+    #[default]
+    No,
+    Waits,
+    Runs,
+}
+
 /// Trims for ever.
 pub async fn run(target: Target) -> Result<(), TargetError> {
     while !target.is_stopping() {
@@ -41,9 +51,9 @@ pub async fn run(target: Target) -> Result<(), TargetError> {
             target.map_changed().await;
             continue;
         };
-        pg.trimming.set(true);
+        pg.trimming.set(Trimming::Runs);
         let done = trim_snap(&target, &pg, snap).await;
-        pg.trimming.set(false);
+        pg.trimming.set(Trimming::Waits);
         if !done? {
             sleep(RETRY).await;
         }
@@ -54,28 +64,34 @@ pub async fn run(target: Target) -> Result<(), TargetError> {
     Ok(())
 }
 
-/// The next removed snapshot of a PG; notes how many each PG still has.
+/// The next removed snapshot of a PG; notes which ones each PG still has. What the monitor has
+/// forgotten needs no note.
 fn next_due(target: &Target) -> Option<(Rc<Pg>, SnapId)> {
     let map = target.map();
+    let allowed = map.flags & flags::NOSNAPTRIM == 0;
     let mut next = None;
     for pg in target.pgs().all() {
-        let due = match map.removed_snaps_queue.get(&pg.pgid.pgid.pool) {
-            Some(queue) => without(queue, &pg.state.borrow().purged),
-            None => SnapIntervals::default(),
-        };
-        let count: u64 = due.iter().map(|(_, len)| len).sum();
-        pg.snaps_to_trim.set(u32::try_from(count).unwrap_or(u32::MAX));
-        if let (None, true, Some((snap, _))) = (&next, pg.active.get(), due.iter().next()) {
-            next = Some((pg, SnapId(snap)));
+        let mut due = removed_of(&map, &pg);
+        {
+            let purged = &mut pg.state.borrow_mut().purged;
+            if map.epoch > 0 && !purged.is_empty() {
+                *purged = purged.intersection(&due);
+            }
+            due.subtract(purged);
         }
+        let waits = allowed && !due.is_empty();
+        pg.trimming.set(if waits { Trimming::Waits } else { Trimming::No });
+        if let (None, true, Some((snap, _))) = (&next, pg.active.get(), due.iter().next()) {
+            next = Some((pg.clone(), SnapId(snap)));
+        }
+        *pg.snap_trimq.borrow_mut() = due;
     }
-    next.filter(|_| map.flags & flags::NOSNAPTRIM == 0)
+    next.filter(|_| allowed)
 }
 
-fn without(all: &SnapIntervals, some: &SnapIntervals) -> SnapIntervals {
-    let mut rest = all.clone();
-    some.iter().for_each(|(start, len)| rest.remove(start, len));
-    rest
+/// Snapshots of the pool that the monitor waits to see purged.
+fn removed_of(map: &OsdMap, pg: &Pg) -> SnapIntervals {
+    map.removed_snaps_queue.get(&pg.pgid.pgid.pool).cloned().unwrap_or_default()
 }
 
 /// Takes a snapshot out of all objects of a PG; whether that could be finished.
@@ -181,11 +197,9 @@ fn plan_object(
         Ok((|| Ok((view.snapset()?, view.info()?)))())
     });
     let (set, mut info) = read.unwrap_or(Err(Fault::Errno(-crate::errno::EIO)))?;
-    let map = target.map();
-    let none = SnapIntervals::default();
-    let removed = map.removed_snaps_queue.get(&pg.pgid.pgid.pool).unwrap_or(&none);
+    let removed = removed_of(&target.map(), pg);
     let mut step = Step::new(target, pg, &oid.0, EntryKind::Modify);
-    let Some(change) = trimmed(&set, snap, removed, info.is_some(), &mut step.entry.stats) else {
+    let Some(change) = trimmed(&set, snap, &removed, info.is_some(), &mut step.entry.stats) else {
         return Ok(None);
     };
     if let Some(info) = &mut info {
@@ -205,13 +219,8 @@ fn plan_object(
 
 /// The snapshot is gone from all objects of the PG.
 async fn purge(target: &Target, pg: &Rc<Pg>, snap: SnapId) -> Result<bool, TargetError> {
-    let map = target.map();
     let mut purged = pg.state.borrow().purged.clone();
     purged.insert(snap.0, 1);
-    if let Some(queue) = map.removed_snaps_queue.get(&pg.pgid.pgid.pool) {
-        // What the monitor has forgotten needs no note.
-        purged = without(queue, &without(queue, &purged));
-    }
     target.store().admit().await;
     loop {
         if !pg.active.get() {

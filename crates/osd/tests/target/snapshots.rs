@@ -207,6 +207,9 @@ fn run(seed: u64) {
                 cluster.remove_snap(SnapId(snap));
             }
         }
+        if dice.below(2) == 0 {
+            cluster.checkpoint();
+        }
         match round % 3 {
             0 => cluster.restart(),
             1 => cluster.power_loss(),
@@ -253,7 +256,36 @@ fn end(cluster: &Cluster, mut model: Model, seed: u64) {
 
 #[test]
 fn snapshots_show_what_they_were_taken_of() {
-    (200..208).for_each(run);
+    (200..206).for_each(run);
+}
+
+#[test]
+fn clones_and_rollbacks_copy_no_data() {
+    const SIZE: usize = 1 << 20;
+    let cluster = Cluster::start(2);
+    cluster.client(async |client| {
+        assert_eq!(client.op("o", &[Op::write_full(&"x".repeat(SIZE))]).await.result, 0);
+    });
+    let before = cluster.stored();
+    assert!(before >= SIZE as u64);
+    cluster.client(async |client| {
+        client.context = SnapContext { seq: SnapId(1), snaps: vec![SnapId(1)] };
+        assert_eq!(client.op("o", &[Op::write(8192, &"y".repeat(8192))]).await.result, 0);
+    });
+    assert_eq!(cluster.stored(), before + 8192);
+    cluster.client(async |client| {
+        client.context = SnapContext { seq: SnapId(2), snaps: vec![SnapId(2), SnapId(1)] };
+        let back = OsdOp::new(OpCode::ROLLBACK, OpArgs::Snap { snapid: SnapId(1) }, Bytes::new());
+        assert_eq!(client.op("o", &[back]).await.result, 0);
+    });
+    assert_eq!(cluster.stored(), before + 8192);
+    cluster.client(async |client| {
+        for (snap, byte) in [(SnapId::HEAD, "x"), (SnapId(1), "x"), (SnapId(2), "y")] {
+            client.snap = snap;
+            let reply = client.op("o", &[Op::read(8192, 1)]).await;
+            assert_eq!(crate::support::text(&reply, 0), byte, "{snap}");
+        }
+    });
 }
 
 #[test]

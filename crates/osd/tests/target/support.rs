@@ -199,6 +199,13 @@ impl Cluster {
         assert!(self.world.run_until(Duration::from_secs(60), || is_done(&target)), "not trimmed");
     }
 
+    /// Writes the store's changed pages.
+    pub(crate) fn checkpoint(&self) {
+        let target = self.target.borrow().clone().unwrap();
+        let done = self.osd.block_on(async move { target.store().checkpoint().await });
+        assert!(done.is_ok_and(|written| written.is_ok()));
+    }
+
     /// Bytes of data in the store.
     pub(crate) fn stored(&self) -> u64 {
         self.target.borrow().as_ref().map_or(0, |t| t.store().statfs().stored)
