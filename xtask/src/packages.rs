@@ -18,6 +18,19 @@ pub(crate) const GATE: &[Package] = &[
     ("ceph-base", "/usr/bin/osdmaptool"),
     ("python3-rados", "/usr/share/doc/python3-rados"),
     ("uuid-runtime", "/usr/bin/uuidgen"),
+    ("python3-rbd", "/usr/share/doc/python3-rbd"),
+    ("fio", "/usr/bin/fio"),
+    ("tgt", "/usr/sbin/tgtd"),
+    ("tgt-rbd", "/usr/share/doc/tgt-rbd"),
+    ("libiscsi-bin", "/usr/bin/iscsi-ls"),
+    ("rbd-fuse", "/usr/bin/rbd-fuse"),
+    ("fuse", "/usr/bin/fusermount"),
+    ("e2fsprogs", "/usr/sbin/mke2fs"),
+    // Libraries of the QEMU that `tests/clients/_qemu.sh` unpacks.
+    ("libaio1", "/usr/share/doc/libaio1"),
+    ("libfuse3-3", "/usr/share/doc/libfuse3-3"),
+    ("libgnutls30", "/usr/share/doc/libgnutls30"),
+    ("liburing2", "/usr/share/doc/liburing2"),
 ];
 
 /// What comparing with a real Ceph cluster needs besides.
