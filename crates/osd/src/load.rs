@@ -25,8 +25,8 @@ pub enum Need {
 #[derive(Debug, Default)]
 pub struct LoadedData {
     pieces: Vec<(u64, u64, Data)>,
-    /// The object's info, once it is known: the request's lock keeps it as it is.
-    info: OnceCell<Option<ObjectInfo>>,
+    /// The object's info at an epoch, once it is known: the request's lock keeps it as it is.
+    info: OnceCell<(u64, Option<ObjectInfo>)>,
 }
 
 impl LoadedData {
@@ -47,7 +47,7 @@ impl LoadedData {
 
     /// The object's info if the request has asked for it, and the object exists.
     pub fn info(&self) -> Option<&ObjectInfo> {
-        self.info.get()?.as_ref()
+        self.info.get()?.1.as_ref()
     }
 
     fn find(&self, offset: u64, len: u64) -> Option<&Data> {
@@ -124,7 +124,9 @@ impl ObjectView for StoreView<'_> {
     type Missing = Need;
 
     fn info(&self) -> Viewed<Option<ObjectInfo>, Need> {
-        if let Some(info) = self.data.info.get() {
+        if let Some((epoch, info)) = self.data.info.get()
+            && *epoch == self.epoch
+        {
             return Ok(info.clone());
         }
         let info = match self.fetch(dkey::INFO, AKEY)? {
@@ -138,7 +140,9 @@ impl ObjectView for StoreView<'_> {
             }
             None => None,
         };
-        Ok(self.data.info.get_or_init(|| info).clone())
+        // A request is about one epoch; whoever asks for another one has to look again.
+        let _ = self.data.info.set((self.epoch, info.clone()));
+        Ok(info)
     }
 
     fn xattr(&self, name: &[u8]) -> Viewed<Option<Bytes>, Need> {

@@ -289,6 +289,32 @@ fn clones_and_rollbacks_copy_no_data() {
 }
 
 #[test]
+fn an_object_may_have_very_many_clones() {
+    const CLONES: u64 = 600;
+    let cluster = Cluster::start(4);
+    cluster.client(async |client| {
+        for snap in 0..CLONES {
+            let snaps: Vec<_> = (1..=snap).rev().map(SnapId).collect();
+            client.context = SnapContext { seq: SnapId(snap), snaps };
+            let ops = [Op::write(snap % 7, &format!("{snap:04}")), Op::set_xattr("x", "y")];
+            assert_eq!(client.op("o", &ops).await.result, 0);
+        }
+    });
+    cluster.restart();
+    cluster.client(async |client| {
+        for snap in 1..CLONES {
+            client.snap = SnapId(snap);
+            let reply = client.op("o", &[Op::read((snap - 1) % 7, 4)]).await;
+            assert_eq!(crate::support::text(&reply, 0), format!("{:04}", snap - 1));
+        }
+    });
+    (1..CLONES).for_each(|snap| cluster.remove_snap(SnapId(snap)));
+    cluster.trimmed();
+    let stats = cluster.stats();
+    assert_eq!((stats.num_objects, stats.num_object_clones), (1, 0));
+}
+
+#[test]
 fn copies_tell_their_snapshots() {
     let cluster = Cluster::start(3);
     cluster.client(async |client| {
