@@ -2,11 +2,12 @@
 # On Spirula:  spirula vstart --osds 3 -- bash 9x_rbd_NAME.sh
 # On a Ceph:   CEPH_CONF=DIR/ceph.conf bash 9x_rbd_NAME.sh   (add RECORD=1 to write 9x_rbd_NAME.want anew)
 # What differs between any two runs (ids, dates, addresses) is masked; sizes, snapshot ids, words and exit codes are not.
+# The libraries' log is left out: a client that exits may lose its last lines.
 . "$(dirname "$0")/_lib.sh"
 WANT=${0%.sh}.want
 RUN=$T/transcript
 : >"$T/masks"
-export TZ=UTC CEPH_ARGS="--log_to_stderr=false --err_to_stderr=false --log_file=$T/log"
+export TZ=UTC CEPH_ARGS="--log_to_stderr=false --err_to_stderr=false --log_file=/dev/null"
 
 # fresh POOL...: empty pools that `rbd pool init` has seen.
 fresh() {
@@ -25,32 +26,25 @@ masked() {
   tr '\r' '\n' | sed -E -f "$T/masks" -e "s#$T#T#g" \
     -e 's/[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [0-9]{4}/DATE/g' \
     -e 's/[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+([+][0-9]+)? ?/DATE /g' \
-    -e 's/^DATE [0-9a-f]{6,} +-?[0-9]+ /LOG /' -e 's/0x[0-9a-f]{6,}/PTR/g' \
+    -e 's/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/UUID/g' \
     -e 's#127\.0\.0\.1:[0-9]+/[0-9]+#ADDR#g' -e 's/client\.?[0-9]+/client.N/g' \
     -e 's/(cookie|notify_id|notifier_id)[ =:]+[0-9]+/\1=N/g' \
     -e 's/(rbd_data|journal_data|journal|rbd_header|rbd_object_map)\.([0-9]+\.)?[0-9a-f]{6,}/\1.ID/g' \
-    -e 's/^(\tjournal: )[0-9a-f]+$/\1ID/' -e 's/\.group\.[0-9]+_[0-9a-f]+_[0-9a-f]+/.group.ID/' \
-    -e 's/(object rbd_data.ID\.[0-9a-f]{16} marked as).*/object NUMBER is marked wrongly/' \
+    -e 's/(rbd_data|journal_data)\.[0-9]+\.([A-Z]+)/\1.\2/g' \
+    -e 's/^(\tjournal: )[0-9a-f]+$/\1ID/' -e "s/^(rbd journal )'.*'/\1'ID'/" \
+    -e 's/\.group\.[0-9a-f]+_[0-9a-f]+_[0-9a-f]+/.group.ID/' \
     -e 's/\b(id|image_id|pool_id)(:|":) ?"?[0-9]*[0-9a-f]{6,}"?/\1\2ID/g' \
-    -e 's/  +/ /g' -e 's/ +$//' -e '/complete\.\.\./d' -e '/AdminSocket/d' -e '/^$/d'
+    -e 's/  +/ /g' -e 's/ +$//' -e '/complete\.\.\./d' -e '/^$/d'
 }
 
 # left POOL: the objects a pool still has, but for data that only waits for its snapshots' end.
 left() { rados -p "$1" ls --all | grep -v rbd_data | sort | xargs; }
 
-# said RC: what the command that $T/o holds said, then what its libraries logged (in no order).
-said() {
-  cat "$T/o"
-  [ "$1" = 0 ] || echo "exit $1"
-  if [ -s "$T/log" ]; then masked <"$T/log" | grep '^LOG' | sort -u || true; fi
-}
-
 # t COMMAND...: one command of the transcript: its words, what it says, and how it exits if not with 0.
 t() {
   local rc=0
-  rm -f "$T/log"
   "$@" >"$T/o" 2>&1 </dev/null || rc=$?
-  { echo "\$ $*"; said $rc; } | masked >>"$RUN"
+  { echo "\$ $*"; cat "$T/o"; [ $rc = 0 ] || echo "exit $rc"; } | masked >>"$RUN"
 }
 
 # q COMMAND...: as t, for one whose output holds times or speeds.
@@ -58,8 +52,7 @@ q() {
   local rc=0
   "$@" >"$T/o" 2>&1 </dev/null || rc=$?
   [ $rc != 0 ] || : >"$T/o"
-  rm -f "$T/log"
-  { echo "\$ $*"; said $rc; } | masked >>"$RUN"
+  { echo "\$ $*"; cat "$T/o"; [ $rc = 0 ] || echo "exit $rc"; } | masked >>"$RUN"
 }
 
 # same IMAGE FILE: the bytes of an image or snapshot.
