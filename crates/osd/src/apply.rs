@@ -40,8 +40,17 @@ pub fn container_pg(cid: ContainerId) -> SpgId {
 pub struct DataCrcs<'a> {
     /// Per 4 KiB of the segment; empty when it was not checked by chunks.
     pub chunks: &'a [u32],
-    /// The one operation whose input is the whole segment, if so.
-    pub op: Option<usize>,
+    /// The one input that is the whole segment, if so.
+    pub input: Option<&'a Bytes>,
+}
+
+impl DataCrcs<'_> {
+    /// Those of `data` if it is the segment itself: what an operation makes of its input has others.
+    fn of(&self, data: &Bytes) -> Option<Vec<u32>> {
+        let input = self.input?;
+        let same = (input.as_ptr(), input.len()) == (data.as_ptr(), data.len());
+        (same && self.chunks.len() == data.len().div_ceil(CHUNK_LEN)).then(|| self.chunks.to_vec())
+    }
 }
 
 /// Adds the changes of one object to `tx`.
@@ -61,10 +70,8 @@ pub fn apply_effects(
             }
             Effect::Remove => tx.punch_object(cid, oid),
             Effect::Rollback(to) => roll_back(tx, cid, oid, to),
-            Effect::Write { offset, data, op } => {
-                let fit =
-                    crcs.op == Some(op) && crcs.chunks.len() == data.len().div_ceil(CHUNK_LEN);
-                let crcs = fit.then(|| crcs.chunks.to_vec());
+            Effect::Write { offset, data } => {
+                let crcs = crcs.of(&data);
                 tx.write(cid, oid, dkey::DATA, AKEY, offset, data, crcs);
             }
             Effect::Truncate(size) => tx.truncate(cid, oid, dkey::DATA, AKEY, size),

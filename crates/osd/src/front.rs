@@ -52,14 +52,11 @@ impl OpRequest {
         &self.incoming.data_crcs
     }
 
-    /// The operation whose input is the whole data segment, so that the messenger's checksums of
-    /// the segment are those of its data.
-    pub fn whole_data_op(&self) -> Option<usize> {
-        let mut with_input = self.msg.ops.iter().enumerate().filter(|(_, o)| !o.indata.is_empty());
-        match (with_input.next(), with_input.next()) {
-            (Some((i, _)), None) => Some(i),
-            _ => None,
-        }
+    /// The input of an operation that is the whole data segment, so that the messenger's checksums
+    /// of the segment are those of its data.
+    pub fn whole_data(&self) -> Option<&Bytes> {
+        let mut inputs = self.msg.ops.iter().map(|o| &o.indata).filter(|data| !data.is_empty());
+        inputs.next().filter(|_| inputs.next().is_none())
     }
 
     /// Sends the reply. It leaves with whatever else this turn of the loop queues.

@@ -87,11 +87,9 @@ pub struct Request<'a> {
 pub enum Effect {
     /// The object goes with all its parts.
     Remove,
-    /// `op`: which operation the bytes came with, for its checksums.
     Write {
         offset: u64,
         data: Bytes,
-        op: usize,
     },
     Truncate(u64),
     Zero {

@@ -315,7 +315,7 @@ impl Plan {
                 info.version = version;
                 info.user_version = user;
             }
-            let crcs = DataCrcs { chunks: request.data_crcs(), op: request.whole_data_op() };
+            let crcs = DataCrcs { chunks: request.data_crcs(), input: request.whole_data() };
             if let Some(snaps) = &mut change.snaps {
                 snaps.settle(state.last_epoch);
             }

@@ -150,8 +150,7 @@ impl<V: ObjectView> Run<'_, V> {
         self.check_range(e.offset, length)?;
         self.ensure_exists();
         if length > 0 {
-            let op = self.current;
-            self.effect(Effect::Write { offset: e.offset, data, op });
+            self.effect(Effect::Write { offset: e.offset, data });
         } else if e.offset > self.info.size {
             self.effect(Effect::Truncate(e.offset));
         }
@@ -172,8 +171,7 @@ impl<V: ObjectView> Run<'_, V> {
             self.effect(Effect::Truncate(length));
         }
         if length > 0 {
-            let op_index = self.current;
-            self.effect(Effect::Write { offset: 0, data: input.clone(), op: op_index });
+            self.effect(Effect::Write { offset: 0, data: input.clone() });
         }
         self.resize(length);
         self.count_write(length);

@@ -52,6 +52,29 @@ fn an_object_is_written_read_changed_and_removed() {
     });
 }
 
+/// The messenger's checksums are those of the input; what is stored may be made of it, and as long.
+#[test]
+fn data_that_is_made_of_the_input_has_its_own_checksums() {
+    let cluster = Cluster::start(1);
+    cluster.client(async |c| {
+        let args = OpArgs::WriteSame { offset: 22_880, length: 4096, data_length: 8 };
+        let same = Op::with(OpCode::WRITESAME, args, "abcdefgh");
+        assert_eq!(c.op("same", &[same]).await.result, 0);
+        let reply = c.op("same", &[Op::read(22_880, 0)]).await;
+        assert_eq!((reply.result, text(&reply, 0)), (0, "abcdefgh".repeat(512)));
+
+        // What was sent before a truncation is written only as far as the object goes.
+        assert_eq!(c.op("cut", &[Op::write_full(&"x".repeat(4000))]).await.result, 0);
+        let args = OpArgs::Extent { offset: 3000, length: 0, truncate_size: 3000, truncate_seq: 2 };
+        assert_eq!(c.op("cut", &[Op::with(OpCode::TRIMTRUNC, args, "")]).await.result, 0);
+        let late = "y".repeat(3500);
+        let args = OpArgs::Extent { offset: 0, length: 3500, truncate_size: 0, truncate_seq: 1 };
+        assert_eq!(c.op("cut", &[Op::with(OpCode::WRITE, args, &late)]).await.result, 0);
+        let reply = c.op("cut", &[Op::read(0, 0)]).await;
+        assert_eq!((reply.result, text(&reply, 0)), (0, late[..3000].to_owned()));
+    });
+}
+
 #[test]
 fn a_listing_has_every_object_once_whatever_the_page() {
     let cluster = Cluster::start(2);
