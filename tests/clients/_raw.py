@@ -49,6 +49,30 @@ def _new(ops):
     return handle, results
 
 
+def write_request(ops):
+    """The same as a write of the library, which sends the snapshot context of its handle."""
+    LIB.rados_create_write_op.restype = ctypes.c_void_p
+    handle = LIB.rados_create_write_op()
+    for op in ops:
+        LIB.rados_write_op_exec(
+            ctypes.c_void_p(handle), b"", b"", op.indata, ctypes.c_size_t(len(op.indata)), None)
+    _overwrite(handle, ops)
+    return handle
+
+
+def read_request(ops):
+    handle, results = _new(ops)
+    _overwrite(handle, ops)
+    return handle, results
+
+
+def _overwrite(handle, ops):
+    start = _first(handle)
+    for i, op in enumerate(ops):
+        raw = struct.pack("<HI", op.code, op.flags) + op.args.ljust(ARGS, b"\0")
+        ctypes.memmove(start + i * STRIDE, raw, len(raw))
+
+
 def _first(handle):
     return ctypes.c_void_p.from_address(handle).value
 
@@ -95,7 +119,7 @@ class Cluster:
         r = LIB.rados_mon_command(
             self.handle, array, ctypes.c_size_t(1), b"", ctypes.c_size_t(0), ctypes.byref(out),
             ctypes.byref(out_len), ctypes.byref(msg), ctypes.byref(msg_len))
-        return r, _take(out, out_len), _take(msg, msg_len)
+        return r, take(out, out_len), take(msg, msg_len)
 
     def close(self):
         LIB.rados_shutdown(self.handle)
@@ -116,15 +140,11 @@ class Pool:
 
     def run(self, oid, ops, flags=0):
         """The request's result, and each operation's own result and output."""
-        handle, results = _new(ops)
-        start = _first(handle)
-        for i, op in enumerate(ops):
-            raw = struct.pack("<HI", op.code, op.flags) + op.args.ljust(ARGS, b"\0")
-            ctypes.memmove(start + i * STRIDE, raw, len(raw))
+        handle, results = read_request(ops)
         r = LIB.rados_read_op_operate(ctypes.c_void_p(handle), self.io, oid.encode(), flags)
         version = self.version()
         LIB.rados_release_read_op(ctypes.c_void_p(handle))
-        return r, [(rval.value, _take(out, length)) for out, length, rval in results], version
+        return r, [(rval.value, take(out, length)) for out, length, rval in results], version
 
     def write(self, oid, data):
         """By the library's own call, with the snapshot context of the pool's handle."""
@@ -136,7 +156,7 @@ class Pool:
         return LIB.rados_get_last_version(self.io)
 
 
-def _take(pointer, length):
+def take(pointer, length):
     if not pointer:
         return b""
     data = ctypes.string_at(pointer, length.value)

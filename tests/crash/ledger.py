@@ -9,8 +9,6 @@ usage: ledger.py --spirula PATH [--rounds N] [--seconds S] [--procs]
 import argparse
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -18,46 +16,16 @@ import time
 
 import rados
 
+from _cluster import Cluster
+
 SIZES = (100, 4096, 10_000, 65_536, 1 << 20)
 WRITERS = 4
 NAMES_PER_WRITER = 40
-START_SECONDS_MAX = 30
 
 
 def content(seed):
     rng = random.Random(seed)
     return rng.randbytes(rng.choice(SIZES))
-
-
-class Cluster:
-    def __init__(self, spirula, directory, procs):
-        self.command = [spirula, "vstart", "--dir", directory, "--osds", "3"]
-        if procs:
-            self.command.append("--procs")
-        self.conf = os.path.join(directory, "ceph.conf")
-        self.log = open(os.path.join(directory, "..", "vstart.log"), "ab")
-        self.process = None
-
-    def start(self):
-        self.process = subprocess.Popen(
-            self.command, stdout=self.log, stderr=self.log, start_new_session=True)
-        deadline = time.time() + START_SECONDS_MAX
-        while time.time() < deadline:
-            if self.process.poll() is not None:
-                sys.exit("cluster ended at start: exit %s" % self.process.returncode)
-            try:
-                if os.path.exists(self.conf):
-                    client = rados.Rados(conffile=self.conf, conf={"client_mount_timeout": "5"})
-                    client.connect()
-                    return client
-            except rados.Error:
-                time.sleep(0.05)
-            time.sleep(0.02)
-        sys.exit("cluster not reachable after %d s" % START_SECONDS_MAX)
-
-    def kill(self):
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
 
 class Writer(threading.Thread):

@@ -48,6 +48,21 @@ pub(crate) fn ledger(rounds: u32) -> Result<()> {
     )
 }
 
+/// Random operations against a model, in a cluster that is killed and started again meanwhile;
+/// `args` are those of the script.
+pub(crate) fn stress(args: &[String]) -> Result<()> {
+    packages::ensure(packages::GATE)?;
+    run::run("cargo", &["build", "--quiet", "--release", "--bin", "spirula"])?;
+    run::status(
+        Command::new("/usr/bin/python3")
+            .arg("tests/stress/stress.py")
+            .arg("--spirula")
+            .arg(run::binary("release", "spirula"))
+            .args(args)
+            .current_dir(run::root()),
+    )
+}
+
 fn in_cluster(script: &str, backend: &str) -> Result<()> {
     run::status(
         Command::new("timeout")

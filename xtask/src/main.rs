@@ -41,6 +41,12 @@ enum Command {
     BenchVos(bench_vos::Args),
     /// Compare what clients send and get on a real Ceph and on Spirula.
     TraceVsCeph,
+    /// Random operations with snapshots against a model: `--ops 300000 --restarts 10`, as
+    /// tests/stress/stress.py takes them.
+    Stress {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Run the scripts of tests/clients with real Ceph clients.
     Clients {
         /// Only scripts whose name contains this.
@@ -55,6 +61,7 @@ fn main() -> anyhow::Result<()> {
         Command::Setup => packages::ensure(packages::GATE),
         Command::BenchVsCeph(args) => bench::run(&args),
         Command::BenchVos(args) => bench_vos::run(&args),
+        Command::Stress { args } => clients::stress(&args),
         Command::TraceVsCeph => trace::run(),
         Command::Clients { filter } => clients::run(filter.as_deref()),
     }

@@ -15,7 +15,7 @@ pub(crate) enum Suite {
     Build,
     /// Unit, property and tool-comparison tests of every crate.
     Unit,
-    /// Simulated power loss and the `kill -9` ledger.
+    /// Simulated power loss, the `kill -9` ledger and a short stress against a model.
     Crash,
     /// A short run of every fuzz target over its kept corpus.
     Fuzz,
@@ -83,10 +83,12 @@ fn unit() -> Result<()> {
     )
 }
 
-/// 500 seeds of power loss through the store, then 50 rounds of `kill -9` under load.
+/// 500 seeds of power loss through the store, then 50 rounds of `kill -9` under load, then random
+/// operations against a model with two such kills.
 fn crash() -> Result<()> {
     run::run("cargo", &["test", "--quiet", "-p", "spirula-store", "--test", "sim"])?;
-    clients::ledger(50)
+    clients::ledger(50)?;
+    clients::stress(&["--seconds", "40", "--restarts", "2"].map(String::from))
 }
 
 fn fuzz() -> Result<()> {
