@@ -20,6 +20,7 @@ head -c 10000 /dev/urandom >"$T/a"; head -c 6000 /dev/urandom >"$T/b"
 r put o "$T/a"; r setxattr o k old; r setomapval o ok old; r put gone "$T/a"
 r mksnap s1
 r put o "$T/b"; r setxattr o k new; r setomapval o ok new; r rm gone; r put later "$T/b"
+expect "gone later o" "$(r ls | sort | xargs)" "a deleted object that a snapshot shows is listed"
 r -s s1 get o "$T/got"; cmp "$T/a" "$T/got" || fail "data at a snapshot"
 r -s s1 get gone "$T/got"; cmp "$T/a" "$T/got" || fail "deleted data at a snapshot"
 has "size 10000" r -s s1 stat o

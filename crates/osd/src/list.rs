@@ -7,7 +7,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use spirula_store::{Store, StoreError};
-use spirula_vos::{ContainerId, ObjectKey, ReadError, Vos};
+use spirula_vos::ReadError;
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpResult};
 use spirula_wire::types::{
@@ -18,7 +18,7 @@ use spirula_wire::{Decode, Encode, Features, Reader};
 use crate::errno::*;
 use crate::filter::Filter;
 use crate::front::{OpRequest, Reply, Versions};
-use crate::object::{AKEY, cursor_key, dkey, object_of_key, pg_bounds};
+use crate::object::{cursor_key, object_of_key, pg_bounds};
 use crate::pg::Pg;
 use crate::plan::untouched_outputs;
 use crate::target::{Target, TargetError};
@@ -130,13 +130,13 @@ impl Page {
         filter: Option<&Filter>,
     ) -> Result<Self, StoreError> {
         let (cid, pool, from) = (pg.cid, pg.pgid.pgid.pool, cursor_key(cursor));
-        let whiteouts = pg.state.borrow().stats.num_whiteouts > 0;
         let (keys, next) = store
             .read(|vos| -> Result<_, ReadError> {
                 if !vos.container_exists(cid) {
                     return Ok((Vec::new(), None));
                 }
-                let mut keys = heads(vos, cid, from.clone(), whiteouts, max + 1)?;
+                // As in Ceph, a deleted object is listed as long as a snapshot shows it.
+                let mut keys = vos.list_objects(cid, Bound::Included(&from[..]), None, max + 1)?;
                 let next = if keys.len() > max { keys.pop() } else { None };
                 let mut wanted = Vec::with_capacity(keys.len());
                 for key in keys {
@@ -163,31 +163,4 @@ fn scrub_errors(pg: &Pg, request: &OpRequest, op: &OsdOp, out: &mut OsdOpResult)
     let interval = pg.mapping.borrow().since;
     out.outdata = vec![ScrubList { interval, values: Vec::new() }.to_bytes(F).into()];
     if args.interval != 0 && args.interval != interval { -EAGAIN } else { -ENOENT }
-}
-
-/// The first `max` objects from a key on that have a head. Where there are no whiteouts all have.
-fn heads(
-    vos: &Vos,
-    cid: ContainerId,
-    mut from: Bytes,
-    whiteouts: bool,
-    max: usize,
-) -> Result<Vec<ObjectKey>, ReadError> {
-    let mut found = Vec::new();
-    loop {
-        let wanted = max - found.len();
-        let page = vos.list_objects(cid, Bound::Included(&from[..]), None, wanted)?;
-        let all = page.len() < wanted;
-        if let Some(last) = page.last() {
-            from = [&last.0, &[0][..]].concat().into();
-        }
-        for oid in page {
-            if !whiteouts || vos.fetch(cid, &oid, dkey::INFO, AKEY)?.is_some() {
-                found.push(oid);
-            }
-        }
-        if all || found.len() == max {
-            return Ok(found);
-        }
-    }
 }

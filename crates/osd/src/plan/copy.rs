@@ -9,7 +9,7 @@ use spirula_wire::types::{CopyCursor, CopyData, SnapId};
 use spirula_wire::{Encode, Features};
 
 use super::cut::Cut;
-use super::{Effect, INSIDE, Run, Step, err, kib, ok};
+use super::{Effect, Run, Step, err, kib, ok};
 use crate::errno::*;
 use crate::object::ObjectInfo;
 use crate::snap::Shown;
@@ -169,7 +169,7 @@ impl<V: ObjectView> Run<'_, V> {
                 let mut offset = 0;
                 for data in pieces {
                     let next = offset + data.len() as u64;
-                    self.effect(Effect::Write { offset, data, op: INSIDE });
+                    self.effect(Effect::Write { offset, data });
                     offset = next;
                 }
             }
