@@ -68,3 +68,5 @@ pub(crate) const DAMAGE_NOTED_MAX: usize = 64;
 pub(crate) const MERGE_KEYS: usize = 64;
 /// Ended transactions forgotten in one step.
 pub(crate) const FORGET_BUDGET: usize = 64;
+/// Levels of the tree whose pages replay loads ahead; deeper ones it loads as it meets them.
+pub(crate) const REPLAY_LEVELS_MAX: usize = 8;

@@ -19,7 +19,7 @@ use spirula_xstream::{AlignedBuf, Class, fill_random, spawn, wall_now};
 
 use crate::cache::Cache;
 use crate::commit::State;
-use crate::limits::{REPLAY_WINDOW_BYTES, ZERO_BYTES};
+use crate::limits::{REPLAY_LEVELS_MAX, REPLAY_WINDOW_BYTES, ZERO_BYTES};
 use crate::read::{Reads, missing, read_error};
 use crate::scrub;
 use crate::{Counters, Inner, OpenError, Options, Store, StoreError};
@@ -227,6 +227,7 @@ impl Store {
                 // Only of the last batch it is not known that its data was flushed.
                 self.drop_unwritten(&mut records).await.map_err(failed)?;
             }
+            self.load_ahead(&records).await.map_err(failed)?;
             for record in &records {
                 self.replay_one(record).await.map_err(|source| match source {
                     Replay::Store(source) => failed(source),
@@ -265,6 +266,19 @@ impl Store {
         let data = &bytes[..placed.len as usize];
         let crcs = data.chunks(BLOCK_SIZE as usize).map(crc32c::crc32c);
         Ok(crcs.eq(placed.crcs.iter().copied()))
+    }
+
+    /// Loads what a batch will need, level by level of the tree: page after page would take the
+    /// device's latency for each record. What it lacks then, its replay asks for.
+    async fn load_ahead(&self, records: &[Record]) -> Result<(), StoreError> {
+        for _ in 0..REPLAY_LEVELS_MAX {
+            let missing = self.inner.vos.borrow().missing_for(records);
+            if missing.is_empty() {
+                break;
+            }
+            self.load_more(missing).await?;
+        }
+        Ok(())
     }
 
     async fn replay_one(&self, record: &Record) -> Result<(), Replay> {

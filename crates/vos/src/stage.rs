@@ -19,8 +19,8 @@ use crate::record::TABLE_OBJECT;
 use crate::space::Run;
 use crate::tx::{Tx, TxOp};
 use crate::types::{
-    ARRAY_SIZE_MAX, BLOCK_SIZE, BlockAddr, ContainerId, Damage, KEY_LEN_MAX, ObjectKey, StageError,
-    VALUE_LEN_MAX,
+    ARRAY_SIZE_MAX, BLOCK_SIZE, BlockAddr, ContainerId, Damage, KEY_LEN_MAX, ObjectKey, PageId,
+    StageError, VALUE_LEN_MAX,
 };
 use crate::vos::{Container, Vos};
 
@@ -217,16 +217,29 @@ impl Vos {
         let StageError::Missing(mut pages) = e else {
             return e;
         };
-        for (cid, oid) in &tx.objects {
-            if let Err(crate::ReadError::Missing(more)) =
-                self.at(u64::MAX).committed().object_exists(*cid, oid)
-            {
-                pages.extend(more);
-            }
-        }
+        self.add_missing(tx, &mut pages);
         pages.sort_unstable();
         pages.dedup();
         StageError::Missing(pages)
+    }
+
+    /// The next pages on the way to the objects of the records that are not in memory, so that one load
+    /// serves all.
+    pub fn missing_for(&self, records: &[Record]) -> Vec<PageId> {
+        let mut pages = Vec::new();
+        records.iter().for_each(|record| self.add_missing(&record.tx, &mut pages));
+        pages.sort_unstable();
+        pages.dedup();
+        pages
+    }
+
+    fn add_missing(&self, tx: &Tx, pages: &mut Vec<PageId>) {
+        let view = self.at(u64::MAX).committed();
+        for (cid, oid) in &tx.objects {
+            if let Err(crate::ReadError::Missing(more)) = view.object_exists(*cid, oid) {
+                pages.extend(more);
+            }
+        }
     }
 }
 
