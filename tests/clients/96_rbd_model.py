@@ -18,7 +18,7 @@ TOLD = {"steps": 0, "cautious": 0}
 # librbd may call an object changed that is not (a discard of what was not there, say); on Ceph, too.
 CAUTIOUS = "marked as 1, but should be 3"
 POOL, SIZE, ORDER = "p96", 6 << 20, 18
-SECONDS = float(os.environ.get("MODEL_SECONDS", "15"))
+SECONDS = float(os.environ.get("MODEL_SECONDS", "10"))
 # A discard of whole pages is done as it is told, so that the model need not know what librbd leaves out.
 PAGE = 4096
 CONF = {"rbd_skip_partial_discard": "false", "rbd_discard_granularity_bytes": str(PAGE)}
