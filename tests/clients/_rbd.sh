@@ -1,7 +1,8 @@
 # Sourced by the scripts of `rbd`: a transcript of commands, compared with the one that Ceph 16.2.15 gave.
 # On Spirula:  spirula vstart --osds 3 -- bash 9x_rbd_NAME.sh
 # On a Ceph:   CEPH_CONF=DIR/ceph.conf bash 9x_rbd_NAME.sh   (add RECORD=1 to write 9x_rbd_NAME.want anew)
-# What differs between any two runs (ids, dates, addresses) is masked; sizes, snapshot ids, words and exit codes are not.
+# What differs between any two runs (ids, dates, addresses, numbers of a group's snapshots, which are taken side by
+# side) is masked; sizes, other snapshots' numbers, words and exit codes are not.
 # The libraries' log is left out: a client that exits may lose its last lines.
 . "$(dirname "$0")/_lib.sh"
 WANT=${0%.sh}.want
@@ -32,7 +33,7 @@ masked() {
     -e 's/(rbd_data|journal_data|journal|rbd_header|rbd_object_map)\.([0-9]+\.)?[0-9a-f]{6,}/\1.ID/g' \
     -e 's/(rbd_data|journal_data)\.[0-9]+\.([A-Z]+)/\1.\2/g' \
     -e 's/^(\tjournal: )[0-9a-f]+$/\1ID/' -e "s/^(rbd journal )'.*'/\1'ID'/" \
-    -e 's/\.group\.[0-9a-f]+_[0-9a-f]+_[0-9a-f]+/.group.ID/' \
+    -e 's/\.group\.[0-9a-f]+_[0-9a-f]+_[0-9a-f]+/.group.ID/' -e 's/^ *[0-9]+ +\.group/ N .group/' \
     -e 's/\b(id|image_id|pool_id)(:|":) ?"?[0-9]*[0-9a-f]{6,}"?/\1\2ID/g' \
     -e 's/  +/ /g' -e 's/ +$//' -e '/complete\.\.\./d' -e '/^$/d'
 }
