@@ -4,6 +4,8 @@
 //! CPU per operation is all CPU of the server processes from the first operation until the store
 //! is quiescent, divided by the operations, as the design defines it.
 
+mod rbd;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -21,6 +23,8 @@ struct Load {
     size: u32,
     mode: &'static str,
     client: Client,
+    /// How many times faster, and how many times cheaper in CPU, it is to be than on Ceph.
+    bound: Option<(f64, f64)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,6 +34,8 @@ enum Client {
     /// `spirula load`, 4 connections with 32 in flight each. Its CPU counts the writing of the
     /// objects that it reads.
     Saturating,
+    /// `fio` on an image of rbd, 32 in flight (4 of 4 MiB).
+    Fio,
 }
 
 const LOADS: &[Load] = &[
@@ -44,15 +50,28 @@ const LOADS: &[Load] = &[
     paced("4 MiB rand", 4 << 20, "rand"),
     saturating("4 KiB write x128", "write"),
     saturating("4 KiB read x128", "read"),
+    Load { bound: Some((2.0, 5.0)), ..fio("rbd 4K randwrite", 4096, "randwrite") },
+    fio("rbd 4K randread", 4096, "randread"),
+    fio("rbd 64K randwrite", 65536, "randwrite"),
+    fio("rbd 64K randread", 65536, "randread"),
+    fio("rbd 4M write", 4 << 20, "write"),
+    fio("rbd 4M read", 4 << 20, "read"),
 ];
 
 const fn paced(name: &'static str, size: u32, mode: &'static str) -> Load {
-    Load { name, size, mode, client: Client::RadosBench }
+    Load { name, size, mode, client: Client::RadosBench, bound: None }
 }
 
 const fn saturating(name: &'static str, mode: &'static str) -> Load {
-    Load { name, size: 4096, mode, client: Client::Saturating }
+    Load { name, size: 4096, mode, client: Client::Saturating, bound: None }
 }
+
+const fn fio(name: &'static str, size: u32, mode: &'static str) -> Load {
+    Load { name, size, mode, client: Client::Fio, bound: None }
+}
+
+/// What runs besides the loads: operations on a whole image.
+const WHOLE_IMAGES: &str = "rbd image";
 
 /// Length of the idle measurement.
 const IDLE_SECONDS: u64 = 5;
@@ -80,6 +99,12 @@ pub(crate) struct Args {
     /// Directory for both clusters (default: a temporary one).
     #[arg(long)]
     dir: Option<PathBuf>,
+}
+
+impl Args {
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
+    }
 }
 
 /// One side of the comparison.
@@ -119,6 +144,7 @@ struct Sample {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     packages::ensure(packages::GATE)?;
+    packages::ensure(packages::BENCH)?;
     run::run("cargo", &["build", "--quiet", "--release", "--bin", "spirula"])?;
     let dir = match &args.dir {
         Some(dir) => dir.clone(),
@@ -145,11 +171,11 @@ fn measure(args: &Args, dir: &Path) -> Result<Value> {
     let mut rows = Vec::new();
     println!("{:<17} {:>9} {:>10} {:>9} {:>9}", "load", "side", "IOPS", "MB/s", "CPU us/op");
     for load in LOADS {
-        if args.only.as_ref().is_some_and(|o| !load.name.contains(o.as_str())) {
-            continue;
+        if args.wants(load.name) {
+            rows.push(compare(load, &sides, args)?);
         }
-        rows.push(compare(load, &sides, args)?);
     }
+    let images = if args.wants(WHOLE_IMAGES) { rbd::whole_images(&sides)? } else { json!([]) };
     for (i, side) in sides.iter().enumerate() {
         println!(
             "{:<9} start-up {:.2} s, resident {:.0} MiB idle, {:.0} MiB after load, idle CPU {:.2} %",
@@ -162,6 +188,7 @@ fn measure(args: &Args, dir: &Path) -> Result<Value> {
     }
     Ok(json!({
         "loads": rows,
+        "images": images,
         "sides": sides.iter().enumerate().map(|(i, s)| json!({
             "name": s.name, "start_up_seconds": s.start_up.as_secs_f64(),
             "rss_idle_mib": rss_start[i], "rss_loaded_mib": rss_mib(s), "idle_cpu_percent": idle[i],
@@ -193,13 +220,25 @@ fn compare(load: &Load, sides: &[Side], args: &Args) -> Result<Value> {
         println!("{:<17} {:>9} {speed:>9.2}x {speed:>8.2}x {cpu:>8.2}x", load.name, "ratio");
         row["iops_ratio"] = json!(speed);
         row["cpu_ratio"] = json!(cpu);
+        if let Some((faster, cheaper)) = load.bound {
+            let met = verdict(speed >= faster && cpu >= cheaper);
+            println!(
+                "{:<17} {:>9} {faster:>9.2}x {:>9} {cheaper:>8.2}x: {met}",
+                load.name, "bound", ""
+            );
+        }
     }
     Ok(row)
+}
+
+fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "missed" }
 }
 
 fn one_run(load: &Load, side: &Side, seconds: u32) -> Result<Sample> {
     match load.client {
         Client::RadosBench => one_bench(load, side, seconds),
+        Client::Fio => rbd::one_fio(load, side, seconds),
         Client::Saturating => one_saturating(load, side, seconds),
     }
 }

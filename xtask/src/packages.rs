@@ -41,6 +41,10 @@ pub(crate) const REAL_CEPH: &[Package] = &[
     ("ceph-mgr-modules-core", "/usr/share/ceph/mgr/balancer"),
 ];
 
+/// What measuring images needs besides.
+pub(crate) const BENCH: &[Package] =
+    &[("fio", "/usr/bin/fio"), ("python3-rbd", "/usr/share/doc/python3-rbd")];
+
 /// What comparing with RocksDB needs: the library, and what reads its header for the bindings.
 pub(crate) const ROCKSDB: &[Package] = &[
     ("librocksdb-dev", "/usr/include/rocksdb/c.h"),
