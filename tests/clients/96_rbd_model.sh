@@ -1,5 +1,6 @@
 #!/bin/bash
-# Random operations on images of each kind beside a model in memory (96_rbd_model.py; MODEL_SECONDS, MODEL_STEPS, MODEL_SEED).
+# Random operations on images of each kind beside a model in memory: one seed, the same each time. MODEL_SEED=n plays
+# another, MODEL_SECONDS and MODEL_STEPS for longer.
 . "$(dirname "$0")/_rbd.sh"
 fresh p96 p96data
-/usr/bin/python3 "$(dirname "$0")/96_rbd_model.py"
+/usr/bin/python3 "$(dirname "$0")/_rbd_model.py"
