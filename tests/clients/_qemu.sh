@@ -2,13 +2,21 @@
 # A machine may have qemu-utils from another suite, whose driver needs another librbd: the pair is
 # unpacked beside the build and nothing is installed.
 
+# qemu_version: the newest of the suite of the librbd that is here, which the driver has to be built against.
+qemu_version() {
+  local suite
+  suite=$(. /etc/os-release; echo "$VERSION_CODENAME")
+  apt-cache madison qemu-block-extra 2>/dev/null | awk -F' *[|] *' -v s="$suite" \
+    '$3 ~ " " s "(-[a-z]+)?/main " { sub(/^ +/, "", $2); print $2 }' | sort -V | tail -1
+}
+
 # qemu_unpack: sets QEMU_IMG and QEMU_IO.
 qemu_unpack() {
   local root version dir lib
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-  # The driver has to be built against the librbd that is here: the newest version of the librbd's suite.
-  version=$(apt-cache madison qemu-block-extra 2>/dev/null | awk -F' *[|] *' -v s="$(. /etc/os-release; echo "$VERSION_CODENAME")" \
-    '$3 ~ " " s "(-[a-z]+)?/main " { sub(/^ +/, "", $2); print $2 }' | sort -V | tail -1)
+  version=$(qemu_version) || true
+  # A new machine may have no package lists yet.
+  if [ -z "$version" ] && [ "$(id -u)" = 0 ]; then apt-get update -qq && version=$(qemu_version) || true; fi
   [ -n "$version" ] || fail "no qemu-block-extra of this release; run: sudo apt-get update"
   dir="${CARGO_TARGET_DIR:-$root/target}/clients/qemu-${version//[^A-Za-z0-9.+-]/_}"
   if [ ! -d "$dir" ]; then
