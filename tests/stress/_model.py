@@ -52,12 +52,6 @@ class Object:
         self.head = state
         return 0
 
-    def saved(self):
-        return self.head, self.seq, list(self.clones)
-
-    def restore(self, saved):
-        self.head, self.seq, self.clones = saved
-
     def at(self, snap):
         if snap is None or snap > self.seq:
             return self.head

@@ -34,8 +34,6 @@ THREADS_PER_CLIENT = 3
 BURSTS_MAX = 8
 SNAPS_MAX = 6
 ANSWER_SECONDS_MAX = 100
-# Of a copy whose source is on another OSD, which ours refuses. A copy is the last request of its burst.
-EOPNOTSUPP = -95
 P, U64, SIZE = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_size_t
 WATCH_CB = ctypes.CFUNCTYPE(None, P, U64, U64, U64, P, SIZE)
 ERROR_CB = ctypes.CFUNCTYPE(None, P, U64, ctypes.c_int)
@@ -50,7 +48,7 @@ LIB.rados_release_write_op.argtypes = LIB.rados_release_read_op.argtypes = [P]
 
 # What to do before the process ends, wherever that is decided.
 CLEANUP = []
-Request = collections.namedtuple("Request", "completion text want checks handle results before began")
+Request = collections.namedtuple("Request", "completion text want checks handle results began")
 
 
 def leave(status):
@@ -191,10 +189,9 @@ class Worker(threading.Thread):
         LIB.rados_aio_write_op_operate(
             handle, self.writes.io, completion, burst.obj.name.encode(), None, flags)
         LIB.rados_release_write_op(handle)
-        before = burst.obj.saved()
         want = burst.obj.write(seq, snaps, [row[1] for row in rows])
         text = " + ".join(row[2] for row in rows)
-        self.sent_one(burst, Request(completion, text, want, [], None, [], before, time.monotonic()),
+        self.sent_one(burst, Request(completion, text, want, [], None, [], time.monotonic()),
                       f"context {seq} {snaps}")
 
     def read(self, burst, snap=None, rows=None):
@@ -227,7 +224,7 @@ class Worker(threading.Thread):
         LIB.rados_aio_read_op_operate(
             handle, self.reads.io, completion, burst.obj.name.encode(), ORDER_READS_WRITES)
         text = " + ".join(row[2] for row in rows)
-        request = Request(completion, text, want, [row[1] for row in rows], handle, results, None, time.monotonic())
+        request = Request(completion, text, want, [row[1] for row in rows], handle, results, time.monotonic())
         self.sent_one(burst, request, "at head" if snap is None else f"at {snap}")
 
     def sent_one(self, burst, request, where):
@@ -242,10 +239,7 @@ class Worker(threading.Thread):
             result = LIB.rados_aio_get_return_value(request.completion)
             LIB.rados_aio_release(request.completion)
             wrong = self.check(request, result)
-            if wrong and result == EOPNOTSUPP and request.text.startswith("copy_from"):
-                burst.obj.restore(request.before)
-                self.shared.counts["copy_from refused"] += 1
-            elif wrong:
+            if wrong:
                 self.shared.fail(burst.obj, f"{request.text}: {wrong}")
         with self.shared.lock:
             self.shared.done += len(burst.requests)
