@@ -360,6 +360,11 @@ impl Pool {
         self.freed.push(id);
     }
 
+    /// Whether the transaction under way gives the page up; what it holds is no longer true.
+    pub(crate) fn is_given_up(&self, id: PageId) -> bool {
+        self.freed.contains(&id)
+    }
+
     /// Takes in a page read from `location`; stale or repeated reads are ignored.
     pub(crate) fn install(
         &mut self,

@@ -60,7 +60,7 @@ pub(crate) fn find(
 }
 
 /// Sets `key` to `value` if it is still where it was seen and the length is the same; whether it was
-/// so. No two leaves hold one key, and a page that was given up is empty.
+/// so. No two leaves hold one key, but those that were given up.
 pub(crate) fn overwrite(
     pool: &mut Pool,
     Seen { leaf, index }: Seen,
@@ -68,7 +68,7 @@ pub(crate) fn overwrite(
     value: &[u8],
 ) -> Result<bool, ReadError> {
     let is_there = |page: &Page| page.is_leaf() && index < page.count() && page.key(index) == key;
-    match pool.get(leaf).is_ok_and(is_there) {
+    match !pool.is_given_up(leaf) && pool.get(leaf).is_ok_and(is_there) {
         true => pool.overwrite_leaf(leaf, index, value),
         false => Ok(false),
     }
@@ -601,5 +601,25 @@ mod tests {
             }
             prop_assert_eq!(pool.page_count(), 1);
         }
+    }
+
+    /// What is joined to its neighbour in a transaction is changed there, wherever it was seen before.
+    #[test]
+    fn an_entry_is_found_where_a_merge_has_put_it() {
+        let mut pool = Pool::new(1 << 20, 0);
+        pool.begin();
+        let mut root = create(&mut pool);
+        let key = |i: u16| i.to_be_bytes();
+        (0..40).for_each(|i| insert(&mut pool, &mut root, &key(i), &[1; 300]).unwrap());
+        pool.commit();
+        assert!(pool.page_count() > 1);
+        pool.begin();
+        let (seen, _) = find(&pool, root, &key(39)).unwrap().unwrap();
+        (0..38).for_each(|i| assert!(remove(&mut pool, &mut root, &key(i)).unwrap()));
+        if !overwrite(&mut pool, seen, &key(39), &[2; 300]).unwrap() {
+            insert(&mut pool, &mut root, &key(39), &[2; 300]).unwrap();
+        }
+        pool.commit();
+        assert_eq!(get(&pool, root, &key(39)).unwrap().unwrap(), vec![2; 300]);
     }
 }
