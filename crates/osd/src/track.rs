@@ -156,7 +156,8 @@ impl Tracker {
             return;
         };
         let Some(bytes_out) = bytes_out else { return };
-        tracked.finished.set(Some(now()));
+        let now = now();
+        tracked.finished.set(Some(now));
         let (took, mut perf) = (tracked.duration(), self.perf.get());
         perf.all.add(took);
         if tracked.writes { &mut perf.writes } else { &mut perf.reads }.add(took);
@@ -164,7 +165,7 @@ impl Tracker {
         perf.bytes_out += bytes_out;
         self.perf.set(perf);
         self.recent.borrow_mut().push_back(tracked);
-        self.forget_old(now());
+        self.forget_old(now);
     }
 
     pub fn in_flight(&self) -> Vec<Rc<Tracked>> {

@@ -24,6 +24,7 @@ mod export;
 #[doc(hidden)]
 pub mod fuzzing;
 mod garbage;
+mod hint;
 mod history;
 mod hold;
 mod item;

@@ -25,7 +25,7 @@ pub(crate) struct Loaded {
     /// `None`: not looked up since the start or the last change of containers.
     pub(crate) record: Option<Option<ObjectRecord>>,
     /// There was a record, though the object may not have existed.
-    stored: Option<tree::Seen>,
+    stored: bool,
     pub(crate) changed: bool,
     /// The last operation of the transaction that made the object exist.
     created: Option<Epoch>,
@@ -91,10 +91,10 @@ impl Stage<'_> {
         }
         let container = self.vos.containers.get(cid).ok_or(StageError::NoContainer(*cid))?;
         let key = container.record.object_key(&oid.0).ok_or(StageError::OutOfRange(*cid))?;
-        let (stored, record) = tree::find(&self.vos.pool, self.vos.root, &key)?.unzip();
+        let record = tree::get(&self.vos.pool, self.vos.root, &key)?;
         let record = record.map(ObjectRecord::decode).transpose()?;
         let loaded = &mut self.loaded[object as usize];
-        loaded.stored = stored;
+        loaded.stored = record.is_some();
         loaded.before = record.as_ref().map(Counts::of).unwrap_or_default();
         loaded.record = Some(record);
         Ok(())
@@ -282,14 +282,8 @@ impl Stage<'_> {
                 let encoded = self.fit(&mut record)?;
                 after = Counts::of(&record);
                 let vos = &mut *self.vos;
-                let in_place = match loaded.stored {
-                    Some(seen) => tree::overwrite(&mut vos.pool, seen, &key, &encoded)?,
-                    None => false,
-                };
-                if !in_place {
-                    tree::insert(&mut vos.pool, &mut vos.root, &key, &encoded)?;
-                }
-            } else if loaded.stored.is_some() {
+                tree::insert(&mut vos.pool, &mut vos.root, &key, &encoded)?;
+            } else if loaded.stored {
                 tree::remove(&mut self.vos.pool, &mut self.vos.root, &key)?;
             }
             if after != loaded.before
@@ -367,7 +361,7 @@ impl Loaded {
     pub(crate) fn unknown() -> Loaded {
         Loaded {
             record: None,
-            stored: None,
+            stored: false,
             changed: false,
             created: None,
             before: Counts::default(),

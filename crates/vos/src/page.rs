@@ -82,15 +82,15 @@ pub(crate) fn leaf_cell_len(key_len: usize, value: CellValue<'_>) -> usize {
         }
 }
 
-/// A page in memory.
+/// A page in memory, without a pointer to it: who keeps it says where it lies.
 #[derive(Clone)]
 pub(crate) struct Page {
-    buf: Box<[u8; PAGE_SIZE]>,
+    buf: [u8; PAGE_SIZE],
 }
 
 impl Page {
     pub(crate) fn new(kind: PageKind) -> Page {
-        let mut page = Page { buf: Box::new([0; PAGE_SIZE]) };
+        let mut page = Page { buf: [0; PAGE_SIZE] };
         page.put_u16(4, MAGIC);
         page.buf[6] = kind as u8;
         page.buf[7] = FORMAT;
@@ -100,8 +100,7 @@ impl Page {
 
     /// Checks the bytes read from the device for page `id`.
     pub(crate) fn decode(bytes: &[u8], id: PageId) -> Option<Page> {
-        let buf: Box<[u8; PAGE_SIZE]> = Box::new(bytes.try_into().ok()?);
-        let page = Page { buf };
+        let page = Page { buf: bytes.try_into().ok()? };
         let sound = page.u32(0) == crc32c::crc32c(&page.buf[4..])
             && page.u16(4) == MAGIC
             && page.buf[7] == FORMAT

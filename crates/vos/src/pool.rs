@@ -14,6 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use crate::hint::Hints;
 use crate::page::{CellValue, OVERFLOW_LEN, Page, PageKind, leaf_cell_len};
 use crate::types::{BlockAddr, Damage, PageId, ReadError};
 
@@ -42,6 +43,15 @@ struct Frame {
     referenced: Cell<bool>,
     /// The transaction that last kept the page's image.
     imaged_in: u64,
+}
+
+impl Frame {
+    /// Its turn to be evicted is put off. Most are hot: then the line stays clean.
+    fn use_again(&self) {
+        if !self.referenced.get() {
+            self.referenced.set(true);
+        }
+    }
 }
 
 enum Undo {
@@ -88,6 +98,7 @@ pub(crate) struct Pool {
     retired: Vec<BlockAddr>,
     remapped: Vec<PageId>,
     pages: u64,
+    hints: Hints,
     /// Whether pages that are looked at are noted.
     tracing: Cell<bool>,
     traced: RefCell<BTreeSet<PageId>>,
@@ -124,6 +135,7 @@ impl Pool {
             retired: Vec::new(),
             remapped: Vec::new(),
             pages: 0,
+            hints: Hints::new(),
             tracing: Cell::new(false),
             traced: RefCell::default(),
             pinned: BTreeMap::new(),
@@ -234,7 +246,7 @@ impl Pool {
             .and_then(Option::as_ref);
         match frame {
             Some(frame) => {
-                frame.referenced.set(true);
+                frame.use_again();
                 if self.tracing.get() {
                     self.traced.borrow_mut().insert(id);
                 }
@@ -360,9 +372,20 @@ impl Pool {
         self.freed.push(id);
     }
 
-    /// Whether the transaction under way gives the page up; what it holds is no longer true.
-    pub(crate) fn is_given_up(&self, id: PageId) -> bool {
-        self.freed.contains(&id)
+    /// Where keys were found last.
+    pub(crate) fn hints(&self) -> &Hints {
+        &self.hints
+    }
+
+    /// The page, if it is in memory and what it holds is true: not given up by the transaction under
+    /// way. `None` too while all that is looked at is noted: then the way to it counts as well.
+    pub(crate) fn peek(&self, id: PageId) -> Option<&Page> {
+        if self.tracing.get() || self.freed.contains(&id) {
+            return None;
+        }
+        let frame = self.frames[self.frame_of(id)?].as_ref()?;
+        frame.use_again();
+        Some(&frame.page)
     }
 
     /// Takes in a page read from `location`; stale or repeated reads are ignored.

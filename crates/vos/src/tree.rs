@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use crate::hint::{Place, confirm};
 use crate::page::{CELL_LEN_MAX, CellValue, OVERFLOW_LEN, Page, PageKind, leaf_cell_len};
 use crate::pool::Pool;
 use crate::types::{Damage, PageId, ReadError};
@@ -30,47 +31,10 @@ pub(crate) fn create(pool: &mut Pool) -> PageId {
 
 /// The value of `key`.
 pub(crate) fn get(pool: &Pool, root: PageId, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
-    let leaf = pool.get(find_leaf(pool, root, key)?)?;
-    match leaf.search(key) {
-        Ok(i) => load_value(pool, leaf.value(i)).map(Some),
+    let (leaf, found) = locate(pool, root, key)?;
+    match found {
+        Ok(i) => load_value(pool, pool.get(leaf)?.value(i)).map(Some),
         Err(_) => Ok(None),
-    }
-}
-
-/// Where an entry was when it was last looked at.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
-    leaf: PageId,
-    index: usize,
-}
-
-/// The value of `key`, and where it is.
-pub(crate) fn find(
-    pool: &Pool,
-    root: PageId,
-    key: &[u8],
-) -> Result<Option<(Seen, Bytes)>, ReadError> {
-    let id = find_leaf(pool, root, key)?;
-    let leaf = pool.get(id)?;
-    let Ok(index) = leaf.search(key) else {
-        return Ok(None);
-    };
-    let value = load_value(pool, leaf.value(index))?;
-    Ok(Some((Seen { leaf: id, index }, value)))
-}
-
-/// Sets `key` to `value` if it is still where it was seen and the length is the same; whether it was
-/// so. No two leaves hold one key, but those that were given up.
-pub(crate) fn overwrite(
-    pool: &mut Pool,
-    Seen { leaf, index }: Seen,
-    key: &[u8],
-    value: &[u8],
-) -> Result<bool, ReadError> {
-    let is_there = |page: &Page| page.is_leaf() && index < page.count() && page.key(index) == key;
-    match !pool.is_given_up(leaf) && pool.get(leaf).is_ok_and(is_there) {
-        true => pool.overwrite_leaf(leaf, index, value),
-        false => Ok(false),
     }
 }
 
@@ -90,11 +54,7 @@ pub(crate) fn insert(
     key: &[u8],
     value: &[u8],
 ) -> Result<(), ReadError> {
-    let mut path = descend(pool, *root, key)?;
-    let Some((leaf_id, _)) = path.pop() else {
-        return Err(damaged(*root));
-    };
-    let found = pool.get(leaf_id)?.search(key);
+    let (leaf_id, found) = locate(pool, *root, key)?;
     if let Ok(i) = found {
         let old = pool.get(leaf_id)?.value(i);
         if let CellValue::Overflow { .. } = old {
@@ -114,27 +74,23 @@ pub(crate) fn insert(
     if pool.insert_leaf(leaf_id, at, key, cell)? {
         return Ok(());
     }
+    let path = path_above(pool, *root, key)?;
     let (right_id, separator) = split_leaf(pool, leaf_id, at, key, cell)?;
     insert_child(pool, root, path, &separator, right_id)
 }
 
 /// Removes `key`; whether it was there.
 pub(crate) fn remove(pool: &mut Pool, root: &mut PageId, key: &[u8]) -> Result<bool, ReadError> {
-    let mut path = descend(pool, *root, key)?;
-    let Some((leaf_id, _)) = path.pop() else {
-        return Err(damaged(*root));
-    };
-    let leaf = pool.get(leaf_id)?;
-    let Ok(i) = leaf.search(key) else {
+    let (leaf_id, Ok(i)) = locate(pool, *root, key)? else {
         return Ok(false);
     };
-    leaf.value(i)
-        .overflow_pages()
-        .collect::<Vec<_>>()
-        .into_iter()
-        .for_each(|id| pool.free(PageId(id)));
+    let overflow = pool.get(leaf_id)?.value(i).overflow_pages();
+    overflow.for_each(|id| pool.free(PageId(id)));
     pool.remove_leaf(leaf_id, i)?;
-    shrink(pool, root, path, leaf_id)?;
+    if pool.get(leaf_id)?.used() < MERGE_BELOW {
+        let path = path_above(pool, *root, key)?;
+        shrink(pool, root, path, leaf_id)?;
+    }
     Ok(true)
 }
 
@@ -190,12 +146,29 @@ fn damaged(page: PageId) -> ReadError {
     ReadError::Damaged(Damage::Page { page })
 }
 
-fn find_leaf(pool: &Pool, root: PageId, key: &[u8]) -> Result<PageId, ReadError> {
+/// The leaf of `key`, and where it is there, or would be.
+fn locate(
+    pool: &Pool,
+    root: PageId,
+    key: &[u8],
+) -> Result<(PageId, Result<usize, usize>), ReadError> {
+    let slot = pool.hints().slot(key);
+    let Place { leaf, index } = slot.get();
+    if let Some(page) = pool.peek(leaf)
+        && let Some(found) = confirm(page, index as usize, key)
+    {
+        return Ok((leaf, found));
+    }
     let mut id = root;
     for _ in 0..DEPTH_MAX {
         let page = pool.get(id)?;
         match page.kind() {
-            Some(PageKind::Leaf) => return Ok(id),
+            Some(PageKind::Leaf) => {
+                let found = page.search(key);
+                let index = found.unwrap_or_else(|i| i) as u32;
+                slot.set(Place { leaf: id, index });
+                return Ok((id, found));
+            }
             Some(PageKind::Interior) => id = page.child(page.child_index(key)),
             _ => return Err(damaged(id)),
         }
@@ -203,15 +176,13 @@ fn find_leaf(pool: &Pool, root: PageId, key: &[u8]) -> Result<PageId, ReadError>
     Err(damaged(id))
 }
 
-fn descend(pool: &Pool, root: PageId, key: &[u8]) -> Result<Path, ReadError> {
+/// The interior pages above the leaf of `key`.
+fn path_above(pool: &Pool, root: PageId, key: &[u8]) -> Result<Path, ReadError> {
     let (mut id, mut path) = (root, Path::with_capacity(8));
     for _ in 0..DEPTH_MAX {
         let page = pool.get(id)?;
         match page.kind() {
-            Some(PageKind::Leaf) => {
-                path.push((id, 0));
-                return Ok(path);
-            }
+            Some(PageKind::Leaf) => return Ok(path),
             Some(PageKind::Interior) => {
                 let i = page.child_index(key);
                 path.push((id, i));
@@ -614,11 +585,9 @@ mod tests {
         pool.commit();
         assert!(pool.page_count() > 1);
         pool.begin();
-        let (seen, _) = find(&pool, root, &key(39)).unwrap().unwrap();
+        assert!(get(&pool, root, &key(39)).unwrap().is_some());
         (0..38).for_each(|i| assert!(remove(&mut pool, &mut root, &key(i)).unwrap()));
-        if !overwrite(&mut pool, seen, &key(39), &[2; 300]).unwrap() {
-            insert(&mut pool, &mut root, &key(39), &[2; 300]).unwrap();
-        }
+        insert(&mut pool, &mut root, &key(39), &[2; 300]).unwrap();
         pool.commit();
         assert_eq!(get(&pool, root, &key(39)).unwrap().unwrap(), vec![2; 300]);
     }
