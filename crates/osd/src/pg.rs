@@ -70,6 +70,9 @@ pub struct Mapping {
     /// First epoch of the current interval, as far as this boot knows.
     pub since: u32,
     pub since_wall: std::time::Duration,
+    /// This target is the primary since this epoch (`same_primary_since`), or a later one that it has not
+    /// seen: too low a bound only serves what could have been dropped, one too high what nobody repeats.
+    pub primary_since: u32,
 }
 
 impl Pg {
@@ -96,7 +99,8 @@ impl Pg {
         let (since, since_wall) =
             if same { (mapping.since, mapping.since_wall) } else { (epoch, wall) };
         let created = if mapping.created == 0 { new.created } else { mapping.created };
-        *mapping = Mapping { since, since_wall, created, ..new };
+        let primary_since = mapping.primary_since.max(new.primary_since);
+        *mapping = Mapping { since, since_wall, created, primary_since, ..new };
     }
 
     /// Version and user version that replies about the PG itself, or an absent object, carry.

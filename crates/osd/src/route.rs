@@ -10,11 +10,12 @@ use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use spirula_maps::{OsdMap, PgPool, pool_flags};
+use spirula_maps::{Osd, OsdMap, PgPool, pool_flags};
 use spirula_store::Store;
 use spirula_vos::{ReadError, Tx, Vos};
+use spirula_wire::features::SERVER_NAUTILUS;
 use spirula_wire::types::{PgId, SpgId};
-use spirula_wire::{Decode, DecodeError};
+use spirula_wire::{Decode, DecodeError, Features};
 use spirula_xstream::Class;
 
 use crate::apply::{container_pg, meta_object};
@@ -71,7 +72,11 @@ impl PgTable {
             }
             for pgid in (0..pool.pg_num).map(|seed| PgId::new(id, seed)) {
                 match mapping(me, new, pool, pgid) {
-                    Some(found) => {
+                    Some(mut found) => {
+                        // Not ours by the older map; the first map says nothing of that.
+                        if old.epoch != 0 && !pgs.contains_key(&pgid) {
+                            found.primary_since = found.primary_since.max(old.epoch + 1);
+                        }
                         let pg = pgs.entry(pgid).or_insert_with(|| {
                             let pg = Rc::new(Pg::new(SpgId::whole(pgid), limits));
                             changes.added.push(pg.clone());
@@ -105,10 +110,14 @@ pub struct Changes {
     pub left: Vec<Rc<Pg>>,
 }
 
-/// Whether CRUSH gives the same OSDs by both maps, for a pool that is the same in both.
+/// Whether CRUSH gives the same OSDs by both maps, for a pool that is the same in both, and none of them
+/// was down in between.
 fn places_alike(old: &OsdMap, new: &OsdMap) -> bool {
+    let alike = |a: &Osd, b: &Osd| {
+        (a.state, a.weight, a.info.up_from) == (b.state, b.weight, b.info.up_from)
+    };
     let osds_alike = old.osds.len() == new.osds.len()
-        && old.osds.iter().zip(&new.osds).all(|(a, b)| (a.state, a.weight) == (b.state, b.weight));
+        && old.osds.iter().zip(&new.osds).all(|(a, b)| alike(a, b));
     old.epoch != 0
         && osds_alike
         && (Arc::ptr_eq(&old.crush, &new.crush) || old.crush == new.crush)
@@ -128,6 +137,7 @@ fn mapping(me: i32, map: &OsdMap, pool: &PgPool, pgid: PgId) -> Option<Mapping> 
         up_primary: found.up_primary,
         acting_primary: found.acting_primary,
         created: pool.last_change.min(map.epoch),
+        primary_since: map.osd(me).map_or(0, |osd| osd.info.up_from),
         ..Mapping::default()
     })
 }
@@ -141,7 +151,7 @@ pub enum Routed {
     Later,
     /// Not to us: dropped without an answer, as Ceph does; the client asks again by a newer map.
     Nowhere,
-    /// About a watch, sent before this OSD came up: its client reconnects the watch by a newer map.
+    /// Sent before an event upon which clients send again, by a newer map, what has no answer.
     Stale,
 }
 
@@ -151,19 +161,28 @@ pub fn route(target: &Target, request: &OpRequest) -> Routed {
     if map.epoch < request.msg.map_epoch {
         return Routed::Later;
     }
-    let up_from = map.osd(target.config().osd_id).map_or(0, |osd| osd.info.up_from);
-    if request.class.watches && request.msg.map_epoch < up_from {
-        return Routed::Stale;
-    }
     let asked = request.msg.spgid.pgid;
     let found = map.pool(asked.pool).and_then(|pool| {
         let pgid = if asked.seed < pool.pg_num { asked } else { map.raw_pg_to_pg(asked)? };
-        target.pgs().get(pgid)
+        target.pgs().get(pgid).map(|pg| (pg, pool))
     });
     match found {
         None => Routed::Nowhere,
-        Some(pg) => Routed::Pg(pg),
+        Some((pg, pool)) => {
+            let since = resent_since(&pg.mapping.borrow(), pool, request.session.features);
+            if request.msg.map_epoch < since { Routed::Stale } else { Routed::Pg(pg) }
+        }
     }
+}
+
+/// What a client sent to the PG by a map older than this it sends again (`can_discard_op`): served all
+/// the same, it might come after later requests of its client.
+fn resent_since(mapping: &Mapping, pool: &PgPool, features: Features) -> u32 {
+    let forced = match features.has(SERVER_NAUTILUS) {
+        true => pool.last_force_op_resend,
+        false => pool.last_force_op_resend_prenautilus,
+    };
+    mapping.primary_since.max(forced)
 }
 
 /// Brings log and counters of a PG into memory.
@@ -274,5 +293,70 @@ pub fn follow(target: &Target, changes: Changes, first: bool) {
             target.pg_became_active();
             Ok(())
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spirula_maps::{NewCluster, osd_state};
+    use spirula_wire::types::{UTime, Uuid};
+
+    fn map(epoch: u32, up: bool, up_from: u32, pools: i64) -> OsdMap {
+        let mut cluster = NewCluster::new(Uuid([7; 16]), UTime::default());
+        cluster.osds = vec![(Uuid([1; 16]), 0x1_0000)];
+        cluster.failure_domain = "osd".into();
+        let mut map = cluster.osdmap().unwrap();
+        map.epoch = epoch;
+        map.osds[0].state = if up { osd_state::EXISTS | osd_state::UP } else { osd_state::EXISTS };
+        map.osds[0].info.up_from = up_from;
+        map.pools = (1..=pools).map(|id| (id, PgPool::replicated(1, 1, 1, 0))).collect();
+        map
+    }
+
+    /// Of each pool's PG, by the last of `maps`.
+    fn primary_since(maps: &[OsdMap]) -> Vec<u32> {
+        let table = PgTable::default();
+        let limits = LogLimits { entries: 1, dups: 1, batch: 1 };
+        let mut old = &OsdMap { epoch: 0, pools: Default::default(), ..maps[0].clone() };
+        for new in maps {
+            table.update(0, old, new, limits, Default::default());
+            old = new;
+        }
+        table.all().iter().map(|pg| pg.mapping.borrow().primary_since).collect()
+    }
+
+    #[test]
+    fn a_target_is_the_primary_since_what_the_maps_say() {
+        let table: [(&str, &[OsdMap], &[u32]); 6] = [
+            ("the first map", &[map(9, true, 5, 1)], &[5]),
+            ("nothing changed", &[map(9, true, 5, 1), map(10, true, 5, 1)], &[5]),
+            ("a new pool", &[map(9, true, 5, 1), map(10, true, 5, 2)], &[5, 10]),
+            ("a new pool, in maps not seen", &[map(9, true, 5, 1), map(12, true, 5, 2)], &[5, 10]),
+            (
+                "away and back",
+                &[map(9, true, 5, 1), map(10, false, 5, 1), map(11, true, 11, 1)],
+                &[11],
+            ),
+            ("away and back, not seen", &[map(9, true, 5, 1), map(11, true, 11, 1)], &[11]),
+        ];
+        for (what, maps, want) in table {
+            assert_eq!(primary_since(maps), want, "{what}");
+        }
+    }
+
+    #[test]
+    fn clients_send_again_what_they_are_forced_to() {
+        let mut pool = PgPool::replicated(1, 1, 1, 0);
+        pool.last_force_op_resend = 8;
+        pool.last_force_op_resend_prenautilus = 6;
+        for (primary_since, features, want) in [
+            (9, Features::PACIFIC, 9),
+            (5, Features::PACIFIC, 8),
+            (5, Features(Features::PACIFIC.0 & !SERVER_NAUTILUS), 6),
+        ] {
+            let mapping = Mapping { primary_since, ..Mapping::default() };
+            assert_eq!(resent_since(&mapping, &pool, features), want);
+        }
     }
 }

@@ -60,6 +60,8 @@ fn accept(
         Event::KeepaliveAck => {}
         Event::Closed(_) => {
             if let Some(session) = session.take() {
+                // The client sends it again (`osd_discard_disconnected_ops`).
+                session.waiting.borrow_mut().clear();
                 target.watching().closed(&target, &session);
             }
         }

@@ -431,12 +431,13 @@ impl Target {
             Routed::Pg(pg) => pg,
             Routed::Later => return Some(Waiting::Request(request)),
             Routed::Nowhere => {
+                self.share_map(session, request.msg.map_epoch);
                 dropped(&request, "this OSD is not the PG's primary");
                 return None;
             }
             Routed::Stale => {
                 self.share_map(session, request.msg.map_epoch);
-                dropped(&request, "the client does not know that this OSD was down");
+                dropped(&request, "the client sends it again by a newer map");
                 return None;
             }
         };

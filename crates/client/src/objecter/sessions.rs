@@ -220,7 +220,7 @@ impl Objecter {
     }
 
     /// Sends a request if its session takes it and it has not gone out there yet.
-    fn send(&mut self, now: Duration, tid: u64) {
+    pub(super) fn send(&mut self, now: Duration, tid: u64) {
         let epoch = self.epoch();
         let fsid = self.maps.current().fsid;
         let Some(op) = self.ops.get_mut(&tid) else {

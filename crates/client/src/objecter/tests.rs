@@ -250,6 +250,20 @@ fn attempts_to_connect_are_spaced_out_and_end_with_the_requests() {
 }
 
 #[test]
+fn operations_go_out_again_when_maps_were_skipped() {
+    let mut play = Play::new();
+    let tid = play.read();
+    let (session, _) = play.connected();
+    assert_eq!(play.sent(session), [(tid, 0)]);
+    play.publish(|_| {});
+    assert_eq!(play.sent(session), [], "nothing changed for it");
+    play.publish(|map| map.epoch += 1);
+    assert_eq!(play.sent(session), [(tid, 1)], "its PG may have been elsewhere");
+    play.reply(session, tid, 1, 0);
+    assert_eq!(play.done(), [(tid, Ok(0))]);
+}
+
+#[test]
 fn a_new_primary_gets_what_the_old_one_did_not_answer() {
     let mut play = Play::new();
     let tid = play.read();

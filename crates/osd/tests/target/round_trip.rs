@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::{Cluster, F, MAP_DELAY, Op, text};
+use spirula_maps::osd_state;
 use spirula_wire::Features;
 use spirula_wire::features::RADOS_BACKOFF;
 use spirula_wire::msg::ops::{OpArgs, OpCode};
@@ -149,6 +150,23 @@ fn requests_on_one_object_keep_their_order() {
         assert_eq!(text(&replies[40].1, 0), expected);
         let versions: Vec<u64> = replies.iter().map(|r| r.1.replay_version.version).collect();
         assert_eq!(versions[..40], (1..=40).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn what_was_sent_before_the_target_was_the_primary_is_dropped() {
+    let cluster = Cluster::start(6);
+    cluster.change_map(Duration::from_secs(1), |map| map.osds[0].state &= !osd_state::UP);
+    let back = cluster.change_map(Duration::from_secs(2), |map| map.epoch += 1);
+    cluster.client(async move |c| {
+        assert_eq!(c.op("o", &[Op::write_full("before")]).await.result, 0);
+        sleep(Duration::from_secs(3)).await;
+        // Late, by the client's old map.
+        c.send("o", &[Op::write_full("late")]);
+        c.send("o", &[Op::read(0, 0)]);
+        c.learn(back);
+        // The next answer is that to this.
+        assert_eq!(text(&c.op("o", &[Op::read(0, 0)]).await, 0), "before");
     });
 }
 
