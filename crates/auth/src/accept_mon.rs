@@ -12,7 +12,7 @@ use spirula_wire::types::{EntityNameStr, EntityType};
 use spirula_wire::{Decode, Encode, Features, Reader};
 
 use crate::crypto::CryptoKey;
-use crate::errno::{EACCES, EAGAIN, EINVAL, EIO, EOPNOTSUPP};
+use crate::errno::{EACCES, EINVAL, EIO, EOPNOTSUPP};
 use crate::grant::{MonGrant, Ticket, TicketBlob};
 use crate::handshake::{
     AcceptAuth, AcceptDone, AcceptStep, AuthenticatedPeer, ConMode, METHOD_CEPHX, METHOD_NONE,
@@ -128,9 +128,9 @@ impl<K: KeyServer> MonAcceptor<K> {
             return Err(refuse(EOPNOTSUPP));
         }
         let new_id = hello.global_id == 0;
-        let global_id = match hello.global_id {
-            0 => self.keys.assign_global_id().ok_or(refuse(EAGAIN))?,
-            id => id,
+        let assigned = if new_id { self.keys.assign_global_id() } else { Some(hello.global_id) };
+        let Some(global_id) = assigned else {
+            return Ok(AcceptStep::NotYet);
         };
         if method == METHOD_NONE {
             return Ok(AcceptStep::Done(none_done(hello.name, global_id)));

@@ -74,6 +74,9 @@ pub enum AcceptStep {
     Done(AcceptDone),
     /// AUTH_BAD_METHOD. The peer may try again on the same connection.
     Bad { result: i32, allowed_methods: Vec<u32>, allowed_modes: Vec<u32> },
+    /// Nothing: the connection ends. There is no saying yet who may come in, and the peer, which takes
+    /// each refusal for the last word, comes again.
+    NotYet,
 }
 
 /// A finished handshake, accepting side.

@@ -19,6 +19,8 @@ struct Keys {
     entities: BTreeMap<EntityNameStr, EntityAuth>,
     rotating: BTreeMap<EntityType, RotatingSecrets>,
     next_id: u64,
+    /// None may be given out.
+    no_ids: bool,
 }
 
 impl KeyServer for Keys {
@@ -30,7 +32,7 @@ impl KeyServer for Keys {
     }
     fn assign_global_id(&mut self) -> Option<u64> {
         self.next_id += 1;
-        Some(self.next_id)
+        (!self.no_ids).then_some(self.next_id)
     }
 }
 
@@ -104,6 +106,7 @@ impl World {
 
 #[derive(Debug)]
 enum Failed {
+    NotYet,
     Refused(i32, Vec<u32>),
     Connector(AuthError),
 }
@@ -134,6 +137,7 @@ fn run(
                     Err(_) => return Err(Failed::Refused(result, allowed_methods)),
                 }
             }
+            AcceptStep::NotYet => return Err(Failed::NotYet),
         };
     }
 }
@@ -142,6 +146,7 @@ fn refused(r: Result<(AcceptDone, ConnectDone), Failed>) -> (i32, Vec<u32>) {
     match r {
         Err(Failed::Refused(result, methods)) => (result, methods),
         Err(Failed::Connector(e)) => panic!("{e}"),
+        Err(Failed::NotYet) => panic!("no answer"),
         Ok(_) => panic!("accepted"),
     }
 }
@@ -314,7 +319,7 @@ fn a_recorded_or_altered_authorizer_is_refused() {
         match osd.more(NOW, &bent) {
             AcceptStep::Bad { result: -13, .. } => {}
             AcceptStep::Done(d) => assert_eq!(d.peer.name, name, "byte {i}"),
-            AcceptStep::More(_) | AcceptStep::Bad { .. } => panic!("byte {i}"),
+            AcceptStep::More(_) | AcceptStep::Bad { .. } | AcceptStep::NotYet => panic!("byte {i}"),
         }
     }
     assert!(matches!(osd.more(NOW, &proof), AcceptStep::Done(_)));
@@ -418,6 +423,17 @@ fn none_is_accepted_where_it_is_allowed() {
         ServiceConnector::new(EntityType::OSD, &grant, &name, BOTH.to_vec(), [6; 32]).unwrap();
     let (server, _) = run(NOW, &mut c, &mut osd).unwrap();
     assert_eq!((server.global_id, server.peer.name), (grant.global_id, name));
+}
+
+#[test]
+fn a_monitor_without_global_ids_refuses_nobody() {
+    let mut w = World::new();
+    let (_, known) = w.login("client.admin");
+    w.keys.no_ids = true;
+    let mut new = w.connector("client.admin", &MonGrant::default(), NOW);
+    assert!(matches!(run(NOW, &mut new, &mut w.mon()), Err(Failed::NotYet)));
+    let mut known = w.connector("client.admin", &known.grant.unwrap(), NOW);
+    assert!(run(NOW, &mut known, &mut w.mon()).is_ok());
 }
 
 #[test]

@@ -145,7 +145,7 @@ impl World {
                                 .unwrap_err();
                             self.client.handle_closed(self.now, conn, Some(why));
                         }
-                        AcceptStep::More(_) => panic!(),
+                        AcceptStep::More(_) | AcceptStep::NotYet => panic!(),
                     }
                 }
                 Action::Send { conn, message } => {

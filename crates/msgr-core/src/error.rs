@@ -90,6 +90,9 @@ pub enum AuthFailure {
     UnknownMode(u32),
     #[error("the connection secret has {0} bytes, too few for the mode")]
     ShortSecret(usize),
+    /// Our own acceptor cannot tell.
+    #[error("nobody can be let in yet")]
+    NotYet,
 }
 
 /// Which wait was too long.

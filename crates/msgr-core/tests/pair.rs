@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ends::*;
-use spirula_auth::ConMode;
+use spirula_auth::{AcceptAuth, AcceptStep, ConMode};
 use spirula_msgr_core::{
     AuthFailure, Banner, Connection, Now, PeerIncompatible, PeerMisbehaved, ProtocolError,
     Revision, Target, Timeout, Want,
@@ -193,29 +193,39 @@ fn misdirected_connections_end() {
     assert_eq!(pair.run(usize::MAX), Err(PeerMisbehaved::WrongTarget.into()));
 }
 
-#[test]
-fn a_refused_client_reports_its_connectors_reason() {
-    struct Refuse;
-    impl spirula_auth::AcceptAuth for Refuse {
-        fn request(
-            &mut self,
-            _: Duration,
-            _: u32,
-            _: &[u32],
-            _: &[u8],
-        ) -> spirula_auth::AcceptStep {
-            let (allowed_methods, allowed_modes) = (vec![2], vec![1]);
-            spirula_auth::AcceptStep::Bad { result: -13, allowed_methods, allowed_modes }
-        }
-        fn more(&mut self, now: Duration, _: &[u8]) -> spirula_auth::AcceptStep {
-            self.request(now, 0, &[], &[])
+/// An acceptor that refuses everybody, or cannot tell yet.
+struct Refuse {
+    not_yet: bool,
+}
+
+impl AcceptAuth for Refuse {
+    fn request(&mut self, _: Duration, _: u32, _: &[u32], _: &[u8]) -> AcceptStep {
+        match self.not_yet {
+            true => AcceptStep::NotYet,
+            false => {
+                AcceptStep::Bad { result: -13, allowed_methods: vec![2], allowed_modes: vec![1] }
+            }
         }
     }
-    let mut pair = Pair::of(ConMode::Crc, true);
+
+    fn more(&mut self, now: Duration, _: &[u8]) -> AcceptStep {
+        self.request(now, 0, &[], &[])
+    }
+}
+
+#[test]
+fn a_refused_client_reports_its_connectors_reason() {
     let from = "10.1.2.3:5555".parse().unwrap();
-    pair.server = End::new(Connection::accept(server_config(), from, Box::new(Refuse), NOW));
-    let error = pair.run(usize::MAX).unwrap_err();
-    assert!(matches!(error, ProtocolError::Auth(AuthFailure::Connector(_))), "{error}");
+    for not_yet in [false, true] {
+        let mut pair = Pair::of(ConMode::Crc, true);
+        let auth = Box::new(Refuse { not_yet });
+        pair.server = End::new(Connection::accept(server_config(), from, auth, NOW));
+        let error = pair.run(usize::MAX).unwrap_err();
+        // Who cannot be judged yet hears nothing.
+        let server_gave_up = error == ProtocolError::Auth(AuthFailure::NotYet);
+        let refused = matches!(error, ProtocolError::Auth(AuthFailure::Connector(_)));
+        assert_eq!((server_gave_up, refused), (not_yet, !not_yet), "{error}");
+    }
 }
 
 #[test]

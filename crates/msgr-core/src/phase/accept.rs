@@ -13,7 +13,7 @@ use spirula_wire::types::{EntityAddr, EntityName, EntityType};
 use super::{Cx, Peer, Phase, same_endpoint, unexpected};
 use crate::control::{Control, Ident as IdentFields, SIGNATURE_LEN};
 use crate::crypto::Side;
-use crate::error::{PeerMisbehaved, ProtocolError};
+use crate::error::{AuthFailure, PeerMisbehaved, ProtocolError};
 use crate::wire::same_signature;
 
 /// How often a peer may be told "bad method".
@@ -101,6 +101,7 @@ impl Session {
                 })?;
                 Ok(Phase::AcceptRequest(Request(self)))
             }
+            AcceptStep::NotYet => Err(AuthFailure::NotYet.into()),
             AcceptStep::Done(mut done) => {
                 cx.wire.send(&Control::AuthDone {
                     global_id: done.global_id,
