@@ -62,6 +62,10 @@ impl OpRequest {
     /// Sends the reply. It leaves with whatever else this turn of the loop queues.
     pub fn answer(&self, reply: Reply, map_epoch: u32) {
         self.session.link.send(reply.encode(self, map_epoch));
+        if !self.session.after_reply.borrow().is_empty() {
+            let behind = self.session.after_reply.take();
+            behind.into_iter().for_each(|message| self.session.link.send(message));
+        }
     }
 }
 

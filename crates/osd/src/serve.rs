@@ -86,6 +86,7 @@ fn session_of(peer: Peer, link: on_xstream::Session) -> Session {
         backoffs: RefCell::default(),
         waiting: RefCell::default(),
         draining: Cell::new(false),
+        after_reply: RefCell::default(),
         link,
     }
 }

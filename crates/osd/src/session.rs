@@ -6,9 +6,9 @@ use std::fmt;
 
 use spirula_auth::caps::OsdCap;
 use spirula_msgr::on_xstream::{self, Incoming};
-use spirula_wire::Features;
 use spirula_wire::msg::osd::OsdBackoff;
 use spirula_wire::types::{EntityAddr, EntityAddrVec, EntityName, EntityNameStr};
+use spirula_wire::{Features, RawMessage};
 
 use crate::backoff::Backoffs;
 use crate::front::OpRequest;
@@ -31,6 +31,8 @@ pub struct Session {
     /// What waits for a map or a PG, and whether a task begins it.
     pub waiting: RefCell<VecDeque<Waiting>>,
     pub draining: Cell<bool>,
+    /// What follows the next reply.
+    pub after_reply: RefCell<Vec<RawMessage>>,
     pub link: on_xstream::Session,
 }
 

@@ -82,7 +82,8 @@ impl Watching {
         self.follow(target, &target.map());
     }
 
-    /// A request is published. `version`: the object's for users.
+    /// A request is published. `version`: the object's for users. What a write has to tell its own client
+    /// follows its reply, what a read has to tell comes before.
     pub fn apply(
         &self,
         target: &Target,
@@ -93,7 +94,8 @@ impl Watching {
     ) {
         let (link, entity) = (request.session.link.id(), request.reqid.name);
         let is_open = self.sessions.borrow().contains_key(&link);
-        self.change(target, |table| {
+        let writer = request.class.writes.then_some(link);
+        self.change_by(target, writer, |table| {
             for effect in effects {
                 match effect {
                     WatchEffect::Remove { key, tell } => table.remove(place, &key, tell),
@@ -121,6 +123,11 @@ impl Watching {
 
     /// Tells the table of an event, and does what it asks for.
     fn change(&self, target: &Target, event: impl FnOnce(&mut WatchTable)) {
+        self.change_by(target, None, event);
+    }
+
+    /// As [`Self::change`]; what is for `writer`, whose reply is about to be sent, goes after that.
+    fn change_by(&self, target: &Target, writer: Option<u64>, event: impl FnOnce(&mut WatchTable)) {
         let mut table = self.table.borrow_mut();
         let before = table.next_deadline();
         event(&mut table);
@@ -133,7 +140,11 @@ impl Watching {
             match action {
                 Action::Send { link, message } => {
                     if let Some(session) = self.sessions.borrow().get(&link) {
-                        session.link.send(message.to_raw(0, session.features));
+                        let message = message.to_raw(0, session.features);
+                        match writer == Some(link) {
+                            true => session.after_reply.borrow_mut().push(message),
+                            false => session.link.send(message),
+                        }
                     }
                 }
                 Action::Bury { place, key } => {

@@ -286,6 +286,8 @@ struct Sent {
     unanswered: BTreeMap<u64, (SpgId, RawMessage)>,
     /// What the target said of backoffs.
     backoffs: Vec<(u8, SpgId)>,
+    /// Types of all messages that came.
+    heard: Vec<u16>,
 }
 
 impl Sent {
@@ -335,6 +337,7 @@ impl Client {
             let on_xstream::Event::Message(incoming) = event else {
                 return;
             };
+            heard.borrow_mut().heard.push(incoming.raw.header.type_);
             if let Ok(reply) = OsdOpReply::from_raw(&incoming.raw) {
                 let tid = incoming.raw.header.tid;
                 heard.borrow_mut().unanswered.remove(&tid);
@@ -429,6 +432,11 @@ impl Client {
         let (pgid, message) = (msg.spgid, msg.to_raw(tid, F));
         self.sent.borrow_mut().unanswered.insert(tid, (pgid, message.clone()));
         self.session.send(message);
+    }
+
+    /// Types of the messages that came since this was asked last.
+    pub(crate) fn heard(&self) -> Vec<u16> {
+        std::mem::take(&mut self.sent.borrow_mut().heard)
     }
 
     /// What the target said of backoffs so far.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use spirula_wire::msg::ops::{OpArgs, OpCode, watch_op};
 use spirula_wire::msg::osd::{WatchNotify, watch_event};
 use spirula_wire::msg::osd_op::OsdOp;
+use spirula_wire::msg::types;
 use spirula_wire::types::ListWatchResponse;
 use spirula_wire::{Decode, Encode};
 use spirula_xstream::sleep;
@@ -114,6 +115,31 @@ fn a_silent_watch_is_taken_away_and_its_client_told() {
     });
     cluster.restart();
     cluster.client(async |c| assert_eq!(cookies(c).await, [2]));
+}
+
+#[test]
+fn what_a_write_tells_its_client_follows_its_reply() {
+    const REPLY: u16 = types::OSD_OP_REPLY;
+    const EVENT: u16 = types::WATCH_NOTIFY;
+    let cluster = Cluster::start(46);
+    cluster.client(async |c| {
+        c.op("o", &[Op::plain(OpCode::CREATE)]).await;
+        c.heard();
+        // As a real Ceph answered.
+        let (set, unset) = (watch(watch_op::WATCH, 1, 0), watch(watch_op::UNWATCH, 1, 0));
+        let table: [(&[OsdOp], &[u16]); 5] = [
+            (&[set.clone(), notify(20, "")], &[REPLY, EVENT]),
+            (&[unset], &[REPLY, EVENT]),
+            (&[set], &[REPLY]),
+            (&[notify(20, "")], &[EVENT, REPLY]),
+            (&[Op::plain(OpCode::DELETE)], &[REPLY, EVENT, EVENT]),
+        ];
+        for (ops, want) in table {
+            assert_eq!(c.op("o", ops).await.result, 0);
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(c.heard(), want, "{ops:?}");
+        }
+    });
 }
 
 #[test]
