@@ -200,13 +200,10 @@ impl Vos {
     ) -> Result<Vec<OldPiece>, ReadError> {
         let mut out = Vec::new();
         for (class, &len_max) in CLASS_LEN_MAX.iter().enumerate() {
-            let first = from.saturating_sub(len_max);
-            let start = piece_key(number, class as u8, first, Epoch::MIN);
-            let end = piece_key(number, class as u8, to, Epoch::MIN);
-            tree::scan(&self.pool, self.root, &start, Some(&end), &mut |key, cell| {
-                let old = OldPiece::decode(&key[9..], tree::load_value(&self.pool, cell)?)?;
+            let first = (from.saturating_sub(len_max), Epoch::MIN);
+            self.scan_pieces((number, class as u8), first, (to, Epoch::MIN), |old| {
                 out.extend(Some(old).filter(|o| o.piece.end() > from));
-                Ok(ControlFlow::Continue(()))
+                ControlFlow::Continue(())
             })?;
         }
         Ok(out)
@@ -223,17 +220,14 @@ impl Vos {
     ) -> Result<Vec<OldPiece>, ReadError> {
         let mut out = Vec::new();
         for (class, &len_max) in CLASS_LEN_MAX.iter().enumerate() {
-            let place @ (number, class) = (number, class as u8);
-            let mut first = from.saturating_sub(len_max);
+            let (place, mut first) = ((number, class as u8), from.saturating_sub(len_max));
             while let Some(offset) = self.old_offset(place, (first, to), false)? {
-                let start = piece_key(number, class, offset, at);
-                let end = piece_key(number, class, offset, Epoch::end_of(u64::MAX));
-                tree::scan(&self.pool, self.root, &start, Some(&end), &mut |key, cell| {
-                    let old = OldPiece::decode(&key[9..], tree::load_value(&self.pool, cell)?)?;
+                let last = (offset, Epoch::end_of(u64::MAX));
+                self.scan_pieces(place, (offset, at), last, |old| {
                     let covers = offset <= from && old.piece.end() >= to && old.piece.epoch > at;
                     let meets = old.piece.end() > from && old.piece.epoch > at;
                     out.extend(Some(old).filter(|_| meets));
-                    Ok(if covers { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+                    if covers { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                 })?;
                 first = offset.saturating_add(1);
             }
@@ -268,6 +262,21 @@ impl Vos {
             }
         }
         Ok(out)
+    }
+
+    /// Calls `f` for the older pieces of the class that begin in a range of offsets and births.
+    fn scan_pieces(
+        &self,
+        (number, class): (u64, u8),
+        (from, from_birth): (u64, Epoch),
+        (to, to_birth): (u64, Epoch),
+        mut f: impl FnMut(OldPiece) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let start = piece_key(number, class, from, from_birth);
+        let end = piece_key(number, class, to, to_birth);
+        tree::scan(&self.pool, self.root, &start, Some(&end), &mut |key, cell| {
+            Ok(f(OldPiece::decode(&key[9..], tree::load_value(&self.pool, cell)?)?))
+        })
     }
 
     /// The older piece of the class that begins at an offset and is alive at `at`.
