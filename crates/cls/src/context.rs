@@ -131,7 +131,10 @@ pub trait Context {
     fn omap_value(&mut self, key: &[u8]) -> Outcome<Bytes>;
 
     /// Up to `max` keys above `after`.
-    fn omap_keys(&mut self, after: &[u8], max: u64) -> Outcome<Page<Bytes>>;
+    fn omap_keys(&mut self, after: &[u8], max: u64) -> Outcome<Page<Bytes>> {
+        let page = self.omap_values(after, b"", max)?;
+        Ok(Page { items: page.items.into_iter().map(|(key, _)| key).collect(), more: page.more })
+    }
 
     /// Up to `max` entries above `after` whose key begins with `prefix`.
     fn omap_values(

@@ -151,11 +151,6 @@ impl Context for MemoryObject {
         self.omap.get(key).cloned().map_or_else(|| fail(ENOENT), Ok)
     }
 
-    fn omap_keys(&mut self, after: &[u8], max: u64) -> Outcome<Page<Bytes>> {
-        let page = self.omap_values(after, b"", max)?;
-        Ok(Page { items: page.items.into_iter().map(|(key, _)| key).collect(), more: page.more })
-    }
-
     fn omap_values(
         &mut self,
         after: &[u8],

@@ -1,5 +1,7 @@
 //! Listings that a client reads in pages.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::key;
@@ -20,6 +22,17 @@ pub(super) fn page(
         })?;
     }
     Ok(items)
+}
+
+/// As [`page`], after the name `after`, with the values as `read` makes them.
+pub(super) fn named<T>(
+    ctx: &mut dyn Context,
+    prefix: &[u8],
+    (after, max): (&[u8], u64),
+    read: impl Fn(&Bytes) -> Outcome<T>,
+) -> Outcome<BTreeMap<Bytes, T>> {
+    let found = page(ctx, prefix, &key::join(prefix, after), max)?;
+    found.into_iter().map(|(name, value)| Ok((name, read(&value)?))).collect()
 }
 
 /// Every entry whose key begins with `prefix`.

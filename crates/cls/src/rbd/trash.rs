@@ -1,7 +1,5 @@
 //! The trash of a pool: object `rbd_trash`, one entry `id_<image id>` for each image in it.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use spirula_wire::types::UTime;
 use spirula_wire::{Decode, Denc};
@@ -56,12 +54,8 @@ fn remove(ctx: &mut dyn Context, input: &Bytes, _: &mut Vec<u8>) -> Outcome {
 
 fn list(ctx: &mut dyn Context, input: &Bytes, out: &mut Vec<u8>) -> Outcome {
     let (after, max): (Bytes, u64) = arguments(input, Decode::decode)?;
-    let after = key::join(PREFIX, &after);
-    let mut entries = BTreeMap::<Bytes, Entry>::new();
-    for (id, value) in listing::page(ctx, PREFIX, &after, listing::limit_32(max))? {
-        entries.insert(id, key::stored(&value)?);
-    }
-    put(out, &entries);
+    let from = (&after[..], listing::limit_32(max));
+    put(out, &listing::named(ctx, PREFIX, from, |value| key::stored::<Entry>(value))?);
     Ok(())
 }
 

@@ -1,7 +1,5 @@
 //! The groups of a pool: `name_<name>` holds the id, `id_<id>` the name.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use spirula_wire::Decode;
 
@@ -24,10 +22,7 @@ pub(super) const METHODS: &[Method] = &[
 
 fn list(ctx: &mut dyn Context, input: &Bytes, out: &mut Vec<u8>) -> Outcome {
     let (after, max): (Bytes, u64) = arguments(input, Decode::decode)?;
-    let mut groups = BTreeMap::<Bytes, Bytes>::new();
-    for (name, id) in listing::page(ctx, NAME, &key::join(NAME, &after), max)? {
-        groups.insert(name, key::stored(&id)?);
-    }
+    let groups = listing::named(ctx, NAME, (&after, max), |id| key::stored::<Bytes>(id))?;
     put(out, &groups);
     Ok(())
 }

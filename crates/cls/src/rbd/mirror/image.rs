@@ -1,8 +1,6 @@
 //! The mirrored images of a pool: `image_<id>` holds what mirroring knows of it, `global_<global id>` its
 //! id; the global id is the same on all sites.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use spirula_wire::{Decode, Denc};
 
@@ -45,11 +43,8 @@ pub(super) fn is_enabled(ctx: &mut dyn Context, global_id: &[u8]) -> Outcome<boo
 
 fn list(ctx: &mut dyn Context, input: &Bytes, out: &mut Vec<u8>) -> Outcome {
     let (after, max): (Bytes, u64) = arguments(input, Decode::decode)?;
-    let mut global_ids = BTreeMap::<Bytes, Bytes>::new();
-    for (id, value) in listing::page(ctx, PREFIX, &key::join(PREFIX, &after), max)? {
-        global_ids.insert(id, key::stored::<Image>(&value)?.global_id);
-    }
-    put(out, &global_ids);
+    let global_id = |value: &Bytes| Ok(key::stored::<Image>(value)?.global_id);
+    put(out, &listing::named(ctx, PREFIX, (&after, max), global_id)?);
     Ok(())
 }
 

@@ -1,7 +1,5 @@
 //! Which mirror daemon has which image: `image_map_<global id>`.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use spirula_wire::types::UTime;
 use spirula_wire::{Decode, Denc};
@@ -31,11 +29,8 @@ struct Mapping {
 /// A stored value that does not decode is `EINVAL` here.
 fn list(ctx: &mut dyn Context, input: &Bytes, out: &mut Vec<u8>) -> Outcome {
     let (after, max): (Bytes, u64) = arguments(input, Decode::decode)?;
-    let mut mappings = BTreeMap::<Bytes, Mapping>::new();
-    for (global_id, value) in listing::page(ctx, PREFIX, &key::join(PREFIX, &after), max)? {
-        mappings.insert(global_id, arguments(&value, Decode::decode)?);
-    }
-    put(out, &mappings);
+    let mapping = |value: &Bytes| arguments(value, Mapping::decode);
+    put(out, &listing::named(ctx, PREFIX, (&after, max), mapping)?);
     Ok(())
 }
 
