@@ -31,21 +31,11 @@ impl SessionCaps {
 
     /// Whether `perm` (of `r`, `w`, `x`) is granted for a service as such.
     pub(crate) fn may(&self, service: &str, perm: &str) -> bool {
-        self.capable(service, "", &BTreeMap::new(), perm)
+        self.may_command(service, "", &BTreeMap::new(), perm)
     }
 
     /// Whether a command with these arguments may be run.
     pub(crate) fn may_command(
-        &self,
-        service: &str,
-        command: &str,
-        args: &BTreeMap<String, String>,
-        perm: &str,
-    ) -> bool {
-        self.capable(service, command, args, perm)
-    }
-
-    fn capable(
         &self,
         service: &str,
         command: &str,
