@@ -12,7 +12,6 @@
 mod cas;
 mod coding;
 pub mod context;
-pub mod errno;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hello;
@@ -28,6 +27,7 @@ mod version;
 
 pub use context::{Context, Halt, Origin, Outcome};
 pub use method::{Access, Class, Method, Run};
+pub use spirula_wire::errno;
 
 /// Every class, in name order.
 pub const CLASSES: &[Class] = &[

@@ -9,6 +9,7 @@ use std::io;
 use serde_json::{Map, Value};
 use spirula_mon::json::Json;
 use spirula_mon::obj;
+use spirula_wire::errno::{EINVAL, ENOENT};
 use spirula_wire::msg::command::CommandReply;
 use spirula_wire::msg::mgr::{DaemonConfig, config_level};
 use spirula_wire::types::{EntityAddr, EntityName};
@@ -16,8 +17,6 @@ use spirula_wire::types::{EntityAddr, EntityName};
 use crate::daemons::DaemonOptions;
 use crate::health::QuotaThresholds;
 
-const EINVAL: i32 = 22;
-const ENOENT: i32 = 2;
 const LEVEL_MAX: u8 = 99;
 
 /// The options there are, with their defaults.

@@ -17,6 +17,7 @@ use serde_json::Value;
 use spirula_auth::caps::Perm;
 use spirula_maps::OsdMap;
 use spirula_mon::json::Json;
+use spirula_wire::errno::{EACCES, EINVAL, ENOENT, EOPNOTSUPP};
 use spirula_wire::msg::command::CommandReply;
 use spirula_wire::msg::mgr::{CommandDescription, MgrCommandReply};
 use spirula_wire::types::PgId;
@@ -24,10 +25,6 @@ use spirula_wire::types::PgId;
 use crate::daemons::Daemons;
 use crate::pgmap::PgMap;
 
-const EINVAL: i32 = 22;
-const EOPNOTSUPP: i32 = 95;
-const ENOENT: i32 = 2;
-const EACCES: i32 = 13;
 const NO_CAPS: &str = "access denied: does your client key have mgr caps? See http://docs.ceph.com/en/latest/mgr/administrator/#client-authentication";
 
 /// A command whose caller's capabilities have to be checked.

@@ -53,6 +53,7 @@ pub(crate) use signature::{
     Described, FLAG_DEPRECATED, FLAG_HIDDEN, describe, described_for_mgr, described_from_json,
     shape, words as words_of,
 };
+pub(crate) use spirula_wire::errno;
 pub(crate) use table::{COMMANDS, TELL_COMMANDS};
 
 use crate::Now;
@@ -116,18 +117,6 @@ pub(crate) struct Refusal {
     pub(crate) errno: i32,
     pub(crate) text: String,
     pub(crate) out: Bytes,
-}
-
-pub(crate) mod errno {
-    pub(crate) const EPERM: i32 = 1;
-    pub(crate) const ENOENT: i32 = 2;
-    pub(crate) const EACCES: i32 = 13;
-    pub(crate) const EBUSY: i32 = 16;
-    pub(crate) const EEXIST: i32 = 17;
-    pub(crate) const EINVAL: i32 = 22;
-    pub(crate) const ERANGE: i32 = 34;
-    pub(crate) const EOPNOTSUPP: i32 = 95;
-    pub(crate) const EIO: i32 = 5;
 }
 
 pub(crate) fn refuse<T>(errno: i32, text: impl Display) -> Result<T, Refusal> {

@@ -1,26 +1,6 @@
-//! Linux error numbers as OSD replies carry them (negated), independent of the host's `errno.h`.
+//! Error numbers of OSD replies, with those that go by names of their own.
 
-pub const EPERM: i32 = 1;
-pub const ENOENT: i32 = 2;
-pub const EIO: i32 = 5;
-pub const EAGAIN: i32 = 11;
-pub const EBUSY: i32 = 16;
-pub const EEXIST: i32 = 17;
-pub const EINVAL: i32 = 22;
-pub const EFBIG: i32 = 27;
-pub const ENOSPC: i32 = 28;
-pub const ERANGE: i32 = 34;
-pub const ENAMETOOLONG: i32 = 36;
-pub const ENODATA: i32 = 61;
-pub const EOVERFLOW: i32 = 75;
-pub const EMSGSIZE: i32 = 90;
-pub const EOLDSNAPC: i32 = 85;
-pub const EOPNOTSUPP: i32 = 95;
-pub const ENOTCONN: i32 = 107;
-pub const ESHUTDOWN: i32 = 108;
-pub const ETIMEDOUT: i32 = 110;
-pub const EDQUOT: i32 = 122;
-pub const ECANCELED: i32 = 125;
+pub use spirula_wire::errno::*;
 
 /// A client on the blocklist is answered with this (`EBLOCKLISTED`).
 pub const EBLOCKLISTED: i32 = ESHUTDOWN;

@@ -19,6 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use spirula_wire::errno;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -42,8 +43,6 @@ const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
 /// Longest path that fits an address of a Unix socket.
 const PATH_LEN_MAX: usize = 107;
 const MODE: u32 = 0o755;
-
-const ETIMEDOUT: i32 = 110;
 
 pub(crate) type ReplyFuture<'a> = Pin<Box<dyn Future<Output = AdminReply> + Send + 'a>>;
 
@@ -231,14 +230,14 @@ async fn answer(request: &[u8], daemon: &dyn DaemonAdmin) -> Vec<u8> {
             Ok(text) if is_object(text) => text,
             _ => {
                 info!("admin socket: request is no JSON object");
-                return AdminReply::refusal(reply::EINVAL, "invalid json").to_bytes();
+                return AdminReply::refusal(errno::EINVAL, "invalid json").to_bytes();
             }
         },
     };
     debug!("admin socket: {json}");
     let reply = match timeout(COMMAND_TIME_MAX, daemon.command(json.to_owned())).await {
         Ok(reply) => reply,
-        Err(_) => AdminReply::refusal(ETIMEDOUT, "the daemon did not answer in time"),
+        Err(_) => AdminReply::refusal(errno::ETIMEDOUT, "the daemon did not answer in time"),
     };
     reply.to_bytes()
 }

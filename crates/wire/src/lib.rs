@@ -8,6 +8,7 @@
 extern crate self as spirula_wire;
 
 pub mod denc;
+pub mod errno;
 pub mod features;
 #[doc(hidden)]
 pub mod fuzzing;

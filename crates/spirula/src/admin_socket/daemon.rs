@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use spirula_osd::Target;
 use spirula_osd::admin::run_json;
+use spirula_wire::errno::ESHUTDOWN;
 use spirula_xstream::{Receiver, Sender, mailbox_bounded};
 use tokio::sync::oneshot;
 
-use super::reply::ESHUTDOWN;
 use super::{AdminReply, CONNECTIONS_MAX, DaemonAdmin, ReplyFuture};
 use crate::logging::LogHandle;
 

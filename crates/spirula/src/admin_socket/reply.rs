@@ -2,9 +2,6 @@
 
 use std::io;
 
-pub(crate) const EINVAL: i32 = 22;
-pub(crate) const ESHUTDOWN: i32 = 108;
-
 /// What a command came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AdminReply {
