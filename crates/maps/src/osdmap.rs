@@ -124,10 +124,15 @@ pub mod osd_state {
         "stop",
     ];
 
-    /// The bits by name, comma-separated, as commands show them.
+    /// How full an OSD is.
+    pub const FULLNESS: u32 = FULL | NEARFULL | BACKFILLFULL;
+
+    /// The bits by name, sorted and comma-separated, as commands show them.
     pub fn names(state: u32) -> String {
         let set = NAMES.iter().enumerate().filter(|(bit, _)| state & (1 << bit) != 0);
-        set.map(|(_, &name)| name).collect::<Vec<_>>().join(",")
+        let mut set: Vec<&str> = set.map(|(_, &name)| name).collect();
+        set.sort_unstable();
+        set.join(",")
     }
 }
 

@@ -9,6 +9,8 @@ use spirula_wire::msg::mgr::{HealthCheck, HealthChecks, health};
 use spirula_wire::types::pg_state;
 
 use crate::Now;
+use crate::fullness::{self, Fullness};
+use crate::json::float;
 use crate::live::Live;
 use crate::options::Settings;
 use crate::state::State;
@@ -38,10 +40,13 @@ const CHECKS: &[(&str, Check)] = &[
     ("OSD_FULL", osd_full),
     ("OSD_HOST_DOWN", osd_host_down),
     ("OSD_NEARFULL", osd_nearfull),
+    ("OSD_OUT_OF_ORDER_FULL", osd_out_of_order_full),
     ("OSD_ROOT_DOWN", osd_root_down),
     ("PG_AVAILABILITY", pg_availability),
     ("POOL_APP_NOT_ENABLED", pool_app),
+    ("POOL_BACKFILLFULL", pool_backfillfull),
     ("POOL_FULL", pool_full),
+    ("POOL_NEARFULL", pool_nearfull),
     ("POOL_NO_REDUNDANCY", pool_no_redundancy),
     ("POOL_PG_NUM_NOT_POWER_OF_TWO", pool_pg_num),
     ("POOL_SCRUB_FLAGS", pool_scrub_flags),
@@ -201,24 +206,53 @@ fn osd_root_down(view: &View<'_>) -> Option<HealthCheck> {
     subtree_down(view, "root")
 }
 
-fn osds_with(view: &View<'_>, bit: u32, what: &str) -> Option<HealthCheck> {
-    let with: Vec<i32> =
-        view.map.existing_osds().filter(|(_, o)| o.state & bit != 0).map(|(id, _)| id).collect();
-    let detail = with.iter().map(|id| format!("osd.{id} is {what}")).collect();
-    (!with.is_empty()).then(|| warn(format!("{} {what} osd(s)", with.len()), with.len(), detail))?
+/// The OSDs that are this full, in Ceph's words: those of the summary and of the details.
+fn osds_as(view: &View<'_>, level: Fullness, words: [&str; 2]) -> Option<HealthCheck> {
+    let such = view.map.existing_osds().filter(|(_, osd)| fullness::of(osd) == Some(level));
+    let detail: Vec<String> = such.map(|(id, _)| format!("osd.{id} is {}", words[1])).collect();
+    let n = detail.len();
+    (n > 0).then(|| warn(format!("{n} {} osd(s)", words[0]), n, detail))?
 }
 
 fn osd_full(view: &View<'_>) -> Option<HealthCheck> {
-    let check = osds_with(view, osd_state::FULL, "full")?;
+    let check = osds_as(view, Fullness::Full, ["full", "full"])?;
     Some(HealthCheck { severity: health::ERR, ..check })
 }
 
 fn osd_backfillfull(view: &View<'_>) -> Option<HealthCheck> {
-    osds_with(view, osd_state::BACKFILLFULL, "backfill full")
+    osds_as(view, Fullness::Backfill, ["backfillfull", "backfill full"])
 }
 
 fn osd_nearfull(view: &View<'_>) -> Option<HealthCheck> {
-    osds_with(view, osd_state::NEARFULL, "near full")
+    osds_as(view, Fullness::Near, ["nearfull", "near full"])
+}
+
+/// A ratio below one that should be less counts as that one.
+fn osd_out_of_order_full(view: &View<'_>) -> Option<HealthCheck> {
+    let failsafe = match view.settings.float("osd_failsafe_full_ratio") as f32 {
+        percent if percent > 1.0 => percent / 100.0,
+        ratio => ratio,
+    };
+    let steps = [
+        ("nearfull_ratio", view.map.nearfull_ratio),
+        ("backfillfull_ratio", view.map.backfillfull_ratio),
+        ("full_ratio", view.map.full_ratio),
+        ("osd_failsafe_full_ratio", failsafe),
+    ];
+    let (mut least, mut detail) = (steps[0].1, Vec::new());
+    for [(lower, _), (name, ratio)] in steps.array_windows() {
+        if *ratio < least {
+            let (ratio, least) = (float((*ratio).into(), 6), float(least.into(), 6));
+            detail.push(format!("{name} ({ratio}) < {lower} ({least}), increased"));
+        }
+        least = least.max(*ratio);
+    }
+    (!detail.is_empty()).then_some(HealthCheck {
+        severity: health::ERR,
+        summary: "full ratio(s) out of order".into(),
+        detail,
+        count: 0,
+    })
 }
 
 fn osd_flags(view: &View<'_>) -> Option<HealthCheck> {
@@ -307,6 +341,22 @@ fn pool_full(view: &View<'_>) -> Option<HealthCheck> {
             pool.has_flag(pool_flags::FULL).then(|| format!("pool '{name}' is full{quota}"))
         },
     )
+}
+
+fn pools_as(view: &View<'_>, flag: u64, word: &str) -> Option<HealthCheck> {
+    pools_where(
+        view,
+        |n| format!("{n} pool(s) {word}"),
+        |_, name, pool| pool.has_flag(flag).then(|| format!("pool '{name}' is {word}")),
+    )
+}
+
+fn pool_backfillfull(view: &View<'_>) -> Option<HealthCheck> {
+    pools_as(view, pool_flags::BACKFILLFULL, "backfillfull")
+}
+
+fn pool_nearfull(view: &View<'_>) -> Option<HealthCheck> {
+    pools_as(view, pool_flags::NEARFULL, "nearfull")
 }
 
 fn pool_no_redundancy(view: &View<'_>) -> Option<HealthCheck> {

@@ -11,6 +11,7 @@
 mod caps;
 mod command;
 pub mod crush_tree;
+mod fullness;
 #[doc(hidden)]
 pub mod fuzzing;
 mod health;

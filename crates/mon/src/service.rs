@@ -15,6 +15,7 @@ mod beacon;
 mod boot;
 mod commands;
 mod failure;
+mod full;
 mod maps;
 mod pool_upkeep;
 mod pools;
@@ -326,6 +327,7 @@ impl Service {
             msg::OSD_ALIVE => return self.osd_alive(now, id, raw),
             msg::OSD_BEACON => self.osd_beacon(now, id, raw)?,
             msg::OSD_FAILURE => return self.osd_failure(now, id, raw),
+            msg::OSD_FULL => return self.osd_full(now, id, raw),
             msg::OSD_MARK_ME_DOWN => return self.osd_mark_me_down(now, id, raw),
             msg::OSD_PG_CREATED => return self.pg_created(now, id, raw),
             msg::LOG => return self.log(now, id, raw),
@@ -347,6 +349,7 @@ impl Service {
             | msg::OSD_BOOT
             | msg::OSD_ALIVE
             | msg::OSD_FAILURE
+            | msg::OSD_FULL
             | msg::OSD_MARK_ME_DOWN
             | msg::OSD_PG_CREATED
             | msg::LOG

@@ -259,7 +259,7 @@ impl Service {
     }
 
     /// Sends maps from `from` on to a session that does not get them anyway.
-    fn send_osdmaps_unless_subscribed(&mut self, id: SessionId, from: u32) {
+    pub(super) fn send_osdmaps_unless_subscribed(&mut self, id: SessionId, from: u32) {
         let subscribed = self.sessions.get(&id).is_some_and(|s| s.subs.contains_key("osdmap"));
         if !subscribed {
             self.send_osdmaps(id, from.max(1));

@@ -14,6 +14,7 @@ use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 use super::{ApplyError, Change};
 use crate::Now;
 use crate::command::{Described, described_from_json};
+use crate::fullness::mark_pools;
 use crate::limits::{FULL_MAP_EVERY, OSDMAPS_KEPT};
 
 const F: Features = Features::PACIFIC;
@@ -106,7 +107,8 @@ impl OsdMaps {
         Incremental::new(self.current.fsid, self.current.epoch + 1, UTime::from(now.wall))
     }
 
-    /// Completes an incremental: times of change, and the checksum of the map it leads to.
+    /// Completes an incremental: times of change, full flags of pools, and the checksum of the map it
+    /// leads to.
     pub fn seal(&self, mut inc: Incremental) -> Result<Change, ApplyError> {
         let flips_up = |bits: &u32| *bits == 0 || bits & osd_state::UP != 0;
         if !inc.new_up_client.is_empty() || inc.new_state.values().any(flips_up) {
@@ -118,6 +120,10 @@ impl OsdMaps {
         }
         let mut next = OsdMap::clone(&self.current);
         next.apply(&inc)?;
+        if mark_pools(&next, &mut inc) {
+            next = OsdMap::clone(&self.current);
+            next.apply(&inc)?;
+        }
         (_, inc.full_crc) = next.encode_with_crc(F);
         Ok(Change::OsdMap(inc.to_bytes(F).into()))
     }

@@ -2,6 +2,7 @@
 
 mod auth;
 mod config;
+mod full;
 mod harness;
 mod pools;
 
