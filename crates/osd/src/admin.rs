@@ -17,6 +17,7 @@ use spirula_xstream::{Class, mailbox, spawn};
 
 use crate::boot::{CEPH_VERSION, beacon_message};
 use crate::errno::*;
+use crate::full::Level;
 use crate::session::Session;
 use crate::target::Target;
 
@@ -83,6 +84,8 @@ commands! {
     "get_mapped_pools", "dump pools whose PG(s) are mapped to this OSD." => dump::mapped_pools;
     "git_version", "get git sha1" => |_, _| Ok(json!({ "git_version": "" }));
     "help", "list available commands" => |_, _| Ok(help());
+    "injectfull <type:?CephString> <count:?CephInt>", "Inject a full disk (optional count times)"
+        => inject_full;
     "injectargs <injected_args:CephString...>", "inject configuration arguments into running daemon"
         => config::inject;
     "log dump", "dump recent log entries to log file" => |_, _| Ok(json!({}));
@@ -260,6 +263,20 @@ fn text_arg(args: &Args, name: &str) -> String {
 fn version(_: &Target, _: &Args) -> Result<Value, Failure> {
     let short = CEPH_VERSION.split(' ').nth(2).unwrap_or_default();
     Ok(json!({ "version": short, "release": "pacific", "release_type": "stable" }))
+}
+
+fn inject_full(target: &Target, args: &Args) -> Result<Value, Failure> {
+    let name = match text_arg(args, "type") {
+        none if none.is_empty() => "full".to_owned(),
+        name => name,
+    };
+    let count = args.get("count").and_then(Value::as_i64).unwrap_or(-1);
+    // As in Ceph, where this is no error.
+    let Some(level) = Level::by_name(&name) else {
+        return Ok(json!("Invalid type use (none, nearfull, backfillfull, full, failsafe)"));
+    };
+    target.fullness().inject(target, level, count);
+    Ok(Value::Null)
 }
 
 fn send_beacon(target: &Target, _: &Args) -> Result<Value, Failure> {

@@ -12,6 +12,7 @@ use spirula_wire::types::{SnapId, UTime};
 use crate::class::{Call, calls};
 use crate::errno::*;
 use crate::front::OpRequest;
+use crate::full::Fullness;
 use crate::object::{object_key, pg_contains};
 use crate::pg::Pg;
 use crate::pg::locks::Mode;
@@ -39,7 +40,7 @@ pub struct Admitted {
     pub oid: ObjectKey,
     pub mode: Mode,
     pub snaps: SnapScope,
-    /// What a growing write fails with because the pool is full, or 0.
+    /// What a growing write fails with because the pool or the device is full, or 0.
     pub pool_full: i32,
 }
 
@@ -63,6 +64,7 @@ pub fn admit(
     pg: &Rc<Pg>,
     map: &OsdMap,
     limits: &AdmitLimits,
+    full: &Fullness,
     now: UTime,
 ) -> Admission {
     let msg = &request.msg;
@@ -92,9 +94,16 @@ pub fn admit(
     }
     let writes = request.class.writes;
     let refusal = name_refusal(&request, limits)
-        .or_else(|| is_blocklisted(&request, map, now).then_some(EBLOCKLISTED))
-        .or_else(|| if writes { write_refusal(&request, limits) } else { None });
+        .or_else(|| is_blocklisted(&request, map, now).then_some(EBLOCKLISTED));
     if let Some(errno) = refusal {
+        return Admission::Refuse(request, -errno);
+    }
+    if (writes || msg.has_flag(flag::RWORDERED))
+        && let Some(why) = full.drops(msg)
+    {
+        return Admission::Drop(why);
+    }
+    if let Some(errno) = write_refusal(&request, limits).filter(|_| writes) {
         return Admission::Refuse(request, -errno);
     }
     if writes && let Some((_, ticket)) = pg.state.borrow().log.find(&request.reqid) {
@@ -109,7 +118,7 @@ pub fn admit(
         (true, true, _) | (false, _, true) => Mode::Exclusive,
         (false, _, false) => Mode::Read,
     };
-    let pool_full = if writes { full_errno(&request, map, pool) } else { 0 };
+    let pool_full = if writes { full_errno(&request, map, pool, full) } else { 0 };
     let (pg, oid, snaps) = (pg.clone(), ObjectKey(oid), SnapScope::of(msg, map, pool));
     Admission::Run(Admitted { request, pg, oid, mode, snaps, pool_full })
 }
@@ -174,10 +183,15 @@ fn snap_refusal(request: &OpRequest) -> Option<i32> {
     (!fits || !valid).then_some(EINVAL)
 }
 
-fn full_errno(request: &OpRequest, map: &OsdMap, pool: &PgPool) -> i32 {
-    let full = pool.flags & pool_flags::FULL != 0 || map.has_flag(spirula_maps::flags::FULL);
-    if !full || request.msg.has_flag(flag::FULL_FORCE) {
-        return 0;
+/// Who insists fills a full pool; a device that is too full, only who has both flags.
+fn full_errno(request: &OpRequest, map: &OsdMap, pool: &PgPool, full: &Fullness) -> i32 {
+    let (tries, forces) =
+        (request.msg.has_flag(flag::FULL_TRY), request.msg.has_flag(flag::FULL_FORCE));
+    let pool_full = pool.has_flag(pool_flags::FULL) || map.has_flag(spirula_maps::flags::FULL);
+    match full.is_failsafe() {
+        true if tries && forces => 0,
+        false if !pool_full || forces => 0,
+        _ if pool.has_flag(pool_flags::FULL_QUOTA) => EDQUOT,
+        _ => ENOSPC,
     }
-    if pool.flags & pool_flags::FULL_QUOTA != 0 { EDQUOT } else { ENOSPC }
 }

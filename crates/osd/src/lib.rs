@@ -17,6 +17,7 @@ mod devices;
 pub mod errno;
 pub mod filter;
 pub mod front;
+pub mod full;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod history;

@@ -13,7 +13,7 @@ use crate::boot::mark_me_down_message;
 use crate::devices::{self, DevicePaths};
 use crate::target::{Target, TargetConfig, TargetError};
 use crate::watch::drive::run_timer;
-use crate::{mgr, serve, snap};
+use crate::{full, mgr, serve, snap};
 
 /// How long the monitor may take to say good-bye.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -70,6 +70,7 @@ pub async fn run(
         }),
     ];
     target.spawn(Class::Background, mgr::report);
+    target.spawn(Class::Background, full::watch);
     target.spawn(Class::Client, run_timer);
     target.spawn(Class::Background, snap::trim::run);
     tracing::info!(%addr, "osd.{} serves", target.config().osd_id);

@@ -46,6 +46,12 @@ impl MonLink {
         self.drain(target);
     }
 
+    /// Writes a line to the cluster log.
+    pub fn log(&self, target: &Target, priority: u16, text: String) {
+        self.client.borrow_mut().log(now(), "cluster", priority, text);
+        self.drain(target);
+    }
+
     /// Wants the maps that follow the one we have.
     pub fn want_maps(&self, target: &Target) {
         self.ask_maps(target, target.next_epoch());

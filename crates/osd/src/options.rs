@@ -41,6 +41,7 @@ options! {
     "osd_client_watch_timeout" = "30", "seconds without a sign of life after which a watch ends";
     "osd_deep_scrub_interval" = "604800.000000", "seconds from one scrub of the store to the next, 0 for none";
     "osd_default_notify_timeout" = "30", "seconds that a notify waits for its watchers";
+    "osd_failsafe_full_ratio" = "0.970000", "part of space in use from which no writes are taken at all";
     "osd_max_attr_name_len" = "100", "longest name of an extended attribute";
     "osd_max_attr_size" = "0", "largest extended attribute, 0 for any";
     "osd_max_object_name_len" = "2048", "longest object name and locator key";
@@ -165,11 +166,15 @@ impl Options {
             .unwrap_or(0)
     }
 
+    /// A number with a fraction; the default if it does not parse.
+    pub fn float(&self, name: &str) -> f64 {
+        let value = self.get(name).and_then(parse_float);
+        value.or_else(|| info(name).and_then(|o| parse_float(o.default))).unwrap_or(0.0)
+    }
+
     /// A time in seconds with a fraction; the default if it does not parse.
     pub fn seconds(&self, name: &str) -> Duration {
-        let value = self.get(name).and_then(parse_float);
-        let value = value.or_else(|| info(name).and_then(|o| parse_float(o.default)));
-        value.and_then(|s| Duration::try_from_secs_f64(s).ok()).unwrap_or_default()
+        Duration::try_from_secs_f64(self.float(name)).unwrap_or_default()
     }
 }
 

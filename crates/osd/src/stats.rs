@@ -49,6 +49,11 @@ impl StatDelta {
         self.num_bytes > 0 || self.num_objects > 0
     }
 
+    /// Whether applying it gives space back: what a full store has kept room for.
+    pub fn shrinks(&self) -> bool {
+        !self.grows() && (self.num_bytes < 0 || self.num_objects < 0)
+    }
+
     fn fields(&self) -> [i64; 9] {
         [
             self.num_bytes,

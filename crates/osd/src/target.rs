@@ -22,6 +22,7 @@ use crate::admit::{Admission, AdmitLimits, admit};
 use crate::backoff::{self, Verdict};
 use crate::boot::boot_message;
 use crate::front::{OpRequest, Reply};
+use crate::full::Fullness;
 use crate::history::MapHistory;
 use crate::list::pg_ops;
 use crate::mgr::MgrLink;
@@ -101,6 +102,7 @@ struct Inner {
     mgr: MgrLink,
     tracker: Tracker,
     watching: Watching,
+    fullness: Fullness,
     global_seq: Cell<u64>,
     /// Epoch that the last `osd_boot` was sent in.
     boot_epoch: Cell<u32>,
@@ -136,6 +138,7 @@ impl Target {
             mgr: MgrLink::default(),
             tracker: Tracker::default(),
             watching: Watching::default(),
+            fullness: Fullness::default(),
             global_seq: Cell::new(0),
             boot_epoch: Cell::new(0),
             report_due: Notify::new(),
@@ -196,6 +199,10 @@ impl Target {
 
     pub fn watching(&self) -> &Watching {
         &self.0.watching
+    }
+
+    pub fn fullness(&self) -> &Fullness {
+        &self.0.fullness
     }
 
     pub fn with_options<R>(&self, f: impl FnOnce(&Options) -> R) -> R {
@@ -336,6 +343,7 @@ impl Target {
         let news = !changes.added.is_empty() || !changes.left.is_empty();
         follow(self, changes, old.epoch == 0);
         inner.watching.follow(self, &new);
+        inner.fullness.follow(self, old, &new);
         if old.flags != new.flags {
             self.schedule_scrubs();
         }
@@ -469,7 +477,8 @@ impl Target {
         tracing::debug!("{}", tracked.description());
         self.share_map(&request.session, request.msg.map_epoch);
         let limits = self.0.admit_limits.get();
-        let admission = admit(request, &pg, &self.map(), &limits, UTime::from(wall_now()));
+        let (map, full) = (self.map(), self.fullness());
+        let admission = admit(request, &pg, &map, &limits, full, UTime::from(wall_now()));
         tracked.started.set(Some(now()));
         let answered = match self.run(pg, admission).await {
             Ok(bytes) => bytes,

@@ -22,6 +22,7 @@ use crate::apply::{DataCrcs, apply_log};
 use crate::copy::Sources;
 use crate::errno::*;
 use crate::front::{OpRequest, Reply, Versions, returns_of};
+use crate::full::may_try;
 use crate::load::{LoadedData, Need, StoreView};
 use crate::pg::Pg;
 use crate::pg::locks::Held;
@@ -37,6 +38,7 @@ use crate::watch::{WatchEffect, WatchKey, WatchState};
 /// Serves a request that may write. `None`: dropped without an answer, as Ceph does.
 pub async fn write(target: &Target, admitted: Admitted) -> Served {
     let mut loaded = Loaded::lock(target, admitted).await;
+    let mut last_try = false;
     let committed = loop {
         let need = match loaded.plan(target) {
             Ok(Planned::Answer(reply)) => return loaded.observed(reply).await,
@@ -44,6 +46,14 @@ pub async fn write(target: &Target, admitted: Admitted) -> Served {
                 Ok(committed) => break committed,
                 Err(Unstaged::Need(need)) => need,
                 Err(Unstaged::Refused(reply)) => return loaded.observed(Some(reply)).await,
+                Err(Unstaged::NoSpace) => {
+                    if last_try || !target.fullness().make_room(target).await? {
+                        let reply = loaded.no_space(target);
+                        return loaded.observed(reply).await;
+                    }
+                    last_try = true;
+                    continue;
+                }
             },
             Err(need) => need,
         };
@@ -215,6 +225,9 @@ impl Loaded {
             // A new map took the PG from us: the client asks its new primary.
             return Ok(Planned::Answer(None));
         }
+        if target.fullness().drops_late(&self.request().msg) {
+            return Ok(Planned::Answer(None));
+        }
         if self.admitted.snaps.ordered && self.is_context_old(target)? {
             return Ok(Planned::Answer(Some(Reply::refusal(self.request(), -EOLDSNAPC))));
         }
@@ -252,6 +265,13 @@ impl Loaded {
             executed: true,
         })
     }
+
+    /// The store is full: the same, but those who insist would not send it again.
+    fn no_space(&self, target: &Target) -> Option<Reply> {
+        target.fullness().refuse(target);
+        let request = self.request();
+        may_try(&request.msg).then(|| Reply::refusal(request, -ENOSPC))
+    }
 }
 
 enum Planned {
@@ -271,6 +291,7 @@ struct Plan {
 enum Unstaged {
     Need(Need),
     Refused(Reply),
+    NoSpace,
 }
 
 impl Plan {
@@ -307,6 +328,9 @@ impl Plan {
             versions = versions.absent(state.last_update, state.last_user_version);
         }
         let mut tx = Tx::new(epoch);
+        if done.delta.shrinks() {
+            tx.use_reserve();
+        }
         if !state.stored {
             tx.create_container(pg.cid);
         }
@@ -342,6 +366,7 @@ impl Plan {
         let submitted = match submitted {
             Ok(submitted) => submitted,
             Err(StageError::Missing(pages)) => return Err(Unstaged::Need(Need::Pages(pages))),
+            Err(StageError::NoSpace) => return Err(Unstaged::NoSpace),
             Err(refused) => {
                 let errno = refusal_errno(&refused);
                 return Err(Unstaged::Refused(Reply::refusal(loaded.request(), -errno)));
@@ -438,7 +463,6 @@ fn dup_of(request: &OpRequest, done: &Executed, modified: bool, user: u64) -> Du
 
 fn refusal_errno(e: &StageError) -> i32 {
     match e {
-        StageError::NoSpace => ENOSPC,
         StageError::TooLarge => EFBIG,
         StageError::KeyLength(_) => ENAMETOOLONG,
         _ => EIO,

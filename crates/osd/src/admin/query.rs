@@ -33,7 +33,7 @@ pub(super) fn pg_query(target: &Target, args: &Args) -> Result<Value, Failure> {
         "up": stat.up,
         "acting": stat.acting,
         "acting_recovery_backfill": stat.acting.iter().map(i32::to_string).collect::<Vec<_>>(),
-        "info": info(pgid, &stat, pg.last_versions().1),
+        "info": info(pgid, &stat, pg.last_versions().1, target.fullness().marked_full(pgid.pool)),
         "peer_info": [],
         "recovery_state": recovery_state(&stat),
         "scrubber": { "epoch_start": "0", "active": false },
@@ -41,7 +41,7 @@ pub(super) fn pg_query(target: &Target, args: &Args) -> Result<Value, Failure> {
     }))
 }
 
-fn info(pgid: PgId, stat: &PgStat, last_user_version: u64) -> Value {
+fn info(pgid: PgId, stat: &PgStat, last_user_version: u64, marked_full: u32) -> Value {
     let none = EVersion::default().to_string();
     json!({
         "pgid": pgid.to_string(),
@@ -51,7 +51,7 @@ fn info(pgid: PgId, stat: &PgStat, last_user_version: u64) -> Value {
         "last_user_version": last_user_version,
         "last_backfill": "MAX",
         "purged_snaps": purged_snaps(stat),
-        "history": history(stat),
+        "history": history(stat, marked_full),
         "stats": stats(stat),
         "empty": i32::from(stat.version == EVersion::default()),
         "dne": 0,
@@ -62,7 +62,7 @@ fn info(pgid: PgId, stat: &PgStat, last_user_version: u64) -> Value {
 }
 
 /// Where Ceph tells epochs of an interval's stages apart, there is one here.
-fn history(stat: &PgStat) -> Value {
+fn history(stat: &PgStat, marked_full: u32) -> Value {
     json!({
         "epoch_created": stat.created,
         "epoch_pool_created": stat.created,
@@ -71,7 +71,7 @@ fn history(stat: &PgStat) -> Value {
         "last_epoch_clean": stat.last_epoch_clean,
         "last_interval_clean": stat.mapping_epoch,
         "last_epoch_split": 0,
-        "last_epoch_marked_full": 0,
+        "last_epoch_marked_full": marked_full,
         "same_up_since": stat.mapping_epoch,
         "same_interval_since": stat.mapping_epoch,
         "same_primary_since": stat.mapping_epoch,
@@ -263,10 +263,10 @@ mod tests {
             members(&got, at, &mut found);
             assert_eq!(found, want);
         };
-        check(info(pgid, &stat, 0), "info");
+        check(info(pgid, &stat, 0, 0), "info");
         check(recovery_state(&stat), "recovery_state");
         // What no scrub, split or recovery has touched has Ceph's values as well.
-        let (got, want) = (info(pgid, &stat, 0), &measured["info"]);
+        let (got, want) = (info(pgid, &stat, 0, 0), &measured["info"]);
         for key in ["history", "stats"] {
             for (name, value) in want[key].as_object().unwrap() {
                 let is_zero = matches!(value, Value::Bool(false)) || *value == json!("0'0");

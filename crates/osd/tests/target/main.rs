@@ -1,6 +1,7 @@
 //! A target and its clients in a simulated world.
 
 mod copies;
+mod full;
 mod power_loss;
 mod round_trip;
 mod snapshots;
