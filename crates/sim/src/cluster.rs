@@ -10,6 +10,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use spirula_auth::{CryptoKey, METHOD_CEPHX, Principal};
 use spirula_mon::{MemoryStorage, MkfsConfig, NewOsd, NewPoolSpec, Now};
+use spirula_osd::full::Level;
 use spirula_osd::{Target, TargetConfig};
 use spirula_store::Options;
 use spirula_wire::types::{EntityAddr, EntityNameStr, EntityType, Uuid};
@@ -118,6 +119,17 @@ impl Cluster {
     /// The number of the target's session with the monitor, while there is one.
     pub fn osd_mon_session(&self) -> Option<u64> {
         self.target.borrow().as_ref().and_then(|target| target.mon().session())
+    }
+
+    /// The target counts as this full until it is told otherwise.
+    pub fn pretend_full(&self, level: Level) {
+        let target = self.target.borrow().clone();
+        let done = self.osd.block_on(async move {
+            if let Some(target) = target {
+                target.fullness().inject(&target, level, -1);
+            }
+        });
+        assert!(done.is_ok());
     }
 
     fn format(&self, mkfs: MkfsConfig) {

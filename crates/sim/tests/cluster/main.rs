@@ -8,6 +8,7 @@ mod work;
 use std::time::Duration;
 
 use faults::{Outcome, play};
+use spirula_osd::full::Level;
 use spirula_sim::Cluster;
 use work::{Load, OBJECTS};
 
@@ -74,6 +75,35 @@ fn a_silent_monitor_is_noticed() {
     world.heal();
     assert!(world.run_until(Duration::from_secs(60), || sessions().iter().all(Option::is_some)));
     assert!(sessions() != first);
+}
+
+/// Writes that come when the device is too full are dropped, whether their clients know it or not:
+/// each is carried out when there is space again, once.
+#[test]
+fn writes_wait_while_the_device_is_full() {
+    let _named = Seed(79);
+    let cluster = Cluster::new(79, 4);
+    cluster.start_mon();
+    cluster.start_osd();
+    let load = Load::default();
+    let workers = load.start(&cluster);
+    let (world, limit) = (&cluster.world, Duration::from_secs(60));
+    assert!(world.run_until(limit, || load.requests() > OBJECTS));
+    // Now and then it is over before anybody was told.
+    for lasts in [20_000, 0, 1, 30, 1_500, 300, 5, 20_000] {
+        cluster.pretend_full(Level::Failsafe);
+        world.run_for(Duration::from_millis(lasts));
+        let before = load.requests();
+        if lasts > 10_000 {
+            world.run_for(Duration::from_secs(10));
+            assert_eq!(load.requests(), before);
+        }
+        cluster.pretend_full(Level::None);
+        assert!(world.run_until(limit, || load.requests() > before + OBJECTS * 4));
+    }
+    load.stop();
+    assert!(world.run_until(limit, || workers.iter().all(|w| w.is_finished())));
+    load.verify(&cluster, limit);
 }
 
 /// Tickets of an hour are renewed, and rotating secrets replaced, while nothing else happens.
