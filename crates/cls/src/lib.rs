@@ -28,6 +28,7 @@ mod version;
 pub use context::{Context, Halt, Origin, Outcome};
 pub use method::{Access, Class, Method, Run};
 pub use spirula_wire::errno;
+pub use rbd::{Settable, image_features};
 
 /// Every class, in name order.
 pub const CLASSES: &[Class] = &[

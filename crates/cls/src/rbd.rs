@@ -28,6 +28,7 @@ mod types;
 mod uuid;
 
 use crate::method::Class;
+pub use feature::{Settable, image_features};
 
 pub(crate) const CLASS: Class = Class {
     name: "rbd",

@@ -76,6 +76,11 @@ pub(crate) struct Options {
 /// A positive error number and a text for the user.
 type Failure = (i32, String);
 
+/// The words of all commands.
+pub fn prefixes() -> impl Iterator<Item = &'static str> {
+    COMMANDS.iter().map(|(prefix, ..)| *prefix)
+}
+
 /// The prefix of a command that acts on the log's file.
 pub fn log_command(json: &str) -> Option<String> {
     let prefix = text(&serde_json::from_str(json).ok()?, "prefix");

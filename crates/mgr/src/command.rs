@@ -140,6 +140,12 @@ const fn row(
     Row { prefix, params, help, module, need: Perm::R, run }
 }
 
+/// The words of every command that is carried out, and of those that are answered as by a manager
+/// whose module is off.
+pub fn prefixes() -> (Vec<&'static str>, Vec<&'static str>) {
+    (COMMANDS.iter().map(|row| row.prefix).collect(), module::prefixes().collect())
+}
+
 /// The table as the monitor passes it on to clients.
 pub fn descriptions() -> Vec<CommandDescription> {
     let each = COMMANDS.iter().map(|r| CommandDescription {

@@ -77,6 +77,16 @@ pub(crate) struct Command {
 pub(crate) type Handler = fn(&mut Context<'_>, &Args) -> Outcome;
 pub(crate) type Outcome = Result<Answer, Refusal>;
 
+/// The words of every command to the cluster.
+pub fn cluster_commands() -> impl Iterator<Item = &'static str> {
+    COMMANDS.iter().map(|command| words_of(command.signature))
+}
+
+/// The words of every command to one monitor about itself.
+pub fn own_commands() -> impl Iterator<Item = &'static str> {
+    TELL_COMMANDS.iter().map(|command| words_of(command.signature))
+}
+
 /// Everything a handler may look at, and where it leaves the changes it wants.
 pub(crate) struct Context<'a> {
     pub(crate) state: &'a State,

@@ -35,8 +35,9 @@ pub struct Opt {
     pub flags: &'static str,
     pub tags: &'static str,
     pub see_also: &'static str,
-    /// Whether daemons of this cluster do anything with it.
-    pub acts: bool,
+    /// What of this cluster does anything with it: `mon`, `osd`, `mgr`, `log` (that of every daemon) or
+    /// `new` (a cluster that is made). Joined by commas; empty for nothing.
+    pub acts: &'static str,
     pub desc: &'static str,
 }
 
@@ -128,8 +129,8 @@ impl Opt {
     /// Shown with its description.
     pub fn note(&self) -> &'static str {
         match self.acts {
-            true => "",
-            false => "No daemon of this cluster acts on it. It is kept, and handed out to clients.",
+            "" => "No daemon of this cluster acts on it. It is kept, and handed out to clients.",
+            _ => "",
         }
     }
 }

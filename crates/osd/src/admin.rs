@@ -105,6 +105,11 @@ commands! {
     "version", "get ceph version" => version;
 }
 
+/// The signatures of all commands, as in the table.
+pub fn signatures() -> impl Iterator<Item = &'static str> {
+    COMMANDS.iter().map(|row| row.sig)
+}
+
 /// Answers a `command` message. Only those who may do everything may give commands.
 pub fn handle_command(target: &Target, session: &Session, incoming: &Incoming) {
     let result = match Command::from_raw(&incoming.raw) {

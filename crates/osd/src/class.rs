@@ -9,7 +9,7 @@ use crate::errno::*;
 
 /// Classes that a Pacific OSD loads (`osd_class_load_list`), all of which `x` reaches
 /// (`osd_class_default_list`).
-const LOADED: &[&str] = &[
+pub const LOADED: &[&str] = &[
     "2pc_queue",
     "cas",
     "cephfs",

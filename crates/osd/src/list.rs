@@ -20,7 +20,7 @@ use crate::filter::Filter;
 use crate::front::{OpRequest, Reply, Versions};
 use crate::object::{cursor_key, object_of_key, pg_bounds};
 use crate::pg::Pg;
-use crate::plan::untouched_outputs;
+use crate::plan::{refusal, untouched_outputs};
 use crate::target::{Target, TargetError};
 
 /// Most entries in one answer (`osd_max_pgls`).
@@ -44,8 +44,7 @@ pub async fn pg_ops(target: &Target, pg: &Pg, request: &OpRequest) -> Result<Rep
                 out.outdata = vec![Vec::<(UTime, UTime)>::new().to_bytes(F).into()];
                 0
             }
-            OpCode::PG_HITSET_GET => -ENOENT,
-            _ => -EINVAL,
+            code => -refusal(code).unwrap_or(EINVAL),
         };
         if result < 0 {
             break;

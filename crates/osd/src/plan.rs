@@ -14,6 +14,7 @@ mod copy;
 mod cut;
 mod data;
 mod omap;
+mod refused;
 mod snap;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ use crate::view::{Fault, ObjectView, Viewed};
 use crate::watch::{WatchEffect, WatchState};
 pub use call::Caller;
 pub use copy::{FoundSource, Source, SourceData};
+pub use refused::refusal;
 
 pub use snap::Rollback;
 
@@ -338,17 +340,12 @@ impl<V: ObjectView> Run<'_, V> {
             OpCode::STARTSYNC => self.startsync(),
             OpCode::ISDIRTY => self.is_dirty(out),
             OpCode::UNDIRTY => self.undirty(),
-            OpCode::CACHE_FLUSH
-            | OpCode::CACHE_TRY_FLUSH
-            | OpCode::CACHE_EVICT
-            | OpCode::CACHE_PIN
-            | OpCode::CACHE_UNPIN => self.cache_op(),
             OpCode::SET_REDIRECT => self.set_redirect(input),
             OpCode::SET_CHUNK => self.set_chunk(input),
             OpCode::TIER_PROMOTE | OpCode::TIER_FLUSH => self.without_manifest(0),
             OpCode::TIER_EVICT => self.without_manifest(EINVAL),
             OpCode::UNSET_MANIFEST => self.without_manifest(EOPNOTSUPP),
-            _ => err(EOPNOTSUPP),
+            code => err(refusal(code).unwrap_or(EOPNOTSUPP)),
         }
     }
 

@@ -33,6 +33,46 @@ const DISABLE_ONLY: u64 = DEEP_FLATTEN;
 const INTERNAL: u64 = OPERATIONS | MIGRATING;
 pub(super) const ALL: u64 = INCOMPATIBLE | MUTABLE | DISABLE_ONLY | INTERNAL;
 
+/// By the names that clients give them.
+const NAMES: &[(&str, u64)] = &[
+    ("layering", LAYERING),
+    ("striping", STRIPING),
+    ("exclusive-lock", EXCLUSIVE_LOCK),
+    ("object-map", OBJECT_MAP),
+    ("fast-diff", FAST_DIFF),
+    ("deep-flatten", DEEP_FLATTEN),
+    ("journaling", JOURNALING),
+    ("data-pool", DATA_POOL),
+    ("operations", OPERATIONS),
+    ("migrating", MIGRATING),
+    ("non-primary", NON_PRIMARY),
+    ("dirty-cache", DIRTY_CACHE),
+];
+
+/// When clients may give a feature to an image, or take it away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settable {
+    AtCreation,
+    /// Once more away.
+    AtCreationAndOff,
+    Always,
+    /// Methods give it.
+    Never,
+}
+
+/// The features that images can have, by name.
+pub fn image_features() -> impl Iterator<Item = (&'static str, Settable)> {
+    NAMES.iter().map(|&(name, bit)| {
+        let settable = match bit {
+            bit if bit & MUTABLE != 0 => Settable::Always,
+            bit if bit & DISABLE_ONLY != 0 => Settable::AtCreationAndOff,
+            bit if bit & INTERNAL != 0 => Settable::Never,
+            _ => Settable::AtCreation,
+        };
+        (name, settable)
+    })
+}
+
 /// What operations have left in an image; together they show as feature `OPERATIONS`.
 pub(super) mod op {
     pub(in crate::rbd) const CLONE_PARENT: u64 = 1 << 0;
@@ -149,4 +189,15 @@ fn op_features_set(ctx: &mut dyn Context, input: &Bytes, _: &mut Vec<u8>) -> Out
         return fail(EINVAL);
     }
     set_op(ctx, op_features, mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_feature_has_a_name() {
+        assert_eq!(NAMES.iter().fold(0, |bits, (_, bit)| bits | bit), ALL);
+        assert_eq!(NAMES.len(), ALL.count_ones() as usize);
+    }
 }

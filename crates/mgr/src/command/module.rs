@@ -70,6 +70,10 @@ pub(super) const COMMANDS: &[Row] = &[
         "show what trash is emptied next", Perm::R),
 ];
 
+pub(super) fn prefixes() -> impl Iterator<Item = &'static str> {
+    COMMANDS.iter().map(|row| row.prefix)
+}
+
 pub(super) fn descriptions() -> impl Iterator<Item = CommandDescription> {
     COMMANDS.iter().map(|row| CommandDescription {
         cmdstring: format!("{} {}", row.prefix, row.params),

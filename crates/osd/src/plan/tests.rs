@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use spirula_wire::msg::ops::checksum_type::CRC32C;
-use spirula_wire::types::{CopyCursor, CopyData};
+use spirula_wire::types::{CopyCursor, CopyData, ObjectLocator};
 use spirula_wire::{Decode, Encode, Features};
 
 use super::*;
@@ -476,6 +476,26 @@ fn tiers_and_manifests_are_refused() {
     for (code, absent, there) in codes {
         assert_eq!(Model::default().run(&[plain(code)]).result, -absent, "{code}");
         assert_eq!(Model::of("hello").run(&[plain(code)]).result, -there, "{code}");
+    }
+}
+
+/// The table of refusals is what the documents show.
+#[test]
+fn what_is_refused_is_in_the_table() {
+    let locator = ObjectLocator::default().to_bytes(F);
+    let redirect = [&b"\x06\0\0\0target"[..], &locator].concat();
+    let chunk = [&[0; 16][..], &locator, &b"\x06\0\0\0target"[..], &[0; 8]].concat();
+    for &code in OpCode::ALL.iter().filter(|code| !code.is_pg_op()) {
+        let input: &[u8] = match code {
+            OpCode::SET_REDIRECT => &redirect,
+            OpCode::SET_CHUNK => &chunk,
+            _ => b"",
+        };
+        let result = Model::of("hello").run(&[with_input(code, input)]).result;
+        match refusal(code) {
+            Some(errno) => assert_eq!(result, -errno, "{code}"),
+            None => assert_ne!(result, -EOPNOTSUPP, "{code}"),
+        }
     }
 }
 

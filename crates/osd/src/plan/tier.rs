@@ -33,11 +33,6 @@ impl<V: ObjectView> Run<'_, V> {
         ok()
     }
 
-    /// No pool is a cache tier.
-    pub(super) fn cache_op(&self) -> Step<V::Missing> {
-        err(EINVAL)
-    }
-
     /// Manifests are not kept.
     pub(super) fn set_redirect(&self, input: &Bytes) -> Step<V::Missing> {
         if !self.exists {

@@ -37,6 +37,9 @@ macro_rules! ops {
         impl OpCode {
             $(pub const $konst: Self = Self($code);)*
 
+            /// All that Ceph defines, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self($code)),*];
+
             /// The name in Ceph's logs.
             pub fn name(self) -> &'static str {
                 match self.0 {
