@@ -553,7 +553,7 @@ def listing(pool):
         check(name, "no filter", listed(code, b"")[0], EINVAL)
     check(name, "hit sets", pool.run("any", [bare(0x1503)])[:2], (0, [(0, le("I", 0))]))
     check(name, "hit set", pool.run("any", [bare(0x1504)])[0], ENOENT)
-    ask = versioned(1, 1, le("II", 0, 0) + blob("") * 3 + le("Q", 0) + le("Q", 10))
+    ask = versioned(1, 1, le("II", 0, 0) + blob("") * 2 + le("Q", 0) + le("Q", 10))
     check(name, "scrub errors", pool.run("any", [bare(0x1507, b"", ask)])[0], ENOENT)
     check(name, "scrub errors", pool.run("any", [bare(0x1507)])[0], EINVAL)
     check(name, "unknown", pool.run("any", [bare(0x1599)])[0], EINVAL)

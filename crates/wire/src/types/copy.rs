@@ -85,8 +85,8 @@ pub struct ScrubListArgs {
     /// The PG's interval that the listing began in, 0 for any.
     pub interval: u32,
     pub get_snapsets: u32,
-    /// Name, locator key, namespace and snapshot.
-    pub start_after: (Bytes, (Bytes, (Bytes, u64))),
+    /// Name, namespace and snapshot.
+    pub start_after: (Bytes, (Bytes, u64)),
     pub max_return: u64,
 }
 
@@ -102,6 +102,12 @@ pub struct ScrubList {
 mod tests {
     use super::*;
     use crate::{Decode, Encode, Features};
+
+    /// As much as Debian's `rados list-inconsistent-obj` sends.
+    #[test]
+    fn questions_about_scrubs_have_ceph_s_size() {
+        assert_eq!(ScrubListArgs::default().to_bytes(Features::PACIFIC).len(), 38);
+    }
 
     /// The start and the end of what a 16.2.15 OSD answered about an object of 11 bytes.
     #[test]
