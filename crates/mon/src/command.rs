@@ -49,6 +49,7 @@ pub(crate) use log::level_of;
 pub(crate) use mon::mon_status_json;
 pub(crate) use pool::{NewPool, create_pool, remove_pool};
 pub(crate) use pool_snap::{create_selfmanaged, create_snap, remove_selfmanaged, remove_snap};
+pub use signature::describe_commands;
 pub(crate) use signature::{
     Described, FLAG_DEPRECATED, FLAG_HIDDEN, describe, described_for_mgr, described_from_json,
     shape, words as words_of,

@@ -28,7 +28,7 @@ pub mod text;
 
 use std::time::Duration;
 
-pub use command::{cluster_commands, own_commands};
+pub use command::{cluster_commands, describe_commands, own_commands};
 pub use mkfs::{MkfsConfig, MkfsError, NewOsd, NewPoolSpec, mkfs, open};
 pub use server::{LOG_LEVELS, LogControl, MonServer, MonServerConfig, StartError};
 pub use service::{Action, Peer, Service, ServiceConfig, SessionId};

@@ -3,6 +3,8 @@
 //! A signature is words, then parameters; a parameter is `key=value` pairs joined by commas, of
 //! which Ceph knows `name`, `type`, `n` (`N` = repeated), `req`, `range`, `strings`, `goodchars`.
 
+use spirula_wire::msg::mgr::CommandDescription;
+
 use super::{Args, Command, Refusal, errno, refuse};
 use crate::json::Json;
 
@@ -55,6 +57,23 @@ impl From<&Command> for Described {
             flags: c.flags,
         }
     }
+}
+
+impl From<&CommandDescription> for Described {
+    fn from(c: &CommandDescription) -> Self {
+        Self {
+            signature: c.cmdstring.clone(),
+            help: c.helpstring.clone(),
+            module: c.module.clone(),
+            perm: c.req_perms.clone(),
+            flags: c.flags as u32,
+        }
+    }
+}
+
+/// What a manager with these commands answers to `get_command_descriptions`.
+pub fn describe_commands(commands: &[CommandDescription]) -> Json {
+    describe(commands.iter().map(Described::from))
 }
 
 /// Commands as [`describe`] wrote them; what cannot be read is left out.

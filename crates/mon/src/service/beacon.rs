@@ -47,16 +47,8 @@ impl Service {
             changes.push(Change::Metadata { daemon, values: beacon.metadata.clone() });
         }
         if beacon.gid == map.active_gid && !beacon.command_descs.is_empty() {
-            let commands = beacon.command_descs.iter().map(|c| {
-                described_for_mgr(Described {
-                    signature: c.cmdstring.clone(),
-                    help: c.helpstring.clone(),
-                    module: c.module.clone(),
-                    perm: c.req_perms.clone(),
-                    flags: c.flags as u32,
-                })
-            });
-            let json = describe(commands).compact();
+            let commands = beacon.command_descs.iter().map(Described::from);
+            let json = describe(commands.map(described_for_mgr)).compact();
             if json != self.state.mgr.commands_json() {
                 changes.push(Change::MgrCommands(json));
             }
