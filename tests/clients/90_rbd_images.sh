@@ -98,6 +98,24 @@ t rbd config pool get $P rbd_cache_size
 t rbd config global set global rbd_cache_size 2097152
 t rbd config global get global rbd_cache_size
 t rbd config global remove global rbd_cache_size
+some() { "$@" | grep -E 'values|rbd_(cache|qos_bps_limit|validate_pool) '; }
+t rbd config image set $P/a rbd_qos_bps_limit 1000000000
+t some rbd config image list $P/a
+t some rbd config pool ls $P
+t rbd config image remove $P/a rbd_qos_bps_limit
+mask "$(rbd config global get global rbd_config_pool_override_update_timestamp)" TIME
+t rbd config global list global
+
+# what the client alone does
+echo secret >"$T/secret"
+t rbd create $P/locked --size 32M --image-feature layering
+t rbd encryption format $P/locked luks2 "$T/secret" --cipher-alg aes-128
+rbd export --no-progress $P/locked "$T/locked"
+cmp -n 6 "$T/locked" <(printf 'LUKS\xba\xbe') || fail "encrypted image"
+t rbd persistent-cache flush $P/locked
+t rbd persistent-cache invalidate $P/locked
+t rbd rm --no-progress $P/locked
+t rbd device list
 
 # A watcher is told of changes.
 mkfifo "$T/keep"

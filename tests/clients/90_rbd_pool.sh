@@ -72,3 +72,17 @@ expect_rc 16 rbd mirror pool disable $pool
 on mirror image disable b >/dev/null
 rbd mirror pool peer remove $pool "$peer"
 rbd mirror pool disable $pool
+
+# The manager's module for images, which only Ceph has.
+ceph versions | grep -q spirula || exit 0
+off() { expect_rc 95 "$@"; grep -q rbd_support "$T/out" || fail "$*: $(cat "$T/out")"; }
+off rbd perf image iostat $pool
+off rbd trash purge schedule add -p $pool 1d
+off rbd trash purge schedule list -p $pool
+off rbd trash purge schedule remove -p $pool
+off rbd mirror snapshot schedule add -p $pool 1d
+off rbd mirror snapshot schedule list -p $pool
+off rbd mirror snapshot schedule remove -p $pool
+# The tool goes on to the answer that is not there.
+expect_rc 74 rbd trash purge schedule status
+expect_rc 74 rbd mirror snapshot schedule status

@@ -106,9 +106,19 @@ t rbd mirror pool peer set p94c "$peer" client client.another
 t rbd mirror pool disable p94c
 t rbd mirror pool peer remove p94c "$peer"
 t rbd mirror pool peer remove p94c "$peer"
+t rbd mirror pool demote p94c
 t rbd mirror pool promote p94c
 t rbd mirror pool disable p94c
 t rbd info p94c/auto
+
+# mirroring: another cluster's token
+t rbd mirror pool enable p94c image
+rbd mirror pool peer bootstrap create --site-name here p94c >"$T/token"
+has '"client_id":"rbd-mirror-peer"' base64 -d "$T/token"
+t rbd mirror pool peer bootstrap import --site-name there --direction rx-only p94c "$T/token"
+t rbd mirror pool peer bootstrap import --site-name there p94c "$T/secret"
+t rbd mirror pool info --all p94c
+t rbd mirror pool disable p94c
 for i in m j auto; do t rbd rm --no-progress p94c/$i; done
 t rbd snap purge --no-progress $P/i
 t rbd rm --no-progress $P/i
