@@ -158,6 +158,15 @@ mod tests {
         assert_eq!(name("debugosd"), None);
     }
 
+    /// As the documents list them.
+    #[test]
+    fn options_that_act_on_the_log_are_those_with_a_subsystem() {
+        for option in spirula_mon::options::all() {
+            let has_subsystem = subsystem_of_option(option.name).is_some();
+            assert_eq!(option.acts == "log", has_subsystem, "{}", option.name);
+        }
+    }
+
     #[test]
     fn levels_are_read_as_in_ceph() {
         assert_eq!(parse_level("20"), Some(20));
