@@ -60,7 +60,7 @@ pub enum Admission {
 
 /// Checks `request` against the map and the PG's log.
 pub fn admit(
-    request: OpRequest,
+    mut request: OpRequest,
     pg: &Rc<Pg>,
     map: &OsdMap,
     limits: &AdmitLimits,
@@ -119,7 +119,8 @@ pub fn admit(
         (false, _, false) => Mode::Read,
     };
     let pool_full = if writes { full_errno(&request, map, pool, full) } else { 0 };
-    let (pg, oid, snaps) = (pg.clone(), ObjectKey(oid), SnapScope::of(msg, map, pool));
+    let snaps = SnapScope::of(&mut request.msg, pg.snaps());
+    let (pg, oid) = (pg.clone(), ObjectKey(oid));
     Admission::Run(Admitted { request, pg, oid, mode, snaps, pool_full })
 }
 

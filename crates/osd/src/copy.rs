@@ -229,7 +229,6 @@ fn find(target: &Target, name: Bytes, locator: ObjectLocator, snap: SnapId) -> R
         return Err(-EAGAIN);
     }
     let oid = ObjectKey(object_key(raw.seed, &locator.nspace, &locator.key, &name));
-    let removed = map.removed_snaps_queue.get(&locator.pool).cloned().unwrap_or_default();
-    let scope = SnapScope { snap, removed, ..SnapScope::default() };
+    let scope = SnapScope { snap, pool: pg.snaps(), ..SnapScope::default() };
     Ok(Found::Here(Object { pg, oid, scope, own: false }))
 }

@@ -12,7 +12,7 @@ use crate::op::OpClass;
 use crate::pg::log::{DupRecord, LogEntry};
 use crate::plan::{Caller, Effect, Request, execute};
 use crate::snap::trim::decode_purged;
-use crate::snap::{SnapClone, decode_seq};
+use crate::snap::{SnapClone, SnapHeader};
 use crate::stats::StatDelta;
 use crate::view::{ObjectView, Viewed};
 use crate::watch::{WatchInfo, WatchKey};
@@ -24,7 +24,8 @@ pub fn stored(data: &[u8]) {
     round_trip::<DupRecord>(data);
     round_trip::<LogEntry>(data);
     round_trip::<SnapClone>(data);
-    let _ = (decode_seq(data), decode_purged(data));
+    round_trip::<SnapHeader>(data);
+    let _ = decode_purged(data);
     if let Some(o) = object_of_key(1, data) {
         let key = object_key(o.hash, &o.nspace, &o.key, &o.oid);
         let again = object_of_key(1, &key).map(|o| object_key(o.hash, &o.nspace, &o.key, &o.oid));

@@ -2,16 +2,18 @@
 //! data from the device. The interpreter sees the result as an [`ObjectView`].
 
 use std::cell::{Cell, OnceCell};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use spirula_store::{Data, Store, StoreError};
 use spirula_vos::{ContainerId, Damage, Extent, ObjectKey, OpenObject, PageId, ReadError, Vos};
 use spirula_wire::Decode;
+use spirula_wire::types::SnapId;
 
 use crate::apply::{akey, name_of_akey};
 use crate::errno::EIO;
 use crate::object::{AKEY, ObjectInfo, dkey};
-use crate::snap::{SnapClone, SnapSet, clone_of_akey, decode_seq};
+use crate::snap::{Clones, SnapClone, SnapHeader, SnapSet, clone_akey, clone_of_akey};
 use crate::view::{Fault, ObjectView, Past, Viewed};
 
 /// What has to be brought in before planning can go on.
@@ -104,12 +106,21 @@ impl<'a> StoreView<'a> {
     fn list(
         &self,
         dkey: &[u8],
-        from: std::ops::Bound<&[u8]>,
+        from: Bound<&[u8]>,
         max: usize,
     ) -> Viewed<Vec<(Bytes, Bytes)>, Need> {
         let listed = self.vos.at(self.epoch).list_akeys(self.cid, self.oid, dkey, from, max);
         let listed = listed.map_err(fault)?;
         Ok(listed.into_iter().map(|(k, v)| (name_of_akey(&k), v)).collect())
+    }
+
+    /// Up to `max` clones, by their akeys.
+    fn clones(&self, from: Bound<&[u8]>, max: usize) -> Viewed<Vec<SnapClone>, Need> {
+        let listed = self.vos.at(NOW).list_akeys(self.cid, self.oid, dkey::SNAPSET, from, max);
+        let clone = |(akey, raw): &(Bytes, Bytes)| {
+            clone_of_record(clone_of_akey(akey).ok_or_else(damaged)?, raw)
+        };
+        listed.map_err(fault)?.iter().map(clone).collect()
     }
 
     fn pieces(&self, offset: u64, len: u64) -> Viewed<Vec<Extent>, Need> {
@@ -150,7 +161,7 @@ impl ObjectView for StoreView<'_> {
     }
 
     fn xattrs(&self) -> Viewed<Vec<(Bytes, Bytes)>, Need> {
-        self.list(dkey::XATTR, std::ops::Bound::Unbounded, usize::MAX)
+        self.list(dkey::XATTR, Bound::Unbounded, usize::MAX)
     }
 
     fn omap_header(&self) -> Viewed<Bytes, Need> {
@@ -167,9 +178,8 @@ impl ObjectView for StoreView<'_> {
         after: bool,
         max: usize,
     ) -> Viewed<Vec<(Bytes, Bytes)>, Need> {
-        use std::ops::Bound::{Excluded, Included};
         let from = akey(from);
-        let from = if after { Excluded(&from[..]) } else { Included(&from[..]) };
+        let from = if after { Bound::Excluded(&from[..]) } else { Bound::Included(&from[..]) };
         self.list(dkey::OMAP, from, max)
     }
 
@@ -222,24 +232,25 @@ impl ObjectView for StoreView<'_> {
         Ok(out)
     }
 
-    fn snapset(&self) -> Viewed<SnapSet, Need> {
+    fn snapset(&self, clones: Clones) -> Viewed<SnapSet, Need> {
         if self.epoch != NOW {
-            return self.newest().snapset();
+            return self.newest().snapset(clones);
         }
         let Some(raw) = self.fetch(dkey::SNAPSET, AKEY)? else {
             return Ok(SnapSet::default());
         };
-        let seq = decode_seq(&raw).map_err(|_| damaged())?;
-        let view = self.vos.at(NOW);
-        let from = std::ops::Bound::Excluded(AKEY);
-        let listed = view.list_akeys(self.cid, self.oid, dkey::SNAPSET, from, usize::MAX);
-        let clone = |(akey, raw): (Bytes, Bytes)| {
-            let record = SnapClone::from_bytes(&raw).map_err(|_| damaged())?;
-            let id = clone_of_akey(&akey).ok_or_else(damaged)?;
-            Ok(SnapClone { id, ..record })
+        let SnapHeader { seq, newest } = SnapHeader::from_bytes(&raw).map_err(|_| damaged())?;
+        let clones = match (clones, newest) {
+            (_, Some(SnapId(0))) => Vec::new(),
+            (Clones::Newest, Some(id)) => {
+                let raw = self.fetch(dkey::SNAPSET, &clone_akey(id))?.ok_or_else(damaged)?;
+                vec![clone_of_record(id, &raw)?]
+            }
+            (Clones::Showing(snap), _) if snap > seq => Vec::new(),
+            (Clones::Showing(snap), _) => self.clones(Bound::Included(&clone_akey(snap)), 1)?,
+            _ => self.clones(Bound::Excluded(AKEY), usize::MAX)?,
         };
-        let clones: Viewed<_, _> = listed.map_err(fault)?.into_iter().map(clone).collect();
-        Ok(SnapSet { seq, clones: clones? })
+        Ok(SnapSet { seq, clones })
     }
 
     fn past(&self, epoch: u64) -> Viewed<Option<Past>, Need> {
@@ -251,7 +262,7 @@ impl ObjectView for StoreView<'_> {
         let mut past = Past { info, xattrs: view.xattrs()?, ..Past::default() };
         if past.info.omap {
             past.omap_header = view.omap_header()?;
-            past.omap = view.list(dkey::OMAP, std::ops::Bound::Unbounded, usize::MAX)?;
+            past.omap = view.list(dkey::OMAP, Bound::Unbounded, usize::MAX)?;
         }
         Ok(Some(past))
     }
@@ -273,6 +284,11 @@ fn fault(e: ReadError) -> Fault<Need> {
             damaged()
         }
     }
+}
+
+fn clone_of_record(id: SnapId, raw: &Bytes) -> Viewed<SnapClone, Need> {
+    let record = SnapClone::from_bytes(raw).map_err(|_| damaged())?;
+    Ok(SnapClone { id, ..record })
 }
 
 fn damaged() -> Fault<Need> {

@@ -16,6 +16,7 @@ use spirula_wire::types::{EVersion, SpgId};
 
 use crate::apply::container_id;
 use crate::session::Session;
+use crate::snap::PoolSnaps;
 use crate::snap::trim::Trimming;
 use crate::stats::StatSum;
 use locks::ObjectLocks;
@@ -31,6 +32,8 @@ pub struct Pg {
     pub publisher: Publisher,
     pub state: RefCell<PgState>,
     pub mapping: RefCell<Mapping>,
+    /// Those of its pool in the current map, shared by its PGs.
+    snaps: RefCell<Rc<PoolSnaps>>,
     /// Log and counters are in memory: requests may run.
     pub active: Cell<bool>,
     /// The pool is gone: nothing may be written any more.
@@ -84,6 +87,7 @@ impl Pg {
             publisher: Publisher::default(),
             state: RefCell::new(PgState { log: PgLog::new(limits), ..PgState::default() }),
             mapping: RefCell::default(),
+            snaps: RefCell::default(),
             active: Cell::new(false),
             removed: Cell::new(false),
             snap_trimq: RefCell::default(),
@@ -101,6 +105,14 @@ impl Pg {
         let created = if mapping.created == 0 { new.created } else { mapping.created };
         let primary_since = mapping.primary_since.max(new.primary_since);
         *mapping = Mapping { since, since_wall, created, primary_since, ..new };
+    }
+
+    pub fn snaps(&self) -> Rc<PoolSnaps> {
+        self.snaps.borrow().clone()
+    }
+
+    pub fn set_snaps(&self, snaps: Rc<PoolSnaps>) {
+        self.snaps.replace(snaps);
     }
 
     /// Version and user version that replies about the PG itself, or an absent object, carry.

@@ -26,12 +26,12 @@ use bytes::Bytes;
 use spirula_vos::{ContainerId, ObjectKey};
 use spirula_wire::msg::ops::{OpArgs, OpCode, op_flag};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpResult};
-use spirula_wire::types::{SnapContext, SnapId, UTime};
+use spirula_wire::types::{SnapId, UTime};
 
 use crate::errno::*;
 use crate::object::ObjectInfo;
 use crate::op::Extent;
-use crate::snap::{SnapChange, SnapScope, SnapSet, Write, make_writeable};
+use crate::snap::{Clones, NO_CONTEXT, SnapChange, SnapScope, SnapSet, Write, make_writeable};
 use crate::stats::StatDelta;
 use crate::view::{Fault, ObjectView, Viewed};
 use crate::watch::{WatchEffect, WatchState};
@@ -183,12 +183,7 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
         Err(Fault::Errno(errno)) => return Ok(Executed::failed(request, errno)),
     };
     let lists_snaps = request.snaps.is_some_and(|s| s.snap == SnapId::DIR);
-    let calls = request.ops.iter().any(|op| op.code == OpCode::CALL);
-    let snapset = match request.may_write || lists_snaps || calls {
-        true => view.snapset(),
-        false => Ok(SnapSet::default()),
-    };
-    let snapset = match snapset {
+    let snapset = match snapset_for(request, view, old.is_some()) {
         Ok(set) => set,
         Err(Fault::Missing(m)) => return Err(m),
         Err(Fault::Errno(errno)) => return Ok(Executed::failed(request, errno)),
@@ -220,6 +215,25 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
     let mut executed = run.finish(request, old, outputs);
     executed.exists |= lists_snaps && whiteout;
     Ok(executed)
+}
+
+/// As much of the snapset as the request may look at or change.
+fn snapset_for<V: ObjectView>(
+    request: &Request<'_>,
+    view: &V,
+    exists: bool,
+) -> Viewed<SnapSet, V::Missing> {
+    let has = |code| request.ops.iter().any(|op| op.code == code);
+    let lists = request.snaps.is_some_and(|s| s.snap == SnapId::DIR);
+    if !request.may_write && !lists && !has(OpCode::CALL) {
+        return Ok(SnapSet::default());
+    }
+    let set = view.snapset(Clones::Newest)?;
+    let clones = exists && request.snaps.is_some_and(|s| set.is_behind(s.context()));
+    match !set.clones.is_empty() && (clones || has(OpCode::ROLLBACK)) {
+        true => view.snapset(Clones::All),
+        false => Ok(set),
+    }
 }
 
 /// The outputs of a request of which no operation ran.
@@ -423,13 +437,11 @@ impl<V: ObjectView> Run<'_, V> {
         request: &Request<'_>,
         old: Option<&ObjectInfo>,
     ) -> Option<SnapChange> {
-        let none = SnapContext::default();
-        let context = request.snaps.map_or(&none, |s| &s.context);
-        if self.snapset == SnapSet::default() && context.seq == SnapId(0) {
-            return None;
-        }
+        let context = request.snaps.map_or(&NO_CONTEXT, SnapScope::context);
         let write = Write { context, old, effects: &self.effects, exists: self.exists };
-        Some(make_writeable(&self.snapset, write, &mut self.delta))
+        let before = std::mem::take(&mut self.snapset);
+        let change = make_writeable(before, write, &mut self.delta);
+        (!change.is_nothing()).then_some(change)
     }
 
     fn finish(

@@ -25,6 +25,7 @@ use crate::front::OpRequest;
 use crate::object::{AKEY, dkey};
 use crate::pg::log::{LogEntry, LogLimits};
 use crate::pg::{Mapping, Pg};
+use crate::snap::PoolSnaps;
 use crate::snap::trim::decode_purged;
 use crate::target::{Target, TargetError};
 
@@ -98,7 +99,20 @@ impl PgTable {
             }
             stays
         });
+        share_snaps(&pgs, new);
         changes
+    }
+}
+
+/// Gives the PGs of each pool its snapshots.
+fn share_snaps(pgs: &BTreeMap<PgId, Rc<Pg>>, map: &OsdMap) {
+    let mut last = None;
+    for (pgid, pg) in pgs {
+        let (_, snaps) = match last.take() {
+            Some((pool, snaps)) if pool == pgid.pool => last.insert((pool, snaps)),
+            _ => last.insert((pgid.pool, Rc::new(PoolSnaps::of(map, pgid.pool)))),
+        };
+        pg.set_snaps(snaps.clone());
     }
 }
 

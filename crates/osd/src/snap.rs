@@ -21,11 +21,12 @@ use spirula_wire::types::{SnapContext, SnapId};
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 
 pub use apply::{ObjectChange, apply_object};
-pub use place::{Place, SnapScope, refuses_context};
+pub use place::{NO_CONTEXT, Place, PoolSnaps, SnapScope, refuses_context};
 pub use ranges::Ranges;
 pub use rules::{Write, make_writeable, rolled_back, trimmed};
 
-const SNAPSET_VERSION: u8 = 1;
+/// Version 1 did not tell the newest clone.
+const SNAPSET_VERSION: u8 = 2;
 const CLONE_VERSION: u8 = 1;
 const HAS_OMAP: u8 = 1;
 
@@ -79,6 +80,11 @@ impl SnapSet {
         }
     }
 
+    /// Whether the context has a snapshot that the object has not been written with.
+    pub fn is_behind(&self, context: &SnapContext) -> bool {
+        context.snaps.first().is_some_and(|newest| *newest > self.seq)
+    }
+
     /// The epochs at which clones are read.
     pub fn epochs(&self) -> Vec<u64> {
         self.clones.iter().map(|c| c.epoch).collect()
@@ -89,37 +95,84 @@ impl SnapSet {
     }
 }
 
-/// What happened to a snapset.
+/// Which clones of a snapset are asked for; others may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clones {
+    All,
+    /// What a write changes, unless it makes one.
+    Newest,
+    /// What may show a snapshot.
+    Showing(SnapId),
+}
+
+/// A snapset after a change, and what of it has to be stored.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct SnapChange {
-    pub before: SnapSet,
-    pub after: SnapSet,
+    /// All clones if one was made or is gone; else perhaps only the newest.
+    pub set: SnapSet,
+    /// The newest context or clone is another one.
+    pub header: bool,
+    /// The newest clone is new.
+    pub made: bool,
+    /// Clones that differ, with the new one.
+    pub changed: Vec<SnapId>,
+    pub gone: Vec<SnapId>,
 }
 
 impl SnapChange {
-    /// A clone that was made is read at `epoch`: nothing of the object was written since.
+    /// Nothing has changed yet.
+    pub fn of(set: SnapSet) -> Self {
+        Self { set, ..Self::default() }
+    }
+
+    /// The clone that was made is read at `epoch`: nothing of the object was written since.
     pub fn settle(&mut self, epoch: u64) {
-        self.after.clones.iter_mut().filter(|c| c.epoch == 0).for_each(|c| c.epoch = epoch);
+        if let (true, Some(clone)) = (self.made, self.set.clones.last_mut()) {
+            clone.epoch = epoch;
+        }
+    }
+
+    /// Whether nothing has to be stored, nor is there anything that a removal leaves.
+    pub fn is_nothing(&self) -> bool {
+        let same = !self.header && self.changed.is_empty() && self.gone.is_empty();
+        same && self.set == SnapSet::default()
     }
 }
 
-/// A snapshot context without the snapshots that are being removed.
-pub fn without_removed(context: &SnapContext, removed: &SnapIntervals) -> SnapContext {
-    let snaps = context.snaps.iter().copied().filter(|s| !removed.contains(s.0));
-    SnapContext { seq: context.seq, snaps: snaps.collect() }
+/// What of a snapset belongs to no clone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SnapHeader {
+    pub(crate) seq: SnapId,
+    /// 0 if there is no clone. `None`: an old record, which does not tell.
+    pub(crate) newest: Option<SnapId>,
 }
 
-/// The snapset's own record: what belongs to no clone.
-pub(crate) fn encode_seq(seq: SnapId) -> Vec<u8> {
-    let mut out = vec![SNAPSET_VERSION];
-    seq.encode(&mut out, Features::PACIFIC);
-    out
+impl SnapHeader {
+    pub(crate) fn of(set: &SnapSet) -> Self {
+        let newest = set.clones.last().map(|c| c.id).unwrap_or_default();
+        Self { seq: set.seq, newest: Some(newest) }
+    }
 }
 
-pub(crate) fn decode_seq(raw: &[u8]) -> Result<SnapId, DecodeError> {
-    let mut r = Reader::new(raw);
-    check("snapset version", r.u8()?, SNAPSET_VERSION)?;
-    SnapId::decode(&mut r)
+impl Encode for SnapHeader {
+    fn encode(&self, out: &mut Vec<u8>, f: Features) {
+        out.push(if self.newest.is_some() { SNAPSET_VERSION } else { 1 });
+        self.seq.encode(out, f);
+        self.newest.iter().for_each(|id| id.encode(out, f));
+    }
+}
+
+impl Decode for SnapHeader {
+    const MIN_SIZE: usize = 9;
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let version = r.u8()?;
+        let seq = SnapId::decode(r)?;
+        if version == 1 {
+            return Ok(Self { seq, newest: None });
+        }
+        check("snapset version", version, SNAPSET_VERSION)?;
+        Ok(Self { seq, newest: Some(SnapId::decode(r)?) })
+    }
 }
 
 /// The akey of a clone's record: clones are listed oldest first.

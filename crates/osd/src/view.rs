@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use crate::object::ObjectInfo;
-use crate::snap::SnapSet;
+use crate::snap::{Clones, SnapSet};
 
 /// Why a step could not answer: an error for the client, or something to load first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +65,8 @@ pub trait ObjectView {
     /// The written parts of a range as (offset, length), ascending and merged.
     fn extents(&self, offset: u64, len: u64) -> Viewed<Vec<(u64, u64)>, Self::Missing>;
 
-    /// The object's clones, whichever of them the view shows.
-    fn snapset(&self) -> Viewed<SnapSet, Self::Missing> {
+    /// The object's clones, at least those asked for, whichever of them the view shows.
+    fn snapset(&self, _clones: Clones) -> Viewed<SnapSet, Self::Missing> {
         Ok(SnapSet::default())
     }
 

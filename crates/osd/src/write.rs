@@ -29,7 +29,7 @@ use crate::pg::locks::Held;
 use crate::pg::log::{DupRecord, EntryKind, LogEntry};
 use crate::pg::publish::Unpublished;
 use crate::plan::{Caller, Change, Executed, Request, execute};
-use crate::snap::{ObjectChange, Place, apply_object, refuses_context};
+use crate::snap::{Clones, ObjectChange, Place, apply_object, refuses_context};
 use crate::target::{Target, TargetError};
 use crate::view::{Fault, ObjectView};
 use crate::watch::table;
@@ -243,8 +243,9 @@ impl Loaded {
     fn is_context_old(&self, target: &Target) -> Result<bool, Need> {
         let Admitted { pg, oid, snaps, .. } = &self.admitted;
         let store = target.store();
-        let set =
-            store.try_read(|vos| Ok(StoreView::new(store, vos, pg.cid, oid, &self.data).snapset()));
+        let set = store.try_read(|vos| {
+            Ok(StoreView::new(store, vos, pg.cid, oid, &self.data).snapset(Clones::Newest))
+        });
         match set {
             Ok(Ok(set)) => Ok(refuses_context(snaps, &set)),
             Ok(Err(Fault::Missing(need))) => Err(need),

@@ -12,7 +12,7 @@ use super::cut::Cut;
 use super::{Effect, Run, Step, err, kib, ok};
 use crate::errno::*;
 use crate::object::ObjectInfo;
-use crate::snap::Shown;
+use crate::snap::{Clones, Shown};
 use crate::view::{Fault, ObjectView, Viewed};
 
 const F: Features = Features::PACIFIC;
@@ -84,8 +84,8 @@ impl<V: ObjectView> Run<'_, V> {
 
     /// The snapshots of a clone, or the newest context of a head.
     fn copied_snaps(&self) -> Viewed<(Vec<SnapId>, SnapId), V::Missing> {
-        let (set, removed) = (self.view.snapset()?, SnapIntervals::default());
         let snap = self.snaps.map_or(SnapId::HEAD, |scope| scope.snap);
+        let (set, removed) = (self.view.snapset(Clones::Showing(snap))?, SnapIntervals::default());
         Ok(match set.shown(snap, &removed) {
             Shown::Clone(clone) => (clone.snaps.clone(), SnapId(0)),
             Shown::Head | Shown::Nothing => (Vec::new(), set.seq),

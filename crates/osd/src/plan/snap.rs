@@ -9,13 +9,13 @@ use spirula_wire::{Encode, Features};
 use super::{Effect, Run, Step, err, ok};
 use crate::errno::*;
 use crate::object::ObjectInfo;
-use crate::snap::Shown;
+use crate::snap::{Clones, Shown, SnapClone};
 use crate::view::{Fault, ObjectView, Past};
 
 impl<V: ObjectView> Run<'_, V> {
     /// The clones, oldest first, and the head.
     pub(super) fn list_snaps(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
-        let set = self.view.snapset()?;
+        let set = self.view.snapset(Clones::All)?;
         let mut clones: Vec<CloneInfo> = set
             .clones
             .into_iter()
@@ -42,15 +42,14 @@ impl<V: ObjectView> Run<'_, V> {
         let OpArgs::Snap { snapid } = out.args else {
             return err(EINVAL);
         };
-        let (set, none) = (self.snapset.clone(), SnapIntervals::default());
-        match set.shown(snapid, self.snaps.map_or(&none, |s| &s.removed)) {
+        let none = SnapIntervals::default();
+        match self.snapset.shown(snapid, self.snaps.map_or(&none, |s| &s.pool.removed)) {
             Shown::Head if self.exists => {
                 self.touched = true;
                 ok()
             }
-            Shown::Clone(clone) => {
-                let past = self.view.past(clone.epoch)?.ok_or(Fault::Errno(-EIO))?;
-                let (id, epoch, size) = (clone.id, clone.epoch, clone.size);
+            Shown::Clone(&SnapClone { id, epoch, size, .. }) => {
+                let past = self.view.past(epoch)?.ok_or(Fault::Errno(-EIO))?;
                 self.become_past(past, Rollback { id, epoch, size })
             }
             _ if !self.exists => ok(),

@@ -7,7 +7,9 @@ use spirula_wire::{Encode, Features};
 use crate::apply::{DataCrcs, apply_effects, meta_object};
 use crate::object::{AKEY, ObjectInfo, dkey};
 use crate::plan::Effect;
-use crate::snap::{SnapChange, clone_akey, encode_seq};
+use crate::snap::{SnapChange, SnapHeader, clone_akey};
+
+const F: Features = Features::PACIFIC;
 
 /// What happens to one object, head and clones.
 #[derive(Debug, Default)]
@@ -25,12 +27,11 @@ pub fn apply_object(tx: &mut Tx, cid: ContainerId, oid: &ObjectKey, change: Obje
     let Some(snaps) = snaps else {
         return apply_effects(tx, cid, oid, effects, info, crcs, false);
     };
-    let epochs = snaps.after.epochs();
-    if epochs != snaps.before.epochs() {
-        tx.retain(cid, oid, &epochs);
+    if snaps.made || !snaps.gone.is_empty() {
+        tx.retain(cid, oid, &snaps.set.epochs());
     }
-    let has_clones = !epochs.is_empty();
-    let removed = effects.contains(&Effect::Remove);
+    let has_clones = !snaps.set.clones.is_empty();
+    let removed = effects.iter().any(|effect| matches!(effect, Effect::Remove));
     apply_effects(tx, cid, oid, effects, info, crcs, has_clones);
     if has_clones || info.is_some() {
         let whole = removed && !has_clones;
@@ -38,32 +39,22 @@ pub fn apply_object(tx: &mut Tx, cid: ContainerId, oid: &ObjectKey, change: Obje
     }
 }
 
-/// Writes the records that differ; all of them if the object was removed as a `whole`.
-fn apply_snapset(
-    tx: &mut Tx,
-    cid: ContainerId,
-    oid: &ObjectKey,
-    SnapChange { before, after }: &SnapChange,
-    whole: bool,
-) {
-    let meta = meta_object();
-    if after.seq != before.seq || whole {
-        tx.update(cid, oid, dkey::SNAPSET, AKEY, encode_seq(after.seq).into());
+/// Writes the records that differ; the header too if the object was removed as a `whole`.
+fn apply_snapset(tx: &mut Tx, cid: ContainerId, oid: &ObjectKey, change: &SnapChange, whole: bool) {
+    if change.header || whole {
+        let header = SnapHeader::of(&change.set).to_bytes(F);
+        tx.update(cid, oid, dkey::SNAPSET, AKEY, header.into());
     }
-    for clone in &after.clones {
-        let old = before.clone_of(clone.id);
-        if old != Some(clone) {
-            let record = clone.to_bytes(Features::PACIFIC);
-            tx.update(cid, oid, dkey::SNAPSET, &clone_akey(clone.id), record.into());
-        }
-        if old.is_none() {
-            for snap in &clone.snaps {
-                tx.update(cid, &meta, &dkey::snap(*snap), &oid.0, Bytes::new());
-            }
+    for clone in change.changed.iter().filter_map(|id| change.set.clone_of(*id)) {
+        tx.update(cid, oid, dkey::SNAPSET, &clone_akey(clone.id), clone.to_bytes(F).into());
+    }
+    if let (true, Some(clone)) = (change.made, change.set.clones.last()) {
+        let meta = meta_object();
+        for snap in &clone.snaps {
+            tx.update(cid, &meta, &dkey::snap(*snap), &oid.0, Bytes::new());
         }
     }
-    let gone = before.clones.iter().filter(|c| after.clone_of(c.id).is_none());
-    for clone in gone {
-        tx.punch_akey(cid, oid, dkey::SNAPSET, &clone_akey(clone.id));
+    for id in &change.gone {
+        tx.punch_akey(cid, oid, dkey::SNAPSET, &clone_akey(*id));
     }
 }

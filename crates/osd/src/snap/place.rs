@@ -1,50 +1,74 @@
 //! What of its object a request is about, and with which snapshot context it writes.
 
-use spirula_maps::{OsdMap, PgPool, SnapIntervals, pool_flags};
+use std::rc::Rc;
+
+use spirula_maps::{OsdMap, SnapIntervals, pool_flags};
 use spirula_wire::msg::osd_op::{OsdOpMsg, flag};
 use spirula_wire::types::{SnapContext, SnapId};
 
 use crate::errno::ENOENT;
-use crate::snap::{Shown, SnapSet, without_removed};
+use crate::snap::{Clones, Shown, SnapSet};
 use crate::view::{Fault, ObjectView, Viewed};
 
-/// The snapshots of a request, as the map has them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SnapScope {
-    /// What it is about: the head, a snapshot, or all clones.
-    pub snap: SnapId,
-    /// What it writes with: the pool's context where the pool has snapshots of its own.
-    pub context: SnapContext,
-    /// An older context than the object's is refused.
-    pub ordered: bool,
+/// The snapshots of a pool, as a map has them.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct PoolSnaps {
+    /// What is written with if the pool has snapshots of its own.
+    pub context: Option<SnapContext>,
     /// Removed, but perhaps not yet from all objects.
     pub removed: SnapIntervals,
 }
 
-impl Default for SnapScope {
-    fn default() -> Self {
+impl PoolSnaps {
+    pub fn of(map: &OsdMap, id: i64) -> Self {
+        let own = map.pool(id).filter(|pool| pool.flags & pool_flags::POOL_SNAPS != 0);
         Self {
-            snap: SnapId::HEAD,
-            context: SnapContext::default(),
-            ordered: false,
-            removed: SnapIntervals::default(),
+            context: own.map(|pool| SnapContext {
+                seq: SnapId(pool.snap_seq),
+                snaps: pool.snaps.keys().rev().map(|s| SnapId(*s)).collect(),
+            }),
+            removed: map.removed_snaps_queue.get(&id).cloned().unwrap_or_default(),
         }
     }
 }
 
+/// What is written with where nobody has snapshots.
+pub static NO_CONTEXT: SnapContext = SnapContext { seq: SnapId(0), snaps: Vec::new() };
+
+/// The snapshots of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapScope {
+    /// What it is about: the head, a snapshot, or all clones.
+    pub snap: SnapId,
+    /// What it writes with, if that is not the pool's context.
+    pub own: Option<SnapContext>,
+    /// An older context than the object's is refused.
+    pub ordered: bool,
+    pub pool: Rc<PoolSnaps>,
+}
+
+impl Default for SnapScope {
+    fn default() -> Self {
+        Self { snap: SnapId::HEAD, own: None, ordered: false, pool: Rc::default() }
+    }
+}
+
 impl SnapScope {
-    pub fn of(msg: &OsdOpMsg, map: &OsdMap, pool: &PgPool) -> Self {
-        let removed = map.removed_snaps_queue.get(&msg.spgid.pgid.pool);
-        let removed = removed.cloned().unwrap_or_default();
-        let pools = pool.flags & pool_flags::POOL_SNAPS != 0 && !msg.has_flag(flag::ENFORCE_SNAPC);
-        let context = match pools {
-            true => SnapContext {
-                seq: SnapId(pool.snap_seq),
-                snaps: pool.snaps.keys().rev().map(|s| SnapId(*s)).collect(),
-            },
-            false => without_removed(&msg.snapc, &removed),
-        };
-        Self { snap: msg.snap, context, ordered: msg.has_flag(flag::ORDERSNAP), removed }
+    /// Takes the context out of the request.
+    pub fn of(msg: &mut OsdOpMsg, pool: Rc<PoolSnaps>) -> Self {
+        let own = (pool.context.is_none() || msg.has_flag(flag::ENFORCE_SNAPC)).then(|| {
+            let mut context = std::mem::take(&mut msg.snapc);
+            if !pool.removed.is_empty() {
+                context.snaps.retain(|snap| !pool.removed.contains(snap.0));
+            }
+            context
+        });
+        Self { snap: msg.snap, own, ordered: msg.has_flag(flag::ORDERSNAP), pool }
+    }
+
+    /// What the request writes with, without the snapshots that are being removed.
+    pub fn context(&self) -> &SnapContext {
+        self.own.as_ref().or(self.pool.context.as_ref()).unwrap_or(&NO_CONTEXT)
     }
 }
 
@@ -62,7 +86,8 @@ impl Place {
         if scope.snap == SnapId::HEAD || scope.snap == SnapId::DIR {
             return Ok(Self::Head);
         }
-        match head.snapset()?.shown(scope.snap, &scope.removed) {
+        let set = head.snapset(Clones::Showing(scope.snap))?;
+        match set.shown(scope.snap, &scope.pool.removed) {
             Shown::Head => Ok(Self::Head),
             Shown::Clone(clone) => Ok(Self::Past(clone.epoch)),
             Shown::Nothing => Err(Fault::Errno(-ENOENT)),
@@ -72,5 +97,5 @@ impl Place {
 
 /// Whether the context is older than the object's, and must not be.
 pub fn refuses_context(scope: &SnapScope, set: &SnapSet) -> bool {
-    scope.ordered && scope.context.seq < set.seq
+    scope.ordered && scope.context().seq < set.seq
 }

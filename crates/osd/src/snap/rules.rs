@@ -21,35 +21,71 @@ pub struct Write<'a> {
 
 /// The snapset after a write: with a new clone if the context has a snapshot that the object has not
 /// seen, and less overlap of the newest clone with the head.
-pub fn make_writeable(before: &SnapSet, write: Write<'_>, delta: &mut StatDelta) -> SnapChange {
-    let mut after = before.clone();
-    let Write { context, old, .. } = write;
-    let newer = context.snaps.first().is_some_and(|newest| *newest > before.seq);
-    if let (true, Some(old)) = (newer, old) {
-        after.clones.push(SnapClone {
-            id: context.seq,
-            epoch: 0,
-            size: old.size,
-            omap: old.omap,
-            snaps: context.snaps.iter().copied().take_while(|s| *s > before.seq).collect(),
-            overlap: Ranges::of(0, old.size),
-        });
-        delta.num_objects += 1;
-        delta.num_object_clones += 1;
-        delta.num_objects_omap += i64::from(old.omap);
+pub fn make_writeable(before: SnapSet, write: Write<'_>, delta: &mut StatDelta) -> SnapChange {
+    let Write { context, old, effects, exists } = write;
+    let makes = old.is_some() && before.is_behind(context);
+    let had_clones = !before.clones.is_empty();
+    let shares = before.clones.last().is_some_and(|newest| !newest.overlap.is_empty());
+    let modified = match makes || shares {
+        true => modified(&before, old.map_or(0, |o| o.size), effects),
+        false => Ranges::default(),
+    };
+    let mut change = SnapChange::of(before);
+    if let (true, Some(old)) = (makes, old) {
+        add_clone(&mut change, context, old, delta);
     }
-    if let Some(newest) = after.clones.last_mut() {
-        let modified = modified(before, old.map_or(0, |o| o.size), write.effects);
-        let lost = modified.intersection(&newest.overlap);
-        delta.num_bytes += lost.len() as i64;
-        newest.overlap = newest.overlap.difference(&lost);
+    if !modified.is_empty() {
+        lose_overlap(&mut change, &modified, delta);
     }
-    after.seq = after.seq.max(context.seq);
-    let whiteout = |head: bool, set: &SnapSet| i64::from(!head && !set.clones.is_empty());
-    let whiteouts = whiteout(write.exists, &after) - whiteout(old.is_some(), before);
+    if context.seq > change.set.seq {
+        change.set.seq = context.seq;
+        change.header = true;
+    }
+    let whiteouts = i64::from(!exists && !change.set.clones.is_empty())
+        - i64::from(old.is_none() && had_clones);
     delta.num_whiteouts += whiteouts;
     delta.num_objects += whiteouts;
-    SnapChange { before: before.clone(), after }
+    change
+}
+
+/// The head, as it was, becomes the newest clone.
+fn add_clone(
+    change: &mut SnapChange,
+    context: &SnapContext,
+    old: &ObjectInfo,
+    delta: &mut StatDelta,
+) {
+    let set = &mut change.set;
+    set.clones.push(SnapClone {
+        id: context.seq,
+        epoch: 0,
+        size: old.size,
+        omap: old.omap,
+        snaps: context.snaps.iter().copied().take_while(|s| *s > set.seq).collect(),
+        overlap: Ranges::of(0, old.size),
+    });
+    change.made = true;
+    change.header = true;
+    change.changed.push(context.seq);
+    delta.num_objects += 1;
+    delta.num_object_clones += 1;
+    delta.num_objects_omap += i64::from(old.omap);
+}
+
+/// The newest clone alone has what the head had before it was `modified`.
+fn lose_overlap(change: &mut SnapChange, modified: &Ranges, delta: &mut StatDelta) {
+    let Some(newest) = change.set.clones.last_mut() else {
+        return;
+    };
+    let lost = modified.intersection(&newest.overlap);
+    if lost.is_empty() {
+        return;
+    }
+    delta.num_bytes += lost.len() as i64;
+    newest.overlap = newest.overlap.difference(&lost);
+    if !change.made {
+        change.changed.push(newest.id);
+    }
 }
 
 /// The bytes of the head, `size` bytes long before, that the effects change.
@@ -103,30 +139,37 @@ pub fn rolled_back(set: &SnapSet, id: SnapId) -> Ranges {
 /// The snapset without the removed snapshots of the clone that shows `snap`, and without that clone
 /// if no other shows it. `head`: whether the object has one.
 pub fn trimmed(
-    before: &SnapSet,
+    before: SnapSet,
     snap: SnapId,
     removed: &SnapIntervals,
     head: bool,
     delta: &mut StatDelta,
 ) -> Option<SnapChange> {
     let at = before.clones.iter().position(|c| c.snaps.contains(&snap))?;
-    let mut after = before.clone();
-    after.clones[at].snaps.retain(|s| *s != snap && !removed.contains(s.0));
-    if after.clones[at].snaps.is_empty() {
-        let gone = after.clones.remove(at);
+    let mut change = SnapChange::of(before);
+    let clones = &mut change.set.clones;
+    clones[at].snaps.retain(|s| *s != snap && !removed.contains(s.0));
+    if clones[at].snaps.is_empty() {
+        change.header = at + 1 == clones.len();
+        let gone = clones.remove(at);
         delta.num_bytes -= gone.bytes();
         delta.num_objects -= 1;
         delta.num_object_clones -= 1;
         delta.num_objects_omap -= i64::from(gone.omap);
-        if let Some(older) = at.checked_sub(1).and_then(|i| after.clones.get_mut(i)) {
-            delta.num_bytes -= older.bytes();
+        if let Some(older) = at.checked_sub(1).and_then(|i| clones.get_mut(i)) {
+            let before = older.overlap.len();
             older.overlap = older.overlap.intersection(&gone.overlap);
-            delta.num_bytes += older.bytes();
+            let lost = before - older.overlap.len();
+            delta.num_bytes += lost as i64;
+            change.changed.extend((lost > 0).then_some(older.id));
         }
+        change.gone.push(gone.id);
+    } else {
+        change.changed.push(clones[at].id);
     }
-    if after.clones.is_empty() && !head {
+    if change.set.clones.is_empty() && !head {
         delta.num_whiteouts -= 1;
         delta.num_objects -= 1;
     }
-    Some(SnapChange { before: before.clone(), after })
+    Some(change)
 }

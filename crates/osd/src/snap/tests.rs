@@ -6,13 +6,13 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use spirula_maps::SnapIntervals;
 use spirula_wire::msg::ops::{OpArgs, OpCode};
-use spirula_wire::msg::osd_op::OsdOp;
+use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, flag};
 use spirula_wire::types::{ListSnapsResponse, SnapContext, SnapId};
 use spirula_wire::{Decode, Encode, Features};
 
 use super::*;
 use crate::object::ObjectInfo;
-use crate::plan::{Request, execute};
+use crate::plan::{Effect, Request, execute};
 use crate::stats::StatSum;
 use crate::view::{ObjectView, Past, Viewed};
 
@@ -58,8 +58,14 @@ impl ObjectView for Model {
     fn extents(&self, _: u64, _: u64) -> Viewed<Vec<(u64, u64)>, Infallible> {
         Ok(Vec::new())
     }
-    fn snapset(&self) -> Viewed<SnapSet, Infallible> {
-        Ok(self.set.clone())
+    fn snapset(&self, clones: Clones) -> Viewed<SnapSet, Infallible> {
+        let asked = |c: &SnapClone| match clones {
+            Clones::All => true,
+            Clones::Newest => self.set.clones.last() == Some(c),
+            Clones::Showing(snap) => self.set.clones.iter().find(|c| c.id >= snap) == Some(c),
+        };
+        let clones = self.set.clones.iter().filter(|c| asked(c)).cloned().collect();
+        Ok(SnapSet { seq: self.set.seq, clones })
     }
     fn past(&self, epoch: u64) -> Viewed<Option<Past>, Infallible> {
         let info = self.pasts.get(&epoch).cloned();
@@ -113,8 +119,8 @@ impl Model {
         let snaps: Vec<_> = self.snaps.iter().rev().copied().filter(|s| *s <= upto).collect();
         let seq = snaps.first().copied().unwrap_or_default();
         let context = SnapContext { seq, snaps };
-        let removed = self.removed.clone();
-        let scope = SnapScope { context, removed, ..SnapScope::default() };
+        let pool = PoolSnaps { removed: self.removed.clone(), context: Some(context) }.into();
+        let scope = SnapScope { pool, ..SnapScope::default() };
         let ops = [request(words)];
         let asked =
             Request { ops: &ops, may_write: true, snaps: Some(&scope), ..Request::default() };
@@ -124,7 +130,7 @@ impl Model {
             self.pasts.extend(self.info.take().map(|info| (self.epoch, info)));
             if let Some(snaps) = &mut change.snaps {
                 snaps.settle(self.epoch);
-                self.set = snaps.after.clone();
+                self.set.take_in(snaps);
             }
             self.epoch += 1;
             self.info = change.info;
@@ -138,9 +144,9 @@ impl Model {
 
     fn trim(&mut self, snap: SnapId) {
         let head = self.info.is_some();
-        let change = trimmed(&self.set, snap, &self.removed, head, &mut self.stats);
-        if let Some(change) = change {
-            self.set = change.after;
+        let set = self.set.clone();
+        if let Some(change) = trimmed(set, snap, &self.removed, head, &mut self.stats) {
+            self.set.take_in(&change);
         }
         if !head && self.set.clones.is_empty() {
             self.set = SnapSet::default();
@@ -190,6 +196,51 @@ impl Model {
     }
 }
 
+impl SnapSet {
+    /// What is stored of a change, onto what was stored before.
+    fn take_in(&mut self, change: &SnapChange) {
+        let (before, after) = (SnapHeader::of(self), &change.set);
+        self.seq = after.seq;
+        self.clones.retain(|c| !change.gone.contains(&c.id));
+        for id in &change.changed {
+            let clone = after.clone_of(*id).unwrap().clone();
+            self.clones.retain(|c| c.id != *id);
+            self.clones.push(clone);
+        }
+        self.clones.sort_by_key(|c| c.id);
+        assert_eq!(before != SnapHeader::of(self), change.header);
+        let same = |c: &SnapClone| self.clone_of(c.id) == Some(c);
+        assert!(after.clones.iter().all(same), "what differs is not told");
+        let all = change.made || !change.gone.is_empty();
+        assert!(!all || after == self, "epochs are not told");
+    }
+}
+
+#[test]
+fn a_write_that_changes_no_clone_stores_nothing_of_them() {
+    let overlap = Ranges::of(0, 100);
+    let clone = SnapClone { id: SnapId(4), size: 100, overlap, ..SnapClone::default() };
+    let set = |clones: &[&SnapClone]| SnapSet {
+        seq: SnapId(5),
+        clones: clones.iter().map(|c| (*c).clone()).collect(),
+    };
+    let old = ObjectInfo { size: 200, ..ObjectInfo::default() };
+    let check = |before: &SnapSet, (seq, snap): (u64, u64), (offset, length), want: &str| {
+        let context = SnapContext { seq: SnapId(seq), snaps: vec![SnapId(snap)] };
+        let effects = [Effect::Zero { offset, length }];
+        let write = Write { context: &context, old: Some(&old), effects: &effects, exists: true };
+        let change = make_writeable(before.clone(), write, &mut StatSum::default());
+        let changed: Vec<u64> = change.changed.iter().map(|id| id.0).collect();
+        let found = format!("{changed:?} {} {}", change.header, change.made);
+        assert_eq!(found, want, "{before:?} {seq} {snap} {offset} {length}");
+    };
+    check(&set(&[]), (5, 3), (0, 10), "[] false false");
+    check(&set(&[&clone]), (5, 3), (100, 10), "[] false false");
+    check(&set(&[&clone]), (5, 3), (0, 10), "[4] false false");
+    check(&set(&[&clone]), (6, 3), (100, 10), "[] true false");
+    check(&set(&[&clone]), (6, 6), (100, 10), "[6] true true");
+}
+
 #[test]
 fn snapsets_are_as_cephs() {
     let (mut model, mut title, mut lines) = (Model::default(), "", 0);
@@ -233,6 +284,26 @@ fn snapshots_show_what_was_written_before_them() {
 }
 
 #[test]
+fn requests_write_with_the_pools_context_or_their_own() {
+    let ids = |ids: &[u64]| ids.iter().map(|s| SnapId(*s)).collect::<Vec<_>>();
+    let client = SnapContext { seq: SnapId(9), snaps: ids(&[9, 7, 3]) };
+    let pools = SnapContext { seq: SnapId(4), snaps: ids(&[4, 1]) };
+    let mut removed = SnapIntervals::default();
+    removed.insert(7, 2);
+    let cases = [
+        (None, 0, SnapContext { seq: SnapId(9), snaps: ids(&[9, 3]) }),
+        (Some(&pools), 0, pools.clone()),
+        (Some(&pools), flag::ENFORCE_SNAPC, SnapContext { seq: SnapId(9), snaps: ids(&[9, 3]) }),
+    ];
+    for (pool, flags, want) in cases {
+        let pool = PoolSnaps { context: pool.cloned(), removed: removed.clone() };
+        let mut msg = OsdOpMsg { snapc: client.clone(), flags, ..OsdOpMsg::default() };
+        assert_eq!(SnapScope::of(&mut msg, pool.into()).context(), &want, "{flags}");
+    }
+    assert_eq!(SnapScope::default().context(), &NO_CONTEXT);
+}
+
+#[test]
 fn clone_records_round_trip() {
     let clone = SnapClone {
         id: SnapId(0),
@@ -244,7 +315,10 @@ fn clone_records_round_trip() {
     };
     let raw = clone.to_bytes(Features::PACIFIC);
     assert_eq!(SnapClone::from_bytes(&raw), Ok(clone));
-    assert_eq!(decode_seq(&encode_seq(SnapId(5))), Ok(SnapId(5)));
+    for newest in [Some(SnapId(4)), Some(SnapId(0)), None] {
+        let header = SnapHeader { seq: SnapId(5), newest };
+        assert_eq!(SnapHeader::from_bytes(&header.to_bytes(Features::PACIFIC)), Ok(header));
+    }
     assert_eq!(clone_of_akey(&clone_akey(SnapId(300))), Some(SnapId(300)));
     assert!(SnapClone::from_bytes(&[9; 40]).is_err());
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use spirula_maps::{OsdMap, SnapIntervals, flags};
+use spirula_maps::{SnapIntervals, flags};
 use spirula_store::{Commit, StoreError};
 use spirula_vos::{ObjectKey, ReadError, StageError, Tx};
 use spirula_wire::types::{EVersion, SnapId, UTime};
@@ -23,7 +23,7 @@ use crate::pg::Pg;
 use crate::pg::locks::Mode;
 use crate::pg::log::{DupRecord, EntryKind, LogEntry};
 use crate::plan::Effect;
-use crate::snap::{ObjectChange, apply_object, trimmed};
+use crate::snap::{Clones, ObjectChange, apply_object, trimmed};
 use crate::stats::StatSum;
 use crate::target::{Target, TargetError};
 use crate::view::{Fault, ObjectView};
@@ -71,7 +71,7 @@ fn next_due(target: &Target) -> Option<(Rc<Pg>, SnapId)> {
     let allowed = map.flags & flags::NOSNAPTRIM == 0;
     let mut next = None;
     for pg in target.pgs().all() {
-        let mut due = removed_of(&map, &pg);
+        let mut due = pg.snaps().removed.clone();
         {
             let purged = &mut pg.state.borrow_mut().purged;
             if map.epoch > 0 && !purged.is_empty() {
@@ -87,11 +87,6 @@ fn next_due(target: &Target) -> Option<(Rc<Pg>, SnapId)> {
         *pg.snap_trimq.borrow_mut() = due;
     }
     next.filter(|_| allowed)
-}
-
-/// Snapshots of the pool that the monitor waits to see purged.
-fn removed_of(map: &OsdMap, pg: &Pg) -> SnapIntervals {
-    map.removed_snaps_queue.get(&pg.pgid.pgid.pool).cloned().unwrap_or_default()
 }
 
 /// Takes a snapshot out of all objects of a PG; whether that could be finished.
@@ -194,19 +189,19 @@ fn plan_object(
     let read = store.try_read(|vos| {
         let data = LoadedData::default();
         let view = StoreView::new(store, vos, pg.cid, oid, &data);
-        Ok((|| Ok((view.snapset()?, view.info()?)))())
+        Ok((|| Ok((view.snapset(Clones::All)?, view.info()?)))())
     });
     let (set, mut info) = read.unwrap_or(Err(Fault::Errno(-crate::errno::EIO)))?;
-    let removed = removed_of(&target.map(), pg);
+    let removed = &pg.snaps().removed;
     let mut step = Step::new(target, pg, &oid.0, EntryKind::Modify);
-    let Some(change) = trimmed(&set, snap, &removed, info.is_some(), &mut step.entry.stats) else {
+    let Some(change) = trimmed(set, snap, removed, info.is_some(), &mut step.entry.stats) else {
         return Ok(None);
     };
     if let Some(info) = &mut info {
         step.entry.prior = info.version;
         info.version = step.entry.version;
     }
-    let gone = change.after.clones.is_empty() && info.is_none();
+    let gone = change.set.clones.is_empty() && info.is_none();
     let effects = if gone { vec![Effect::Remove] } else { Vec::new() };
     if gone {
         step.entry.kind = EntryKind::Delete;
