@@ -49,11 +49,15 @@ options! {
     "osd_max_object_size" = "134217728", "largest object in bytes";
     "osd_max_omap_bytes_per_request" = "1073741824", "most omap bytes in one answer";
     "osd_max_omap_entries_per_request" = "1024", "most omap entries in one answer";
+    "osd_max_trimming_pgs" = "2", "PGs that trim snapshots at a time";
     "osd_max_write_op_reply_len" = "64", "most bytes that one operation of a write may return";
     "osd_max_write_size" = "90", "largest write request in MiB";
     "osd_memory_target" = "4294967296", "memory the OSD is meant to use; a sixteenth of it caches data";
     "osd_op_history_duration" = "600", "seconds that finished requests are kept for";
     "osd_op_history_size" = "20", "finished requests kept for dump_historic_ops";
+    "osd_pg_max_concurrent_snap_trims" = "2", "objects that a PG takes a snapshot out of at a time";
+    "osd_snap_trim_sleep" = "0.000000", "seconds that a PG pauses after these, 0 for the next option";
+    "osd_snap_trim_sleep_ssd" = "0.000000", "the same, as devices count as SSDs";
 }
 
 impl OptionInfo {

@@ -180,5 +180,6 @@ fn trimming_state(pg: &Pg) -> u64 {
         Trimming::No => 0,
         Trimming::Waits => pg_state::SNAPTRIM_WAIT,
         Trimming::Runs => pg_state::SNAPTRIM,
+        Trimming::Failed => pg_state::SNAPTRIM_ERROR,
     }
 }

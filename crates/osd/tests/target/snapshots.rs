@@ -8,6 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use spirula_maps::flags;
+use spirula_osd::snap::trim::Trimming;
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpReply};
 use spirula_wire::types::{CopyCursor, CopyData, ListSnapsResponse, SnapContext, SnapId};
@@ -319,6 +321,49 @@ fn an_object_may_have_very_many_clones() {
     cluster.trimmed();
     let stats = cluster.stats();
     assert_eq!((stats.num_objects, stats.num_object_clones), (1, 0));
+}
+
+#[test]
+fn trimming_follows_the_options() {
+    use Trimming::{No, Runs, Waits};
+    const OBJECTS: u64 = 64;
+    let cluster = Cluster::start(5);
+    let write = async |client: &mut Client| {
+        for name in 0..OBJECTS {
+            assert_eq!(client.op(&format!("o{name}"), &[Op::write_full("x")]).await.result, 0);
+        }
+    };
+    cluster.client(async move |client| {
+        write(client).await;
+        client.context = SnapContext { seq: SnapId(1), snaps: vec![SnapId(1)] };
+        write(client).await;
+        client.context = SnapContext { seq: SnapId(2), snaps: vec![SnapId(2), SnapId(1)] };
+        write(client).await;
+    });
+    let clones = || OBJECTS as i64 * 2 - cluster.stats().num_object_clones;
+    let seconds = |n: u64| cluster.world.run_for(Duration::from_secs(n));
+    cluster.set_options(&[
+        ("osd_snap_trim_sleep_ssd", "10.0"),
+        ("osd_pg_max_concurrent_snap_trims", "3"),
+    ]);
+    [1, 2].into_iter().for_each(|snap| cluster.remove_snap(SnapId(snap)));
+    // Two PGs take three objects each.
+    seconds(5);
+    assert_eq!(cluster.trimming(), [(Runs, 2), (Runs, 2), (Waits, 2), (Waits, 2)]);
+    assert_eq!(clones(), 6);
+    seconds(10);
+    assert_eq!(clones(), 12);
+    cluster.set_flags(flags::NOSNAPTRIM);
+    seconds(20);
+    assert_eq!((cluster.trimming(), clones()), (vec![(No, 2); 4], 12));
+    cluster.set_options(&[("osd_snap_trim_sleep", "1.0"), ("osd_max_trimming_pgs", "3")]);
+    cluster.set_flags(0);
+    seconds(2);
+    let runs = cluster.trimming().iter().filter(|(trimming, _)| *trimming == Runs).count();
+    assert_eq!(runs, 3);
+    cluster.trimmed();
+    seconds(1);
+    assert_eq!((cluster.trimming(), clones()), (vec![(No, 0); 4], OBJECTS as i64 * 2));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use spirula_auth::{ConMode, CryptoKey, METHOD_NONE, MonGrant, ServiceConnector};
 use spirula_bio::Device;
 use spirula_maps::{NewCluster, OsdMap, PgPool, SnapIntervals, osd_state};
 use spirula_msgr::{Config, Target as Peer, on_xstream};
+use spirula_osd::snap::trim::Trimming;
 use spirula_osd::stats::StatSum;
 use spirula_osd::{Target, TargetConfig};
 use spirula_store::{Expect, FormatOptions, Options, Store};
@@ -175,9 +176,22 @@ impl Cluster {
     /// Tells the target that a snapshot is removed; it may have begun to trim it.
     pub(crate) fn remove_snap(&self, snap: SnapId) {
         self.removed.borrow_mut().insert(snap.0, 1);
+        let removed = self.removed.borrow().clone();
+        self.set_map(|map| {
+            map.removed_snaps_queue.insert(POOL, removed);
+        });
+    }
+
+    /// Sets the map's flags.
+    pub(crate) fn set_flags(&self, flags: u32) {
+        self.set_map(|map| map.flags = flags);
+    }
+
+    /// Gives the target a new map.
+    fn set_map(&self, change: impl FnOnce(&mut OsdMap)) {
         let mut map = self.map.borrow().clone().unwrap();
         map.epoch += 1;
-        map.removed_snaps_queue.insert(POOL, self.removed.borrow().clone());
+        change(&mut map);
         let maps = [(map.epoch, map.to_bytes(F).into())].into();
         let message = OsdMapMsg { fsid: FSID, maps, ..OsdMapMsg::default() };
         let target = self.target.borrow().clone().unwrap();
@@ -186,6 +200,24 @@ impl Cluster {
             target.handle_maps(&message);
         });
         assert!(done.is_ok());
+    }
+
+    /// Sets options of the target.
+    pub(crate) fn set_options(&self, options: &[(&str, &str)]) {
+        let target = self.target.borrow().clone().unwrap();
+        let options: Vec<_> =
+            options.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let done = self.osd.block_on(async move {
+            target.change_options(|o| o.overrides.extend(options));
+        });
+        assert!(done.is_ok());
+    }
+
+    /// What the PGs do about removed snapshots, and how many they have to trim.
+    pub(crate) fn trimming(&self) -> Vec<(Trimming, u64)> {
+        let target = self.target.borrow().clone().unwrap();
+        let of = |pg: &Rc<spirula_osd::pg::Pg>| (pg.trimming.get(), pg.snap_trimq.borrow().count());
+        target.pgs().all().iter().map(of).collect()
     }
 
     /// Waits until no PG has anything left to trim.

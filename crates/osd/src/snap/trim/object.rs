@@ -1,0 +1,195 @@
+//! The transactions of the trimmer.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures_util::future::join;
+use spirula_store::Commit;
+use spirula_vos::{ObjectKey, StageError, Tx};
+use spirula_wire::types::{EVersion, SnapId, UTime};
+use spirula_xstream::wall_now;
+
+use super::{Outcome, encode_purged, given_up};
+use crate::apply::{DataCrcs, apply_log, meta_object};
+use crate::load::{LoadedData, Need, StoreView};
+use crate::object::{AKEY, dkey};
+use crate::pg::Pg;
+use crate::pg::locks::Mode;
+use crate::pg::log::{DupRecord, EntryKind, LogEntry};
+use crate::plan::Effect;
+use crate::snap::{Clones, ObjectChange, apply_object, trimmed};
+use crate::stats::StatSum;
+use crate::target::{Target, TargetError};
+use crate::view::{Fault, ObjectView};
+
+/// Takes a snapshot out of an object, and returns the space.
+pub(super) async fn trim_object(
+    target: &Target,
+    pg: &Rc<Pg>,
+    key: Bytes,
+    snap: SnapId,
+) -> Result<Outcome, TargetError> {
+    let held = pg.locks.acquire(key.clone(), Mode::Write).await;
+    let oid = ObjectKey(key);
+    target.store().admit().await;
+    let submitted = loop {
+        if !pg.active.get() {
+            return Ok(Outcome::Stopped);
+        }
+        let pages = match plan_object(target, pg, &oid, snap) {
+            Ok(None) => break None,
+            Ok(Some(step)) => match step.submit(target, pg) {
+                Ok(submitted) => break Some(submitted),
+                Err(StageError::Missing(pages)) => pages,
+                Err(e) => return given_up(pg, &e),
+            },
+            Err(Fault::Missing(Need::Pages(pages))) => pages,
+            Err(_) => return given_up(pg, &"an object cannot be read"),
+        };
+        if let Err(e) = target.store().load(pages).await {
+            return given_up(pg, &e);
+        }
+    };
+    held.submitted();
+    let horizon = pg.state.borrow().last_epoch;
+    // At once, so that it is in the same batch of the WAL, behind the transaction that it follows.
+    let aggregated = target.store().aggregate_object(pg.cid, &oid, horizon);
+    let published = async {
+        let done = match submitted {
+            Some(submitted) => submitted.published(pg).await,
+            None => Ok(()),
+        };
+        drop(held);
+        done
+    };
+    let (published, aggregated) = join(published, aggregated).await;
+    published?;
+    match aggregated {
+        Ok(()) => Ok(Outcome::Done),
+        Err(e) => given_up(pg, &e),
+    }
+}
+
+/// The transaction that trims an object; `None` if it does not have the snapshot any more.
+fn plan_object(
+    target: &Target,
+    pg: &Pg,
+    oid: &ObjectKey,
+    snap: SnapId,
+) -> Result<Option<Step>, Fault<Need>> {
+    let store = target.store();
+    let read = store.try_read(|vos| {
+        let data = LoadedData::default();
+        let view = StoreView::new(store, vos, pg.cid, oid, &data);
+        Ok((|| Ok((view.snapset(Clones::All)?, view.info()?)))())
+    });
+    let (set, mut info) = read.unwrap_or(Err(Fault::Errno(-crate::errno::EIO)))?;
+    let removed = &pg.snaps().removed;
+    let mut step = Step::new(target, pg, &oid.0, EntryKind::Modify);
+    let Some(change) = trimmed(set, snap, removed, info.is_some(), &mut step.entry.stats) else {
+        return Ok(None);
+    };
+    if let Some(info) = &mut info {
+        step.entry.prior = info.version;
+        info.version = step.entry.version;
+    }
+    let gone = change.set.clones.is_empty() && info.is_none();
+    let effects = if gone { vec![Effect::Remove] } else { Vec::new() };
+    if gone {
+        step.entry.kind = EntryKind::Delete;
+    }
+    let (info, snaps) = (info.as_ref(), Some(&change));
+    let change = ObjectChange { effects, info, snaps, crcs: DataCrcs::default() };
+    apply_object(&mut step.tx, pg.cid, oid, change);
+    Ok(Some(step))
+}
+
+/// The snapshot is gone from all objects of the PG.
+pub(super) async fn purge(
+    target: &Target,
+    pg: &Rc<Pg>,
+    snap: SnapId,
+) -> Result<Outcome, TargetError> {
+    target.store().admit().await;
+    loop {
+        if !pg.active.get() {
+            return Ok(Outcome::Stopped);
+        }
+        let mut purged = pg.state.borrow().purged.clone();
+        purged.insert(snap.0, 1);
+        let meta = meta_object();
+        // Nothing happens to an object.
+        let mut step = Step::new(target, pg, &meta.0, EntryKind::Error);
+        step.tx.punch_dkey(pg.cid, &meta, &dkey::snap(snap));
+        step.tx.update(pg.cid, &meta, dkey::PURGED, AKEY, encode_purged(&purged).into());
+        match step.submit(target, pg) {
+            Ok(submitted) => {
+                pg.state.borrow_mut().purged = purged;
+                submitted.published(pg).await?;
+                return Ok(Outcome::Done);
+            }
+            Err(StageError::Missing(pages)) => {
+                if let Err(e) = target.store().load(pages).await {
+                    return given_up(pg, &e);
+                }
+            }
+            Err(e) => return given_up(pg, &e),
+        }
+    }
+}
+
+/// A transaction of the trimmer, with its log entry.
+struct Step {
+    tx: Tx,
+    entry: LogEntry,
+}
+
+/// A step that was submitted.
+struct Submitted {
+    commit: Commit,
+    ticket: u64,
+}
+
+impl Step {
+    fn new(target: &Target, pg: &Pg, object: &Bytes, kind: EntryKind) -> Self {
+        let state = pg.state.borrow();
+        let version = state.next_version(target.epoch());
+        let epoch = state.next_epoch(target.wall_nanos());
+        let mut tx = Tx::new(epoch);
+        // It leads to less being stored.
+        tx.use_reserve();
+        let stats: StatSum = state.stats;
+        let entry = LogEntry {
+            kind,
+            version,
+            prior: EVersion::default(),
+            mtime: UTime::from(wall_now()),
+            epoch,
+            object: object.clone(),
+            dup: DupRecord { version, ..DupRecord::default() },
+            stats,
+            last_user_version: state.last_user_version,
+        };
+        Self { tx, entry }
+    }
+
+    fn submit(mut self, target: &Target, pg: &Pg) -> Result<Submitted, StageError> {
+        let due = pg.state.borrow().log.due_trim();
+        apply_log(&mut self.tx, pg.cid, &self.entry, due.as_ref());
+        let commit = target.store().submit(&self.tx)?;
+        let ticket = pg.publisher.submitted();
+        pg.state.borrow_mut().advance(self.entry, due.is_some(), ticket);
+        Ok(Submitted { commit, ticket })
+    }
+}
+
+impl Submitted {
+    async fn published(self, pg: &Pg) -> Result<(), TargetError> {
+        if let Err(e) = self.commit.await {
+            pg.publisher.fail();
+            return Err(e.into());
+        }
+        pg.publisher.durable(self.ticket);
+        Ok(pg.publisher.published(self.ticket).await?)
+    }
+}
