@@ -63,6 +63,8 @@ class Script:
             upto, words = int(words[1]), words[2:]
         snaps = [self.ids[s] for s in self.live if s <= upto]
         self.io.set_self_managed_snap_write(sorted(snaps, reverse=True))
+        if "+" in words:
+            return self.compound(words)
         what, args, io, name = words[0], [int(w) for w in words[1:]], self.io, self.name
         try:
             if what == "write":
@@ -85,16 +87,43 @@ class Script:
             return -error.errno
         return 0
 
+    def compound(self, words):
+        """Several operations in one request."""
+        try:
+            with rados.WriteOpCtx() as op:
+                for what, *args in (part.split() for part in " ".join(words).split(" + ")):
+                    self.add(op, what, [int(w) for w in args])
+                self.io.operate_write_op(op, self.name)
+        except rados.Error as error:
+            return -error.errno
+        return 0
+
     def operate(self, what, args):
         with rados.WriteOpCtx() as op:
-            if what == "zero":
-                # This binding takes length and offset for each other.
-                op.zero(args[1], args[0])
-            elif what == "create":
-                op.new(0)
-            else:
-                sys.exit("unknown request " + what)
+            self.add(op, what, args)
             self.io.operate_write_op(op, self.name)
+
+    @staticmethod
+    def add(op, what, args):
+        if what == "write":
+            op.write(b"w" * args[1], args[0])
+        elif what == "full":
+            op.write_full(b"f" * args[0])
+        elif what == "append":
+            op.append(b"a" * args[0])
+        elif what == "trunc":
+            op.truncate(args[0])
+        elif what == "zero":
+            # This binding takes length and offset for each other.
+            op.zero(args[1], args[0])
+        elif what == "create":
+            op.new(0)
+        elif what == "del":
+            op.remove()
+        elif what == "xattr":
+            op.set_xattr("x", b"y")
+        else:
+            sys.exit("unknown request " + what)
 
 
 def main():

@@ -121,7 +121,7 @@ impl Model {
         let context = SnapContext { seq, snaps };
         let pool = PoolSnaps { removed: self.removed.clone(), context: Some(context) }.into();
         let scope = SnapScope { pool, ..SnapScope::default() };
-        let ops = [request(words)];
+        let ops: Vec<_> = words.split(|word| *word == "+").map(request).collect();
         let asked =
             Request { ops: &ops, may_write: true, snaps: Some(&scope), ..Request::default() };
         let Ok(done) = execute(&asked, self);
