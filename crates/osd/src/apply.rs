@@ -116,10 +116,11 @@ pub fn apply_effects(
     }
 }
 
-/// The data of a clone becomes the head's by shared extents; xattrs and omap follow as effects.
+/// The data of a clone becomes the head's by shared extents.
 fn roll_back(tx: &mut Tx, cid: ContainerId, oid: &ObjectKey, to: Rollback) {
-    for dkey in [dkey::XATTR, dkey::OMAP_HEADER, dkey::OMAP] {
-        tx.punch_dkey(cid, oid, dkey);
+    if to.whole {
+        let parts = [dkey::XATTR, dkey::OMAP_HEADER, dkey::OMAP];
+        parts.iter().for_each(|dkey| tx.punch_dkey(cid, oid, dkey));
     }
     if to.size > 0 {
         let data = Position { cid, oid, dkey: dkey::DATA, akey: AKEY, offset: 0 };

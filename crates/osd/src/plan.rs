@@ -118,7 +118,7 @@ pub enum Effect {
         epoch: u64,
         length: u64,
     },
-    /// Data, xattrs and omap go; the data becomes that of a clone.
+    /// The data becomes that of a clone; it says whether xattrs and omap go.
     Rollback(Rollback),
 }
 

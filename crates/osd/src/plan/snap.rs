@@ -1,5 +1,6 @@
 //! Operations on an object's snapshots.
 
+use bytes::Bytes;
 use spirula_maps::SnapIntervals;
 use spirula_wire::msg::ops::OpArgs;
 use spirula_wire::msg::osd_op::OsdOpResult;
@@ -10,7 +11,7 @@ use super::{Effect, Run, Step, err, ok};
 use crate::errno::*;
 use crate::object::ObjectInfo;
 use crate::snap::{Clones, Shown, SnapClone};
-use crate::view::{Fault, ObjectView, Past};
+use crate::view::{Fault, ObjectView, Past, Viewed};
 
 impl<V: ObjectView> Run<'_, V> {
     /// The clones, oldest first, and the head.
@@ -48,9 +49,9 @@ impl<V: ObjectView> Run<'_, V> {
                 self.touched = true;
                 ok()
             }
-            Shown::Clone(&SnapClone { id, epoch, size, .. }) => {
+            Shown::Clone(&SnapClone { id, epoch, .. }) => {
                 let past = self.view.past(epoch)?.ok_or(Fault::Errno(-EIO))?;
-                self.become_past(past, Rollback { id, epoch, size })
+                self.become_past(past, id, epoch)
             }
             _ if !self.exists => ok(),
             _ if !self.info.watchers.is_empty() => err(EBUSY),
@@ -58,21 +59,74 @@ impl<V: ObjectView> Run<'_, V> {
         }
     }
 
-    fn become_past(&mut self, past: Past, to: Rollback) -> Step<V::Missing> {
-        let size = self.info.size;
+    fn become_past(&mut self, past: Past, id: SnapId, epoch: u64) -> Step<V::Missing> {
+        let (size, now) = (self.info.size, self.present()?);
         self.ensure_exists();
-        self.delta.num_bytes += to.size as i64 - size as i64;
-        self.info = ObjectInfo { size: to.size, omap: past.info.omap, ..self.info.clone() };
+        self.delta.num_bytes += past.info.size as i64 - size as i64;
+        self.info = ObjectInfo {
+            size: past.info.size,
+            omap: past.info.omap,
+            ..std::mem::take(&mut self.info)
+        };
+        let to = Rollback { id, epoch, size: past.info.size, whole: now.is_none() };
         self.effect(Effect::Rollback(to));
-        for (name, value) in past.xattrs {
-            self.effect(Effect::SetXattr { name, value });
-        }
-        if past.info.omap {
-            self.effect(Effect::SetOmapHeader(past.omap_header));
-            self.effect(Effect::SetOmap(past.omap));
-        }
+        let effects = difference(now.unwrap_or_default(), past);
+        effects.into_iter().for_each(|effect| self.effect(effect));
         ok()
     }
+
+    /// The head, but for its data, as it is at this place of the request; `None` if that is not known,
+    /// since operations before have changed it.
+    fn present(&self) -> Viewed<Option<Past>, V::Missing> {
+        let Some(info) = self.view.info()? else {
+            return Ok(self.effects.is_empty().then(Past::default));
+        };
+        if !self.effects.is_empty() {
+            return Ok(None);
+        }
+        let mut now = Past { info, xattrs: self.view.xattrs()?, ..Past::default() };
+        if now.info.omap {
+            now.omap_header = self.view.omap_header()?;
+            now.omap = self.view.omap_range(b"", false, usize::MAX)?;
+        }
+        Ok(Some(now))
+    }
+}
+
+/// What makes `then` of `now`, but for the data.
+pub(super) fn difference(now: Past, then: Past) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    let (gone, set) = compare(now.xattrs, then.xattrs);
+    effects.extend(gone.into_iter().map(Effect::RemoveXattr));
+    effects.extend(set.into_iter().map(|(name, value)| Effect::SetXattr { name, value }));
+    if !then.info.omap {
+        effects.extend(now.info.omap.then_some(Effect::ClearOmap));
+        return effects;
+    }
+    if now.omap_header != then.omap_header {
+        effects.push(Effect::SetOmapHeader(then.omap_header));
+    }
+    let (gone, set) = compare(now.omap, then.omap);
+    effects.extend((!gone.is_empty()).then_some(Effect::RemoveOmapKeys(gone)));
+    effects.extend((!set.is_empty()).then_some(Effect::SetOmap(set)));
+    effects
+}
+
+type Pairs = Vec<(Bytes, Bytes)>;
+
+/// The keys that only `now` has, and what of `then` is not the same there. Both are in key order.
+fn compare(now: Pairs, then: Pairs) -> (Vec<Bytes>, Pairs) {
+    let mut now = now.into_iter().peekable();
+    let (mut gone, mut set) = (Vec::new(), Vec::new());
+    for (key, value) in then {
+        while let Some((old, _)) = now.next_if(|(old, _)| *old < key) {
+            gone.push(old);
+        }
+        let same = now.next_if(|(old, _)| *old == key).is_some_and(|(_, old)| old == value);
+        set.extend((!same).then_some((key, value)));
+    }
+    gone.extend(now.map(|(key, _)| key));
+    (gone, set)
 }
 
 /// The clone that a head becomes.
@@ -81,4 +135,6 @@ pub struct Rollback {
     pub id: SnapId,
     pub epoch: u64,
     pub size: u64,
+    /// Xattrs and omap of the head go, and follow as effects; else only what of them differs follows.
+    pub whole: bool,
 }

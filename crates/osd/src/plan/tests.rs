@@ -10,6 +10,7 @@ use spirula_wire::{Decode, Encode, Features};
 
 use super::*;
 use crate::op::OpClass;
+use crate::view::Past;
 
 mod watch;
 
@@ -566,4 +567,48 @@ fn a_checksum_reaches_no_further_than_its_object() {
     );
     assert_eq!([sum(1, 9, 3), sum(0, 9, 2)], [(-EINVAL, 0); 2]);
     assert_eq!([sum(9, 1, 0), sum(90, 10, 10)], [(0, 0); 2]);
+}
+
+#[test]
+fn a_rollback_changes_only_what_differs() {
+    let past = |xattrs: &[(&str, &str)], header: &str, omap: Option<&[(&str, &str)]>| {
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(Bytes, Bytes)> {
+            let owned = |text: &str| Bytes::from(text.to_owned());
+            pairs.iter().map(|(k, v)| (owned(k), owned(v))).collect()
+        };
+        Past {
+            info: ObjectInfo { omap: omap.is_some(), ..ObjectInfo::default() },
+            xattrs: pairs(xattrs),
+            omap_header: header.to_owned().into(),
+            omap: pairs(omap.unwrap_or_default()),
+        }
+    };
+    let old = past(&[("a", "1"), ("c", "3")], "h", Some(&[("k", "v"), ("m", "w"), ("n", "x")]));
+    let states = [
+        (old.clone(), 0),
+        (Past::default(), 4),
+        (past(&[], "", None), 4),
+        (past(&[("a", "1"), ("b", "2"), ("c", "9")], "h", Some(&[("k", "v"), ("l", "")])), 4),
+        (past(&[("a", "1"), ("c", "3")], "", Some(&[("k", "v"), ("m", "w"), ("n", "x")])), 1),
+    ];
+    for (now, count) in states {
+        for (from, to) in [(&now, &old), (&old, &now)] {
+            let mut m = Model {
+                xattrs: from.xattrs.iter().cloned().collect(),
+                header: from.omap_header.clone(),
+                omap: from.omap.iter().cloned().collect(),
+                ..Model::default()
+            };
+            let effects = snap::difference(from.clone(), to.clone());
+            assert!(to != &old || effects.len() == count, "{effects:?}");
+            effects.iter().for_each(|effect| m.apply(effect));
+            let found = Past {
+                info: to.info.clone(),
+                xattrs: m.xattrs.into_iter().collect(),
+                omap_header: m.header,
+                omap: m.omap.into_iter().collect(),
+            };
+            assert_eq!(&found, to, "{effects:?}");
+        }
+    }
 }

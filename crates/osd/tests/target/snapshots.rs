@@ -298,6 +298,43 @@ fn clones_and_rollbacks_copy_no_data() {
 }
 
 #[test]
+fn a_rollback_undoes_what_its_own_request_did() {
+    let cluster = Cluster::start(6);
+    let state = |value: &str| {
+        Some(Object {
+            data: value.to_owned().into_bytes(),
+            xattrs: [("a".into(), value.to_owned().into())].into(),
+            omap: [("k".into(), value.to_owned().into())].into(),
+        })
+    };
+    let set = |value: &str| {
+        [Op::write_full(value), Op::set_xattr("a", value), Op::set_omap(&[("k", value)])]
+    };
+    let back = || OsdOp::new(OpCode::ROLLBACK, OpArgs::Snap { snapid: SnapId(1) }, Bytes::new());
+    cluster.client(async move |client| {
+        assert_eq!(client.op("o1", &set("old")).await.result, 0);
+        client.context = SnapContext { seq: SnapId(1), snaps: vec![SnapId(1)] };
+        assert_eq!(client.op("o1", &set("new")).await.result, 0);
+        let other = [Op::set_xattr("b", "1"), Op::set_omap(&[("l", "1")])];
+        let [write, xattr, omap] = set("new");
+        let requests = [
+            [vec![write, xattr, omap], other.to_vec(), vec![back()]].concat(),
+            vec![Op::plain(OpCode::DELETE), back()],
+            [vec![Op::plain(OpCode::DELETE)], other.to_vec(), vec![back()]].concat(),
+            vec![back(), back()],
+        ];
+        for (i, request) in requests.iter().enumerate() {
+            assert_eq!(client.op("o1", request).await.result, 0, "{i}");
+            assert_eq!(read(client, 1).await, state("old"), "{i}");
+            assert_eq!(client.op("o1", &set("new")).await.result, 0);
+            let later = [vec![back()], set("new").to_vec()].concat();
+            assert_eq!(client.op("o1", &later).await.result, 0);
+            assert_eq!(read(client, 1).await, state("new"), "{i}");
+        }
+    });
+}
+
+#[test]
 fn an_object_may_have_very_many_clones() {
     const CLONES: u64 = 600;
     let cluster = Cluster::start(4);
