@@ -326,6 +326,7 @@ impl Service {
             msg::OSD_BOOT => return self.osd_boot(now, id, raw),
             msg::OSD_ALIVE => return self.osd_alive(now, id, raw),
             msg::OSD_BEACON => self.osd_beacon(now, id, raw)?,
+            msg::MON_GET_PURGED_SNAPS => self.get_purged_snaps(id, raw)?,
             msg::OSD_FAILURE => return self.osd_failure(now, id, raw),
             msg::OSD_FULL => return self.osd_full(now, id, raw),
             msg::OSD_MARK_ME_DOWN => return self.osd_mark_me_down(now, id, raw),

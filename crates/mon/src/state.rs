@@ -9,6 +9,7 @@ pub mod health;
 pub mod log;
 mod maps;
 mod proposal;
+mod purged;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

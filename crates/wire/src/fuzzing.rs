@@ -49,7 +49,8 @@ families! {
     }
     osd_messages {
         osd: OsdMapMsg OsdBoot OsdAlive OsdBeacon OsdFailure OsdMarkMeDown OsdMarkMeDead OsdFull
-            OsdPgTemp OsdPgCreated OsdPgCreate2 PgStats PgStatsAck OsdBackoff WatchNotify OsdPing;
+            OsdPgTemp OsdPgCreated OsdPgCreate2 PgStats PgStatsAck OsdBackoff WatchNotify OsdPing
+            MonGetPurgedSnaps MonGetPurgedSnapsReply;
     }
     osd_op_messages { osd_op: OsdOpMsg OsdOpReply; }
     mgr_messages {

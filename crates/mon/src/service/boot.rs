@@ -1,7 +1,13 @@
 //! OSDs that come, go and say that they live.
 
-use spirula_maps::{Incremental, WEIGHT_IN, flags, osd_state};
-use spirula_wire::msg::osd::{OsdAlive, OsdBeacon, OsdBoot, OsdMarkMeDown, OsdPgCreated};
+use std::collections::BTreeMap;
+
+use spirula_maps::{Incremental, SnapIntervals, WEIGHT_IN, flags, osd_state};
+use spirula_wire::msg::Paxos;
+use spirula_wire::msg::osd::{
+    MonGetPurgedSnaps, MonGetPurgedSnapsReply, OsdAlive, OsdBeacon, OsdBoot, OsdMarkMeDown,
+    OsdPgCreated,
+};
 use spirula_wire::types::EntityAddrVec;
 use spirula_wire::{DecodeError, Message, RawMessage};
 use tracing::{debug, warn};
@@ -185,6 +191,30 @@ impl Service {
             // It does not know that it is down: the map tells it.
             self.send_osdmaps_unless_subscribed(id, self.state.osd.epoch());
         }
+        Ok(())
+    }
+
+    /// An OSD that missed maps asks, before it boots, which snapshots were purged in them. The answer
+    /// ends with the newest such epoch, and the OSD asks on until there is none.
+    pub(super) fn get_purged_snaps(
+        &mut self,
+        id: SessionId,
+        raw: &RawMessage,
+    ) -> Result<(), DecodeError> {
+        let MonGetPurgedSnaps { start, last, .. } = MonGetPurgedSnaps::from_raw(raw)?;
+        if self.osd_session(id).is_none() {
+            return Ok(());
+        }
+        let purged = self.state.purged_in(start..=last);
+        let last = purged.keys().next_back().copied().unwrap_or(last);
+        let intervals = |snaps: SnapIntervals| snaps.iter().collect();
+        let of_pools = |pools: BTreeMap<i64, SnapIntervals>| {
+            pools.into_iter().map(|(pool, snaps)| (pool, intervals(snaps))).collect()
+        };
+        let purged_snaps = purged.into_iter().map(|(epoch, pools)| (epoch, of_pools(pools)));
+        let purged_snaps = purged_snaps.collect();
+        let paxos = Paxos::default();
+        self.reply(id, raw, &MonGetPurgedSnapsReply { paxos, start, last, purged_snaps });
         Ok(())
     }
 

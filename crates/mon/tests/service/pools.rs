@@ -4,8 +4,9 @@ use spirula_maps::{PgMapDigest, SnapIntervals, pool_flags};
 use spirula_mon::State;
 use spirula_wire::msg::mgr::MonMgrReport;
 use spirula_wire::msg::mon::{PoolOp, PoolOpReply, pool_op};
+use spirula_wire::msg::osd::{MonGetPurgedSnaps, MonGetPurgedSnapsReply};
 use spirula_wire::types::{PoolStat, SnapId};
-use spirula_wire::{Decode, Encode};
+use spirula_wire::{Decode, Encode, Message};
 
 use crate::harness::{F, FSID, Mon};
 
@@ -145,6 +146,56 @@ fn purged_snapshots_leave_the_queue_and_stay_removed() {
     a.mon.pass(1);
     assert!(a.mon.map().removed_snaps_queue.is_empty());
     assert!(a.mon.service.state().purged_snaps.is_empty());
+}
+
+/// As a 16.2.15 OSD asks that begins after the first maps are gone: until no epoch is left.
+#[test]
+fn osds_are_told_what_was_purged() {
+    let mut a = asker();
+    assert_eq!([(); 4].map(|()| a.create().0), [0; 4]);
+    assert_eq!([2, 3, 4].map(|snap| a.delete(snap)), [0; 3]);
+    a.report(&[(2, 1)], 0, 0);
+    let first = a.mon.map().epoch;
+    a.report(&[(2, 3)], 0, 0);
+    let second = a.mon.map().epoch;
+    assert!(first < second);
+    let (osd, admin) = (a.mon.boot(0), a.session);
+    let mut ask = |session, start, last| {
+        a.mon.take(session);
+        a.mon.send(session, &MonGetPurgedSnaps { start, last, ..MonGetPurgedSnaps::default() });
+        a.mon.take(session)
+    };
+    for (start, last, until, purged) in [
+        (1, 100, second, vec![(first, (2, 1)), (second, (3, 2))]),
+        (1, first, first, vec![(first, (2, 1))]),
+        (first + 1, 100, second, vec![(second, (3, 2))]),
+        (second + 1, 100, 100, vec![]),
+        (9, 1, 1, vec![]),
+    ] {
+        let got = MonGetPurgedSnapsReply::from_raw(&ask(osd, start, last)[0]).unwrap();
+        let of_pool = |(epoch, snaps)| (epoch, [(1, vec![snaps])].into());
+        let purged_snaps = purged.into_iter().map(of_pool).collect();
+        let paxos = got.paxos;
+        let want = MonGetPurgedSnapsReply { paxos, start, last: until, purged_snaps };
+        assert_eq!(got, want, "{start} to {last}");
+    }
+    assert_eq!(ask(admin, 1, 100), []);
+    // What maps told that are gone comes with the oldest one, beside ids that removals took.
+    for n in 0..600 {
+        let prefix = if n % 2 == 0 { "osd set" } else { "osd unset" };
+        a.mon.ok(admin, &format!(r#"{{"prefix":"{prefix}","key":"noout"}}"#));
+    }
+    let oldest = a.mon.service.state().osd.oldest();
+    assert!(oldest > second);
+    let of_all = |mon: &mut Mon, start| {
+        mon.take(osd);
+        mon.send(osd, &MonGetPurgedSnaps { start, last: 1000, ..MonGetPurgedSnaps::default() });
+        let MonGetPurgedSnapsReply { last, purged_snaps, .. } = mon.take_one(osd);
+        (last, purged_snaps)
+    };
+    let all = [(oldest, [(1, vec![(2, 3), (6, 3)])].into())].into();
+    assert_eq!(of_all(&mut a.mon, 1), (oldest, all));
+    assert_eq!(of_all(&mut a.mon, oldest + 1), (1000, [].into()));
 }
 
 #[test]

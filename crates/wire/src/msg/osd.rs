@@ -50,6 +50,26 @@ pub struct OsdAlive {
     pub want: u32,
 }
 
+/// `mon_get_purged_snaps`: which snapshots were purged in the maps of these epochs, both included?
+#[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
+#[message(ty = types::MON_GET_PURGED_SNAPS, version = 1, compat = 1)]
+pub struct MonGetPurgedSnaps {
+    pub paxos: Paxos,
+    pub start: u32,
+    pub last: u32,
+}
+
+/// `mon_get_purged_snaps_reply`: up to `last`; the OSD asks for what comes after it.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
+#[message(ty = types::MON_GET_PURGED_SNAPS_REPLY, version = 1, compat = 1)]
+pub struct MonGetPurgedSnapsReply {
+    pub paxos: Paxos,
+    pub start: u32,
+    pub last: u32,
+    /// By epoch and pool, as (start, length).
+    pub purged_snaps: BTreeMap<u32, BTreeMap<i64, Vec<(u64, u64)>>>,
+}
+
 /// `osd_beacon`: proof of life, every few minutes.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
 #[message(ty = types::OSD_BEACON, version = 3, compat = 1)]
