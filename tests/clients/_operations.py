@@ -10,11 +10,11 @@ import struct
 import sys
 import time
 
-from _raw import (BALANCE_READS, FAILOK, FULL_FORCE, FULL_TRY, LIB, LOCALIZE_READS, ORDER_READS_WRITES, RETURNVEC,
-                  SKIPRWLOCKS, Cluster, Op)
+from _raw import (BALANCE_READS, FAILOK, FULL_FORCE, FULL_TRY, IGNORE_REDIRECT, LIB, LOCALIZE_READS,
+                  ORDER_READS_WRITES, RETURNVEC, SKIPRWLOCKS, Cluster, Op)
 from _ops import *
 
-EPERM, ENOENT, EIO, EEXIST, EINVAL, EFBIG, ERANGE, ENAMETOOLONG = -1, -2, -5, -17, -22, -27, -34, -36
+EPERM, ENOENT, EIO, EBUSY, EEXIST, EINVAL, EFBIG, ERANGE, ENAMETOOLONG = -1, -2, -5, -16, -17, -22, -27, -34, -36
 ENODATA, EOVERFLOW, EMSGSIZE, EOPNOTSUPP, ESHUTDOWN, EDQUOT, ECANCELED = -61, -75, -90, -95, -108, -122, -125
 MISMATCH = -4095
 MAX_OBJECT = 128 << 20
@@ -490,6 +490,125 @@ def copies_across(pool):
         check(name, oid, do(pool, oid, read(), getxattrs(), omap_vals()), [b"x", pairs({}), values()])
 
 
+PROMOTE, UNSET_MANIFEST, FLUSH, EVICT = bare(0x2229), bare(0x222a), bare(0x822b), bare(0x822c)
+WHOLE = [stat(), read(), getxattrs(), omap_vals()]
+SOURCE = [size(6), b"source", pairs({"a": "1"}), values(k="v")]
+TARGET = [size(7), b"target!", pairs({"t": "2"}), values(l="w")]
+
+
+def redirect(pool, other, n, flags=0):
+    """Makes an object of the one pool a redirect to one of the other."""
+    here, there = "redirect %s" % n, "target %s" % n
+    do(pool, here, write_full("source"), setxattr("a", "1"), omap_set(k="v"))
+    do(other, there, write_full("target!"), setxattr("t", "2"), omap_set(l="w"))
+    do(pool, here, set_redirect(there, locator(other.id), flags=flags))
+    return here, there
+
+
+def redirects(pool, other):
+    """What is asked of a redirect its target answers, in another PG or OSD too."""
+    name = "redirects"
+    for n in range(8):
+        here, there = redirect(pool, other, n)
+        check(name, here, do(pool, here, *WHOLE), TARGET)
+        check(name, "version", pool.run(here, [stat()])[2], other.run(there, [stat()])[2])
+        got = do(pool, here, *WHOLE, flags=IGNORE_REDIRECT)
+        check(name, "itself", got, [size(0), b"", pairs({"a": "1"}), values()])
+        do(pool, here, write(0, "T"), setxattr("z", "3"))
+        check(name, "written", do(other, there, read(), getxattrs()), [b"Target!", pairs({"t": "2", "z": "3"})])
+        for ops, result, want in (
+                ([getxattr("none")], ENODATA, b""), ([getxattr("none") | FAILOK, read(0, 3)], 0, b"Tar"),
+                ([cmpxattr("z", EQ, "4"), write_full("no")], ECANCELED, b""),
+                ([create(True)], EEXIST, b""), ([call("hello.say_hello", b"you")], 0, b"Hello, you!"),
+                ([assert_ver(1)], ERANGE, b""), ([bare(0x121d)], 0, b"\1")):
+            got = pool.run(here, ops)
+            check(name, "%r" % ops, (got[0], got[1][-1][1]), (result, want))
+        got = pool.run(here, [read(0, 3), setxattr("y", "4")], RETURNVEC)
+        check(name, "returned", (got[0], got[1][0][1]), (0, b"Tar"))
+        do(pool, here, delete())
+        check(name, "deleted", other.run(there, [stat()])[0], ENOENT)
+        check(name, "deleted", pool.run(here, [stat()])[0], ENOENT)
+        check(name, "not itself", do(pool, here, stat(), flags=IGNORE_REDIRECT), [size(0)])
+        do(pool, here, write_full("new"))
+        check(name, "made", do(other, there, read()), [b"new"])
+        do(pool, here, UNSET_MANIFEST)
+        check(name, "unset", do(pool, here, *WHOLE), [size(0), b"", pairs({"a": "1"}), values()])
+        check(name, "unset twice", pool.run(here, [UNSET_MANIFEST])[0], EOPNOTSUPP)
+    here, there = redirect(pool, other, "own data")
+    do(pool, here, write_full("local"), flags=IGNORE_REDIRECT)
+    do(pool, here, write_full("there"))
+    check(name, "own data is read", do(pool, here, read()) + do(other, there, read()), [b"local", b"there"])
+    here, there = redirect(pool, other, "to another")
+    do(pool, here, set_redirect("nothing", locator(other.id), version=777))
+    check(name, "to another", pool.run(here, [stat()])[0], ENOENT)
+    check(name, "version", pool.run(here, [stat()], IGNORE_REDIRECT)[2], 777)
+    for ops, result in (
+            ([set_redirect(here, locator(pool.id))], EINVAL), ([set_redirect("x", locator(9999))], ENOENT),
+            ([bare(0x2227, b"", b"\x09")], EINVAL), ([FLUSH], EBUSY),
+            ([set_redirect("x", locator(other.id), flags=WITH_REFERENCE)], ENOENT),
+            ([set_chunk(0, 1, locator(other.id), "x", 0, WITH_REFERENCE)], EINVAL)):
+        check(name, "%r" % ops, pool.run(here, ops)[0], result)
+    check(name, "absent", pool.run("none", [set_redirect("x", locator(other.id))])[0], ENOENT)
+    do(pool, "plain", write_full("x"))
+    for chunk, result in (((0, 0), EINVAL), ((0, 2), ERANGE), ((1, 1), ERANGE), ((0, 1), EOPNOTSUPP)):
+        got = pool.run("plain", [set_chunk(*chunk, locator(other.id), "x", 0)])[0]
+        check(name, "chunk %r" % (chunk,), got, result)
+
+
+def promoted(pool, other):
+    """A redirect takes over its target's content."""
+    name = "promoted"
+    for n in range(4):
+        here, there = redirect(pool, other, "promoted %d" % n)
+        do(pool, here, PROMOTE)
+        want = TARGET[:2] + [pairs({"a": "1", "t": "2"})] + TARGET[3:]
+        check(name, here, do(pool, here, *WHOLE), want)
+        check(name, "version", pool.run(here, [stat()])[2], other.run(there, [stat()])[2])
+        do(pool, here, write(0, "X"))
+        check(name, "apart", do(pool, here, read()) + do(other, there, read()), [b"Xarget!", b"target!"])
+        check(name, "no redirect", pool.run(here, [UNSET_MANIFEST])[0], EOPNOTSUPP)
+        do(pool, here, PROMOTE), do(pool, here, FLUSH)
+    here, there = redirect(pool, other, "big")
+    big = bytes(range(256)) * 4096 * 9
+    do(other, there, write_full(big))
+    do(pool, here, PROMOTE)
+    check(name, "big", do(pool, here, read())[0] == big, True)
+    here, there = redirect(pool, other, "to nothing")
+    do(other, there, delete())
+    do(pool, here, PROMOTE)
+    check(name, "nothing", pool.run(here, [stat()])[0], ENOENT)
+
+
+def references(pool, other):
+    """The target counts a redirect with a reference, and goes with the last one."""
+    name = "references"
+    for n, end, flags in ((0, UNSET_MANIFEST, 0), (1, delete(), IGNORE_REDIRECT), (2, PROMOTE, 0)):
+        here, there = redirect(pool, other, "referenced %d" % n, WITH_REFERENCE)
+        second = "second %d" % n
+        do(pool, second, write_full("x"))
+        do(pool, second, set_redirect(there, locator(other.id), flags=WITH_REFERENCE))
+        check(name, "there", do(pool, here, read()), [b"target!"])
+        for flag in (0, WITH_REFERENCE):
+            got = pool.run(here, [set_redirect(there, locator(other.id), flags=flag)])[0]
+            check(name, "twice", got, EINVAL)
+        refs = do(other, there, getxattr("chunk_refs"))[0]
+        check(name, "both", (blob(here) in refs, blob(second) in refs), (True, True))
+        do(pool, second, UNSET_MANIFEST)
+        for i in range(40):
+            refs = do(other, there, getxattr("chunk_refs"))[0]
+            if blob(second) not in refs:
+                break
+            time.sleep(0.1)
+        check(name, "one", (blob(here) in refs, blob(second) in refs), (True, False))
+        do(pool, here, end, flags=flags)
+        for i in range(40):
+            gone = other.run(there, [stat()])[0]
+            if gone:
+                break
+            time.sleep(0.1)
+        check(name, "gone with %r" % end, gone, ENOENT)
+
+
 def snapshot_copies(pool):
     """A source may be a snapshot (not of the object itself: Ceph waits for ever)."""
     name = "snapshot copies"
@@ -524,22 +643,24 @@ def listing(pool):
     for oid, value in (("l1", "1"), ("l2", "2"), ("l3", "1")):
         do(pool, oid, setxattr("color", value))
     do(pool.at("other"), "l4", setxattr("color", "1"))
-    pool.at()
+    files = ["f1.00000000", "f2.00000000", "f3.00000000"]
+    for oid, tag in zip(files, (blob("T"), blob("U"), b"\x09")):
+        do(pool.at(), oid, setxattr("scrub_tag", tag))
     pgls = le("QI", 100, 0)
 
     def listed(code, indata, nspace=""):
         result, outputs, _ = pool.at(nspace).run("any", [Op(code, pgls, indata)])
         pool.at()
         out = outputs[0][1]
-        return result, sorted(oid for oid in ("l1", "l2", "l3", "l4") if blob(oid) in out)
+        return result, sorted(oid for oid in ["l1", "l2", "l3", "l4"] + files if blob(oid) in out)
 
     plain = blob("pg") + blob("filter")
-    every = ["l1", "l2", "l3"]
+    every = sorted(["l1", "l2", "l3"] + files)
     for code in (0x1501, 0x1505):
         check(name, "plain %#x" % code, listed(code, HOBJECT_MIN), (1, every))
         check(name, "namespace %#x" % code, listed(code, HOBJECT_MIN, "other"), (1, ["l4"]))
         check(name, "no cursor", listed(code, b""), (EINVAL, []))
-    check(name, "all namespaces", listed(0x1505, HOBJECT_MIN, "\1"), (1, every + ["l4"]))
+    check(name, "all namespaces", listed(0x1505, HOBJECT_MIN, "\1"), (1, sorted(every + ["l4"])))
     for code in (0x1502, 0x1506):
         for kind in ("plain", "hello.hello"):
             ask = plain + blob(kind) + blob("_color")
@@ -547,8 +668,14 @@ def listing(pool):
             check(name, "%s %#x" % (kind, code), listed(code, ask + blob("3") + HOBJECT_MIN), (1, []))
             ask = plain + blob(kind) + blob("color") + blob("1")
             check(name, "%s without prefix" % kind, listed(code, ask + HOBJECT_MIN), (1, []))
+        for tag, result, oids in ((versioned(1, 1, blob("T")), 1, ["f2.00000000", "f3.00000000"]),
+                                  (versioned(2, 1, blob("T") + b"zz"), 1, ["f2.00000000", "f3.00000000"]),
+                                  (versioned(1, 1, blob("")), 1, files), (versioned(2, 2, blob("T")), EINVAL, []),
+                                  (versioned(1, 1, b""), EINVAL, []), (blob("T"), EINVAL, [])):
+            check(name, "tag %r" % tag, listed(code, plain + blob("cephfs.inode_tag") + tag + HOBJECT_MIN),
+                  (result, oids))
         for kind, result in (("lock.none", EINVAL), ("none.none", EPERM), ("none", EINVAL), (".none", EINVAL),
-                             ("plain", EINVAL)):
+                             ("plain", EINVAL), ("parent", EINVAL), ("cephfs.none", EINVAL), ("rgw.x", EINVAL)):
             check(name, "filter %s" % kind, listed(code, plain + blob(kind))[0], result)
         check(name, "no filter", listed(code, b"")[0], EINVAL)
     check(name, "hit sets", pool.run("any", [bare(0x1503)])[:2], (0, [(0, le("I", 0))]))
@@ -675,6 +802,8 @@ def main(filters):
     do(pool, "capabilities", call("hello.record_hello", b"caps"))
     for function, args in ((versions, (pool,)), (copies, (pool,)), (copies_across, (pool,)),
                            (snapshot_copies, (pool,)), (names, (pool,)),
+                           *[(check_of, (pool, cluster.pool("operations1")))
+                             for check_of in (redirects, promoted, references)],
                            (listing, (cluster.pool("operations1"),)), (capabilities, (cluster, "operations")),
                            (blocklisted, (cluster, "operations")), (large, (pool,)),
                            (full, (cluster, "operations2"))):

@@ -9,6 +9,7 @@ EQ, NE, GT, GTE, LT, LTE = 1, 2, 3, 4, 5, 6
 STRING, U64 = 1, 2
 HEAD = (1 << 64) - 2
 SNAPDIR = (1 << 64) - 1
+WITH_REFERENCE = 0x80
 
 
 def extent(offset, length, truncate_size=0, truncate_seq=0):
@@ -205,6 +206,15 @@ def copy_from(oid, loc, version=0, snapid=HEAD, flags=0):
 def copy_from2(oid, loc, size, seq, version=0, snapid=HEAD, flags=0x20):
     args = struct.pack("<QQBI", snapid, version, flags, 0)
     return Op(0x222d, args, blob(oid) + loc + struct.pack("<IQ", seq, size))
+
+
+def set_redirect(oid, loc, version=0, flags=0):
+    return Op(0x2227, struct.pack("<QQBI", HEAD, version, 0, 0), blob(oid) + loc, flags)
+
+
+def set_chunk(offset, length, loc, oid, target_offset, flags=0):
+    return Op(0x8228, b"", struct.pack("<QQ", offset, length) + loc + blob(oid) + struct.pack("<Q", target_offset),
+              flags)
 
 
 def bare(code, args=b"", indata=b""):

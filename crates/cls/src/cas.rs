@@ -44,6 +44,11 @@ struct RefOp {
     source: HObject,
 }
 
+/// The input of `chunk_get_ref` and `chunk_put_ref` for a reference by `source`.
+pub fn chunk_reference(source: HObject) -> Vec<u8> {
+    RefOp { source }.to_bytes(Features::default())
+}
+
 fn chunk_create_or_get_ref(object: &mut dyn Context, bytes: &Bytes, _: &mut Vec<u8>) -> Outcome {
     let op: CreateOp = input(bytes)?;
     let mut refs = match load(object) {
@@ -79,7 +84,7 @@ fn chunk_put_ref(object: &mut dyn Context, bytes: &Bytes, _: &mut Vec<u8>) -> Ou
     if refs.is_empty() { object.remove() } else { store(object, &refs) }
 }
 
-/// No object refers to chunks: there are no manifests here.
+/// No object refers to chunks: none has any.
 fn references_chunk(_: &mut dyn Context, bytes: &Bytes, _: &mut Vec<u8>) -> Outcome {
     let _chunk: Bytes = input(bytes)?;
     fail(ENOLINK)

@@ -25,6 +25,7 @@ mod rbd;
 mod refcount;
 mod version;
 
+pub use cas::chunk_reference;
 pub use context::{Context, Halt, Origin, Outcome};
 pub use method::{Access, Class, Method, Run};
 pub use spirula_wire::errno;

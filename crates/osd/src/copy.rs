@@ -35,6 +35,8 @@ const TRUNCATE_SEQ: u8 = 0x20;
 pub struct Sources {
     named: Vec<Named>,
     held: Vec<Held>,
+    /// What errands brought.
+    added: Vec<FoundSource>,
 }
 
 /// What one COPY_FROM names.
@@ -84,7 +86,7 @@ impl Sources {
             }
             named
         });
-        Self { named: named.collect(), held: Vec::new() }
+        Self { named: named.collect(), ..Self::default() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -119,6 +121,11 @@ impl Sources {
         }
     }
 
+    /// Takes what was fetched for another operation than a COPY_FROM.
+    pub fn add(&mut self, found: FoundSource) {
+        self.added.push(found);
+    }
+
     /// The least epoch at which a transaction sees all of the sources.
     pub fn epoch(&self) -> u64 {
         let objects = self.named.iter().filter_map(|n| n.object.as_ref().ok());
@@ -127,7 +134,7 @@ impl Sources {
 
     /// What the sources are now.
     pub fn gather(&self, store: &Store, vos: &Vos) -> Result<Vec<FoundSource>, Need> {
-        let mut all = Vec::with_capacity(self.named.len());
+        let mut all = self.added.clone();
         for named in &self.named {
             match named.gather(store, vos) {
                 Ok(source) => all.push((named.op, Ok(source))),
@@ -184,6 +191,10 @@ impl Named {
         };
         let mut info = view.info()?.ok_or(Fault::Errno(-ENOENT))?;
         self.check_version(&info)?;
+        if info.redirect.is_some() && info.size == 0 {
+            // Ceph never answers.
+            return Err(Fault::Errno(-EOPNOTSUPP));
+        }
         let (mut omap_header, mut omap) = (Bytes::new(), Vec::new());
         if info.omap {
             (omap_header, omap) = (view.omap_header()?, view.omap_range(b"", false, usize::MAX)?);

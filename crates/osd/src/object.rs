@@ -144,7 +144,17 @@ pub struct ObjectInfo {
     pub alloc_hint: Option<(u64, u64, u32)>,
     /// Not changed since a client said so (UNDIRTY).
     pub clean: bool,
+    /// What clients are shown instead of this object.
+    pub redirect: Option<Box<Redirect>>,
     pub watchers: Watchers,
+}
+
+/// A manifest of the kind `redirect`: requests go to another object.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Redirect {
+    pub target: HObject,
+    /// The target counts a reference of this object (class `cas`).
+    pub referenced: bool,
 }
 
 impl ObjectInfo {
@@ -157,9 +167,11 @@ const HAS_OMAP: u8 = 1;
 const HAS_TRUNCATE: u8 = 2;
 const HAS_HINT: u8 = 4;
 const HAS_WATCHERS: u8 = 8;
+const HAS_REDIRECT: u8 = 16;
+const IS_REFERENCED: u8 = 32;
 const IS_CLEAN: u8 = 64;
-/// Version 1 had no watchers; otherwise it was the same.
-const INFO_VERSION: u8 = 2;
+/// Version 1 had no watchers, version 2 no redirects; otherwise they were the same.
+const INFO_VERSION: u8 = 3;
 
 impl Encode for ObjectInfo {
     fn encode(&self, out: &mut Vec<u8>, f: Features) {
@@ -170,6 +182,8 @@ impl Encode for ObjectInfo {
                 | flag(self.truncate.is_some(), HAS_TRUNCATE)
                 | flag(self.alloc_hint.is_some(), HAS_HINT)
                 | flag(!self.watchers.is_empty(), HAS_WATCHERS)
+                | flag(self.redirect.is_some(), HAS_REDIRECT)
+                | flag(self.redirect.as_ref().is_some_and(|r| r.referenced), IS_REFERENCED)
                 | flag(self.clean, IS_CLEAN),
         );
         self.version.encode(out, f);
@@ -187,6 +201,9 @@ impl Encode for ObjectInfo {
         }
         if !self.watchers.is_empty() {
             self.watchers.encode(out, f);
+        }
+        if let Some(redirect) = &self.redirect {
+            redirect.target.encode(out, f);
         }
     }
 }
@@ -214,6 +231,12 @@ impl Decode for ObjectInfo {
                 None
             },
             watchers: if has & HAS_WATCHERS != 0 { Watchers::decode(r)? } else { Watchers::new() },
+            redirect: if has & HAS_REDIRECT != 0 {
+                let referenced = has & IS_REFERENCED != 0;
+                Some(Box::new(Redirect { target: HObject::decode(r)?, referenced }))
+            } else {
+                None
+            },
         })
     }
 }
@@ -363,7 +386,11 @@ mod tests {
         let watch = WatchInfo { timeout_seconds: 30, addr: "127.0.0.1:0/7".parse().unwrap() };
         let watchers = [(key(1), watch), (key(2), WatchInfo::default())].into();
         let watched = ObjectInfo { watchers, ..plain.clone() };
-        for info in [plain, full, watched] {
+        let redirect = |referenced| {
+            let redirect = Redirect { target: object(5, "ns", "k", "n"), referenced };
+            ObjectInfo { redirect: Some(Box::new(redirect)), ..watched.clone() }
+        };
+        for info in [plain, full, redirect(false), redirect(true), watched] {
             assert_eq!(ObjectInfo::from_bytes(&info.to_bytes(Features::PACIFIC)), Ok(info));
         }
     }

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use spirula_vos::{ContainerId, ObjectKey};
 use spirula_wire::msg::ops::{OpArgs, OpCode, op_flag};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpResult};
-use spirula_wire::types::{SnapId, UTime};
+use spirula_wire::types::{HObject, SnapContext, SnapId, UTime};
 
 use crate::errno::*;
 use crate::object::ObjectInfo;
@@ -38,6 +38,7 @@ use crate::watch::{WatchEffect, WatchState};
 pub use call::Caller;
 pub use copy::{FoundSource, Source, SourceData};
 pub use refused::refusal;
+pub use tier::{Errand, Reached};
 
 pub use snap::Rollback;
 
@@ -78,8 +79,14 @@ pub struct Request<'a> {
     pub mtime: UTime,
     pub limits: Limits,
     pub caller: Caller,
-    /// What each COPY_FROM copies.
+    /// What each COPY_FROM copies, and what promotions fetched.
     pub sources: &'a [FoundSource],
+    /// Targets that errands were sent to.
+    pub reached: &'a [Reached],
+    /// Redirects lead elsewhere, unless the client asks for the object itself.
+    pub ignores_redirects: bool,
+    /// Among the writes, even if it only reads.
+    pub ordered: bool,
     pub snaps: Option<&'a SnapScope>,
     pub watch: WatchState<'a>,
 }
@@ -140,6 +147,8 @@ pub struct Executed {
     pub watching: Vec<WatchEffect>,
     /// User version of the object before the request.
     pub user_version: u64,
+    /// What has to be done elsewhere before the request can be executed.
+    pub errand: Option<Errand>,
 }
 
 impl Executed {
@@ -155,6 +164,7 @@ impl Executed {
             change: None,
             watching: Vec::new(),
             user_version: 0,
+            errand: None,
         }
     }
 }
@@ -173,6 +183,8 @@ pub struct Change {
     pub copied_version: Option<u64>,
     /// `None`: the object has no clones, and was never written with a snapshot context.
     pub snaps: Option<SnapChange>,
+    /// Objects that count a reference of this one, which has none to them any more.
+    pub released: Vec<HObject>,
 }
 
 /// Runs the ops of `request` against the object in `view`.
@@ -182,6 +194,10 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
         Err(Fault::Missing(m)) => return Err(m),
         Err(Fault::Errno(errno)) => return Ok(Executed::failed(request, errno)),
     };
+    if let Some(target) = tier::leads_to(request, old.as_ref()) {
+        let errand = Some(Errand::Forward(target));
+        return Ok(Executed { errand, ..Executed::failed(request, 0) });
+    }
     let lists_snaps = request.snaps.is_some_and(|s| s.snap == SnapId::DIR);
     let snapset = match snapset_for(request, view, old.is_some()) {
         Ok(set) => set,
@@ -196,6 +212,9 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
         limits: request.limits,
         caller: request.caller,
         sources: request.sources,
+        reached: request.reached,
+        errand: None,
+        released: Vec::new(),
         copied_version: None,
         undirty: false,
         watch: request.watch,
@@ -255,6 +274,9 @@ struct Run<'v, V> {
     limits: Limits,
     caller: Caller,
     sources: &'v [FoundSource],
+    reached: &'v [Reached],
+    errand: Option<Errand>,
+    released: Vec<HObject>,
     copied_version: Option<u64>,
     /// The object is to be clean after the request.
     undirty: bool,
@@ -287,6 +309,9 @@ impl<V: ObjectView> Run<'_, V> {
                 Err(Fault::Missing(m)) => return Err(m),
             }
             out.rval = self.result;
+            if self.errand.is_some() {
+                break;
+            }
             if self.result < 0 {
                 if out.flags & op_flag::FAILOK == 0 {
                     break;
@@ -354,11 +379,12 @@ impl<V: ObjectView> Run<'_, V> {
             OpCode::STARTSYNC => self.startsync(),
             OpCode::ISDIRTY => self.is_dirty(out),
             OpCode::UNDIRTY => self.undirty(),
-            OpCode::SET_REDIRECT => self.set_redirect(input),
+            OpCode::SET_REDIRECT => self.set_redirect(input, out),
             OpCode::SET_CHUNK => self.set_chunk(input),
-            OpCode::TIER_PROMOTE | OpCode::TIER_FLUSH => self.without_manifest(0),
-            OpCode::TIER_EVICT => self.without_manifest(EINVAL),
-            OpCode::UNSET_MANIFEST => self.without_manifest(EOPNOTSUPP),
+            OpCode::TIER_PROMOTE => self.promote(out),
+            OpCode::TIER_FLUSH => self.flush(),
+            OpCode::TIER_EVICT => self.evict(),
+            OpCode::UNSET_MANIFEST => self.unset_manifest(),
             code => err(refusal(code).unwrap_or(EOPNOTSUPP)),
         }
     }
@@ -471,6 +497,7 @@ impl<V: ObjectView> Run<'_, V> {
                 user_modify: self.user_modify,
                 copied_version: self.copied_version,
                 snaps,
+                released: std::mem::take(&mut self.released),
             }
         });
         let mut watching = if self.result >= 0 { self.watching } else { Vec::new() };
@@ -490,6 +517,7 @@ impl<V: ObjectView> Run<'_, V> {
             change,
             watching,
             user_version,
+            errand: self.errand,
         }
     }
 }

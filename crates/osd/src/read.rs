@@ -6,8 +6,9 @@
 use crate::admit::Admitted;
 use crate::errno::ENOENT;
 use crate::front::{OpRequest, Reply, Versions};
+use crate::manifest::forward;
 use crate::pg::Pg;
-use crate::plan::Executed;
+use crate::plan::{Errand, Executed};
 use crate::target::Target;
 use crate::write::{Loaded, Served};
 
@@ -20,6 +21,9 @@ pub async fn read(target: &Target, admitted: Admitted) -> Served {
             Err(need) => loaded.fill(target, need).await?,
         }
     };
+    if let Some(Errand::Forward(object)) = executed.errand.take() {
+        return forward(target, loaded, object).await;
+    }
     loaded.pg().state.borrow_mut().stats.add(&executed.delta);
     if executed.exists {
         let watching = std::mem::take(&mut executed.watching);

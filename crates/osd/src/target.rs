@@ -31,6 +31,7 @@ use crate::options::Options;
 use crate::pg::Pg;
 use crate::pg::log::LogLimits;
 use crate::plan::Limits;
+use crate::proxy::Links;
 use crate::read::read;
 use crate::route::{PgTable, Routed, follow, route};
 use crate::session::{Session, Waiting};
@@ -103,6 +104,7 @@ struct Inner {
     tracker: Tracker,
     watching: Watching,
     fullness: Fullness,
+    links: Links,
     global_seq: Cell<u64>,
     /// Epoch that the last `osd_boot` was sent in.
     boot_epoch: Cell<u32>,
@@ -139,6 +141,7 @@ impl Target {
             tracker: Tracker::default(),
             watching: Watching::default(),
             fullness: Fullness::default(),
+            links: Links::default(),
             global_seq: Cell::new(0),
             boot_epoch: Cell::new(0),
             report_due: Notify::new(),
@@ -203,6 +206,11 @@ impl Target {
 
     pub fn fullness(&self) -> &Fullness {
         &self.0.fullness
+    }
+
+    /// Connections to other OSDs.
+    pub fn links(&self) -> &Links {
+        &self.0.links
     }
 
     pub fn with_options<R>(&self, f: impl FnOnce(&Options) -> R) -> R {
@@ -307,6 +315,7 @@ impl Target {
     /// From now on no connection is taken in, and nothing is tried again.
     pub fn set_stopping(&self) {
         self.0.stopping.set(true);
+        self.0.links.close();
     }
 
     /// The monitor acknowledged that we go.

@@ -14,7 +14,7 @@ use spirula_store::{Commit, StoreError};
 use spirula_vos::{ReadError, StageError, Tx, Vos};
 use spirula_wire::msg::ops::OpCode;
 use spirula_wire::msg::osd_op::flag;
-use spirula_wire::types::UTime;
+use spirula_wire::types::{HObject, UTime};
 use spirula_xstream::wall_now;
 
 use crate::admit::Admitted;
@@ -24,11 +24,12 @@ use crate::errno::*;
 use crate::front::{OpRequest, Reply, Versions, returns_of};
 use crate::full::may_try;
 use crate::load::{LoadedData, Need, StoreView};
+use crate::manifest::forward;
 use crate::pg::Pg;
 use crate::pg::locks::Held;
 use crate::pg::log::{DupRecord, EntryKind, LogEntry};
 use crate::pg::publish::Unpublished;
-use crate::plan::{Caller, Change, Executed, Request, execute};
+use crate::plan::{Caller, Change, Errand, Executed, Reached, Request, execute};
 use crate::snap::{Clones, ObjectChange, Place, apply_object, refuses_context};
 use crate::target::{Target, TargetError};
 use crate::view::{Fault, ObjectView};
@@ -42,6 +43,13 @@ pub async fn write(target: &Target, admitted: Admitted) -> Served {
     let committed = loop {
         let need = match loaded.plan(target) {
             Ok(Planned::Answer(reply)) => return loaded.observed(reply).await,
+            Ok(Planned::Elsewhere(Errand::Forward(object))) => {
+                return forward(target, loaded, object).await;
+            }
+            Ok(Planned::Elsewhere(errand)) => {
+                loaded.run_errand(target, errand).await;
+                continue;
+            }
             Ok(Planned::Write(plan)) => match plan.submit(target, &loaded) {
                 Ok(committed) => break committed,
                 Err(Unstaged::Need(need)) => need,
@@ -59,8 +67,9 @@ pub async fn write(target: &Target, admitted: Admitted) -> Served {
         };
         loaded.fill(target, need).await?;
     };
-    let (reply, watching) = committed.published().await?;
+    let (reply, watching, released) = committed.published().await?;
     loaded.apply_watching(target, watching, reply.versions.user);
+    loaded.release(target, released);
     Ok(loaded.done(Some(reply)))
 }
 
@@ -69,9 +78,10 @@ pub type Served = Result<(OpRequest, Option<Reply>), TargetError>;
 
 /// Holds the object's lock; has whatever planning asked for so far.
 pub struct Loaded {
-    admitted: Admitted,
-    held: Held,
-    sources: Sources,
+    pub(crate) admitted: Admitted,
+    pub(crate) held: Held,
+    pub(crate) sources: Sources,
+    pub(crate) reached: Vec<Reached>,
     data: LoadedData,
     /// What the object needs cannot be read: its requests fail, the target goes on.
     unreadable: bool,
@@ -94,6 +104,7 @@ impl Loaded {
             admitted,
             held,
             sources,
+            reached: Vec::new(),
             data: LoadedData::default(),
             unreadable: false,
             of_clone: Cell::new(false),
@@ -125,6 +136,9 @@ impl Loaded {
             limits: target.limits(),
             caller: caller_of(target, request),
             sources: &[],
+            reached: &self.reached,
+            ignores_redirects: request.msg.has_flag(flag::IGNORE_REDIRECT),
+            ordered: request.msg.has_flag(flag::RWORDERED),
             snaps: Some(&self.admitted.snaps),
             watch: self.watch_state(target, &connected),
         };
@@ -231,7 +245,10 @@ impl Loaded {
         if self.admitted.snaps.ordered && self.is_context_old(target)? {
             return Ok(Planned::Answer(Some(Reply::refusal(self.request(), -EOLDSNAPC))));
         }
-        let executed = self.execute(target)?;
+        let mut executed = self.execute(target)?;
+        if let Some(errand) = executed.errand.take() {
+            return Ok(Planned::Elsewhere(errand));
+        }
         let request = self.request();
         if executed.change.is_some() && executed.delta.grows() && self.admitted.pool_full != 0 {
             return Ok(Planned::Answer(self.full(executed)));
@@ -277,6 +294,8 @@ impl Loaded {
 
 enum Planned {
     Answer(Option<Reply>),
+    /// Something is to be done at another object first, or instead.
+    Elsewhere(Errand),
     Write(Plan),
 }
 
@@ -287,6 +306,7 @@ struct Plan {
     trims: bool,
     reply: Reply,
     watching: Vec<WatchEffect>,
+    released: Vec<HObject>,
 }
 
 enum Unstaged {
@@ -328,6 +348,7 @@ impl Plan {
         if done.result == -ENOENT {
             versions = versions.absent(state.last_update, state.last_user_version);
         }
+        let mut released = Vec::new();
         let mut tx = Tx::new(epoch);
         if done.delta.shrinks() {
             tx.use_reserve();
@@ -344,6 +365,7 @@ impl Plan {
             if let Some(snaps) = &mut change.snaps {
                 snaps.settle(state.last_epoch);
             }
+            released = change.released;
             let (info, snaps) = (change.info.as_ref(), change.snaps.as_ref());
             let change = ObjectChange { effects: change.effects, info, snaps, crcs };
             apply_object(&mut tx, pg.cid, oid, change);
@@ -358,7 +380,7 @@ impl Plan {
             data_crc: done.data_crc,
             executed: true,
         };
-        Self { tx, entry, trims: trim.is_some(), reply, watching: done.watching }
+        Self { tx, entry, trims: trim.is_some(), reply, watching: done.watching, released }
     }
 
     /// The submission half of the commit: from here on it happens.
@@ -374,7 +396,8 @@ impl Plan {
             }
         };
         loaded.held.submitted();
-        Ok(Committed { submitted, reply: self.reply, watching: self.watching })
+        let (reply, watching, released) = (self.reply, self.watching, self.released);
+        Ok(Committed { submitted, reply, watching, released })
     }
 }
 
@@ -383,12 +406,13 @@ struct Committed {
     submitted: Submitted,
     reply: Reply,
     watching: Vec<WatchEffect>,
+    released: Vec<HObject>,
 }
 
 impl Committed {
-    async fn published(self) -> Result<(Reply, Vec<WatchEffect>), TargetError> {
+    async fn published(self) -> Result<(Reply, Vec<WatchEffect>, Vec<HObject>), TargetError> {
         self.submitted.published().await?;
-        Ok((self.reply, self.watching))
+        Ok((self.reply, self.watching, self.released))
     }
 }
 

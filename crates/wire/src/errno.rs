@@ -18,6 +18,7 @@ pub const ENOSPC: i32 = 28;
 pub const EDOM: i32 = 33;
 pub const ERANGE: i32 = 34;
 pub const ENAMETOOLONG: i32 = 36;
+pub const ELOOP: i32 = 40;
 pub const ENOSYS: i32 = 38;
 pub const ENOTEMPTY: i32 = 39;
 pub const ENOMSG: i32 = 42;

@@ -144,6 +144,12 @@ impl<V: ObjectView> Run<'_, V> {
         if self.exists {
             self.effect(Effect::Remove);
         }
+        self.take_over(source);
+        ok()
+    }
+
+    /// The object becomes what `source` is, besides the xattrs that it has.
+    pub(super) fn take_over(&mut self, source: Source) {
         self.ensure_exists();
         self.resize(source.info.size);
         self.delta.num_wr += 1;
@@ -177,6 +183,5 @@ impl<V: ObjectView> Run<'_, V> {
         if source.info.size > 0 {
             self.effect(Effect::Truncate(source.info.size));
         }
-        ok()
     }
 }

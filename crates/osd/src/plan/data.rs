@@ -283,6 +283,7 @@ impl<V: ObjectView> Run<'_, V> {
         self.delta.num_objects -= 1;
         self.resize(0);
         self.drop_watches();
+        self.release();
         self.info = ObjectInfo::default();
         self.exists = false;
         ok()

@@ -18,11 +18,8 @@ const REFUSED: &[(OpCode, i32)] = &[
     (OpCode::CACHE_PIN, EINVAL),
     (OpCode::CACHE_UNPIN, EINVAL),
     (OpCode::PG_HITSET_GET, ENOENT),
-    // Manifests are not kept.
-    (OpCode::SET_REDIRECT, EOPNOTSUPP),
+    // Chunks are not kept.
     (OpCode::SET_CHUNK, EOPNOTSUPP),
-    (OpCode::UNSET_MANIFEST, EOPNOTSUPP),
-    (OpCode::TIER_EVICT, EINVAL),
 ];
 
 /// The (positive) error of an operation that is never carried out; `None` if some object takes it.

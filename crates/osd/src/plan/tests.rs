@@ -12,6 +12,7 @@ use super::*;
 use crate::op::OpClass;
 use crate::view::Past;
 
+mod redirect;
 mod watch;
 
 const F: Features = Features::PACIFIC;

@@ -1,0 +1,183 @@
+//! Errands of requests about redirects: the request goes on to the target, or needs something of it
+//! first.
+//!
+//! A request that goes on holds no lock any more: its order is that of the connection it leaves on.
+
+use bytes::Bytes;
+use spirula_wire::msg::ops::{OpArgs, OpCode};
+use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, flag};
+use spirula_wire::types::{EntityType, HObject, SnapId, SpgId};
+use spirula_xstream::Class;
+
+use crate::admit::Admitted;
+use crate::errno::*;
+use crate::front::{OpRequest, Reply, Versions};
+use crate::pg::Pg;
+use crate::plan::{Errand, Source};
+use crate::proxy::{Asking, Place, Unanswered, locator_of, object_of};
+use crate::remote::Remote;
+use crate::target::Target;
+use crate::write::{Loaded, Served};
+
+/// Redirects that a request may follow. Ceph would follow those of a circle for ever.
+const HOPS_MAX: i32 = 8;
+/// Flags that a request keeps on its way.
+const KEPT: u32 = flag::RWORDERED
+    | flag::ORDERSNAP
+    | flag::ENFORCE_SNAPC
+    | flag::MAP_SNAP_CLONE
+    | flag::RETURNVEC
+    | flag::FULL_FORCE;
+
+/// Lets `object` answer instead.
+pub async fn forward(target: &Target, loaded: Loaded, object: HObject) -> Served {
+    let Loaded { admitted, held, .. } = loaded;
+    let Admitted { request, pg, .. } = admitted;
+    let Some(msg) = forwarded(&request) else {
+        let reply = Reply::refusal(&request, -ELOOP);
+        return Ok((request, Some(reply)));
+    };
+    let asking = Asking::begin(target, object, msg);
+    drop(held);
+    let reply = match asking.answer(&pg).await {
+        Ok(reply) => {
+            let versions = match reply.result {
+                result if result >= 0 || request.class.writes => {
+                    Versions::of(Versions::default().replay, reply.user_version)
+                }
+                result if result == -ENOENT => {
+                    let (last_update, last_user) = pg.last_versions();
+                    Versions::default().absent(last_update, last_user)
+                }
+                _ => Versions::default(),
+            };
+            Some(Reply {
+                result: reply.result,
+                outputs: reply.ops,
+                versions,
+                data_offset: 0,
+                data_crc: None,
+                executed: true,
+            })
+        }
+        Err(Unanswered::Errno(errno)) => Some(Reply::refusal(&request, errno)),
+        Err(Unanswered::Dropped) => None,
+    };
+    Ok((request, reply))
+}
+
+/// The request as it goes on; `None` if it has come too far. An OSD counts the redirects before it
+/// as attempts.
+fn forwarded(request: &OpRequest) -> Option<OsdOpMsg> {
+    let msg = &request.msg;
+    let by_osd = request.session.entity.type_ == EntityType::OSD;
+    let hops = if by_osd { msg.retry_attempt.max(0) + 1 } else { 0 };
+    let mode = |on: bool, mode| if on { mode } else { 0 };
+    let flags = msg.flags & KEPT
+        | mode(request.class.reads, flag::READ)
+        | mode(request.class.writes, flag::WRITE)
+        | flag::ONDISK
+        | flag::KNOWN_REDIR
+        | flag::REDIRECTED
+        | flag::FULL_TRY;
+    (hops < HOPS_MAX).then(|| OsdOpMsg {
+        flags,
+        reqid: request.reqid,
+        mtime: msg.mtime,
+        ops: msg.ops.clone(),
+        snap: msg.snap,
+        snapc: msg.snapc.clone(),
+        retry_attempt: hops,
+        ..OsdOpMsg::default()
+    })
+}
+
+impl Loaded {
+    /// Does what the plan needs; the object stays locked.
+    pub async fn run_errand(&mut self, target: &Target, errand: Errand) {
+        match errand {
+            Errand::Forward(_) => {}
+            Errand::Reach { op, name, locator, snap, counted } => {
+                let mut found = object_of(&target.map(), locator, name).ok_or(-ENOENT);
+                let own = own_object(self.request());
+                if let Ok(object) = &mut found {
+                    object.snap = snap;
+                    if *object == own {
+                        found = Err(-EINVAL);
+                    } else if counted {
+                        let counted = count(target, self.pg(), own, object, "chunk_get_ref").await;
+                        found = counted.map(|()| object.clone());
+                    }
+                }
+                self.reached.push((op, found));
+            }
+            Errand::Fetch { op, target: object } => {
+                let source = fetch(target, object).await;
+                self.sources.add((op, source));
+            }
+        }
+    }
+
+    /// Tells the targets that have no reference of this object any more, in the background.
+    pub fn release(&self, target: &Target, released: Vec<HObject>) {
+        for object in released {
+            let (own, pg) = (own_object(self.request()), self.pg().clone());
+            target.spawn(Class::Client, |target| async move {
+                if let Err(errno) = count(&target, &pg, own, &object, "chunk_put_ref").await {
+                    tracing::warn!(%object, errno, "a reference could not be taken back");
+                }
+                Ok(())
+            });
+        }
+    }
+}
+
+/// The object that a request names, as others refer to it.
+fn own_object(request: &OpRequest) -> HObject {
+    HObject { snap: SnapId::HEAD, ..request.msg.object() }
+}
+
+/// Has `object` count a reference of `own` by a method of class `cas`.
+async fn count(
+    target: &Target,
+    pg: &Pg,
+    own: HObject,
+    object: &HObject,
+    method: &str,
+) -> Result<(), i32> {
+    let input = spirula_cls::chunk_reference(own);
+    let args = OpArgs::Cls {
+        class_len: CLASS.len() as u8,
+        method_len: method.len() as u8,
+        argc: 0,
+        indata_len: input.len() as u32,
+    };
+    let indata: Bytes = [CLASS.as_bytes(), method.as_bytes(), &input].concat().into();
+    let msg = OsdOpMsg {
+        flags: flag::READ | flag::WRITE | flag::RWORDERED | flag::ONDISK | flag::FULL_TRY,
+        ops: vec![OsdOp::new(OpCode::CALL, args, indata)],
+        snap: SnapId::HEAD,
+        ..OsdOpMsg::default()
+    };
+    match Asking::begin(target, object.clone(), msg).answer(pg).await {
+        Ok(reply) if reply.result >= 0 => Ok(()),
+        Ok(reply) => Err(reply.result),
+        Err(Unanswered::Errno(errno)) => Err(errno),
+        Err(Unanswered::Dropped) => Err(-EAGAIN),
+    }
+}
+
+const CLASS: &str = "cas";
+
+async fn fetch(target: &Target, object: HObject) -> Result<Source, i32> {
+    let place = Place::of(&target.map(), &object)?.ok_or(-EAGAIN)?;
+    let remote = Remote {
+        addr: place.addr,
+        pgid: SpgId::whole(place.pgid),
+        hash: object.hash,
+        locator: locator_of(&object),
+        name: object.oid,
+        snap: SnapId::HEAD,
+    };
+    remote.fetch(target, 0).await
+}
