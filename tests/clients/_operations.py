@@ -408,7 +408,10 @@ def copied(raw):
     after = string()
     at = at + blob(after) + take(1)
     complete = (at[6], at[15], at[-1]) == (1, 1, 1)
-    return length, attrs, data, omap[4:], at, complete, string()
+    header = string()
+    assert take(12) == bytes(12), "snapshots"
+    flags, digest = struct.unpack("<II", take(8))
+    return length, attrs, data, omap[4:], at, complete, header, digest if flags & 1 else None
 
 
 def copies(pool):
@@ -421,9 +424,11 @@ def copies(pool):
     for step, parts in ((1000, 1), (11, 3), (4, 5)):
         at, data, omap, seen, header = cursor(), b"", b"", {}, b""
         for n in range(1, 20):
-            length, attrs, some, more, at, complete, head = copied(do(pool, "source", copy_get(at, step))[0])
+            length, attrs, some, more, at, complete, head, digest = copied(do(pool, "source", copy_get(at, step))[0])
             data, omap, header = data + some, omap + more, header + head
             seen.update(attrs)
+            if len(some) == length:
+                check(name, "digest", digest, 0x366b9a55)
             if complete:
                 break
         check(name, "in parts of %d" % step, (length, data, seen, omap, header),

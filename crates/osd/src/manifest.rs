@@ -33,9 +33,12 @@ const KEPT: u32 = flag::RWORDERED
 pub async fn forward(target: &Target, loaded: Loaded, object: HObject) -> Served {
     let Loaded { admitted, held, .. } = loaded;
     let Admitted { request, pg, .. } = admitted;
-    let Some(msg) = forwarded(&request) else {
-        let reply = Reply::refusal(&request, -ELOOP);
-        return Ok((request, Some(reply)));
+    let msg = match forwarded(&request) {
+        Ok(msg) => msg,
+        Err(errno) => {
+            let reply = Reply::refusal(&request, -errno);
+            return Ok((request, Some(reply)));
+        }
     };
     let asking = Asking::begin(target, object, msg);
     drop(held);
@@ -66,10 +69,14 @@ pub async fn forward(target: &Target, loaded: Loaded, object: HObject) -> Served
     Ok((request, reply))
 }
 
-/// The request as it goes on; `None` if it has come too far. An OSD counts the redirects before it
-/// as attempts.
-fn forwarded(request: &OpRequest) -> Option<OsdOpMsg> {
+/// The request as it goes on, or why it does not (positive). An OSD counts the redirects before it as
+/// attempts.
+fn forwarded(request: &OpRequest) -> Result<OsdOpMsg, i32> {
     let msg = &request.msg;
+    if request.class.watches || request.class.notifies {
+        // Its events would come to this OSD.
+        return Err(EOPNOTSUPP);
+    }
     let by_osd = request.session.entity.type_ == EntityType::OSD;
     let hops = if by_osd { msg.retry_attempt.max(0) + 1 } else { 0 };
     let mode = |on: bool, mode| if on { mode } else { 0 };
@@ -80,7 +87,10 @@ fn forwarded(request: &OpRequest) -> Option<OsdOpMsg> {
         | flag::KNOWN_REDIR
         | flag::REDIRECTED
         | flag::FULL_TRY;
-    (hops < HOPS_MAX).then(|| OsdOpMsg {
+    if hops >= HOPS_MAX {
+        return Err(ELOOP);
+    }
+    Ok(OsdOpMsg {
         flags,
         reqid: request.reqid,
         mtime: msg.mtime,

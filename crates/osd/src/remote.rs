@@ -100,7 +100,7 @@ impl Remote {
                 break;
             }
         }
-        Ok(whole.source(version))
+        whole.source(version)
     }
 
     fn request(&self, map_epoch: u32, version: u64, cursor: &CopyCursor) -> OsdOpMsg {
@@ -127,18 +127,20 @@ impl Remote {
 
 /// What has come so far.
 #[derive(Default)]
-struct Whole {
+pub(crate) struct Whole {
     cursor: CopyCursor,
     info: ObjectInfo,
     xattrs: Vec<(Bytes, Bytes)>,
     omap_header: Bytes,
     omap: Vec<(Bytes, Bytes)>,
     data: Vec<Bytes>,
+    /// Of all data, if it was told.
+    digest: Option<u32>,
 }
 
 impl Whole {
     /// Takes the next part, which must bring the copy on.
-    fn add(&mut self, part: CopyData) -> Result<(), i32> {
+    pub(crate) fn add(&mut self, part: CopyData) -> Result<(), i32> {
         let end = self.cursor.data_offset + part.data.len() as u64;
         if part.cursor == self.cursor || part.cursor.data_offset != end || end > part.size {
             return Err(-EIO);
@@ -154,6 +156,9 @@ impl Whole {
         if !part.data.is_empty() {
             self.data.push(part.data);
         }
+        if part.flags & CopyData::DATA_DIGEST != 0 {
+            self.digest = Some(part.data_digest);
+        }
         self.info.size = part.size;
         let truncated = (part.truncate_seq, part.truncate_size);
         self.info.truncate = (part.truncate_seq != 0).then_some(truncated);
@@ -161,16 +166,22 @@ impl Whole {
         Ok(())
     }
 
-    fn source(mut self, user_version: u64) -> Source {
+    /// The whole object, if its data is what was told.
+    pub(crate) fn source(mut self, user_version: u64) -> Result<Source, i32> {
+        let crc = |crc, piece: &Bytes| crc32c::crc32c_append(crc, piece);
+        if self.digest.is_some_and(|digest| digest != !self.data.iter().fold(0, crc)) {
+            tracing::error!("the data of a copy is not what its source says");
+            return Err(-EIO);
+        }
         self.info.user_version = user_version;
         self.info.omap = !self.omap_header.is_empty() || !self.omap.is_empty();
-        Source {
+        Ok(Source {
             info: self.info,
             xattrs: self.xattrs,
             omap_header: self.omap_header,
             omap: self.omap,
             data: SourceData::Bytes(self.data),
-        }
+        })
     }
 }
 
@@ -198,10 +209,21 @@ mod tests {
         whole.add(part(0, "hel", 5, &[])).unwrap();
         whole.add(part(3, "lo", 5, &[("k", "v")])).unwrap();
         whole.add(part(5, "", 5, &[("l", "w")])).unwrap();
-        let source = whole.source(7);
+        let source = whole.source(7).unwrap();
         assert_eq!((source.info.size, source.info.user_version, source.info.omap), (5, 7, true));
         assert_eq!(source.data, SourceData::Bytes(vec!["hel".into(), "lo".into()]));
         assert_eq!(source.omap.len(), 2);
+    }
+
+    #[test]
+    fn data_has_to_match_its_digest() {
+        for (data_digest, errno) in [(!crc32c::crc32c(b"hello"), None), (1, Some(-EIO))] {
+            let mut whole = Whole::default();
+            let flags = CopyData::DATA_DIGEST;
+            whole.add(CopyData { flags, data_digest, ..part(0, "hel", 5, &[]) }).unwrap();
+            whole.add(part(3, "lo", 5, &[])).unwrap();
+            assert_eq!(whole.source(7).err(), errno);
+        }
     }
 
     #[test]

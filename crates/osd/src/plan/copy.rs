@@ -66,6 +66,10 @@ impl<V: ObjectView> Run<'_, V> {
             if length > 0 {
                 data.data = self.view.read(cursor.data_offset, length)?.concat().into();
             }
+            if length > 0 && length == self.info.size {
+                data.flags |= CopyData::DATA_DIGEST;
+                data.data_digest = !crc32c::crc32c(&data.data);
+            }
             left -= length;
             cursor.data_offset += length;
             cursor.data_complete = cursor.data_offset >= self.info.size;

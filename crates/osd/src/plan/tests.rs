@@ -539,7 +539,7 @@ fn an_object_is_handed_out_in_parts() {
         3u64.encode(&mut input, F);
         let done = m.run(&[with_input(OpCode::COPY_GET, &input)]);
         let part = CopyData::from_bytes(&done.outputs[0].outdata.concat()).unwrap();
-        assert_eq!(part.size, 5);
+        assert_eq!((part.size, part.flags), (5, 0));
         data.extend_from_slice(&part.data);
         omap.extend_from_slice(part.omap_data.get(4..).unwrap_or_default());
         attrs += part.attrs.len();
@@ -551,6 +551,11 @@ fn an_object_is_handed_out_in_parts() {
     }
     assert_eq!((&data[..], attrs), (&b"hello"[..], 1));
     assert_eq!(omap, pairs(&[("k", "v"), ("l", "w")])[4..]);
+    let mut input = CopyCursor::default().to_bytes(F);
+    5u64.encode(&mut input, F);
+    let done = m.run(&[with_input(OpCode::COPY_GET, &input)]);
+    let part = CopyData::from_bytes(&done.outputs[0].outdata.concat()).unwrap();
+    assert_eq!((part.flags, part.data_digest), (1, !crc32c::crc32c(b"hello")));
     assert_eq!(m.run(&[with_input(OpCode::COPY_GET, b"")]).result, -EINVAL);
 }
 

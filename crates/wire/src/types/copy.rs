@@ -54,6 +54,11 @@ pub struct CopyData {
     pub reqid_return_codes: BTreeMap<u32, i32>,
 }
 
+impl CopyData {
+    /// Flag: `data_digest` is the CRC-32C of all data, without its last inversion.
+    pub const DATA_DIGEST: u32 = 1;
+}
+
 /// `-1` stands for what is not known.
 impl Default for CopyData {
     fn default() -> Self {
