@@ -28,6 +28,9 @@ pub fn write(dir: &Path) -> Result<()> {
     for (target, seed) in spirula_mon::fuzzing::seeds() {
         put(dir, &format!("mon_{target}"), &seed)?;
     }
+    for (target, seed) in spirula_osd::fuzzing::seeds() {
+        put(dir, &format!("osd_{target}"), &seed)?;
+    }
     own_blocks(dir)
 }
 

@@ -47,6 +47,7 @@ pub const TARGETS: &[Target] = targets! {
     vos_entry = spirula_vos::fuzzing::entry,
     osd_stored = spirula_osd::fuzzing::stored,
     osd_plan = spirula_osd::fuzzing::plan,
+    osd_inputs = spirula_osd::fuzzing::inputs,
     mon_proposal = spirula_mon::fuzzing::proposal,
     mon_snapshot = spirula_mon::fuzzing::snapshot,
     mon_command = spirula_mon::fuzzing::command,

@@ -13,7 +13,7 @@ use spirula_vos::{ObjectKey, Vos};
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::OsdOp;
 use spirula_wire::types::{ObjectLocator, SnapId, SpgId};
-use spirula_wire::{Decode, Reader};
+use spirula_wire::{Decode, DecodeError, Reader};
 
 use crate::admit::Admitted;
 use crate::errno::*;
@@ -160,16 +160,11 @@ impl Named {
             return named;
         };
         named.version = src_version;
-        let reader = &mut Reader::new(&request.indata);
-        let (Ok(name), Ok(locator)) = (Bytes::decode(reader), ObjectLocator::decode(reader)) else {
+        let truncates = request.code == OpCode::COPY_FROM2 && flags & TRUNCATE_SEQ != 0;
+        let Ok((name, locator, truncate)) = decode_source(&request.indata, truncates) else {
             return named;
         };
-        if request.code == OpCode::COPY_FROM2 && flags & TRUNCATE_SEQ != 0 {
-            let (Ok(seq), Ok(size)) = (u32::decode(reader), u64::decode(reader)) else {
-                return named;
-            };
-            named.truncate = Some((seq, size));
-        }
+        named.truncate = truncate;
         match find(target, name, locator, snapid) {
             Ok(Found::Here(object)) => named.object = Ok(object),
             Ok(Found::There(remote)) => named.remote = Some(remote),
@@ -218,6 +213,17 @@ impl Named {
             _ => Ok(()),
         }
     }
+}
+
+/// A COPY_FROM's input: name, locator and, if it `truncates`, sequence and size.
+pub(crate) fn decode_source(
+    input: &[u8],
+    truncates: bool,
+) -> Result<(Bytes, ObjectLocator, Option<(u32, u64)>), DecodeError> {
+    let reader = &mut Reader::new(input);
+    let (name, locator) = (Bytes::decode(reader)?, ObjectLocator::decode(reader)?);
+    let truncate = if truncates { Some((reader.u32()?, reader.u64()?)) } else { None };
+    Ok((name, locator, truncate))
 }
 
 enum Found {
