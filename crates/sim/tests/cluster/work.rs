@@ -1,7 +1,8 @@
 //! Clients that write and read, and the ledger of what they were told.
 //!
-//! Each object has one writer at a time. Invariant: an object is as its last acknowledged request
-//! left it, or, once its client was lost, as the request under way then would leave it.
+//! Each object has one writer at a time; some are redirects to others. Invariant: an object is as its
+//! last acknowledged request left it, or, once its client was lost, as the request under way then would
+//! leave it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -12,9 +13,13 @@ use bytes::Bytes;
 use spirula_sim::{Client, Cluster};
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::OsdOp;
+use spirula_wire::types::{ObjectLocator, SnapId};
+use spirula_wire::{Encode, Features};
 use spirula_xstream::{Class, JoinHandle, random_u64, sleep, spawn};
 
 pub(crate) const OBJECTS: u64 = 8;
+/// The last of the objects lead to others.
+const REDIRECTS: u64 = 3;
 /// Between two requests of a worker.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 const ENOENT: i32 = -2;
@@ -86,6 +91,9 @@ impl Load {
     }
 
     async fn work(&self, client: &Client, object: u64) {
+        if object >= OBJECTS - REDIRECTS {
+            set_redirect(client, object).await;
+        }
         let mut known = self.resolve(client, object).await;
         while !self.0.stopping.get() {
             let random = random_u64();
@@ -124,6 +132,18 @@ impl Load {
 
 fn name(object: u64) -> String {
     format!("object.{object}")
+}
+
+/// Changes nothing if the object is a redirect already.
+async fn set_redirect(client: &Client, object: u64) {
+    let create = OsdOp::new(OpCode::CREATE, OpArgs::default(), Bytes::new());
+    let args =
+        OpArgs::CopyFrom { snapid: SnapId::HEAD, src_version: 0, flags: 0, src_fadvise_flags: 0 };
+    let mut input = format!("target.{object}").to_bytes(Features::PACIFIC);
+    ObjectLocator::pool(Cluster::POOL).encode(&mut input, Features::PACIFIC);
+    let ops = vec![create, OsdOp::new(OpCode::SET_REDIRECT, args, input.into())];
+    let reply = client.op(Cluster::POOL, &name(object), ops, true).await;
+    assert_eq!(reply.map(|reply| reply.result), Ok(0), "redirect {object}");
 }
 
 async fn read(client: &Client, object: u64) -> Content {
