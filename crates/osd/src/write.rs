@@ -39,6 +39,9 @@ use crate::watch::{WatchEffect, WatchKey, WatchState};
 /// Serves a request that may write. `None`: dropped without an answer, as Ceph does.
 pub async fn write(target: &Target, admitted: Admitted) -> Served {
     let mut loaded = Loaded::lock(target, admitted).await;
+    if let Some(reply) = loaded.repeated() {
+        return loaded.observed(Some(reply)).await;
+    }
     let mut last_try = false;
     let committed = loop {
         let need = match loaded.plan(target) {
@@ -109,6 +112,13 @@ impl Loaded {
             unreadable: false,
             of_clone: Cell::new(false),
         }
+    }
+
+    /// The recorded answer, if another copy of the request was executed while this one waited.
+    fn repeated(&self) -> Option<Reply> {
+        let state = self.pg().state.borrow();
+        let (dup, _) = state.log.find(&self.request().reqid)?;
+        Some(Reply::recorded(self.request(), dup))
     }
 
     pub async fn fill(&mut self, target: &Target, need: Need) -> Result<(), TargetError> {
