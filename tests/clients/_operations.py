@@ -11,7 +11,7 @@ import sys
 import time
 
 from _raw import (BALANCE_READS, FAILOK, FULL_FORCE, FULL_TRY, IGNORE_REDIRECT, LIB, LOCALIZE_READS,
-                  ORDER_READS_WRITES, RETURNVEC, SKIPRWLOCKS, Cluster, Op)
+                  ORDER_READS_WRITES, RETURNVEC, SKIPRWLOCKS, Cluster, Op, write_request)
 from _ops import *
 
 EPERM, ENOENT, EIO, EBUSY, EEXIST, EINVAL, EFBIG, ERANGE, ENAMETOOLONG = -1, -2, -5, -16, -17, -22, -27, -34, -36
@@ -560,6 +560,25 @@ def redirects(pool, other):
         check(name, "chunk %r" % (chunk,), got, result)
 
 
+def redirect_snapshots(pool, other):
+    """A snapshot from before a redirect shows the object. (A newer one of a redirect ends Ceph's OSD.)"""
+    name = "redirect snapshots"
+    here, there = "redirect snapped", "target snapped"
+    do(pool, here, write_full("source"))
+    do(other, there, write_full("target!"))
+    snap = ctypes.c_uint64()
+    assert LIB.rados_ioctx_selfmanaged_snap_create(pool.io, ctypes.byref(snap)) == 0
+    assert LIB.rados_ioctx_selfmanaged_snap_set_write_ctx(pool.io, snap, ctypes.byref(snap), 1) == 0
+    handle = ctypes.c_void_p(write_request([set_redirect(there, locator(other.id))]))
+    check(name, "set", LIB.rados_write_op_operate(handle, pool.io, here.encode(), None, 0), 0)
+    LIB.rados_release_write_op(handle)
+    assert LIB.rados_ioctx_selfmanaged_snap_set_write_ctx(pool.io, ctypes.c_uint64(0), None, 0) == 0
+    for at, want in ((snap.value, b"source"), (HEAD, b"target!")):
+        LIB.rados_ioctx_snap_set_read(pool.io, ctypes.c_uint64(at))
+        check(name, "at %x" % at, do(pool, here, read()), [want])
+    assert LIB.rados_ioctx_selfmanaged_snap_remove(pool.io, snap) == 0
+
+
 def promoted(pool, other):
     """A redirect takes over its target's content."""
     name = "promoted"
@@ -808,7 +827,7 @@ def main(filters):
     for function, args in ((versions, (pool,)), (copies, (pool,)), (copies_across, (pool,)),
                            (snapshot_copies, (pool,)), (names, (pool,)),
                            *[(check_of, (pool, cluster.pool("operations1")))
-                             for check_of in (redirects, promoted, references)],
+                             for check_of in (redirects, redirect_snapshots, promoted, references)],
                            (listing, (cluster.pool("operations1"),)), (capabilities, (cluster, "operations")),
                            (blocklisted, (cluster, "operations")), (large, (pool,)),
                            (full, (cluster, "operations2"))):
