@@ -26,7 +26,7 @@ use bytes::Bytes;
 use spirula_vos::{ContainerId, ObjectKey};
 use spirula_wire::msg::ops::{OpArgs, OpCode, op_flag};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpResult};
-use spirula_wire::types::{HObject, SnapContext, SnapId, UTime};
+use spirula_wire::types::{HObject, SnapId, UTime};
 
 use crate::errno::*;
 use crate::object::ObjectInfo;
