@@ -41,6 +41,8 @@ pub struct Pg {
     /// Removed snapshots that objects may still have.
     pub snap_trimq: RefCell<SnapIntervals>,
     pub trimming: Cell<Trimming>,
+    /// The state that was reported last, and since when (wall clock) it is that.
+    pub reported: Cell<(u64, std::time::Duration)>,
     /// Who was told to wait until it is active.
     pub blocked: RefCell<Vec<Weak<Session>>>,
 }
@@ -92,6 +94,7 @@ impl Pg {
             removed: Cell::new(false),
             snap_trimq: RefCell::default(),
             trimming: Cell::default(),
+            reported: Cell::default(),
             blocked: RefCell::default(),
         }
     }

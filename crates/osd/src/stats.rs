@@ -115,7 +115,7 @@ impl StatDelta {
 /// What a primary reports about a PG. `seq` grows with every report.
 pub fn pg_stat(pg: &Pg, scrub: &ScrubStatus, epoch: u32, seq: u64, now: Duration) -> PgStat {
     let (state, mapping) = (pg.state.borrow(), pg.mapping.borrow());
-    let (now, since) = (UTime::from(now), UTime::from(mapping.since_wall));
+    let (wall, now, since) = (now, UTime::from(now), UTime::from(mapping.since_wall));
     let scrubbed = since.max(UTime::from(Duration::from_secs(scrub.scrubbed.0)));
     // Damage of what belongs to no PG may concern each.
     let errors = scrub.errors_of(Some(pg.cid)) + scrub.errors_of(None);
@@ -136,7 +136,6 @@ pub fn pg_stat(pg: &Pg, scrub: &ScrubStatus, epoch: u32, seq: u64, now: Duration
         acting_primary: mapping.acting_primary,
         mapping_epoch: mapping.since,
         last_fresh: now,
-        last_change: since,
         last_unstale: now,
         last_scrub_stamp: scrubbed,
         last_deep_scrub_stamp: scrubbed,
@@ -167,7 +166,20 @@ pub fn pg_stat(pg: &Pg, scrub: &ScrubStatus, epoch: u32, seq: u64, now: Duration
     if errors > 0 {
         stat.set_state(stat.state() | pg_state::INCONSISTENT);
     }
+    stat.last_change = since.max(UTime::from(changed_at(pg, stat.state(), wall)));
     stat
+}
+
+/// When the PG began to be in this state, as far as reports know.
+fn changed_at(pg: &Pg, state: u64, now: Duration) -> Duration {
+    let (before, changed) = pg.reported.get();
+    if before == state {
+        return changed;
+    }
+    // The first report tells of no change.
+    let changed = if before == 0 { Duration::ZERO } else { now };
+    pg.reported.set((state, changed));
+    changed
 }
 
 /// Removed snapshots that are still to be trimmed.

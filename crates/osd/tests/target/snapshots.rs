@@ -379,6 +379,8 @@ fn trimming_follows_the_options() {
     });
     let clones = || OBJECTS as i64 * 2 - cluster.stats().num_object_clones;
     let seconds = |n: u64| cluster.world.run_for(Duration::from_secs(n));
+    let quiet = cluster.changed_at(2);
+    assert_eq!(cluster.changed_at(0), quiet);
     cluster.set_options(&[
         ("osd_snap_trim_sleep_ssd", "10.0"),
         ("osd_pg_max_concurrent_snap_trims", "3"),
@@ -387,6 +389,10 @@ fn trimming_follows_the_options() {
     // Two PGs take three objects each.
     seconds(5);
     assert_eq!(cluster.trimming(), [(Runs, 2), (Runs, 2), (Waits, 2), (Waits, 2)]);
+    let began = cluster.changed_at(0);
+    assert!(began > quiet);
+    seconds(1);
+    assert_eq!(cluster.changed_at(0), began);
     assert_eq!(clones(), 6);
     seconds(10);
     assert_eq!(clones(), 12);

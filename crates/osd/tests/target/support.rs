@@ -12,9 +12,9 @@ use spirula_bio::Device;
 use spirula_maps::{NewCluster, OsdMap, PgPool, SnapIntervals, osd_state};
 use spirula_msgr::{Config, Target as Peer, on_xstream};
 use spirula_osd::snap::trim::Trimming;
-use spirula_osd::stats::StatSum;
+use spirula_osd::stats::{StatSum, pg_stat};
 use spirula_osd::{Target, TargetConfig};
-use spirula_store::{Expect, FormatOptions, Options, Store};
+use spirula_store::{Expect, FormatOptions, Options, ScrubStatus, Store};
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd::{OsdBackoff, OsdMapMsg, WatchNotify, backoff_op};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, OsdOpReply, flag};
@@ -211,6 +211,16 @@ impl Cluster {
             target.change_options(|o| o.overrides.extend(options));
         });
         assert!(done.is_ok());
+    }
+
+    /// Since when a PG is reported to be in its state.
+    pub(crate) fn changed_at(&self, seed: u32) -> UTime {
+        let target = self.target.borrow().clone().unwrap();
+        let pg = target.pgs().get(PgId::new(POOL, seed)).unwrap();
+        let stat = async move {
+            pg_stat(&pg, &ScrubStatus::default(), 1, 1, spirula_xstream::wall_now()).last_change
+        };
+        self.osd.block_on(stat).unwrap()
     }
 
     /// What the PGs do about removed snapshots, and how many they have to trim.
