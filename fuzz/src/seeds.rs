@@ -69,7 +69,7 @@ fn fixture(name: &str) -> Result<Vec<u8>> {
 
 /// The captured messages, one a line.
 fn messages(dir: &Path) -> Result<()> {
-    for family in ["auth", "command", "mgr", "mon", "osd", "osd_op"] {
+    for family in ["auth", "command", "mgr", "mon", "osd", "osd_op", "pg"] {
         let text = fixture(&format!("wire/tests/fixtures/{family}.txt"))?;
         for line in String::from_utf8(text)?.lines() {
             let raw = message(line).with_context(|| format!("{family}: {line}"))?;

@@ -5,11 +5,11 @@
 use bytes::Bytes;
 
 use crate::msg::perf::{OsdPerfQueries, OsdPerfReports};
-use crate::msg::{auth, command, mgr, mon, osd, osd_op};
+use crate::msg::{auth, command, mgr, mon, osd, osd_op, pg};
 use crate::types::{
     CopyData, EntityAddr, EntityAddrVec, EntityNameStr, HObject, ListSnapsResponse,
-    ListWatchResponse, ObjectLocator, OsdStat, OsdSuperblock, PgNlsResponse, PgStat, PoolStat,
-    RequestId, ScrubListArgs, SpgId,
+    ListWatchResponse, ObjectLocator, OsdStat, OsdSuperblock, PastIntervals, PgInfo, PgLogMsg,
+    PgMissing, PgNlsResponse, PgStat, PoolStat, RequestId, ScrubListArgs, SpgId,
 };
 use crate::{Decode, DecodeError, Encode, Features, Header, Message, Payload, RawMessage};
 
@@ -53,6 +53,10 @@ families! {
             MonGetPurgedSnaps MonGetPurgedSnapsReply;
     }
     osd_op_messages { osd_op: OsdOpMsg OsdOpReply; }
+    pg_messages {
+        pg: OsdPgNotify2 OsdPgNotify OsdPgQuery2 OsdPgInfo2 OsdPgLog OsdPgLease OsdPgLeaseAck OsdPgTrim
+            OsdPgRemove BackfillReserve RecoveryReserve OsdPgScan OsdPgBackfill;
+    }
     mgr_messages {
         mgr: MgrMapMsg ServiceMapMsg MgrBeacon MgrOpen MgrConfigure MgrReport MgrClose MgrCommand
             MgrCommandReply MonMgrReport MgrDigest;
@@ -70,6 +74,10 @@ pub fn types(data: &[u8]) {
     check_type::<SpgId>(data);
     check_type::<OsdStat>(data);
     check_type::<PgStat>(data);
+    check_type::<PgLogMsg>(data);
+    check_type::<PgMissing>(data);
+    check_type::<PastIntervals>(data);
+    check_type::<PgInfo>(data);
     check_type::<PoolStat>(data);
     check_type::<OsdSuperblock>(data);
     check_type::<PgNlsResponse>(data);

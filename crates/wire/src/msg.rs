@@ -11,6 +11,7 @@ pub mod ops;
 pub mod osd;
 pub mod osd_op;
 pub mod perf;
+pub mod pg;
 
 use crate::Denc;
 
@@ -80,10 +81,17 @@ message_types! {
     MON_GET_PURGED_SNAPS_REPLY = 77, "mon_get_purged_snaps_reply";
     OSD_PGTEMP = 78, "osd_pgtemp";
     OSD_BEACON = 79, "osd_beacon";
+    OSD_PG_NOTIFY = 80, "pg_notify";
+    OSD_PG_LOG = 83, "pg_log";
+    OSD_PG_REMOVE = 84, "pg_remove";
+    OSD_PG_TRIM = 86, "pg_trim";
     PG_STATS = 87, "pg_stats";
     PG_STATS_ACK = 88, "pg_stats_ack";
+    OSD_PG_SCAN = 94, "pg_scan";
+    OSD_PG_BACKFILL = 95, "pg_backfill";
     COMMAND = 97, "command";
     COMMAND_REPLY = 98, "command_reply";
+    OSD_BACKFILL_RESERVE = 99, "backfill_reserve";
     MDS_BEACON = 100, "mdsbeacon";
     FS_MAP_USER = 103, "fsmap.user";
     OSD_REPOP = 112, "osd_repop";
@@ -98,6 +106,7 @@ message_types! {
     OSD_PG_LEASE = 133, "pg_lease";
     OSD_PG_LEASE_ACK = 134, "pg_lease_ack";
     MON_PING = 140, "mon_ping";
+    OSD_RECOVERY_RESERVE = 150, "recovery_reserve";
     TIMECHECK2 = 0x609, "timecheck2";
     MON_HEALTH_CHECKS = 0x608, "mon_health_checks";
     MGR_OPEN = 0x700, "mgropen";

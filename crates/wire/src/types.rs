@@ -8,6 +8,7 @@ mod entity;
 mod ids;
 mod listing;
 mod object;
+mod pg;
 mod stats;
 mod superblock;
 
@@ -19,6 +20,11 @@ pub use listing::{
     CloneInfo, ListSnapsResponse, ListWatchResponse, ListedObject, PgNlsResponse, WatchItem,
 };
 pub use object::{HObject, ObjectLocator, RequestId, SnapContext, SnapId};
+pub use pg::{
+    CleanRegions, CompactInterval, HitSetHistory, HitSetInfo, MissingItem, ModDesc, PastIntervals,
+    PgInfo, PgLease, PgLeaseAck, PgLogDup, PgLogEntry, PgLogMsg, PgMissing, PgNotify, PgQuery,
+    log_op, pg_query,
+};
 pub use stats::{
     ObjectStatCollection, ObjectStatSum, OsdStat, PgHistory, PgStat, PingInterfaces, PingTimes,
     PoolStat, Pow2Hist, StorePerfStat, StoreStatfs, TimeSpan, pg_state,

@@ -10,7 +10,7 @@ use spirula_wire::denc::Opaque;
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, OsdOpReply, OsdOpResult, Redirect};
 use spirula_wire::msg::perf::*;
-use spirula_wire::msg::{auth::*, command::*, mgr::*, mon::*, osd::*};
+use spirula_wire::msg::{auth::*, command::*, mgr::*, mon::*, osd::*, pg::*};
 use spirula_wire::types::*;
 use spirula_wire::{Decode, Encode, Features, Message, Reader};
 
@@ -37,6 +37,40 @@ fn rare_messages() {
     check(OsdBackoff { id: 3, begin: HObject::min(), end: HObject::max(), ..Default::default() });
     let ping = OsdPing { padding: 100, delta_ub: Some(TimeSpan::default()), ..Default::default() };
     assert_eq!(check(ping), 33 + 4 + 16 + 9 + 100);
+}
+
+#[test]
+fn log_entries_of_every_kind() {
+    let entry = |op| {
+        let mut e = PgLogEntry {
+            op,
+            version: EVersion::new(3, 7),
+            prior_version: EVersion::new(2, 5),
+            reverting_to: if op == log_op::LOST_REVERT {
+                EVersion::new(1, 4)
+            } else {
+                Default::default()
+            },
+            extra_reqids: vec![(RequestId::default(), 9)],
+            extra_results: [(0, -2)].into(),
+            result: -17,
+            returns: vec![(1, "out".into())],
+            ..Default::default()
+        };
+        e.set_store_epoch(77);
+        e
+    };
+    for op in [log_op::MODIFY, log_op::LOST_REVERT, log_op::ERROR] {
+        assert_eq!(PgLogEntry::from_bytes(&entry(op).to_bytes(F)), Ok(entry(op)));
+    }
+    assert_eq!(entry(log_op::CLONE).store_epoch(), Some(77));
+    let item = MissingItem { flags: MissingItem::DELETE, ..Default::default() };
+    let log = PgLogMsg { entries: vec![entry(log_op::DELETE)], ..Default::default() };
+    let missing = PgMissing { items: [(HObject::min(), item)].into(), may_include_deletes: true };
+    check(OsdPgLog { log, missing, lease: Some(PgLease::default()), ..Default::default() });
+    let ack = Some(PgLeaseAck::default());
+    check(OsdPgInfo2 { lease_ack: ack, info: PgInfo::default(), ..Default::default() });
+    check(OsdPgScan { op: scan_op::DIGEST, ..Default::default() }.with_objects(&[].into()));
 }
 
 #[test]
