@@ -14,7 +14,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const UNSAFE_CRATES: &[&str] = &["xstream", "bio"];
 
 /// Crates that decode what others sent: nothing there may panic on input.
-const DECODER_CRATES: &[&str] = &["wire", "crush", "maps", "auth", "msgr-core", "cls"];
+const DECODER_CRATES: &[&str] = &["wire", "crush", "maps", "auth", "msgr-core", "pg", "cls"];
 
 /// Text that never enters the tree, with what to do instead.
 const BANNED: &[(&str, &str)] = &[
@@ -35,6 +35,7 @@ const LAYERS: &[&str] = &[
     "auth",
     "msgr-core",
     "monc",
+    "pg",
     "vos",
     "xstream",
     "bio",

@@ -1,0 +1,255 @@
+//! The primary's phases until it knows everything: GetInfo, GetLog, GetMissing, WaitUpThru.
+
+use std::collections::BTreeSet;
+
+use spirula_wire::msg::pg::{OsdPgLog, OsdPgNotify2};
+use spirula_wire::types::{EVersion, PgInfo, PgLogMsg, PgQuery, pg_query};
+
+use super::{Action, Peer, PeerMessage, Peering, State, epoch_start};
+use crate::choose::{self, Choice, Infos};
+use crate::interval::PriorSet;
+use crate::log::PgLog;
+use crate::merge;
+use crate::missing::Missing;
+
+impl Peering {
+    pub(super) fn handle_as_primary(&mut self, from: i32, message: PeerMessage) {
+        match message {
+            PeerMessage::Notify(m) => self.on_notify(from, *m),
+            PeerMessage::Log(m) => self.on_log(from, *m),
+            PeerMessage::Info(m) => self.on_member_info(from, *m),
+            PeerMessage::LeaseAck(m) => self.on_lease_ack(from, &m),
+            PeerMessage::Backfill(m) => self.on_backfill_ack(from, &m),
+            // Somebody thinks it is the primary, by an older map.
+            PeerMessage::Query(_)
+            | PeerMessage::Lease(_)
+            | PeerMessage::Trim(_)
+            | PeerMessage::Remove(_) => {}
+        }
+    }
+
+    pub(super) fn enter_get_info(&mut self) {
+        let history = &self.info.history;
+        self.state = State::GetInfo;
+        self.prior =
+            PriorSet::build(&self.past, history.last_epoch_started, &self.mapping, &self.map);
+        self.lease.set_prior_down(self.prior.down.clone());
+        let map = self.map.clone();
+        self.lease.drop_dead(|osd| super::is_dead(&map, osd));
+        self.need_up_thru = self.up_thru() < self.info.history.same_interval_since;
+        if self.need_up_thru {
+            self.out.push_back(Action::WantUpThru(self.info.history.same_interval_since));
+        }
+        self.persist_if_dirty();
+        self.ask_for_infos();
+        self.check_infos();
+    }
+
+    fn ask_for_infos(&mut self) {
+        let known = |osd: &i32| self.peers.contains_key(osd) || self.requested.contains(osd);
+        let probe: Vec<i32> = self.prior.probe.iter().copied().filter(|o| !known(o)).collect();
+        for osd in probe {
+            if osd != self.me && self.map.is_up(osd) {
+                self.requested.insert(osd);
+                self.query(osd, pg_query::INFO, EVersion::default());
+            }
+        }
+    }
+
+    pub(super) fn query(&mut self, osd: i32, kind: i32, since: EVersion) {
+        let query = PgQuery {
+            kind,
+            since,
+            history: self.history_now(),
+            epoch_sent: self.map.epoch,
+            ..PgQuery::default()
+        };
+        self.send(osd, PeerMessage::query(self.pgid, query));
+    }
+
+    fn on_notify(&mut self, from: i32, m: OsdPgNotify2) {
+        let notify = m.notify;
+        if self.state == State::Unknown {
+            if notify.info.does_not_exist() {
+                return;
+            }
+            self.adopt_history(&notify.info.history, &notify.past_intervals);
+            return self.enter_get_info();
+        }
+        let started = self.info.history.last_epoch_started;
+        let asked = self.requested.remove(&from);
+        self.update_history(&notify.info.history);
+        self.peers.entry(from).or_insert(Peer { info: notify.info, missing: None });
+        match self.state {
+            State::GetInfo | State::Down => {
+                if self.info.history.last_epoch_started > started {
+                    self.narrow_prior();
+                }
+                self.check_infos();
+            }
+            State::Incomplete if !asked => self.enter_get_info(),
+            State::Active => self.discover_unfound(),
+            State::Clean => self.purge_strays(),
+            _ => {}
+        }
+    }
+
+    /// The PG was active later than was known: fewer intervals count.
+    fn narrow_prior(&mut self) {
+        let started = self.info.history.last_epoch_started;
+        self.prior = PriorSet::build(&self.past, started, &self.mapping, &self.map);
+        let probe = self.prior.probe.clone();
+        self.requested.retain(|osd| probe.contains(osd));
+        self.ask_for_infos();
+    }
+
+    fn check_infos(&mut self) {
+        if self.prior.pg_down {
+            self.state = State::Down;
+        } else if self.requested.is_empty() {
+            self.enter_get_log();
+        } else {
+            self.state = State::GetInfo;
+        }
+    }
+
+    pub(super) fn infos(&self) -> Infos {
+        let mut infos: Infos = self.peers.iter().map(|(&osd, p)| (osd, p.info.clone())).collect();
+        infos.insert(self.me, self.info.clone());
+        infos
+    }
+
+    fn enter_get_log(&mut self) {
+        self.state = State::GetLog;
+        let infos = self.infos();
+        let Some(choice) = choose::choose(&infos, self.me, &self.mapping) else {
+            self.state = State::Incomplete;
+            if self.mapping.up != self.mapping.acting {
+                // Whom CRUSH names may know more.
+                self.want_acting(self.mapping.up.clone());
+            }
+            return;
+        };
+        if choice.acting != self.mapping.acting {
+            self.state = State::WaitActingChange;
+            return self.want_acting(choice.acting);
+        }
+        self.best = choice.best;
+        self.members = choice.everyone();
+        self.members.remove(&self.me);
+        self.backfill_targets = choice.backfill.clone();
+        if self.best == self.me {
+            return self.enter_get_missing();
+        }
+        let since = self.log_needed_from(&choice, &infos);
+        self.requested = BTreeSet::from([self.best]);
+        self.query(self.best, pg_query::LOG, since);
+    }
+
+    /// Asks the monitor, unless it was asked for the same already.
+    pub(super) fn want_acting(&mut self, want: Vec<i32>) {
+        if self.want_acting.as_ref() == Some(&want) {
+            return;
+        }
+        let temp = if want == self.mapping.up { Vec::new() } else { want.clone() };
+        self.want_acting = Some(want);
+        self.out.push_back(Action::WantPgTemp(temp));
+    }
+
+    /// Far enough back for the oldest of those that are brought on by the log.
+    fn log_needed_from(&self, choice: &Choice, infos: &Infos) -> EVersion {
+        let best_tail = infos.get(&choice.best).map_or(EVersion::default(), |i| i.log_tail);
+        let others = self.members.iter().filter_map(|osd| infos.get(osd)).map(|i| i.last_update);
+        let older = others.filter(|&v| v >= best_tail && v < self.info.log_tail);
+        older.chain([self.info.last_update]).min().unwrap_or_default()
+    }
+
+    fn on_log(&mut self, from: i32, m: OsdPgLog) {
+        match self.state {
+            State::GetLog if self.requested.remove(&from) => self.take_master_log(from, m),
+            State::GetMissing if self.requested.remove(&from) => {
+                self.take_peer_log(from, m.info, m.log, m.missing.into());
+                self.check_missing();
+            }
+            State::Active if self.recovery.asked.remove(&from) => {
+                self.take_peer_log(from, m.info, m.log, m.missing.into());
+            }
+            _ => {}
+        }
+    }
+
+    fn take_master_log(&mut self, from: i32, m: OsdPgLog) {
+        let auth = PgLog::from_wire(m.log, crate::log::LogLimits::default());
+        let backfilled = self.info.last_backfill.clone();
+        match merge::adopt(&mut self.log, &mut self.missing, &auth, &backfilled) {
+            Some(undone) => self.rewound(undone),
+            None => {
+                self.state = State::Incomplete;
+                return;
+            }
+        }
+        self.refresh_info();
+        self.info.last_user_version = self.info.last_user_version.max(m.info.last_user_version);
+        self.info.purged_snaps.clone_from(&m.info.purged_snaps);
+        self.info.stats = m.info.stats.clone();
+        self.update_history(&m.info.history);
+        self.peers.insert(from, Peer { info: m.info, missing: Some(m.missing.into()) });
+        self.persist();
+        self.enter_get_missing();
+    }
+
+    /// Asks those for their logs of whom it is not plain what they miss.
+    fn enter_get_missing(&mut self) {
+        self.state = State::GetMissing;
+        self.requested.clear();
+        for osd in self.members.clone() {
+            let Some(peer) = self.peers.get_mut(&osd) else {
+                continue;
+            };
+            let (info, tail) = (&peer.info, self.log.tail());
+            let same =
+                info.last_update == info.last_complete && info.last_update == self.info.last_update;
+            let fills_up = info.last_update < tail || info.last_backfill.is_min();
+            if info.is_empty() || same || fills_up {
+                peer.missing.get_or_insert_default();
+                continue;
+            }
+            let since = epoch_start(info.last_epoch_started);
+            let kind = if info.log_tail <= since { pg_query::LOG } else { pg_query::FULLLOG };
+            // Of whoever had the best log both are known already.
+            if peer.missing.is_none() {
+                self.requested.insert(osd);
+                self.query(osd, kind, since);
+            }
+        }
+        self.check_missing();
+    }
+
+    fn take_peer_log(&mut self, from: i32, mut info: PgInfo, log: PgLogMsg, missing: Missing) {
+        let (backfilled, whole) = (info.last_backfill.clone(), Missing::default());
+        match merge::peer_missing(&self.log, log, missing, &backfilled) {
+            Some((missing, common)) => {
+                info.last_update = common;
+                self.peers.insert(from, Peer { info, missing: Some(missing) });
+            }
+            // It is filled up from nothing, or is no source.
+            None => {
+                info.last_update = EVersion::default();
+                self.peers.insert(from, Peer { info, missing: Some(whole) });
+            }
+        }
+    }
+
+    fn check_missing(&mut self) {
+        if self.requested.is_empty() {
+            self.enter_wait_up_thru();
+        }
+    }
+
+    pub(super) fn enter_wait_up_thru(&mut self) {
+        self.state = State::WaitUpThru;
+        if !self.need_up_thru {
+            self.activate();
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What the write path asks and tells: versions, who gets a write and how, what must wait.
+
+use spirula_wire::types::{EVersion, HObject, PgLogEntry};
+
+use super::{Peering, State};
+use crate::missing::Missing;
+
+/// How a member gets a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendTo {
+    /// The transaction with its log entry.
+    Whole(i32),
+    /// The entry alone: backfill has not come to the object yet.
+    LogOnly(i32),
+}
+
+/// Why a request on an object has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holdup {
+    /// This copy lacks it, or (for a write) another one does: [`Peering::recover_soon`].
+    Missing,
+    /// Backfill is copying it.
+    Backfill,
+}
+
+impl Peering {
+    /// The version of the next write.
+    pub fn next_version(&self) -> EVersion {
+        EVersion::new(self.map.epoch, self.info.last_update.version + 1)
+    }
+
+    /// Whether a read of `object` has to wait.
+    pub fn holds_up_read(&self, object: &HObject) -> Option<Holdup> {
+        self.missing.contains(object).then_some(Holdup::Missing)
+    }
+
+    /// Whether a write to `object` has to wait.
+    pub fn holds_up_write(&self, object: &HObject) -> Option<Holdup> {
+        let lacks = |m: &Missing| m.contains(object);
+        let peers = self.members.iter().filter_map(|osd| self.peers.get(osd));
+        if lacks(&self.missing) || peers.filter_map(|p| p.missing.as_ref()).any(lacks) {
+            return Some(Holdup::Missing);
+        }
+        self.recovery.copies(object).then_some(Holdup::Backfill)
+    }
+
+    /// The primary logs a write, whose transaction it submits in the same turn: to whom else it goes.
+    pub fn append(&mut self, entry: PgLogEntry) -> Vec<SendTo> {
+        let (object, version) = (entry.object.clone(), entry.version);
+        let updates = entry.is_update();
+        self.info.last_user_version = self.info.last_user_version.max(entry.user_version);
+        self.log.append(entry);
+        self.refresh_info();
+        self.dirty_info = false;
+        let mut to = Vec::new();
+        for &osd in &self.members {
+            let Some(peer) = self.peers.get_mut(&osd) else {
+                continue;
+            };
+            peer.info.last_update = version;
+            let filled = object <= peer.info.last_backfill;
+            if filled || self.recovery.has_passed(osd, &object) {
+                to.push(SendTo::Whole(osd));
+            } else {
+                to.push(SendTo::LogOnly(osd));
+                if updates {
+                    self.recovery.touched(osd, &object);
+                }
+            }
+        }
+        to
+    }
+
+    /// A copy logs what its primary sent, in the transaction that it submits in the same turn. False:
+    /// the write is of another interval, or one before it is missing; it is dropped.
+    pub fn apply(&mut self, from: i32, epoch: u32, entry: PgLogEntry, horizon: EVersion) -> bool {
+        let follows = matches!(self.state, State::ReplicaActive | State::ReplicaActivating)
+            && from == self.mapping.acting_primary
+            && epoch >= self.last_reset
+            && entry.version.version == self.info.last_update.version + 1;
+        if follows {
+            self.info.last_user_version = self.info.last_user_version.max(entry.user_version);
+            self.log.append(entry);
+            self.log.advance_horizon(horizon);
+            self.refresh_info();
+            self.dirty_info = false;
+        }
+        follows
+    }
+
+    /// All members hold everything up to `version`: it may be acknowledged, and is never undone.
+    pub fn written_everywhere(&mut self, version: EVersion) {
+        self.log.advance_horizon(version);
+    }
+
+    /// Goes along with every write: what all acting copies hold.
+    pub fn horizon(&self) -> EVersion {
+        self.log.horizon()
+    }
+
+    /// Cuts the log when that is due; the cut goes along with the next write.
+    pub fn trim_log(&mut self) -> Option<EVersion> {
+        let upto = self.log.due_trim()?;
+        self.log.trim(upto);
+        self.info.log_tail = self.log.tail();
+        Some(upto)
+    }
+}

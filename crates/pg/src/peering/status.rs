@@ -1,0 +1,74 @@
+//! The state as `ceph pg` shows it.
+
+use std::time::Duration;
+
+use spirula_wire::types::pg_state;
+
+use super::{Peering, State};
+use crate::missing::Missing;
+
+impl Peering {
+    /// The bits of [`pg_state`], whose names are joined by `+`.
+    pub fn state_bits(&self, now: Duration) -> u64 {
+        let mut bits = match self.state {
+            State::Down => pg_state::DOWN,
+            State::Incomplete => pg_state::INCOMPLETE,
+            State::Activating => pg_state::ACTIVATING,
+            State::Active | State::Clean if self.mapping.is_writeable() => pg_state::ACTIVE,
+            State::Active | State::Clean => pg_state::PEERED,
+            _ => pg_state::PEERING,
+        };
+        if self.mapping.up != self.mapping.acting {
+            bits |= pg_state::REMAPPED;
+        }
+        if self.mapping.acting_set().len() < self.mapping.size {
+            bits |= pg_state::UNDERSIZED;
+        }
+        if self.state == State::Clean {
+            return bits | pg_state::CLEAN | self.lease_bits(now);
+        }
+        if matches!(self.state, State::Activating | State::Active) {
+            bits |= self.recovery_bits() | self.lease_bits(now);
+        }
+        bits
+    }
+
+    fn recovery_bits(&self) -> u64 {
+        let missing = |osd: &i32| {
+            self.peers
+                .get(osd)
+                .and_then(|p| p.missing.as_ref())
+                .is_some_and(|m| !Missing::is_empty(m))
+        };
+        let mut bits = 0;
+        let short = self.mapping.acting_set().len() < self.mapping.size;
+        let recovers = !self.missing.is_empty() || self.members.iter().any(missing);
+        if !self.info.is_empty() && (short || recovers) {
+            bits |= pg_state::DEGRADED;
+        }
+        if recovers {
+            bits |= pg_state::RECOVERING;
+            if !self.unfound().is_empty() {
+                bits |= pg_state::RECOVERY_UNFOUND;
+            }
+        } else if self.needs_backfill() {
+            bits |= pg_state::BACKFILLING;
+        }
+        bits
+    }
+
+    fn needs_backfill(&self) -> bool {
+        let unfilled = |osd: &i32| self.peers.get(osd).is_some_and(|p| p.info.is_incomplete());
+        self.backfill_targets.iter().any(unfilled)
+    }
+
+    fn lease_bits(&self, now: Duration) -> u64 {
+        if self.lease.waits_for_prior(now) {
+            pg_state::WAIT
+        } else if !self.lease.is_readable(now) {
+            pg_state::LAGGY
+        } else {
+            0
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Which object is copied from whom to whom, and in which order.
+//!
+//! What clients wait for goes first; then this copy's own missing objects, oldest need first, since
+//! only whole objects can be given to others; then those of the members; backfill last.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use spirula_wire::types::{EVersion, HObject};
+
+use crate::backfill::Backfill;
+use crate::missing::Missing;
+use crate::peering::{Peering, State};
+
+/// One object to copy. What is not there at its source is removed at its destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recover {
+    /// From one of these, in an order that spreads the load.
+    Pull { object: HObject, need: EVersion, from: Vec<i32> },
+    /// To these, as it is here.
+    Push { object: HObject, to: Vec<i32> },
+}
+
+impl Recover {
+    pub fn object(&self) -> &HObject {
+        match self {
+            Self::Pull { object, .. } | Self::Push { object, .. } => object,
+        }
+    }
+}
+
+/// What is under way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recovery {
+    /// Objects being pulled.
+    pulls: BTreeMap<HObject, EVersion>,
+    /// Objects being pushed, and to whom still.
+    pushes: BTreeMap<HObject, BTreeSet<i32>>,
+    /// Objects that clients wait for.
+    urgent: VecDeque<HObject>,
+    /// Copies that failed to give an object: asked last.
+    failed: BTreeSet<(HObject, i32)>,
+    /// Others whose logs were asked for, to find unfound objects.
+    pub(crate) asked: BTreeSet<i32>,
+    pub(crate) backfills: BTreeMap<i32, Backfill>,
+}
+
+impl Recovery {
+    pub(crate) fn is_busy(&self, object: &HObject) -> bool {
+        self.pulls.contains_key(object) || self.pushes.contains_key(object)
+    }
+
+    /// Backfill is copying the object somewhere.
+    pub(crate) fn copies(&self, object: &HObject) -> bool {
+        self.backfills.values().any(|b| b.copies(object))
+    }
+
+    pub(crate) fn has_passed(&self, osd: i32, object: &HObject) -> bool {
+        self.backfills.get(&osd).is_some_and(|b| b.has_passed(object))
+    }
+
+    pub(crate) fn touched(&mut self, osd: i32, object: &HObject) {
+        if let Some(backfill) = self.backfills.get_mut(&osd) {
+            backfill.touched(object);
+        }
+    }
+
+    pub(crate) fn forget_sources(&mut self, is_up: impl Fn(i32) -> bool) {
+        self.asked.retain(|&osd| is_up(osd));
+        self.failed.retain(|(_, osd)| is_up(*osd));
+    }
+
+    pub(crate) fn push_started(&mut self, object: &HObject, to: i32) {
+        self.pushes.entry(object.clone()).or_default().insert(to);
+    }
+}
+
+impl Peering {
+    /// A client waits for this object.
+    pub fn recover_soon(&mut self, object: &HObject) {
+        if !self.recovery.urgent.contains(object) {
+            self.recovery.urgent.push_back(object.clone());
+        }
+    }
+
+    /// Begins to recover up to `max` more objects.
+    pub fn recover(&mut self, max: usize) -> Vec<Recover> {
+        let mut found = Vec::new();
+        if !self.is_peered() {
+            return found;
+        }
+        let mut candidates: Vec<HObject> = self.recovery.urgent.drain(..).collect();
+        let urgent: BTreeSet<HObject> = candidates.iter().cloned().collect();
+        candidates.extend(self.missing().in_order().map(|(o, _)| o.clone()));
+        for osd in self.members() {
+            let missing = self.peers.get(osd).and_then(|p| p.missing.as_ref());
+            candidates.extend(missing.iter().flat_map(|m| m.in_order()).map(|(o, _)| o.clone()));
+        }
+        for object in candidates {
+            let next = (found.len() < max && !self.recovery.is_busy(&object))
+                .then(|| self.recover_object(&object))
+                .flatten();
+            match next {
+                Some(next) => found.push(next),
+                // What clients wait for stays first.
+                None if urgent.contains(&object) && self.holds_up_write(&object).is_some() => {
+                    self.recover_soon(&object);
+                }
+                None => {}
+            }
+        }
+        if found.is_empty() && !self.recovers_by_log() {
+            found = self.backfill_copies(max);
+        }
+        found
+    }
+
+    fn recover_object(&mut self, object: &HObject) -> Option<Recover> {
+        if let Some(item) = self.missing().get(object) {
+            let need = item.need;
+            let from = self.sources(object, need);
+            if from.is_empty() {
+                return None;
+            }
+            self.recovery.pulls.insert(object.clone(), need);
+            return Some(Recover::Pull { object: object.clone(), need, from });
+        }
+        let lacks = |osd: &&i32| {
+            let missing = self.peers.get(osd).and_then(|p| p.missing.as_ref());
+            missing.is_some_and(|m| m.contains(object))
+        };
+        let to: Vec<i32> = self.members().iter().filter(lacks).copied().collect();
+        if to.is_empty() {
+            return None;
+        }
+        to.iter().for_each(|&osd| self.recovery.push_started(object, osd));
+        Some(Recover::Push { object: object.clone(), to })
+    }
+
+    /// The other copies that have the object at `need`, those that failed before last.
+    pub fn sources(&self, object: &HObject, need: EVersion) -> Vec<i32> {
+        let has = |osd: &i32| {
+            self.peers.get(osd).is_some_and(|p| {
+                let whole = p.missing.as_ref().is_some_and(|m| !m.contains(object));
+                whole && p.info.last_update >= need && *object <= p.info.last_backfill
+            })
+        };
+        let mut from: Vec<i32> = self.peers.keys().copied().filter(has).collect();
+        from.sort_by_key(|&osd| self.recovery.failed.contains(&(object.clone(), osd)));
+        from
+    }
+
+    /// Missing objects that no copy is known to have.
+    pub fn unfound(&self) -> Vec<HObject> {
+        let lost = |(object, item): &(&HObject, &crate::MissingObject)| {
+            self.sources(object, item.need).is_empty()
+        };
+        self.missing().iter().filter(lost).map(|(o, _)| o.clone()).collect()
+    }
+
+    /// The object was pulled at `version`; it is stored by what is submitted in the same turn.
+    pub fn pulled(&mut self, object: &HObject, version: EVersion) {
+        self.recovery.pulls.remove(object);
+        if self.missing_mut().got(object, version) {
+            self.refresh_info();
+        }
+    }
+
+    /// A copy stored a push of the object as it was when it was read here.
+    pub fn pushed(&mut self, osd: i32, object: &HObject) {
+        let Some(waiting) = self.recovery.pushes.get_mut(object) else {
+            return;
+        };
+        waiting.remove(&osd);
+        if waiting.is_empty() {
+            self.recovery.pushes.remove(object);
+        }
+        if let Some(missing) = self.peers.get_mut(&osd).and_then(|p| p.missing.as_mut()) {
+            missing.remove(object);
+        }
+        self.backfill_pushed(osd, object);
+    }
+
+    /// A source could not give the object, or the push did not arrive: it is tried again.
+    pub fn recovery_failed(&mut self, object: &HObject, osd: i32) {
+        self.recovery.failed.insert((object.clone(), osd));
+        self.recovery.pulls.remove(object);
+        self.recovery.pushes.remove(object);
+    }
+
+    /// A copy got a push: it is stored by what is submitted in the same turn.
+    pub fn got_push(&mut self, object: &HObject) {
+        if self.missing_mut().remove(object).is_some() {
+            self.refresh_info();
+        }
+    }
+
+    /// After recovery made progress: whether that was all.
+    pub fn check_progress(&mut self) {
+        if self.state() == State::Active {
+            self.check_recovered();
+        }
+    }
+
+    pub(crate) fn missing_of(&self, osd: i32) -> Option<&Missing> {
+        self.peers.get(&osd).and_then(|p| p.missing.as_ref())
+    }
+}
