@@ -22,5 +22,5 @@ pub mod reserve;
 pub use interval::{Mapping, PriorSet};
 pub use log::{LogLimits, PgLog};
 pub use missing::{Missing, MissingObject};
-pub use peering::{Action, PeerMessage, Peering, Role, State};
+pub use peering::{Action, Config, Holdup, PeerMessage, Peering, Role, SendTo, State, Stored};
 pub use recovery::Recover;

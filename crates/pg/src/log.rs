@@ -138,7 +138,15 @@ impl PgLog {
         }
     }
 
+    pub fn limits(&self) -> LogLimits {
+        self.limits
+    }
+
     // --- changes
+
+    pub fn set_limits(&mut self, limits: LogLimits) {
+        self.limits = limits;
+    }
 
     /// Adds the next entry; one that is not newer is already there.
     pub fn append(&mut self, entry: PgLogEntry) -> bool {

@@ -37,7 +37,7 @@ use spirula_wire::types::{EVersion, PastIntervals, PgHistory, PgInfo, SpgId};
 use crate::history::{self, duration, span};
 use crate::interval::{Mapping, PriorSet, add_interval, maybe_went_rw};
 use crate::lease::Lease;
-use crate::log::PgLog;
+use crate::log::{LogLimits, PgLog};
 use crate::merge::Rewind;
 use crate::missing::Missing;
 use crate::recovery::Recovery;
@@ -122,6 +122,14 @@ pub struct Stored {
     pub missing: Missing,
 }
 
+/// Options of the OSD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Config {
+    /// How long a primary may answer reads without hearing from its copies; zero: for ever.
+    pub lease: Duration,
+    pub log: LogLimits,
+}
+
 #[derive(Debug)]
 pub struct Peering {
     me: i32,
@@ -167,7 +175,7 @@ const LATER_MAX: usize = 1000;
 
 impl Peering {
     /// A PG that this OSD knows nothing of but the map: it learns the rest from another copy.
-    pub fn unknown(me: i32, pgid: SpgId, map: Arc<OsdMap>, lease: Duration) -> Self {
+    pub fn unknown(me: i32, pgid: SpgId, map: Arc<OsdMap>, config: Config) -> Self {
         let mapping = Mapping::of(&map, pgid.pgid).unwrap_or_default();
         let last_reset = map.epoch;
         Self {
@@ -176,11 +184,11 @@ impl Peering {
             map,
             mapping,
             last_reset,
-            lease: Lease::new(lease),
+            lease: Lease::new(config.lease),
             info: PgInfo::new(pgid),
             now: Duration::ZERO,
             past: PastIntervals::default(),
-            log: PgLog::default(),
+            log: PgLog::new(config.log),
             missing: Missing::default(),
             state: State::Unknown,
             send_notify: false,
@@ -205,9 +213,9 @@ impl Peering {
 
     /// A new PG, in the map in which its pool (or it) first appears. Later, the monitor tells what was
     /// in between: `history` and `past` of its `pg_create2`.
-    pub fn create(me: i32, pgid: SpgId, map: Arc<OsdMap>, lease: Duration) -> Self {
+    pub fn create(me: i32, pgid: SpgId, map: Arc<OsdMap>, config: Config) -> Self {
         let epoch = map.epoch;
-        let mut pg = Self::unknown(me, pgid, map, lease);
+        let mut pg = Self::unknown(me, pgid, map, config);
         pg.info.history = PgHistory {
             epoch_created: epoch,
             epoch_pool_created: epoch,
@@ -225,16 +233,17 @@ impl Peering {
 
     /// As it was stored; `map` is the map of the epoch in which it was stored last, and
     /// [`Peering::advance`] follows from there.
-    pub fn load(me: i32, stored: Stored, map: Arc<OsdMap>, lease: Duration, now: Duration) -> Self {
+    pub fn load(me: i32, stored: Stored, map: Arc<OsdMap>, config: Config, now: Duration) -> Self {
         let pgid = stored.info.pgid;
-        let mut pg = Self::unknown(me, pgid, map, lease);
+        let mut pg = Self::unknown(me, pgid, map, config);
         let left = duration(stored.info.history.prior_readable_until_ub);
         // What this copy last heard as a member is not stored.
-        pg.lease.learn_prior(left.max(lease), now);
+        pg.lease.learn_prior(left.max(config.lease), now);
         pg.now = now;
         pg.state = if stored.info.does_not_exist() { State::Unknown } else { State::Reset };
         (pg.info, pg.past, pg.log, pg.missing) =
             (stored.info, stored.past, stored.log, stored.missing);
+        pg.log.set_limits(config.log);
         pg
     }
 

@@ -77,7 +77,9 @@ impl Peering {
             return self.enter_get_info();
         }
         let started = self.info.history.last_epoch_started;
-        let asked = self.requested.remove(&from);
+        if matches!(self.state, State::GetInfo | State::Down) {
+            self.requested.remove(&from);
+        }
         self.update_history(&notify.info.history);
         self.peers.entry(from).or_insert(Peer { info: notify.info, missing: None });
         match self.state {
@@ -87,7 +89,7 @@ impl Peering {
                 }
                 self.check_infos();
             }
-            State::Incomplete if !asked => self.enter_get_info(),
+            State::Incomplete => self.enter_get_info(),
             State::Active => self.discover_unfound(),
             State::Clean => self.purge_strays(),
             _ => {}
@@ -179,7 +181,7 @@ impl Peering {
     }
 
     fn take_master_log(&mut self, from: i32, m: OsdPgLog) {
-        let auth = PgLog::from_wire(m.log, crate::log::LogLimits::default());
+        let auth = PgLog::from_wire(m.log, self.log.limits());
         let backfilled = self.info.last_backfill.clone();
         match merge::adopt(&mut self.log, &mut self.missing, &auth, &backfilled) {
             Some(undone) => self.rewound(undone),

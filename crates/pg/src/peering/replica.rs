@@ -9,7 +9,7 @@ use spirula_wire::types::{
 };
 
 use super::{Action, PeerMessage, Peering, Role, State};
-use crate::log::{LogLimits, PgLog};
+use crate::log::PgLog;
 use crate::merge;
 use crate::missing::Missing;
 
@@ -83,7 +83,7 @@ impl Peering {
         } else {
             self.update_history(&m.info.history);
         }
-        let auth = PgLog::from_wire(m.log, LogLimits::default());
+        let auth = PgLog::from_wire(m.log, self.log.limits());
         if m.info.last_backfill.is_min() {
             self.start_over(&m.info, auth);
         } else {
@@ -164,9 +164,11 @@ impl Peering {
         if self.state != State::ReplicaActive {
             return;
         }
-        self.info.last_backfill.clone_from(&m.last_backfill);
-        self.info.stats = m.stats.clone();
-        self.dirty_info = true;
+        if m.last_backfill > self.info.last_backfill {
+            self.info.last_backfill.clone_from(&m.last_backfill);
+            self.info.stats = m.stats.clone();
+            self.dirty_info = true;
+        }
         if m.op == backfill_op::FINISH {
             self.persist();
             let (op, map_epoch) = (backfill_op::FINISH_ACK, self.map.epoch);
