@@ -180,12 +180,14 @@ fn fate(map: &OsdMap, osd: i32, since: u32) -> Fate {
 }
 
 impl PriorSet {
-    /// By `past` back to the interval in which the PG was last active, `last_epoch_started`.
+    /// By `past` back to the interval in which the PG was last active, `last_epoch_started`. Those of
+    /// whom it is known that they hold nothing (`blank`: new disks) cannot speak for an interval.
     pub fn build(
         past: &PastIntervals,
         last_epoch_started: u32,
         now: &Mapping,
         map: &OsdMap,
+        blank: &BTreeSet<i32>,
     ) -> Self {
         let mut prior = Self::default();
         prior.probe.extend(members(&now.acting).chain(members(&now.up)));
@@ -199,15 +201,16 @@ impl PriorSet {
             if interval.last < last_epoch_started {
                 break;
             }
-            prior.consider(interval, map);
+            prior.consider(interval, map, blank);
         }
         prior
     }
 
-    fn consider(&mut self, interval: &CompactInterval, map: &OsdMap) {
+    fn consider(&mut self, interval: &CompactInterval, map: &OsdMap, blank: &BTreeSet<i32>) {
         let (mut survivors, mut blockers) = (0, BTreeMap::new());
         for member in &interval.acting {
             match fate(map, member.osd, interval.first) {
+                Fate::Up if blank.contains(&member.osd) => {}
                 // Whoever is lost counts as asked: an operator said so.
                 Fate::Up | Fate::Lost => survivors += 1,
                 Fate::Gone => {}
@@ -314,7 +317,9 @@ mod tests {
         add_interval(&mut past, 10, 19, &[0, 1], true);
         add_interval(&mut past, 20, 29, &[2], true);
         let (up, down, lost) = (osd(true, 1, 1, 0), osd(false, 1, 1, 0), osd(false, 1, 1, 30));
-        let build = |osds: Vec<Osd>, les| PriorSet::build(&past, les, &mapping(&[3]), &map(osds));
+        let build = |osds: Vec<Osd>, les| {
+            PriorSet::build(&past, les, &mapping(&[3]), &map(osds), &[4].into())
+        };
         let prior = build(vec![up.clone(), down.clone(), up.clone(), up.clone()], 0);
         assert_eq!((prior.probe, prior.pg_down), ([0, 2, 3].into(), false));
         let prior = build(vec![up.clone(), up.clone(), down.clone(), up.clone()], 0);
@@ -326,7 +331,14 @@ mod tests {
         assert!(!prior.pg_down);
         let prior = build(vec![down.clone(), down.clone(), up.clone(), up.clone()], 0);
         assert!(prior.pg_down);
-        let prior = build(vec![down.clone(), down, up.clone(), up], 20);
+        let prior = build(vec![down.clone(), down.clone(), up.clone(), up.clone()], 20);
         assert!(!prior.pg_down, "the PG was active since");
+        let blank = |osds: Vec<Osd>, blank: i32| {
+            PriorSet::build(&past, 0, &mapping(&[3]), &map(osds), &[blank].into()).pg_down
+        };
+        let all = vec![up.clone(), up.clone(), up.clone(), up.clone()];
+        let one_down = vec![up.clone(), down.clone(), up.clone(), up.clone()];
+        assert!(!blank(all.clone(), 0) && blank(one_down.clone(), 0) && !blank(one_down, 3));
+        assert!(!blank(all, 2), "nobody else would know");
     }
 }

@@ -179,6 +179,10 @@ impl PgLog {
         gone
     }
 
+    pub(crate) fn set_head(&mut self, head: EVersion) {
+        self.head = self.entries.back().map_or(self.tail, |e| e.version).max(head);
+    }
+
     /// Older entries of the same history, before the tail.
     pub(crate) fn extend_back(&mut self, tail: EVersion, older: Vec<PgLogEntry>) {
         for entry in older.into_iter().rev() {
@@ -194,10 +198,11 @@ impl PgLog {
         self.dups.retain(|d| d.version <= oldest);
     }
 
-    /// Where the log should be cut: not beyond what every acting copy has.
-    pub fn due_trim(&self) -> Option<EVersion> {
+    /// Where the log should be cut: not beyond what every acting copy has, nor beyond `limit`.
+    pub fn due_trim(&self, limit: EVersion) -> Option<EVersion> {
         let excess = self.len().checked_sub(self.limits.entries)?;
-        let cut = self.entries.get(excess.checked_sub(1)?)?.version.min(self.horizon);
+        let oldest_kept = self.entries.get(excess.checked_sub(1)?)?.version;
+        let cut = oldest_kept.min(self.horizon).min(limit);
         let gone = self.entries.partition_point(|e| e.version <= cut);
         (gone >= self.limits.batch.max(1)).then_some(cut)
     }
@@ -354,12 +359,12 @@ pub(crate) mod tests {
         for n in 1..=50 {
             log.append(entry("a", v(1, n), v(1, n - 1)));
             if n == 20 {
-                assert_eq!(log.due_trim(), None, "nothing is known to be everywhere");
+                assert_eq!(log.due_trim(log.head()), None, "nothing is known to be everywhere");
             }
             if n >= 20 {
                 log.advance_horizon(v(1, n));
             }
-            if let Some(cut) = log.due_trim() {
+            if let Some(cut) = log.due_trim(log.head()) {
                 log.trim(cut);
             }
             assert!(n < 20 || log.len() <= 7);

@@ -125,6 +125,8 @@ pub fn adopt(
         }
         log.append(entry.clone());
     }
+    // A log that was split may end with entries that are another PG's.
+    log.set_head(auth.head());
     log.add_dups(auth.dups().cloned().collect());
     log.advance_horizon(auth.horizon());
     Some(undone.unwrap_or(Rewind { to: common, ..Rewind::default() }))

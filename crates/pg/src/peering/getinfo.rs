@@ -29,10 +29,8 @@ impl Peering {
     }
 
     pub(super) fn enter_get_info(&mut self) {
-        let history = &self.info.history;
         self.state = State::GetInfo;
-        self.prior =
-            PriorSet::build(&self.past, history.last_epoch_started, &self.mapping, &self.map);
+        self.prior = self.build_prior();
         self.lease.set_prior_down(self.prior.down.clone());
         let map = self.map.clone();
         self.lease.drop_dead(|osd| super::is_dead(&map, osd));
@@ -98,14 +96,24 @@ impl Peering {
 
     /// The PG was active later than was known: fewer intervals count.
     fn narrow_prior(&mut self) {
-        let started = self.info.history.last_epoch_started;
-        self.prior = PriorSet::build(&self.past, started, &self.mapping, &self.map);
+        self.prior = self.build_prior();
         let probe = self.prior.probe.clone();
         self.requested.retain(|osd| probe.contains(osd));
         self.ask_for_infos();
     }
 
+    fn build_prior(&self) -> PriorSet {
+        let blank = self.peers.iter().filter(|(_, p)| p.info.does_not_exist());
+        let blank: BTreeSet<i32> = blank.map(|(&osd, _)| osd).collect();
+        let started = self.info.history.last_epoch_started;
+        PriorSet::build(&self.past, started, &self.mapping, &self.map, &blank)
+    }
+
     fn check_infos(&mut self) {
+        if self.requested.is_empty() {
+            // Now it is known who holds nothing.
+            self.prior = self.build_prior();
+        }
         if self.prior.pg_down {
             self.state = State::Down;
         } else if self.requested.is_empty() {

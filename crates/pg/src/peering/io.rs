@@ -98,9 +98,11 @@ impl Peering {
         self.log.horizon()
     }
 
-    /// Cuts the log when that is due; the cut goes along with the next write.
+    /// Cuts the log when that is due, for the transaction of a write. While an object is missing its entry
+    /// stays: then whoever has the object can be brought on by this log, and does not become a backfill
+    /// target, which is no source.
     pub fn trim_log(&mut self) -> Option<EVersion> {
-        let upto = self.log.due_trim()?;
+        let upto = self.log.due_trim(self.info.last_complete)?;
         self.log.trim(upto);
         self.info.log_tail = self.log.tail();
         Some(upto)

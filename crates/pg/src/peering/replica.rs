@@ -179,7 +179,7 @@ impl Peering {
 
     fn on_trim(&mut self, m: &OsdPgTrim) {
         if self.state == State::ReplicaActive {
-            self.log.trim(m.trim_to.min(self.log.horizon()));
+            self.log.trim(m.trim_to.min(self.log.horizon()).min(self.info.last_complete));
             self.dirty_log = true;
             self.refresh_info();
         }

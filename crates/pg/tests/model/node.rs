@@ -125,10 +125,9 @@ impl Node {
 
     /// Everything or only a part becomes durable.
     pub(crate) fn flush(&mut self, part: usize, disk: &mut Option<Image>, now: Duration) {
-        for _ in 0..part.max(1) {
-            if let Some((ticket, image)) = self.images.pop_front() {
-                (self.flushed, *disk) = (ticket, image);
-            }
+        let part = part.clamp(1, self.images.len().max(1));
+        for (ticket, image) in self.images.drain(..part.min(self.images.len())) {
+            (self.flushed, *disk) = (ticket, image);
         }
         let (due, later) = self.awaiting.drain(..).partition(|(ticket, _)| *ticket <= self.flushed);
         self.awaiting = later;
@@ -203,12 +202,13 @@ impl Node {
 
     // --- clients
 
-    /// The head of an object that has no write in progress.
+    /// The head of an object that has no write in progress; zero if it is not there.
     pub(crate) fn read(&self, object: &HObject, now: Duration) -> Option<EVersion> {
         let free = self.pg.may_serve(now) && self.pg.holds_up_read(object).is_none();
-        let last =
-            self.objects.get(object).and_then(|v| v.last()).map_or(EVersion::default(), |v| v.0);
-        (free && !self.writes.contains_key(&last)).then_some(last)
+        let last = self.objects.get(object).and_then(|v| v.last());
+        let busy = last.is_some_and(|v| self.writes.contains_key(&v.0));
+        let there = last.filter(|v| v.2.is_some());
+        (free && !busy).then(|| there.map_or(EVersion::default(), |v| v.0))
     }
 
     /// Whether the request was taken, or had been carried out before.

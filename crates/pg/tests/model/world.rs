@@ -14,7 +14,7 @@ use crate::node::{Effect, Image, Net, Node};
 
 const OSDS: usize = 5;
 const OBJECTS: u64 = 12;
-const FAULTY_STEPS: u32 = 2500;
+const FAULTY_STEPS: u32 = 6000;
 const CALM_STEPS: u32 = 60_000;
 
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ impl Seen {
     pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let all = [
             "writes", "reads", "undone", "crashes", "clean", "down", "backfill", "repeated",
-            "epochs",
+            "wiped", "epochs",
         ];
         all.into_iter().map(|what| (what, self.counts.get(what).copied().unwrap_or(0)))
     }
@@ -70,6 +70,8 @@ pub(crate) struct World {
     ops: BTreeMap<RequestId, Op>,
     /// The newest version of each object that a client has heard of.
     heard: BTreeMap<HObject, EVersion>,
+    /// A disk was wiped, and the PG was not clean since: another may not be.
+    wiped: bool,
     seen: Seen,
 }
 
@@ -98,6 +100,7 @@ impl World {
             mon_cut: BTreeSet::new(),
             ops: BTreeMap::new(),
             heard: BTreeMap::new(),
+            wiped: false,
             seen: Seen::default(),
         };
         for osd in 0..OSDS {
@@ -112,7 +115,7 @@ impl World {
     pub(crate) fn play(mut self) -> Seen {
         for _ in 0..FAULTY_STEPS {
             self.step();
-            if self.chance(60) {
+            if self.chance(150) {
                 self.fault();
             }
         }
@@ -157,7 +160,10 @@ impl World {
                 Effect::Mon(request) => self.asks[osd].push(request),
                 Effect::Done(reqid, version) => self.done(reqid, version),
                 Effect::Undone(n) => self.seen.count("undone", n as u64),
-                Effect::Clean => self.seen.count("clean", 1),
+                Effect::Clean => {
+                    self.wiped = false;
+                    self.seen.count("clean", 1);
+                }
             }
         }
         Some(out)
@@ -283,6 +289,11 @@ impl World {
     // --- clients
 
     fn write(&mut self) {
+        let osd = self.pick();
+        self.write_at(osd);
+    }
+
+    fn write_at(&mut self, osd: usize) {
         let waiting: Vec<RequestId> =
             self.ops.iter().filter(|(_, op)| op.done.is_none()).map(|(r, _)| *r).collect();
         let reqid = if waiting.len() < 4 && self.ops.len() < 400 {
@@ -299,7 +310,6 @@ impl World {
             waiting[self.rng.random_range(0..waiting.len())]
         };
         let (op, clock) = (self.ops[&reqid].clone(), self.now);
-        let osd = self.pick();
         self.on(osd, |node, now| node.write(reqid, &op.object, op.value, clock, now));
     }
 
@@ -310,9 +320,17 @@ impl World {
             return;
         };
         self.seen.count("reads", 1);
-        let heard = self.heard.entry(object.clone()).or_default();
-        assert!(version >= *heard, "osd.{osd} read {object} at {version}, not {heard}");
-        *heard = version;
+        let heard = self.heard.get(&object).copied().unwrap_or_default();
+        if version == EVersion::default() {
+            // What is not there has no version: some delete must be as new as what was heard of.
+            let deletes = |op: &Op| op.object == object && op.value.is_none();
+            let newest = |op: &Op| op.done.is_none_or(|at| at >= heard);
+            let gone = self.ops.values().any(|op| deletes(op) && newest(op));
+            assert!(gone || heard == version, "osd.{osd} read no {object}, which was at {heard}");
+            return;
+        }
+        assert!(version >= heard, "osd.{osd} read {object} at {version}, not {heard}");
+        self.heard.insert(object, version);
     }
 
     // --- faults
@@ -320,7 +338,7 @@ impl World {
     fn fault(&mut self) {
         let osd = self.pick();
         let id = osd as i32;
-        match self.rng.random_range(0..9) {
+        match self.rng.random_range(0..13) {
             0 | 1 => self.crash(osd),
             2..5 => (0..OSDS).for_each(|osd| self.restart(osd)),
             5 => {
@@ -340,6 +358,8 @@ impl World {
                     }
                 }
             }
+            8 => self.wipe(osd),
+            9..12 => self.tear(),
             _ => self.heal(),
         }
     }
@@ -356,6 +376,42 @@ impl World {
             self.seen.count("crashes", 1);
             self.asks[osd].clear();
             self.links.retain(|(from, to), _| *from != osd as i32 && *to != osd as i32);
+        }
+    }
+
+    /// A primary dies with writes that few or none of its copies have got.
+    fn tear(&mut self) {
+        let leads = |n: &&Node| n.pg.is_primary() && n.pg.is_peered();
+        let Some(osd) = self.nodes.iter().flatten().find(leads).map(|n| n.me as usize) else {
+            return;
+        };
+        for _ in 0..6 {
+            self.write_at(osd);
+        }
+        for _ in 0..self.rng.random_range(0..6) {
+            self.deliver();
+        }
+        let mut disk = std::mem::take(&mut self.disks[osd]);
+        self.on(osd, |node, now| node.flush(usize::MAX, &mut disk, now));
+        self.disks[osd] = disk;
+        self.crash(osd);
+        let (osd, dead) = (osd as i32, self.chance(2));
+        self.mon.requests.push(Request::Down { osd, dead });
+    }
+
+    /// A disk is lost while all copies are whole.
+    fn wipe(&mut self, osd: usize) {
+        let map = self.mon.current().clone();
+        let primary = map.pg_to_up_acting(PGID).acting_primary;
+        let node = self.nodes.get(primary as usize).and_then(Option::as_ref);
+        let clean = node.is_some_and(|n| n.epoch() == map.epoch && n.pg.state() == State::Clean);
+        if clean && !self.wiped {
+            self.crash(osd);
+            if self.nodes[osd].is_none() {
+                self.disks[osd] = None;
+                self.wiped = true;
+                self.seen.count("wiped", 1);
+            }
         }
     }
 
