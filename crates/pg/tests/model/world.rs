@@ -277,7 +277,7 @@ impl World {
     }
 
     fn pass_time(&mut self) {
-        self.now += self.rng.random_range(1..30);
+        self.now += self.rng.random_range(1..6);
         for osd in 0..OSDS {
             self.on(osd, |node, now| {
                 node.pg.tick(now);
@@ -315,7 +315,12 @@ impl World {
 
     /// A read shows at least what any client has heard of.
     fn read(&mut self) {
-        let (osd, object) = (self.pick(), object(self.rng.random_range(0..OBJECTS)));
+        let object = object(self.rng.random_range(0..OBJECTS));
+        // Stale reads come from those who hear nothing.
+        let osd = match self.mon_cut.first().copied() {
+            Some(cut) if self.chance(2) => cut as usize,
+            _ => self.pick(),
+        };
         let Some(Some(version)) = self.on(osd, |node, now| node.read(&object, now)) else {
             return;
         };
@@ -349,18 +354,26 @@ impl World {
                 let weight = if self.chance(3) { 0 } else { WEIGHT_IN };
                 self.mon.requests.push(Request::Weight(id, weight));
             }
-            7 => {
-                self.mon_cut.insert(id);
-                for other in 0..OSDS as i32 {
-                    self.cut.insert((id, other));
-                    if self.chance(2) {
-                        self.cut.insert((other, id));
-                    }
-                }
-            }
+            7 => self.isolate(),
             8 => self.wipe(osd),
             9..12 => self.tear(),
             _ => self.heal(),
+        }
+    }
+
+    /// An OSD, often the primary, hears no map any more, and others nothing of it.
+    fn isolate(&mut self) {
+        let primary = self.mon.current().pg_to_up_acting(PGID).acting_primary;
+        let id = if primary >= 0 && self.chance(2) { primary } else { self.pick() as i32 };
+        self.mon_cut.insert(id);
+        for other in 0..OSDS as i32 {
+            self.cut.insert((id, other));
+            if self.chance(2) {
+                self.cut.insert((other, id));
+            }
+        }
+        if self.chance(2) {
+            self.mon.requests.push(Request::Down { osd: id, dead: false });
         }
     }
 
