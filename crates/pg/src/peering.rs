@@ -23,8 +23,10 @@
 mod active;
 mod getinfo;
 mod io;
+mod lost;
 mod message;
 mod replica;
+mod split;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -335,6 +337,22 @@ impl Peering {
             && self.mapping.is_writeable()
             && !self.lease.waits_for_prior(now)
             && self.lease.is_readable(now)
+    }
+
+    /// What the monitor was asked for and has not done: said again when its session is a new one.
+    pub fn wants(&self) -> Vec<Action> {
+        let mut wants = Vec::new();
+        if self.is_primary() && self.need_up_thru {
+            wants.push(Action::WantUpThru(self.info.history.same_interval_since));
+        }
+        wants.extend(self.want_acting.as_ref().map(|want| self.pg_temp_for(want)));
+        wants
+    }
+
+    /// The acting set of CRUSH is wanted by wanting no exception.
+    fn pg_temp_for(&self, want: &[i32]) -> Action {
+        let is_plain = want == self.mapping.up;
+        Action::WantPgTemp(if is_plain { Vec::new() } else { want.to_vec() })
     }
 
     /// When [`Peering::tick`] has something to do, at the latest.

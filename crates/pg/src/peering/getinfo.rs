@@ -161,9 +161,8 @@ impl Peering {
         if self.want_acting.as_ref() == Some(&want) {
             return;
         }
-        let temp = if want == self.mapping.up { Vec::new() } else { want.clone() };
+        self.out.push_back(self.pg_temp_for(&want));
         self.want_acting = Some(want);
-        self.out.push_back(Action::WantPgTemp(temp));
     }
 
     /// Far enough back for the oldest of those that are brought on by the log.

@@ -26,7 +26,7 @@ pub enum Holdup {
 impl Peering {
     /// The version of the next write.
     pub fn next_version(&self) -> EVersion {
-        EVersion::new(self.map.epoch, self.info.last_update.version + 1)
+        EVersion::new(self.map.epoch, self.info.last_update.version.saturating_add(1))
     }
 
     /// Whether a read of `object` has to wait.
@@ -49,6 +49,7 @@ impl Peering {
         let (object, version) = (entry.object.clone(), entry.version);
         let updates = entry.is_update();
         self.info.last_user_version = self.info.last_user_version.max(entry.user_version);
+        self.settle_lost(&entry);
         self.log.append(entry);
         self.refresh_info();
         self.dirty_info = false;
@@ -77,9 +78,10 @@ impl Peering {
         let follows = matches!(self.state, State::ReplicaActive | State::ReplicaActivating)
             && from == self.mapping.acting_primary
             && epoch >= self.last_reset
-            && entry.version.version == self.info.last_update.version + 1;
+            && entry.version.version == self.next_version().version;
         if follows {
             self.info.last_user_version = self.info.last_user_version.max(entry.user_version);
+            self.settle_lost(&entry);
             self.log.append(entry);
             self.log.advance_horizon(horizon);
             self.refresh_info();

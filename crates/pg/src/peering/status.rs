@@ -21,9 +21,6 @@ impl Peering {
         if self.mapping.up != self.mapping.acting {
             bits |= pg_state::REMAPPED;
         }
-        if self.mapping.acting_set().len() < self.mapping.size {
-            bits |= pg_state::UNDERSIZED;
-        }
         if self.state == State::Clean {
             return bits | pg_state::CLEAN | self.lease_bits(now);
         }
@@ -40,8 +37,8 @@ impl Peering {
                 .and_then(|p| p.missing.as_ref())
                 .is_some_and(|m| !Missing::is_empty(m))
         };
-        let mut bits = 0;
         let short = self.mapping.acting_set().len() < self.mapping.size;
+        let mut bits = if short { pg_state::UNDERSIZED } else { 0 };
         let recovers = !self.missing.is_empty() || self.members.iter().any(missing);
         if !self.info.is_empty() && (short || recovers) {
             bits |= pg_state::DEGRADED;

@@ -376,7 +376,7 @@ impl Node {
         }
         for (osd, begin) in self.pg.backfill_scans() {
             let ours = self.list(&begin, &HObject::max());
-            let upto = ours.keys().nth(2).filter(|_| ours.len() > 3).cloned();
+            let upto = ours.keys().nth(7).filter(|_| ours.len() > 8).cloned();
             let upto = upto.unwrap_or_else(HObject::max);
             let ours = ours.into_iter().filter(|(o, _)| *o <= upto).collect();
             self.listed.insert(osd, (upto.clone(), ours));

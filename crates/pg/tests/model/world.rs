@@ -13,7 +13,7 @@ use crate::mon::{Mon, PGID, Request};
 use crate::node::{Effect, Image, Net, Node};
 
 const OSDS: usize = 5;
-const OBJECTS: u64 = 12;
+const OBJECTS: u64 = 40;
 const FAULTY_STEPS: u32 = 6000;
 const CALM_STEPS: u32 = 60_000;
 

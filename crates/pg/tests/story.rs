@@ -1,0 +1,174 @@
+//! One failure from beginning to end, by hand: two OSDs, a pool of size 2, the states that `ceph pg`
+//! shows. Also an example of how a driver uses the crate.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spirula_maps::{NewCluster, OsdMap, PgPool, WEIGHT_IN, osd_state};
+use spirula_pg::{Action, Config, Holdup, PeerMessage, Peering, Recover, SendTo, State};
+use spirula_wire::types::{
+    EVersion, EntityName, HObject, PgId, PgLogEntry, RequestId, SpgId, UTime, Uuid, log_op,
+    pg_state,
+};
+
+const PGID: PgId = PgId { pool: 1, seed: 0 };
+const CONFIG: Config = Config { lease: Duration::from_secs(16), ..NO_LEASE };
+const NO_LEASE: Config = Config {
+    lease: Duration::ZERO,
+    log: spirula_pg::LogLimits { entries: 250, batch: 250, dups: 3000 },
+};
+const NOW: Duration = Duration::from_secs(100);
+
+/// Two OSDs whose stores and network take no time, and a monitor that does what it is asked.
+struct Pair {
+    map: OsdMap,
+    osds: [Peering; 2],
+    network: VecDeque<(i32, i32, PeerMessage)>,
+    up_thru: Vec<(i32, u32)>,
+}
+
+impl Pair {
+    fn new(min_size: u8) -> Self {
+        let mut new = NewCluster::new(Uuid([7; 16]), UTime { sec: 1, nsec: 0 });
+        new.osds = (0..2).map(|i| (Uuid([i + 1; 16]), WEIGHT_IN)).collect();
+        new.failure_domain = "osd".into();
+        let mut map = new.osdmap().unwrap();
+        for osd in &mut map.osds {
+            osd.state |= osd_state::UP;
+            osd.info.up_from = 1;
+        }
+        map.pools.insert(1, PgPool::replicated(2, min_size, 1, 0));
+        let first = Arc::new(map.clone());
+        let make = |me| Peering::create(me, SpgId::whole(PGID), first.clone(), CONFIG);
+        let osds = [make(0), make(1)];
+        let mut pair = Self { map, osds, network: VecDeque::new(), up_thru: Vec::new() };
+        for me in 0..2 {
+            pair.osds[me].activate_map(NOW);
+        }
+        pair.run(&[0, 1]);
+        pair
+    }
+
+    fn primary(&mut self) -> &mut Peering {
+        let primary = self.map.pg_to_up_acting(PGID).acting_primary;
+        &mut self.osds[primary as usize]
+    }
+
+    fn shows(&mut self) -> String {
+        pg_state::name(self.primary().state_bits(NOW))
+    }
+
+    /// The next map, at these OSDs.
+    fn next_map(&mut self, change: impl FnOnce(&mut OsdMap), at: &[usize]) {
+        self.map.epoch += 1;
+        change(&mut self.map);
+        let map = Arc::new(self.map.clone());
+        for &me in at {
+            self.osds[me].advance(map.clone(), NOW);
+            self.osds[me].activate_map(NOW);
+        }
+    }
+
+    /// Until nothing is left to do.
+    fn run(&mut self, alive: &[usize]) {
+        loop {
+            alive.iter().for_each(|&me| self.drain(me));
+            if let Some((from, to, message)) = self.network.pop_front() {
+                if alive.contains(&(to as usize)) {
+                    self.osds[to as usize].handle(from, message, NOW);
+                }
+            } else if let Some((osd, epoch)) = self.up_thru.pop() {
+                self.next_map(|map| map.osds[osd as usize].info.up_thru = epoch, alive);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn drain(&mut self, me: usize) {
+        while let Some(action) = self.osds[me].poll() {
+            match action {
+                Action::Send { to, message } => self.network.push_back((me as i32, to, message)),
+                Action::AwaitCommit(number) => self.osds[me].committed(number, NOW),
+                Action::WantUpThru(epoch) => self.up_thru.push((me as i32, epoch)),
+                _ => {}
+            }
+        }
+    }
+
+    fn write(&mut self, tid: u64) -> Vec<SendTo> {
+        let pg = self.primary();
+        let entry = PgLogEntry {
+            op: log_op::MODIFY,
+            object: object(),
+            version: pg.next_version(),
+            reqid: RequestId { name: EntityName::client(1), tid, inc: 0 },
+            ..Default::default()
+        };
+        pg.append(entry)
+    }
+}
+
+fn object() -> HObject {
+    HObject { oid: "o".into(), pool: 1, ..HObject::min() }
+}
+
+#[test]
+fn an_osd_goes_and_comes_back() {
+    let mut pair = Pair::new(1);
+    assert_eq!(pair.shows(), "active+clean");
+    assert!(pair.primary().may_serve(NOW));
+    assert!(!pair.primary().may_serve(NOW + CONFIG.lease), "the lease was not renewed");
+    let primary = pair.map.pg_to_up_acting(PGID).acting_primary as usize;
+    let other = 1 - primary;
+
+    let down = |map: &mut OsdMap| {
+        map.osds[other].state &= !osd_state::UP;
+        map.osds[other].xinfo.dead_epoch = map.epoch;
+    };
+    pair.next_map(down, &[primary]);
+    assert_eq!(pair.shows(), "peering");
+    let since = pair.map.epoch;
+    assert_eq!(pair.primary().wants(), [Action::WantUpThru(since)]);
+    pair.run(&[primary]);
+    assert_eq!(pair.primary().wants(), []);
+    assert_eq!(pair.write(1), []);
+    assert_eq!(pair.shows(), "active+undersized+degraded");
+    assert!(pair.primary().may_serve(NOW), "the other is known to be dead");
+
+    let up = |map: &mut OsdMap| {
+        map.osds[other].state |= osd_state::UP;
+        map.osds[other].info.up_from = map.epoch;
+    };
+    let missed: Vec<Arc<OsdMap>> = vec![Arc::new(pair.map.clone())];
+    missed.into_iter().for_each(|map| pair.osds[other].advance(map, NOW));
+    pair.next_map(up, &[0, 1]);
+    pair.run(&[0, 1]);
+    assert_eq!(pair.shows(), "active+recovering+degraded");
+    assert_eq!(pair.primary().holds_up_write(&object()), Some(Holdup::Missing));
+    assert_eq!(pair.primary().holds_up_read(&object()), None);
+
+    let push = Recover::Push { object: object(), to: vec![other as i32] };
+    assert_eq!(pair.primary().recover(5), [push]);
+    pair.osds[other].got_push(&object());
+    pair.primary().pushed(other as i32, &object());
+    pair.primary().check_progress();
+    pair.run(&[0, 1]);
+    assert_eq!(pair.shows(), "active+clean");
+    assert_eq!(pair.osds[other].state(), State::ReplicaActive);
+    assert_eq!(pair.write(2), [SendTo::Whole(other as i32)]);
+    assert!(pair.primary().past_intervals().is_empty());
+    assert_eq!(pair.osds[other].info().last_update, EVersion::new(pair.map.epoch - 2, 1));
+}
+
+#[test]
+fn below_min_size_nothing_is_served() {
+    let mut pair = Pair::new(2);
+    let primary = pair.map.pg_to_up_acting(PGID).acting_primary as usize;
+    pair.next_map(|map| map.osds[1 - primary].state &= !osd_state::UP, &[primary]);
+    pair.run(&[primary]);
+    assert_eq!(pair.shows(), "undersized+peered+wait");
+    let long_after = NOW + CONFIG.lease * 2;
+    assert!(!pair.primary().may_serve(long_after));
+}
