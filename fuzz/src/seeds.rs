@@ -79,6 +79,9 @@ fn messages(dir: &Path) -> Result<()> {
                     put(dir, "osd_plan", &seed)?;
                 }
             }
+            if let Some(seed) = spirula_pg::fuzzing::input_of(&raw) {
+                put(dir, "pg_messages", &seed)?;
+            }
             if let Ok(command) = MonCommand::from_raw(&raw) {
                 put(dir, "mon_command", command.cmd.concat().as_bytes())?;
             }

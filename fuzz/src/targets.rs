@@ -42,6 +42,7 @@ pub const TARGETS: &[Target] = targets! {
     monc_messages = spirula_monc::fuzzing::monc_messages,
     bio_superblock = spirula_bio::fuzzing::superblock,
     bio_wal_batch = spirula_bio::fuzzing::wal_batch,
+    pg_messages = spirula_pg::fuzzing::messages,
     vos_wal_record = spirula_vos::fuzzing::wal_record,
     vos_page = spirula_vos::fuzzing::page,
     vos_root = spirula_vos::fuzzing::root,

@@ -9,6 +9,8 @@
 
 pub mod backfill;
 pub mod choose;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod history;
 pub mod interval;
 pub mod lease;

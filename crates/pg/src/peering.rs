@@ -474,6 +474,13 @@ impl Peering {
         self.out.pop_front()
     }
 
+    pub(crate) fn set_for_fuzzing(&mut self, mapping: Mapping, state: State) {
+        (self.mapping, self.state, self.last_reset) = (mapping, state, 0);
+        self.requested = BTreeSet::from([1, 2]);
+        self.members = self.requested.clone();
+        self.backfill_targets = BTreeSet::from([2]);
+    }
+
     // --- intervals
 
     fn start_interval(&mut self, old_map: &OsdMap, old: &Mapping) {
