@@ -107,6 +107,12 @@ impl PgLog {
         self.entries.range(from..)
     }
 
+    /// The newest version of the log's history before `version`.
+    pub fn version_before(&self, version: EVersion) -> EVersion {
+        let before = self.entries.partition_point(|e| e.version < version).checked_sub(1);
+        before.and_then(|at| self.entries.get(at)).map_or(self.tail, |e| e.version)
+    }
+
     /// The newest entry not after `upto` that changed `object`.
     pub fn last_update_of(&self, object: &HObject, upto: EVersion) -> Option<&PgLogEntry> {
         let until = self.entries.partition_point(|e| e.version <= upto);

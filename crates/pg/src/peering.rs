@@ -169,11 +169,17 @@ pub struct Peering {
     later: Vec<(i32, PeerMessage)>,
     dirty_info: bool,
     dirty_log: bool,
+    /// Of the map when it was persisted last.
+    persisted: u32,
     out: VecDeque<Action>,
 }
 
 /// Messages that may wait for a map; more are from somebody who will ask again.
 const LATER_MAX: usize = 1000;
+
+/// Epochs after which the state is stored again, so that a restart needs no older maps
+/// (`osd_pg_epoch_persisted_max_stale`).
+const STALE_MAX: u32 = 40;
 
 impl Peering {
     /// A PG that this OSD knows nothing of but the map: it learns the rest from another copy.
@@ -209,6 +215,7 @@ impl Peering {
             later: Vec::new(),
             dirty_info: false,
             dirty_log: false,
+            persisted: last_reset,
             out: VecDeque::new(),
         }
     }
@@ -419,6 +426,8 @@ impl Peering {
         for (from, message) in std::mem::take(&mut self.later) {
             self.handle(from, message, now);
         }
+        self.dirty_info |=
+            self.state != State::Unknown && self.map.epoch - self.persisted >= STALE_MAX;
         self.persist_if_dirty();
     }
 
@@ -585,6 +594,7 @@ impl Peering {
         self.info.history = self.history_now();
         self.out.push_back(Action::Persist { log: self.dirty_log });
         (self.dirty_info, self.dirty_log) = (false, false);
+        self.persisted = self.map.epoch;
     }
 
     /// What the log and the missing set say is said in the info.
@@ -593,10 +603,7 @@ impl Peering {
         self.info.log_tail = self.log.tail();
         self.info.last_complete = match self.missing.oldest_need() {
             None => self.info.last_update,
-            Some(need) => {
-                let before = self.log.entries().rev().map(|e| e.version).find(|&v| v < need);
-                before.unwrap_or(self.log.tail()).min(need)
-            }
+            Some(need) => self.log.version_before(need).min(need),
         };
         self.dirty_info = true;
     }

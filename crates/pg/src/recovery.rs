@@ -88,13 +88,9 @@ impl Peering {
         if !self.is_peered() {
             return found;
         }
-        let mut candidates: Vec<HObject> = self.recovery.urgent.drain(..).collect();
-        let urgent: BTreeSet<HObject> = candidates.iter().cloned().collect();
-        candidates.extend(self.missing().in_order().map(|(o, _)| o.clone()));
-        for osd in self.members() {
-            let missing = self.peers.get(osd).and_then(|p| p.missing.as_ref());
-            candidates.extend(missing.iter().flat_map(|m| m.in_order()).map(|(o, _)| o.clone()));
-        }
+        let urgent: Vec<HObject> = self.recovery.urgent.drain(..).collect();
+        let mut candidates = urgent.clone();
+        candidates.extend(self.next_missing(max));
         for object in candidates {
             let next = (found.len() < max && !self.recovery.is_busy(&object))
                 .then(|| self.recover_object(&object))
@@ -112,6 +108,20 @@ impl Peering {
             found = self.backfill_copies(max);
         }
         found
+    }
+
+    /// The next objects that can be pulled, and those that can be pushed.
+    fn next_missing(&self, max: usize) -> Vec<HObject> {
+        let idle = |object: &HObject| !self.recovery.is_busy(object);
+        let can_pull = |object: &HObject, need| !self.sources(object, need).is_empty();
+        let pulls = self.missing().in_order().filter(|(o, need)| idle(o) && can_pull(o, *need));
+        let mut next: Vec<HObject> = pulls.take(max).map(|(o, _)| o.clone()).collect();
+        for missing in self.members().iter().filter_map(|&osd| self.missing_of(osd)) {
+            let whole = |object: &HObject| idle(object) && !self.missing().contains(object);
+            let pushes = missing.in_order().filter(|(o, _)| whole(o));
+            next.extend(pushes.take(max).map(|(o, _)| o.clone()));
+        }
+        next
     }
 
     fn recover_object(&mut self, object: &HObject) -> Option<Recover> {
