@@ -57,7 +57,7 @@ impl Backfill {
     }
 }
 
-/// Objects with their versions.
+/// Objects with their versions: all of which anything is stored, those too of which only clones are left.
 pub type Listing = BTreeMap<HObject, EVersion>;
 
 impl Peering {
