@@ -125,8 +125,10 @@ impl Peering {
         history.last_epoch_started = history.last_epoch_started.max(self.info.last_epoch_started);
         history.last_interval_started =
             history.last_interval_started.max(self.info.last_interval_started);
-        // Every acting copy has stored the whole log.
-        self.log.advance_horizon(self.info.last_update);
+        if self.mapping.is_writeable() {
+            // Every acting copy has stored the whole log, and no older one counts any more.
+            self.log.advance_horizon(self.info.last_update);
+        }
         self.dirty_info = true;
         self.share_info();
         self.out.push_back(Action::Activated);

@@ -84,8 +84,9 @@ fn object(n: u64) -> HObject {
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let min_size = 1 + (rng.random_range(0..2)) as u8;
-        let mon = Mon::new(OSDS, 3, min_size);
+        let size = rng.random_range(2..4);
+        let min_size = rng.random_range(1..3);
+        let mon = Mon::new(OSDS, size, min_size);
         let nodes = (0..OSDS as i32).map(|me| Some(Node::first(me, mon.current().clone())));
         let mut world = Self {
             offsets: std::array::from_fn(|_| rng.random_range(0..1_000_000)),
@@ -472,7 +473,8 @@ impl World {
             self.flush();
         }
         let found = self.mon.current().pg_to_up_acting(PGID);
-        assert_eq!(found.acting.len(), 3, "all are up and in");
+        let size = usize::from(self.mon.current().pool(PGID.pool).unwrap().size);
+        assert_eq!(found.acting.len(), size, "all are up and in");
         let node = |osd: i32| self.nodes[osd as usize].as_ref().unwrap();
         let primary = node(found.acting_primary);
         let history: BTreeMap<EVersion, HObject> = self
