@@ -30,6 +30,11 @@ struct Pair {
 
 impl Pair {
     fn new(min_size: u8) -> Self {
+        Self::with(min_size, Peering::create)
+    }
+
+    /// The other OSD begins with what `other` makes.
+    fn with(min_size: u8, other: fn(i32, SpgId, Arc<OsdMap>, Config) -> Peering) -> Self {
         let mut new = NewCluster::new(Uuid([7; 16]), UTime { sec: 1, nsec: 0 });
         new.osds = (0..2).map(|i| (Uuid([i + 1; 16]), WEIGHT_IN)).collect();
         new.failure_domain = "osd".into();
@@ -40,7 +45,11 @@ impl Pair {
         }
         map.pools.insert(1, PgPool::replicated(2, min_size, 1, 0));
         let first = Arc::new(map.clone());
-        let make = |me| Peering::create(me, SpgId::whole(PGID), first.clone(), CONFIG);
+        let primary = map.pg_to_up_acting(PGID).acting_primary;
+        let make = |me| {
+            let make = if me == primary { Peering::create } else { other };
+            make(me, SpgId::whole(PGID), first.clone(), CONFIG)
+        };
         let osds = [make(0), make(1)];
         let mut pair = Self { map, osds, network: VecDeque::new(), up_thru: Vec::new() };
         for me in 0..2 {
@@ -171,4 +180,14 @@ fn below_min_size_nothing_is_served() {
     assert_eq!(pair.shows(), "undersized+peered+wait");
     let long_after = NOW + CONFIG.lease * 2;
     assert!(!pair.primary().may_serve(long_after));
+}
+
+#[test]
+fn a_copy_that_knows_nothing_is_told() {
+    let mut pair = Pair::with(1, Peering::unknown);
+    assert_eq!(pair.shows(), "active+clean");
+    let primary = pair.map.pg_to_up_acting(PGID).acting_primary as usize;
+    let copy = &pair.osds[1 - primary];
+    assert_eq!(copy.state(), State::ReplicaActive);
+    assert_eq!(copy.info().history.epoch_created, pair.osds[primary].info().history.epoch_created);
 }

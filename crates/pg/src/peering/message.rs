@@ -123,3 +123,27 @@ impl PeerMessage {
         Self::Query(Box::new(OsdPgQuery2 { spgid, query }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use spirula_wire::types::PgId;
+
+    use super::*;
+
+    #[test]
+    fn who_has_no_copy_says_so() {
+        let spgid = SpgId::whole(PgId::new(3, 7));
+        for (kind, is_info) in [(pg_query::INFO, true), (pg_query::FULLLOG, false)] {
+            let query = PgQuery { kind, epoch_sent: 5, ..PgQuery::default() };
+            let asked = PeerMessage::query(spgid, query);
+            let raw = asked.to_raw(Features::PACIFIC);
+            assert_eq!(PeerMessage::from_raw(&raw), Some(asked.clone()));
+            assert_eq!(asked.pgids(), [spgid]);
+            let answer = asked.answer_without_copy(9).unwrap();
+            assert_eq!((answer.epoch_sent(), answer.min_epoch()), (9, 5));
+            assert_eq!(answer.pgids(), [spgid]);
+            assert_eq!(matches!(answer, PeerMessage::Notify(_)), is_info);
+            assert_eq!(answer.answer_without_copy(9), None);
+        }
+    }
+}
