@@ -357,7 +357,7 @@ impl Shared {
                 core.mgrc.handle_message(now.mono, conn, &incoming.raw);
             }),
             (_, Event::Ready(_)) => self.with(|core, now| core.ready(now, peer)),
-            (_, Event::KeepaliveAck) => {}
+            (_, Event::KeepaliveAck | Event::Session(_)) => {}
             (_, Event::Closed(reason)) => {
                 tracing::debug!(?peer, "session ended: {reason}");
                 self.with(|core, now| core.lost(now, peer, reason.refusal()));

@@ -225,7 +225,7 @@ impl Server {
                     session.close();
                 }
             }
-            Event::KeepaliveAck => {}
+            Event::KeepaliveAck | Event::Session(_) => {}
             Event::Closed(_) => {
                 self.clients.remove(&id);
                 self.manager.handle_closed(id);

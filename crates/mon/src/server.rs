@@ -335,7 +335,7 @@ fn dispatcher(shared: Arc<Shared>) -> impl FnMut(&Session, Event) + Send {
             Event::Message(incoming) => {
                 shared.with(|core, now| core.service.message(now, id, incoming.raw.clone()));
             }
-            Event::KeepaliveAck => {}
+            Event::KeepaliveAck | Event::Session(_) => {}
             Event::Closed(_) => shared.with(|core, now| {
                 core.sessions.remove(&id);
                 core.service.session_closed(now, id);

@@ -33,6 +33,9 @@ pub struct Config {
     pub required: Features,
     /// Grows with every connection of this process.
     pub global_seq: u64,
+    /// Peers of this type keep their session when a socket dies: the owner holds it
+    /// ([`Lossless`](crate::Lossless)) and answers each [`Event::Session`](crate::Event::Session).
+    pub lossless: Option<EntityType>,
     /// The messenger's own features.
     pub banner: Banner,
     /// `ms_crc_data`: whether payload is checksummed in CRC mode. Both sides must agree.
@@ -50,6 +53,7 @@ impl Config {
             supported: Features::PACIFIC,
             required: Features(MSG_ADDR2),
             global_seq: 1,
+            lossless: None,
             banner: Banner::default(),
             data_crc: true,
             limits: Limits::default(),

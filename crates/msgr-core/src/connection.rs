@@ -16,6 +16,7 @@ use crate::error::{ApiMisuse, PeerMisbehaved, ProtocolError, Timeout};
 use crate::frame::Tag;
 use crate::phase::{Cx, Peer, Phase, Role};
 use crate::rx::{Frame, Step};
+use crate::session::{Answer, SessionEvent};
 use crate::wire::Wire;
 
 /// `CEPH_MSG_FOOTER_COMPLETE` and `CEPH_MSG_FOOTER_NOCRC`: what every v2 peer sends.
@@ -30,7 +31,8 @@ pub enum Want {
     /// driver may receive them into a buffer of its choice and give it to
     /// [`Connection::handle_body`], or go on filling the input.
     Body { len: usize },
-    /// Nothing may be received until [`Connection::release`] makes room.
+    /// Nothing may be received until [`Connection::release`] makes room, or until
+    /// [`Connection::answer`] says how the session goes on.
     Throttled,
 }
 
@@ -42,6 +44,8 @@ pub enum Event {
     Message(InMessage),
     /// The peer acknowledged a keepalive.
     KeepaliveAck,
+    /// Of a lossless session ([`Config::lossless`]); to be answered with [`Connection::answer`].
+    Session(SessionEvent),
 }
 
 /// A received message. It counts against the dispatch throttle until its `cost` is released.
@@ -60,7 +64,8 @@ pub struct InMessage {
 ///   [`queued_bytes`](Self::queued_bytes).
 /// * Inputs: [`handle_input`](Self::handle_input), [`handle_body`](Self::handle_body),
 ///   [`handle_timeout`](Self::handle_timeout). An error is final.
-/// * Commands: [`send`](Self::send), [`keepalive`](Self::keepalive), [`release`](Self::release).
+/// * Commands: [`send`](Self::send), [`keepalive`](Self::keepalive), [`release`](Self::release),
+///   [`answer`](Self::answer).
 /// * Outputs: [`poll_event`](Self::poll_event), [`poll_transmit`](Self::poll_transmit),
 ///   [`poll_timeout`](Self::poll_timeout).
 ///
@@ -78,9 +83,29 @@ pub struct Connection {
     queued_bytes: u64,
     out_seq: u64,
     in_seq: u64,
+    /// The session numbers the messages, not the connection.
+    lossless: bool,
+    acks: Acks,
     dispatched: Dispatched,
     born: Duration,
     heard: Duration,
+}
+
+/// What of the received is not acknowledged, of a lossless session.
+#[derive(Clone, Copy, Debug, Default)]
+struct Acks {
+    messages: u64,
+    bytes: u64,
+}
+
+impl Acks {
+    /// An acknowledgement of its own leaves when this much has come and nothing carried one back.
+    const MESSAGES: u64 = 64;
+    const BYTES: u64 = 1 << 20;
+
+    fn are_due(self) -> bool {
+        self.messages >= Self::MESSAGES || self.bytes >= Self::BYTES
+    }
 }
 
 /// Messages handed up and not released.
@@ -122,6 +147,8 @@ impl Connection {
             queued_bytes: 0,
             out_seq: 0,
             in_seq: 0,
+            lossless: false,
+            acks: Acks::default(),
             dispatched: Dispatched::default(),
             born: now.mono,
             heard: now.mono,
@@ -186,6 +213,32 @@ impl Connection {
         self.queue.push_back(message);
     }
 
+    /// Says how a lossless session goes on after an [`Event::Session`]; call
+    /// [`handle_input`](Self::handle_input) again afterwards. Messages then leave with the sequence
+    /// numbers that they have.
+    pub fn answer(&mut self, now: Now, answer: Answer) -> Result<(), ProtocolError> {
+        if answer == Answer::Acknowledge {
+            let late = self.is_open() && self.acks.messages > 0;
+            let result = if late { self.acknowledge() } else { Ok(()) };
+            return self.close_on_error(result);
+        }
+        if let Some(in_seq) = answer.opens_at() {
+            self.in_seq = in_seq;
+            self.lossless = true;
+        }
+        let phase = std::mem::replace(&mut self.phase, Phase::Closed);
+        let mut cx = Cx { wire: &mut self.wire, config: &self.config, now, asked: None };
+        let next = phase.answer(answer, &mut cx);
+        self.want = Want::Bytes(1);
+        let result = next.map(|next| self.enter(next, None));
+        self.close_on_error(result)
+    }
+
+    fn acknowledge(&mut self) -> Result<(), ProtocolError> {
+        self.acks = Acks::default();
+        self.wire.send(&Control::Ack { seq: self.in_seq })
+    }
+
     /// Queues a KEEPALIVE2; its answer is [`Event::KeepaliveAck`]. Nothing before the handshake is
     /// complete.
     pub fn keepalive(&mut self, now: Now) -> Result<(), ProtocolError> {
@@ -217,7 +270,8 @@ impl Connection {
 
     /// Whether [`Self::poll_transmit`] would yield anything.
     pub fn has_transmit(&self) -> bool {
-        !self.wire.writer.gather.is_empty() || self.is_open() && !self.queue.is_empty()
+        let queued = !self.queue.is_empty() || self.acks.are_due();
+        !self.wire.writer.gather.is_empty() || self.is_open() && queued
     }
 
     /// When [`Self::handle_timeout`] is due (monotonic).
@@ -240,6 +294,9 @@ impl Connection {
         if matches!(self.phase, Phase::Banner(_)) && !self.banner(now, input)? {
             return Ok(());
         }
+        if self.awaits_answer() {
+            return Ok(());
+        }
         loop {
             let (dispatched, limits) = (&mut self.dispatched, &self.config.limits);
             let admit = |bytes| dispatched.admit(bytes, limits);
@@ -257,7 +314,13 @@ impl Connection {
                     return Ok(());
                 }
                 Step::Aborted(cost) => self.release(1, cost),
-                Step::Frame(frame) => self.frame(now, frame)?,
+                Step::Frame(frame) => {
+                    self.frame(now, frame)?;
+                    if self.awaits_answer() {
+                        self.want = Want::Throttled;
+                        return Ok(());
+                    }
+                }
             }
         }
     }
@@ -277,7 +340,7 @@ impl Connection {
             transcript.append(&mut seen);
         }
         if let Phase::Banner(role) = std::mem::replace(&mut self.phase, Phase::Closed) {
-            let mut cx = Cx { wire: &mut self.wire, config: &self.config, now };
+            let mut cx = Cx { wire: &mut self.wire, config: &self.config, now, asked: None };
             self.phase = role.hello(&mut cx)?;
         }
         Ok(true)
@@ -294,8 +357,15 @@ impl Connection {
             return self.open_control(control);
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
-        let mut cx = Cx { wire: &mut self.wire, config: &self.config, now };
-        self.phase = match phase.step(control, &mut cx)? {
+        let mut cx = Cx { wire: &mut self.wire, config: &self.config, now, asked: None };
+        let next = phase.step(control, &mut cx)?;
+        let asked = cx.asked;
+        self.enter(next, asked);
+        Ok(())
+    }
+
+    fn enter(&mut self, next: Phase, asked: Option<SessionEvent>) {
+        self.phase = match next {
             Phase::Ready(peer) => {
                 self.wire.reader.messages = true;
                 self.events.push_back(Event::Ready(peer));
@@ -303,7 +373,12 @@ impl Connection {
             }
             next => next,
         };
-        Ok(())
+        self.events.extend(asked.map(Event::Session));
+    }
+
+    /// Whether the owner of the session has to answer first.
+    fn awaits_answer(&self) -> bool {
+        matches!(self.phase, Phase::AcceptDecide(_) | Phase::ConnectDecide(_))
     }
 
     fn open_control(&mut self, control: Control) -> Result<(), ProtocolError> {
@@ -314,7 +389,11 @@ impl Connection {
                 Ok(())
             }
             // Only a lossless session keeps sent messages until they are acknowledged.
-            Control::Ack { .. } => Ok(()),
+            Control::Ack { seq } => {
+                let acked = self.lossless.then_some(SessionEvent::Acked { seq });
+                self.events.extend(acked.map(Event::Session));
+                Ok(())
+            }
             other => Err(PeerMisbehaved::Unexpected(other.tag()).into()),
         }
     }
@@ -329,6 +408,10 @@ impl Connection {
             return Ok(());
         }
         self.in_seq = header.seq;
+        if self.lossless {
+            self.acks.messages += 1;
+            self.acks.bytes += cost;
+        }
         let data = if data.is_empty() { Vec::new() } else { vec![data] };
         let raw = RawMessage { header, payload: Payload { front, middle, data, data_crc: None } };
         self.events.push_back(Event::Message(InMessage { raw, data_crcs: frame.data_crcs, cost }));
@@ -337,14 +420,17 @@ impl Connection {
 
     fn frame_queue(&mut self) -> Result<(), ProtocolError> {
         while let Some(mut message) = self.queue.pop_front() {
-            self.out_seq += 1;
-            message.header.seq = self.out_seq;
+            if !self.lossless {
+                self.out_seq += 1;
+                message.header.seq = self.out_seq;
+            }
+            self.acks = Acks::default();
             message.header.ack_seq = self.in_seq;
             message.header.flags = MESSAGE_FLAGS;
             self.wire.writer.message(&message)?;
         }
         self.queued_bytes = 0;
-        Ok(())
+        if self.acks.are_due() { self.acknowledge() } else { Ok(()) }
     }
 }
 

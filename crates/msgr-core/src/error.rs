@@ -55,10 +55,14 @@ pub enum PeerMisbehaved {
     NoAddress,
     #[error("the peer is a {got}, expected a {expected}")]
     WrongType { got: u8, expected: u8 },
+    #[error("the peer identifies as another daemon than it proved to be")]
+    WrongIdentity,
     #[error("the peer wanted to reach somebody else")]
     WrongTarget,
     #[error("the server asked to wait")]
     Wait,
+    #[error("the server keeps no session")]
+    Lossy,
     #[error("too many authentication attempts")]
     AuthAttempts,
     #[error(transparent)]
@@ -113,6 +117,8 @@ pub enum ApiMisuse {
     UnwantedBody,
     #[error("the connection has ended already")]
     Closed,
+    #[error("an answer that nothing asked for, or that does not fit")]
+    UnwantedAnswer,
 }
 
 impl From<DecodeError> for ProtocolError {

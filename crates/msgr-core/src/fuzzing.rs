@@ -100,7 +100,7 @@ pub fn session(data: &[u8]) {
             match event {
                 Event::Ready(_) => connection.send(RawMessage::default()),
                 Event::Message(message) => connection.release(1, message.cost),
-                Event::KeepaliveAck => {}
+                Event::KeepaliveAck | Event::Session(_) => {}
             }
         }
         let _ = connection.keepalive(now);

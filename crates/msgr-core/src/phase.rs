@@ -5,7 +5,8 @@
 //! accepting   Hello -> Request <-> More -> Signature -> Ident -> Open
 //! connecting  Hello -> Auth               -> Signature -> Ident -> Open
 //! ```
-//! The banner comes before; it is not a frame.
+//! The banner comes before; it is not a frame. Of a lossless session the owner decides what follows
+//! an identification: the state is then `Decide`, and an answer leads on from there.
 
 pub(crate) mod accept;
 pub(crate) mod connect;
@@ -17,7 +18,8 @@ use spirula_wire::types::{EntityAddr, EntityAddrVec, EntityName};
 use crate::banner::Revision;
 use crate::config::{Config, Now, Target};
 use crate::control::Control;
-use crate::error::{PeerMisbehaved, ProtocolError};
+use crate::error::{ApiMisuse, PeerMisbehaved, ProtocolError};
+use crate::session::{Answer, SessionEvent, SessionPeer};
 use crate::wire::Wire;
 
 /// A finished handshake: whom we talk to, and how.
@@ -51,6 +53,8 @@ pub(crate) struct Cx<'a> {
     pub(crate) wire: &'a mut Wire,
     pub(crate) config: &'a Config,
     pub(crate) now: Now,
+    /// A question to the owner of the session, which the next state waits for.
+    pub(crate) asked: Option<SessionEvent>,
 }
 
 pub(crate) enum Phase {
@@ -61,10 +65,12 @@ pub(crate) enum Phase {
     AcceptMore(accept::More),
     AcceptSignature(accept::Signature),
     AcceptIdent(accept::Ident),
+    AcceptDecide(accept::Decide),
     ConnectHello(connect::Hello),
     ConnectAuth(connect::Auth),
     ConnectSignature(connect::Signature),
     ConnectIdent(connect::Ident),
+    ConnectDecide(connect::Decide),
     /// The handshake just finished.
     Ready(Box<Peer>),
     Open,
@@ -106,9 +112,34 @@ impl Phase {
             Self::ConnectAuth(s) => s.step(frame, cx),
             Self::ConnectSignature(s) => s.step(frame, cx),
             Self::ConnectIdent(s) => s.step(frame, cx),
-            Self::Banner(_) | Self::Ready(_) | Self::Open | Self::Closed => unexpected(&frame),
+            Self::Banner(_)
+            | Self::AcceptDecide(_)
+            | Self::ConnectDecide(_)
+            | Self::Ready(_)
+            | Self::Open
+            | Self::Closed => unexpected(&frame),
         }
     }
+}
+
+impl Phase {
+    /// Takes what the owner of the session decided.
+    pub(crate) fn answer(self, answer: Answer, cx: &mut Cx<'_>) -> Result<Self, ProtocolError> {
+        match self {
+            Self::AcceptDecide(s) => s.answer(answer, cx),
+            Self::ConnectDecide(s) => s.answer(answer, cx),
+            _ => unwanted(),
+        }
+    }
+}
+
+fn unwanted<T>() -> Result<T, ProtocolError> {
+    Err(ProtocolError::Misuse(ApiMisuse::UnwantedAnswer))
+}
+
+/// The peer of a session, as a handshake that did not name it is completed.
+fn known(peer: SessionPeer) -> (EntityName, EntityAddrVec, Features) {
+    (peer.entity, peer.addrs, peer.features)
 }
 
 fn unexpected<T>(frame: &Control) -> Result<T, ProtocolError> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use spirula_msgr_core::{
-    Connection, Event as CoreEvent, Now, PeerIncompatible, ProtocolError, Want,
+    Answer, Connection, Event as CoreEvent, Now, PeerIncompatible, ProtocolError, Want,
 };
 use spirula_wire::RawMessage;
 use tracing::{debug, info, warn};
@@ -194,6 +194,11 @@ impl<T: Transport, S: Shared> Turn<'_, T, S> {
     fn take_work(&mut self, now: Now) -> Result<(), ProtocolError> {
         let (connection, closing, session) =
             (&mut *self.connection, &mut self.closing, self.session);
+        let answers = session.outbox(|outbox| std::mem::take(&mut outbox.answers));
+        let answered = answers.iter().any(|a| *a != Answer::Acknowledge);
+        for answer in answers {
+            connection.answer(now, answer)?;
+        }
         let (keepalive, (count, bytes)) = session.outbox(|outbox| {
             for message in outbox.messages.drain(..) {
                 trace_message(session, "-->", &message);
@@ -206,7 +211,7 @@ impl<T: Transport, S: Shared> Turn<'_, T, S> {
             connection.keepalive(now)?;
         }
         connection.release(count, bytes);
-        if count > 0 && connection.wants() == Want::Throttled {
+        if answered || count > 0 && connection.wants() == Want::Throttled {
             connection.handle_input(now, &mut self.input)?;
         }
         Ok(())
@@ -255,6 +260,7 @@ fn lift<S: Shared>(event: CoreEvent, session: &Session<S>) -> Event<S> {
             Event::Message(incoming)
         }
         CoreEvent::KeepaliveAck => Event::KeepaliveAck,
+        CoreEvent::Session(asked) => Event::Session(asked),
     }
 }
 

@@ -20,7 +20,9 @@ pub use driver::drive;
 pub use mon_sessions::{MonAction, MonSessions};
 pub use session::{CloseReason, Event, Incoming, Outbox, Session, Shared};
 pub use spirula_msgr_core::{
-    AuthFailure, Config, Limits, Now, Peer, ProtocolError, Target, Timeouts,
+    Action as LosslessAction, Answer, AuthFailure, Config, Limits, Lossless, Now,
+    Options as LosslessOptions, Peer, ProtocolError, SendError, SessionEvent, SessionId,
+    SessionPeer, Target, Timeouts,
 };
 pub use transport::Transport;
 

@@ -79,6 +79,7 @@ impl<S: Shared> MonSessions<S> {
                 client.handle_message(now, conn, std::mem::take(&mut incoming.raw));
             }
             Event::KeepaliveAck => client.handle_keepalive_ack(conn),
+            Event::Session(_) => {}
             Event::Closed(reason) => {
                 self.sessions.remove(&conn);
                 client.handle_closed(now, conn, reason.refusal());

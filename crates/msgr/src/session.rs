@@ -13,13 +13,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use spirula_auth::AuthError;
-use spirula_msgr_core::{AuthFailure, InMessage, Peer, ProtocolError};
+use spirula_msgr_core::{Answer, AuthFailure, InMessage, Peer, ProtocolError, SessionEvent};
 use spirula_wire::RawMessage;
 
 /// Commands on their way to the driver.
 #[derive(Debug, Default)]
 pub struct Outbox {
     pub(crate) messages: VecDeque<RawMessage>,
+    /// How a lossless session goes on; comes before the messages.
+    pub(crate) answers: VecDeque<Answer>,
     pub(crate) keepalive: bool,
     pub(crate) close: bool,
     /// Messages and bytes given back to the dispatch throttle.
@@ -34,7 +36,8 @@ pub struct Outbox {
 impl Outbox {
     fn has_work(&self) -> bool {
         let released = self.throttled && self.released.0 > 0;
-        !self.messages.is_empty() || self.keepalive || self.close || released
+        let queued = !self.messages.is_empty() || !self.answers.is_empty();
+        queued || self.keepalive || self.close || released
     }
 }
 
@@ -87,6 +90,11 @@ impl<S: Shared> Session<S> {
     /// Queues a message. Before the handshake is complete it waits; after the end it is dropped.
     pub fn send(&self, message: RawMessage) {
         self.command(|outbox| outbox.messages.push_back(message));
+    }
+
+    /// Answers an [`Event::Session`].
+    pub fn answer(&self, answer: Answer) {
+        self.command(|outbox| outbox.answers.push_back(answer));
     }
 
     /// Queues a KEEPALIVE2; its answer is [`Event::KeepaliveAck`].
@@ -191,6 +199,8 @@ pub enum Event<S: Shared> {
     Message(Incoming<S>),
     /// The peer acknowledged a keepalive.
     KeepaliveAck,
+    /// Of a lossless session; waits for [`Session::answer`].
+    Session(SessionEvent),
     /// Always the last.
     Closed(CloseReason),
 }

@@ -33,7 +33,7 @@ async fn echo_server(
             dispatch: move |session: &Session, event: Event| match event {
                 Event::Ready(peer) => assert_eq!(peer.entity, EntityName::client(4242)),
                 Event::Message(message) => session.send(message.raw.clone()),
-                Event::KeepaliveAck => panic!("nothing was asked"),
+                Event::KeepaliveAck | Event::Session(_) => panic!("nothing was asked"),
                 Event::Closed(reason) => drop(ended.send(reason)),
             },
         })

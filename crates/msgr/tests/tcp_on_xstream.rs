@@ -31,7 +31,7 @@ fn start_server(addr: SocketAddr) -> EntityAddr {
                     let incoming = match event {
                         Event::Ready(peer) => return in_place = peer.mode == ConMode::Crc,
                         Event::Message(incoming) => incoming,
-                        Event::KeepaliveAck | Event::Closed(_) => return,
+                        Event::KeepaliveAck | Event::Session(_) | Event::Closed(_) => return,
                     };
                     let session = session.clone();
                     drop(spawn(Class::Client, async move {

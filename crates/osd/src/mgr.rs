@@ -120,7 +120,7 @@ fn handle_session(
                 link.period.set(Some(Duration::from_secs(configure.stats_period.into())));
             }
         }
-        on_xstream::Event::KeepaliveAck => {}
+        on_xstream::Event::KeepaliveAck | on_xstream::Event::Session(_) => {}
         on_xstream::Event::Closed(reason) => {
             tracing::debug!("manager session ended: {reason}");
             let ours = link.session.borrow().as_ref().is_some_and(|s| s.id() == session.id());

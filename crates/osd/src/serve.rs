@@ -57,7 +57,7 @@ fn accept(
                 handle(&target, session, incoming);
             }
         }
-        Event::KeepaliveAck => {}
+        Event::KeepaliveAck | Event::Session(_) => {}
         Event::Closed(_) => {
             if let Some(session) = session.take() {
                 // The client sends it again (`osd_discard_disconnected_ops`).

@@ -231,7 +231,7 @@ impl Core {
             Event::Message(incoming) => {
                 self.objecter.handle_message(now.mono, id, &incoming.raw);
             }
-            Event::KeepaliveAck => {}
+            Event::KeepaliveAck | Event::Session(_) => {}
             Event::Closed(reason) => {
                 self.links.remove(&id);
                 if reason.refusal().is_some() {

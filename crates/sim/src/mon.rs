@@ -117,7 +117,7 @@ impl Mon {
             Event::Message(incoming) => {
                 self.with(|service, now| service.message(now, id, incoming.raw.clone()));
             }
-            Event::KeepaliveAck => {}
+            Event::KeepaliveAck | Event::Session(_) => {}
             Event::Closed(_) => {
                 self.sessions.borrow_mut().remove(&id);
                 self.with(|service, now| service.session_closed(now, id));

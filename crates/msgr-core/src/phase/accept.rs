@@ -2,18 +2,19 @@
 //!
 //! Sessions are lossy, as for every client: nothing is kept when the socket dies, the identification
 //! says so (flag and cookie 0), and a RECONNECT is answered with a full SESSION_RESET, on which the
-//! peer identifies anew. A lossless policy (between OSDs) would start here, in [`Ident`]: keep the
-//! cookie, look up the old session, answer RECONNECT_OK, RETRY, RETRY_GLOBAL or WAIT.
+//! peer identifies anew. Of a peer whose session is lossless, [`Ident`] asks the owner, and [`Decide`]
+//! waits for what it says.
 
 use bytes::Bytes;
 use spirula_auth::{AcceptAuth, AcceptDone, AcceptStep};
 use spirula_wire::Features;
 use spirula_wire::types::{EntityAddr, EntityName, EntityType};
 
-use super::{Cx, Peer, Phase, same_endpoint, unexpected};
-use crate::control::{Control, Ident as IdentFields, SIGNATURE_LEN};
+use super::{Cx, Peer, Phase, known, same_endpoint, unexpected, unwanted};
+use crate::control::{Control, Ident as IdentFields, Reconnect, SIGNATURE_LEN};
 use crate::crypto::Side;
 use crate::error::{AuthFailure, PeerMisbehaved, ProtocolError};
+use crate::session::{Answer, SessionEvent, SessionPeer, SessionReconnect};
 use crate::wire::same_signature;
 
 /// How often a peer may be told "bad method".
@@ -155,6 +156,7 @@ impl Ident {
     pub(super) fn step(self, frame: Control, cx: &mut Cx<'_>) -> Result<Phase, ProtocolError> {
         match frame {
             Control::ClientIdent { ident, target } => self.identify(ident, &target, cx),
+            Control::SessionReconnect(r) if self.0.is_lossless(cx) => self.reconnect(r, cx),
             Control::SessionReconnect(_) => {
                 cx.wire.send(&Control::SessionReset { full: true })?;
                 Ok(Phase::AcceptIdent(self))
@@ -183,30 +185,131 @@ impl Ident {
             cx.wire.send(&Control::IdentMissingFeatures(missing))?;
             return Ok(Phase::AcceptIdent(self));
         }
-        cx.wire.send(&Control::ServerIdent(IdentFields {
-            addrs: ours.clone(),
-            gid: config.name.num,
-            global_seq: config.global_seq,
-            supported: config.supported.0,
-            required: config.required.0,
-            flags: IdentFields::LOSSY,
-            cookie: 0,
-        }))?;
-        let Proven { done, type_, peer_addr, my_addr } = self.0;
+        if !self.0.is_lossless(cx) {
+            send_ident(cx, IdentFields::LOSSY, config.global_seq, 0)?;
+            return Ok(self.0.ready(cx, ident, true));
+        }
+        let entity = self.0.entity(ident.gid)?;
+        let features = Features(ident.supported & config.supported.0);
+        cx.asked = Some(SessionEvent::ClientIdent {
+            peer: SessionPeer { entity, addrs: ident.addrs.clone(), features },
+            cookie: ident.cookie,
+            global_seq: ident.global_seq,
+        });
+        Ok(Phase::AcceptDecide(Decide { proven: self.0, ident: Some(ident) }))
+    }
+
+    fn reconnect(self, r: Reconnect, cx: &mut Cx<'_>) -> Result<Phase, ProtocolError> {
+        if r.addrs.front().is_blank() {
+            return Err(PeerMisbehaved::NoAddress.into());
+        }
+        let claim = SessionReconnect {
+            client_cookie: r.client_cookie,
+            server_cookie: r.server_cookie,
+            global_seq: r.global_seq,
+            connect_seq: r.connect_seq,
+            msg_seq: r.msg_seq,
+        };
+        let entity = self.0.entity(-1)?;
+        cx.asked = Some(SessionEvent::Reconnect { entity, addrs: r.addrs, claim });
+        Ok(Phase::AcceptDecide(Decide { proven: self.0, ident: None }))
+    }
+}
+
+impl Proven {
+    fn is_lossless(&self, cx: &Cx<'_>) -> bool {
+        cx.config.lossless == Some(self.type_) && self.done.peer.name.type_ == self.type_
+    }
+
+    /// The daemon that the handshake proved, which is the one that identifies (-1: it does not say).
+    fn entity(&self, gid: i64) -> Result<EntityName, ProtocolError> {
+        let proven = self.done.peer.name.id.parse::<i64>().ok();
+        match proven.filter(|num| *num >= 0 && (gid < 0 || gid == *num)) {
+            Some(num) => Ok(EntityName::new(self.type_, num)),
+            None => Err(PeerMisbehaved::WrongIdentity.into()),
+        }
+    }
+
+    fn ready(self, cx: &Cx<'_>, ident: IdentFields, lossy: bool) -> Phase {
+        let Self { done, type_, peer_addr, my_addr } = self;
         let num = if ident.gid < 0 { done.global_id as i64 } else { ident.gid };
-        Ok(Phase::Ready(Box::new(Peer {
+        Phase::Ready(Box::new(Peer {
             entity: EntityName::new(type_, num),
             addrs: ident.addrs,
             socket_addr: peer_addr,
-            features: Features(ident.supported & config.supported.0),
+            features: Features(ident.supported & cx.config.supported.0),
             global_id: done.global_id,
             global_seq: ident.global_seq,
             mode: done.mode,
             revision: cx.wire.reader.revision,
             my_addr,
-            lossy: true,
+            lossy,
             auth: Some(done.peer),
             grant: None,
-        })))
+        }))
     }
+
+    /// The session goes on; what the peer did not say again is known.
+    fn resume(self, cx: &Cx<'_>, peer: SessionPeer) -> Phase {
+        let (entity, addrs, features) = known(peer);
+        let ident = IdentFields {
+            addrs,
+            gid: entity.num,
+            global_seq: 0,
+            supported: features.0,
+            required: 0,
+            flags: 0,
+            cookie: 0,
+        };
+        self.ready(cx, ident, false)
+    }
+}
+
+/// Waits for the owner of the session; `ident` is there unless the peer wants an old session.
+pub(crate) struct Decide {
+    proven: Proven,
+    ident: Option<IdentFields>,
+}
+
+impl Decide {
+    pub(super) fn answer(self, answer: Answer, cx: &mut Cx<'_>) -> Result<Phase, ProtocolError> {
+        let Self { proven, ident } = self;
+        let control = match (answer, ident) {
+            (Answer::Accept { cookie, global_seq }, Some(ident)) => {
+                send_ident(cx, 0, global_seq, cookie)?;
+                return Ok(proven.ready(cx, ident, false));
+            }
+            (Answer::Resume { peer, in_seq }, None) => {
+                cx.wire.send(&Control::SessionReconnectOk { msg_seq: in_seq })?;
+                return Ok(proven.resume(cx, peer));
+            }
+            (Answer::Reset { full }, None) => Control::SessionReset { full },
+            (Answer::Retry { connect_seq }, None) => Control::SessionRetry { connect_seq },
+            (Answer::RetryGlobal { global_seq }, None) => {
+                Control::SessionRetryGlobal { global_seq }
+            }
+            (Answer::Wait, _) => Control::Wait,
+            _ => return unwanted(),
+        };
+        cx.wire.send(&control)?;
+        Ok(Phase::AcceptIdent(Ident(proven)))
+    }
+}
+
+fn send_ident(
+    cx: &mut Cx<'_>,
+    flags: u64,
+    global_seq: u64,
+    cookie: u64,
+) -> Result<(), ProtocolError> {
+    let config = cx.config;
+    cx.wire.send(&Control::ServerIdent(IdentFields {
+        addrs: config.addrs.clone(),
+        gid: config.name.num,
+        global_seq,
+        supported: config.supported.0,
+        required: config.required.0,
+        flags,
+        cookie,
+    }))
 }

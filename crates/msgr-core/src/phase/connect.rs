@@ -1,19 +1,21 @@
 //! The connecting side's states.
 //!
 //! Sessions are lossy: the identification carries no cookie, and the frames that only answer a
-//! RECONNECT (RESET, RETRY, RETRY_GLOBAL, RECONNECT_OK) are out of place. A lossless policy would
-//! start in [`Signature`], which would send RECONNECT when it holds a server cookie.
+//! RECONNECT (RESET, RETRY, RETRY_GLOBAL, RECONNECT_OK) are out of place. Where the server's type has
+//! lossless sessions, [`Signature`] asks the owner whether to identify or to reconnect, and each answer
+//! of the server is put to the owner, too: [`Decide`] waits for what it says.
 
 use bytes::Bytes;
 use spirula_auth::{AuthRequest, ConMode, ConnectAuth, ConnectDone};
 use spirula_wire::Features;
 use spirula_wire::types::{AddrType, EntityAddr, EntityAddrVec, EntityName};
 
-use super::{Cx, Peer, Phase, same_endpoint, unexpected};
+use super::{Cx, Peer, Phase, known, same_endpoint, unexpected, unwanted};
 use crate::config::Target;
-use crate::control::{Control, Ident as IdentFields, SIGNATURE_LEN};
+use crate::control::{Control, Ident as IdentFields, Reconnect, SIGNATURE_LEN};
 use crate::crypto::Side;
 use crate::error::{AuthFailure, PeerIncompatible, PeerMisbehaved, ProtocolError};
+use crate::session::{Answer, SessionEvent, SessionPeer, SessionReconnect};
 use crate::wire::same_signature;
 
 /// Rounds of authentication before we give up on a server.
@@ -118,41 +120,109 @@ impl Signature {
         if !same_signature(&signature, &self.expected) {
             return Err(PeerMisbehaved::Signature.into());
         }
-        let config = cx.config;
-        let addrs = if config.addrs.is_empty() {
-            learned(self.proven.my_addr, config.nonce)
-        } else {
-            config.addrs.clone()
-        };
-        let ident = IdentFields {
-            addrs,
-            gid: config.name.num,
-            global_seq: config.global_seq,
-            supported: config.supported.0,
-            required: config.required.0,
-            flags: IdentFields::LOSSY,
-            cookie: 0,
-        };
-        cx.wire.send(&Control::ClientIdent { ident, target: self.proven.target.addr })?;
-        Ok(Phase::ConnectIdent(Ident(self.proven)))
+        let proven = self.proven;
+        if proven.is_lossless(cx) {
+            cx.asked = Some(SessionEvent::Authenticated);
+            return Ok(Phase::ConnectDecide(Decide { proven, ident: None }));
+        }
+        proven.identify(IdentFields::LOSSY, cx.config.global_seq, 0, cx)
     }
 }
 
-/// Expects SERVER_IDENT.
+impl Proven {
+    fn is_lossless(&self, cx: &Cx<'_>) -> bool {
+        cx.config.lossless == Some(self.target.type_)
+    }
+
+    fn addrs(&self, cx: &Cx<'_>) -> EntityAddrVec {
+        if cx.config.addrs.is_empty() {
+            return learned(self.my_addr, cx.config.nonce);
+        }
+        cx.config.addrs.clone()
+    }
+
+    fn identify(
+        self,
+        flags: u64,
+        global_seq: u64,
+        cookie: u64,
+        cx: &mut Cx<'_>,
+    ) -> Result<Phase, ProtocolError> {
+        let config = cx.config;
+        let ident = IdentFields {
+            addrs: self.addrs(cx),
+            gid: config.name.num,
+            global_seq,
+            supported: config.supported.0,
+            required: config.required.0,
+            flags,
+            cookie,
+        };
+        cx.wire.send(&Control::ClientIdent { ident, target: self.target.addr })?;
+        Ok(Phase::ConnectIdent(Ident(self)))
+    }
+
+    fn reconnect(self, claim: &SessionReconnect, cx: &mut Cx<'_>) -> Result<Phase, ProtocolError> {
+        cx.wire.send(&Control::SessionReconnect(Reconnect {
+            addrs: self.addrs(cx),
+            client_cookie: claim.client_cookie,
+            server_cookie: claim.server_cookie,
+            global_seq: claim.global_seq,
+            connect_seq: claim.connect_seq,
+            msg_seq: claim.msg_seq,
+        }))?;
+        Ok(Phase::ConnectIdent(Ident(self)))
+    }
+
+    fn ready(self, cx: &Cx<'_>, peer: SessionPeer, global_seq: u64, lossy: bool) -> Phase {
+        let Self { done, global_id, mode, target, my_addr } = self;
+        let (entity, addrs, features) = known(peer);
+        Phase::Ready(Box::new(Peer {
+            entity,
+            addrs,
+            socket_addr: target.addr,
+            features,
+            global_id,
+            global_seq,
+            mode,
+            revision: cx.wire.reader.revision,
+            my_addr,
+            lossy,
+            auth: None,
+            grant: done.grant,
+        }))
+    }
+}
+
+/// Expects SERVER_IDENT, or an answer to RECONNECT.
 pub(crate) struct Ident(Proven);
 
 impl Ident {
     pub(super) fn step(self, frame: Control, cx: &mut Cx<'_>) -> Result<Phase, ProtocolError> {
-        let ident = match frame {
-            Control::ServerIdent(ident) => ident,
+        let lossless = self.0.is_lossless(cx);
+        let asked = match frame {
+            Control::ServerIdent(ident) => return self.identified(ident, cx),
             Control::IdentMissingFeatures(missing) => {
                 return Err(PeerIncompatible::RequiredFeatures(missing).into());
             }
-            Control::Wait => return Err(PeerMisbehaved::Wait.into()),
+            Control::Wait if !lossless => return Err(PeerMisbehaved::Wait.into()),
+            Control::Wait => SessionEvent::Wait,
+            Control::SessionReconnectOk { msg_seq } => SessionEvent::ReconnectOk { msg_seq },
+            Control::SessionReset { full } => SessionEvent::Reset { full },
+            Control::SessionRetry { connect_seq } => SessionEvent::Retry { connect_seq },
+            Control::SessionRetryGlobal { global_seq } => SessionEvent::RetryGlobal { global_seq },
             other => return unexpected(&other),
         };
-        let Proven { done, global_id, mode, target, my_addr } = self.0;
-        if !ident.addrs.iter().any(|a| same_endpoint(a, &target.addr)) {
+        if !lossless {
+            return Err(PeerMisbehaved::Lossy.into());
+        }
+        cx.asked = Some(asked);
+        Ok(Phase::ConnectDecide(Decide { proven: self.0, ident: None }))
+    }
+
+    fn identified(self, ident: IdentFields, cx: &mut Cx<'_>) -> Result<Phase, ProtocolError> {
+        let proven = self.0;
+        if !ident.addrs.iter().any(|a| same_endpoint(a, &proven.target.addr)) {
             return Err(PeerMisbehaved::WrongTarget.into());
         }
         let config = cx.config;
@@ -164,20 +234,43 @@ impl Ident {
         if missing != 0 {
             return Err(PeerIncompatible::MissingFeatures(missing).into());
         }
-        Ok(Phase::Ready(Box::new(Peer {
-            entity: EntityName::new(target.type_, ident.gid),
-            addrs: ident.addrs,
-            socket_addr: target.addr,
+        let lossy = ident.flags & IdentFields::LOSSY != 0;
+        let peer = SessionPeer {
+            entity: EntityName::new(proven.target.type_, ident.gid),
+            addrs: ident.addrs.clone(),
             features: Features(ident.supported & config.supported.0),
-            global_id,
-            global_seq: ident.global_seq,
-            mode,
-            revision: cx.wire.reader.revision,
-            my_addr,
-            lossy: ident.flags & IdentFields::LOSSY != 0,
-            auth: None,
-            grant: done.grant,
-        })))
+        };
+        if !proven.is_lossless(cx) {
+            return Ok(proven.ready(cx, peer, ident.global_seq, lossy));
+        }
+        if lossy || ident.cookie == 0 {
+            return Err(PeerMisbehaved::Lossy.into());
+        }
+        let (cookie, global_seq) = (ident.cookie, ident.global_seq);
+        cx.asked = Some(SessionEvent::ServerIdent { peer, cookie, global_seq });
+        Ok(Phase::ConnectDecide(Decide { proven, ident: Some(ident) }))
+    }
+}
+
+/// Waits for the owner of the session; `ident` is there when a new session begins.
+pub(crate) struct Decide {
+    proven: Proven,
+    ident: Option<IdentFields>,
+}
+
+impl Decide {
+    pub(super) fn answer(self, answer: Answer, cx: &mut Cx<'_>) -> Result<Phase, ProtocolError> {
+        match answer {
+            Answer::Identify { cookie, global_seq } => {
+                self.proven.identify(0, global_seq, cookie, cx)
+            }
+            Answer::Reconnect(claim) => self.proven.reconnect(&claim, cx),
+            Answer::Open { peer, .. } => {
+                let global_seq = self.ident.map_or(0, |ident| ident.global_seq);
+                Ok(self.proven.ready(cx, peer, global_seq, false))
+            }
+            _ => unwanted(),
+        }
     }
 }
 

@@ -166,6 +166,7 @@ impl End {
                         self.messages.push(message);
                     }
                     Event::KeepaliveAck => self.keepalive_acks += 1,
+                    Event::Session(asked) => panic!("{asked:?}"),
                 }
             }
             match self.conn.wants() {
