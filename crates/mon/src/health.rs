@@ -144,7 +144,8 @@ fn osdmap_flags(view: &View<'_>) -> Option<HealthCheck> {
     (set != 0).then(|| warn(format!("{} flag(s) set", flags::names(set)), 0, vec![]))?
 }
 
-fn location_text(map: &OsdMap, item: i32) -> String {
+/// `root=default,host=h`.
+pub(crate) fn location_text(map: &OsdMap, item: i32) -> String {
     let mut above = map.crush.full_location(item);
     above.reverse();
     let pairs: Vec<String> = above.iter().map(|(t, n)| format!("{t}={n}")).collect();

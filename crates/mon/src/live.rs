@@ -37,7 +37,9 @@ pub struct Live {
     pub osd_seen: BTreeMap<i32, Duration>,
     /// OSD -> since when it has had no session.
     pub osd_gone: BTreeMap<i32, Duration>,
-    /// Failed OSD -> reporting OSD -> since when and whether it is certain.
+    /// OSD that is down, but in -> since when, as far as this monitor knows.
+    pub osd_down: BTreeMap<i32, Duration>,
+    /// Failed OSD -> reporting OSD -> since when.
     pub failures: BTreeMap<i32, BTreeMap<i32, FailureReport>>,
     /// Manager's global id -> when it was heard of last.
     pub mgr_seen: BTreeMap<u64, Duration>,
@@ -48,7 +50,6 @@ pub struct Live {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureReport {
     pub since: Duration,
-    pub immediate: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -329,6 +329,7 @@ impl Service {
             msg::MON_GET_PURGED_SNAPS => self.get_purged_snaps(id, raw)?,
             msg::OSD_FAILURE => return self.osd_failure(now, id, raw),
             msg::OSD_FULL => return self.osd_full(now, id, raw),
+            msg::OSD_MARK_ME_DEAD => return self.osd_mark_me_dead(now, id, raw),
             msg::OSD_MARK_ME_DOWN => return self.osd_mark_me_down(now, id, raw),
             msg::OSD_PG_CREATED => return self.pg_created(now, id, raw),
             msg::LOG => return self.log(now, id, raw),
@@ -351,6 +352,7 @@ impl Service {
             | msg::OSD_ALIVE
             | msg::OSD_FAILURE
             | msg::OSD_FULL
+            | msg::OSD_MARK_ME_DEAD
             | msg::OSD_MARK_ME_DOWN
             | msg::OSD_PG_CREATED
             | msg::LOG

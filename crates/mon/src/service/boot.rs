@@ -1,17 +1,19 @@
 //! OSDs that come, go and say that they live.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use spirula_maps::{Incremental, SnapIntervals, WEIGHT_IN, flags, osd_state};
+use spirula_maps::{Incremental, OsdMap, OsdXInfo, SnapIntervals, WEIGHT_IN, flags, osd_state};
 use spirula_wire::msg::Paxos;
 use spirula_wire::msg::osd::{
-    MonGetPurgedSnaps, MonGetPurgedSnapsReply, OsdAlive, OsdBeacon, OsdBoot, OsdMarkMeDown,
-    OsdPgCreated,
+    MonGetPurgedSnaps, MonGetPurgedSnapsReply, OsdAlive, OsdBeacon, OsdBoot, OsdMarkMeDead,
+    OsdMarkMeDown, OsdPgCreated,
 };
 use spirula_wire::types::EntityAddrVec;
 use spirula_wire::{DecodeError, Message, RawMessage};
 use tracing::{debug, warn};
 
+use super::failure::is_held;
 use super::{F, Handled, Service, SessionId};
 use crate::Now;
 use crate::state::Change;
@@ -67,7 +69,6 @@ impl Service {
     fn refuse_boot(&self, osd: i32, boot: &OsdBoot) -> Option<&'static str> {
         let map = self.osdmap();
         let known = map.osd(osd).filter(|o| o.exists());
-        let noup = known.is_some_and(|o| o.state & osd_state::NOUP != 0);
         if boot.sb.cluster_fsid != self.state.fsid {
             return Some("it belongs to another cluster");
         }
@@ -77,7 +78,7 @@ impl Service {
         if known.is_some_and(|o| !o.uuid.is_zero() && o.uuid != boot.sb.osd_fsid) {
             return Some("the map knows another uuid for this id");
         }
-        if map.has_flag(flags::NOUP) || noup {
+        if is_held(map, osd, flags::NOUP, osd_state::NOUP) {
             return Some("noup is set");
         }
         None
@@ -110,18 +111,41 @@ impl Service {
         }
         let mut xinfo = known.xinfo;
         xinfo.features = boot.osd_features;
+        self.judge_lagginess(now, &mut xinfo, boot);
         let new = !known.exists() || known.state & osd_state::NEW != 0;
         let auto_out = known.state & osd_state::AUTOOUT != 0;
         let mark_in = new && self.settings.bool("mon_osd_auto_mark_new_in")
             || auto_out && self.settings.bool("mon_osd_auto_mark_auto_out_in")
             || self.settings.bool("mon_osd_auto_mark_in");
-        if mark_in && !self.osdmap().has_flag(flags::NOIN) {
+        if mark_in && !is_held(self.osdmap(), osd, flags::NOIN, osd_state::NOIN) {
             let weight = if xinfo.old_weight > 0 { xinfo.old_weight } else { WEIGHT_IN };
             xinfo.old_weight = 0;
             inc.new_weight.insert(osd, weight);
         }
         inc.new_xinfo.insert(osd, xinfo);
         inc
+    }
+
+    /// A process that was called dead and comes back was only slow: it gets more time in future. One
+    /// that starts afresh is less and less thought to be slow.
+    fn judge_lagginess(&self, now: Now, xinfo: &mut OsdXInfo, boot: &OsdBoot) {
+        let weight = self.settings.float("mon_osd_laggy_weight");
+        let keep = |value: u32| f64::from(value) * (1.0 - weight);
+        if boot.boot_epoch == 0 {
+            xinfo.laggy_probability = keep(xinfo.laggy_probability) as u32;
+            xinfo.laggy_interval = keep(xinfo.laggy_interval) as u32;
+            return;
+        }
+        let down = Duration::from(xinfo.down_stamp);
+        if !down.is_zero() {
+            let max = u64::try_from(self.settings.int("mon_osd_laggy_max_interval")).unwrap_or(0);
+            let gone = now.wall.as_secs().saturating_sub(down.as_secs());
+            let gone = if max > 0 { gone.min(max) } else { gone };
+            let interval = gone as f64 * weight + keep(xinfo.laggy_interval);
+            xinfo.laggy_interval = interval as u32;
+        }
+        let probability = f64::from(u32::MAX) * weight + keep(xinfo.laggy_probability);
+        xinfo.laggy_probability = probability as u32;
     }
 
     /// Marks an OSD that is up as down in `inc`.
@@ -172,7 +196,9 @@ impl Service {
         }
         let mut inc = self.state.osd.next(now);
         // Grant what the OSD could know of at most.
-        inc.new_up_thru.insert(osd, request.want.min(self.osdmap().epoch));
+        let has = u32::try_from(request.paxos.version).unwrap_or(0);
+        let epoch = self.osdmap().epoch;
+        inc.new_up_thru.insert(osd, request.want.max(has).min(epoch));
         Ok(self.sealed(inc, Vec::new()).map_or(Handled::Done, |c| Handled::Propose(c, Vec::new())))
     }
 
@@ -238,7 +264,7 @@ impl Service {
             .osdmap()
             .osd(osd)
             .is_some_and(|o| o.is_up() && o.client_addrs == request.target_addrs);
-        let nodown = self.osdmap().has_flag(flags::NODOWN);
+        let nodown = is_held(self.osdmap(), osd, flags::NODOWN, osd_state::NODOWN);
         if !same || nodown {
             for (id, raw) in replies {
                 self.send(id, raw);
@@ -246,9 +272,37 @@ impl Service {
             return Ok(Handled::Done);
         }
         let mut inc = self.state.osd.next(now);
-        self.mark_down(now, &mut inc, osd);
-        self.info(now, format!("osd.{osd} marked itself down"));
+        if request.down_and_dead {
+            // It waits for nobody's lease: it is not slow, and serves nothing any more.
+            *inc.new_state.entry(osd).or_insert(0) |= osd_state::UP;
+            set_dead(&mut inc, self.osdmap(), osd, request.epoch);
+            self.info(now, format!("osd.{osd} marked itself down and dead"));
+        } else {
+            self.mark_down(now, &mut inc, osd);
+            self.info(now, format!("osd.{osd} marked itself down"));
+        }
         Ok(self.sealed(inc, Vec::new()).map_or(Handled::Done, |c| Handled::Propose(c, replies)))
+    }
+
+    /// An OSD that the map has down says that it serves nothing of before this epoch.
+    pub(super) fn osd_mark_me_dead(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        raw: &RawMessage,
+    ) -> Result<Handled, DecodeError> {
+        let request = OsdMarkMeDead::from_raw(raw)?;
+        let (osd, epoch) = (request.target_osd, request.epoch);
+        let is_down = self.osdmap().exists(osd) && !self.osdmap().is_up(osd);
+        let allowed = self.osd_session(id) == Some(osd) && request.fsid == self.state.fsid;
+        if !allowed || !is_down || epoch > self.osdmap().epoch {
+            debug!(osd, "mark-me-dead refused");
+            return Ok(Handled::Done);
+        }
+        let mut inc = self.state.osd.next(now);
+        set_dead(&mut inc, self.osdmap(), osd, epoch);
+        self.info(now, format!("osd.{osd} marked itself dead as of e{epoch}"));
+        Ok(self.sealed(inc, Vec::new()).map_or(Handled::Done, |c| Handled::Propose(c, Vec::new())))
     }
 
     /// A PG is active for the first time: once all of a pool are, the pool is no longer "creating".
@@ -294,5 +348,12 @@ impl Service {
         if !subscribed {
             self.send_osdmaps(id, from.max(1));
         }
+    }
+}
+
+/// Notes that an OSD's process of before `epoch` serves nothing any more.
+fn set_dead(inc: &mut Incremental, map: &OsdMap, osd: i32, epoch: u32) {
+    if let Some(known) = map.osd(osd) {
+        inc.new_xinfo.entry(osd).or_insert(known.xinfo).dead_epoch = epoch;
     }
 }

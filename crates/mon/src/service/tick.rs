@@ -30,6 +30,7 @@ impl Service {
         changes.extend(self.ended_mutes(now));
         let mut inc = self.state.osd.next(now);
         self.silent_osds(now, &mut inc);
+        self.mark_lost_osds_out(now, &mut inc);
         self.expired_blocklist(now, &mut inc);
         self.check_quotas(now, &mut inc);
         self.prune_purged_snaps(&mut inc);

@@ -3,6 +3,7 @@
 mod auth;
 mod config;
 mod full;
+mod failure;
 mod harness;
 mod pools;
 
