@@ -221,6 +221,20 @@ impl Lossless {
         }
     }
 
+    /// Where a connection that is being opened goes to.
+    pub fn dialed_addr(&self, conn: ConnId) -> Option<EntityAddr> {
+        let session = self.sessions.get(self.by_conn.get(&conn)?)?;
+        matches!(session.link, Link::Dialing(_)).then_some(session.addr)
+    }
+
+    /// The connection that [`Action::Dial`] asked for cannot be opened now.
+    pub fn not_dialed(&mut self, now: Duration, id: SessionId) {
+        let (initial, max) = (self.options.backoff_initial, self.options.backoff_max);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.fall_back(now, initial, max);
+        }
+    }
+
     /// A connection asks.
     pub fn asked(&mut self, now: Duration, conn: ConnId, event: SessionEvent) {
         match event {
@@ -349,8 +363,7 @@ impl Lossless {
             session.backoff = Duration::ZERO;
             self.dial(id);
         } else {
-            session.backoff = (session.backoff * 2).clamp(initial, max);
-            session.link = Link::Backoff { until: now + session.backoff };
+            session.fall_back(now, initial, max);
         }
     }
 
@@ -375,6 +388,11 @@ impl Lossless {
             let target = Target { type_: session.peer.entity.type_, addr: session.addr };
             self.actions.push_back(Action::Dial { session: id, target });
         }
+    }
+
+    /// Whether [`Self::poll_action`] would yield anything.
+    pub fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
     }
 
     pub fn poll_action(&mut self) -> Option<Action> {

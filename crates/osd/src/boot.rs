@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use spirula_msgr::Config as MessengerConfig;
 use spirula_wire::msg::Paxos;
-use spirula_wire::msg::osd::{OsdBeacon, OsdBoot, OsdMarkMeDown, OsdPgCreated};
+use spirula_wire::msg::osd::{
+    OsdAlive, OsdBeacon, OsdBoot, OsdMarkMeDead, OsdMarkMeDown, OsdPgCreated,
+};
 use spirula_wire::types::{CompatSet, EntityName, FeatureSet, OsdSuperblock, PgId};
 use spirula_wire::{Features, Message, RawMessage};
 
@@ -25,7 +27,7 @@ pub fn messenger_config(target: &Target) -> MessengerConfig {
 pub fn boot_message(target: &Target) -> RawMessage {
     let config = target.config();
     let epoch = target.epoch();
-    let addrs = target.addrs().clone();
+    let addrs = target.all_addrs();
     let sb = OsdSuperblock {
         cluster_fsid: config.fsid,
         whoami: config.osd_id,
@@ -38,18 +40,22 @@ pub fn boot_message(target: &Target) -> RawMessage {
         osd_fsid: config.osd_uuid,
         ..OsdSuperblock::default()
     };
-    let boot_epoch = target.map().osd(config.osd_id).map_or(0, |osd| osd.info.up_from);
     OsdBoot {
         paxos: Paxos::at(epoch.into()),
         sb,
-        hb_back_addrs: addrs.clone(),
-        cluster_addrs: addrs.clone(),
-        boot_epoch,
-        hb_front_addrs: addrs,
+        hb_back_addrs: addrs.hb_back.clone(),
+        cluster_addrs: addrs.cluster.clone(),
+        boot_epoch: target.booted_epoch(),
+        hb_front_addrs: addrs.hb_front.clone(),
         metadata: metadata(target),
         osd_features: F.0,
     }
     .to_raw(0, F)
+}
+
+/// `osd_alive`: writes of an interval that begins at `want` may have been accepted here.
+pub fn alive_message(target: &Target, want: u32) -> RawMessage {
+    OsdAlive { paxos: Paxos::at(target.epoch().into()), want }.to_raw(0, F)
 }
 
 pub fn beacon_message(target: &Target) -> RawMessage {
@@ -77,6 +83,18 @@ pub fn mark_me_down_message(target: &Target) -> RawMessage {
         epoch,
         request_ack: true,
         down_and_dead: true,
+    }
+    .to_raw(0, F)
+}
+
+/// `osd_mark_me_dead`: the map has us down, and what it had us for we serve no more.
+pub fn mark_me_dead_message(target: &Target, epoch: u32) -> RawMessage {
+    let config = target.config();
+    OsdMarkMeDead {
+        paxos: Paxos::at(epoch.into()),
+        fsid: config.fsid,
+        target_osd: config.osd_id,
+        epoch,
     }
     .to_raw(0, F)
 }
@@ -113,16 +131,16 @@ fn compat_set() -> CompatSet {
 /// What `ceph osd metadata` shows.
 fn metadata(target: &Target) -> BTreeMap<String, String> {
     let config = target.config();
-    let addrs = target.addrs().to_string();
+    let addrs = target.all_addrs();
     let statfs = target.store().statfs();
     let found = [
         ("arch", std::env::consts::ARCH.to_owned()),
-        ("back_addr", addrs.clone()),
+        ("back_addr", addrs.cluster.to_string()),
         ("back_iface", String::new()),
-        ("front_addr", addrs.clone()),
+        ("front_addr", addrs.public.to_string()),
         ("front_iface", String::new()),
-        ("hb_back_addr", addrs.clone()),
-        ("hb_front_addr", addrs),
+        ("hb_back_addr", addrs.hb_back.to_string()),
+        ("hb_front_addr", addrs.hb_front.to_string()),
         ("ceph_release", "pacific".to_owned()),
         ("ceph_version", CEPH_VERSION.to_owned()),
         ("ceph_version_short", "16.2.15".to_owned()),

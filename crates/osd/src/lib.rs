@@ -20,6 +20,7 @@ pub mod front;
 pub mod full;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod heartbeat;
 pub mod history;
 pub mod life;
 pub mod list;
@@ -30,6 +31,7 @@ pub mod mon;
 pub mod object;
 pub mod op;
 pub mod options;
+pub mod peers;
 pub mod pg;
 pub mod plan;
 pub mod proxy;

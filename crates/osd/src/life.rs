@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use spirula_store::{Expect, FormatOptions, OpenError, Options, Store};
+use spirula_wire::types::EntityAddr;
 use spirula_xstream::{Class, TcpListener, timeout};
 
 use crate::boot::mark_me_down_message;
 use crate::devices::{self, DevicePaths};
-use crate::target::{Target, TargetConfig, TargetError};
+use crate::heartbeat::Channel;
+use crate::target::{Addrs, Target, TargetConfig, TargetError};
 use crate::watch::drive::run_timer;
-use crate::{full, mgr, serve, snap};
+use crate::{full, heartbeat, mgr, peers, serve, snap};
 
 /// How long the monitor may take to say good-bye.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -56,14 +58,27 @@ pub async fn run(
     store: Store,
     started: impl FnOnce(&Target, SocketAddr),
 ) -> Result<(), TargetError> {
-    let bind = config.bind;
-    let listen_error = |source| TargetError::Listen { addr: bind, source };
-    let listener = TcpListener::bind(bind).map_err(listen_error)?;
-    let addr = listener.local_addr().map_err(listen_error)?;
     let nonce = (spirula_xstream::random_u64() as u32) | 1;
-    let target = Target::new(config, store, addr, nonce);
+    let public = Listening::on(config.bind, nonce)?;
+    // Peers learn these from the map, so that any free port does.
+    let inner = SocketAddr::new(config.bind.ip(), 0);
+    let cluster = Listening::on(inner, nonce)?;
+    let (back, front) = (Listening::on(inner, nonce)?, Listening::on(inner, nonce)?);
+    let addr = public.addr;
+    let addrs = Addrs {
+        public: public.entity.into(),
+        cluster: cluster.entity.into(),
+        hb_front: front.entity.into(),
+        hb_back: back.entity.into(),
+    };
+    let target = Target::new(config, store, addrs);
     let tasks = [
-        spirula_xstream::spawn(Class::Client, serve::listen(target.clone(), listener)),
+        spirula_xstream::spawn(Class::Client, serve::listen(target.clone(), public.listener)),
+        spirula_xstream::spawn(Class::Client, peers::listen(target.clone(), cluster.listener)),
+        spirula_xstream::spawn(Class::Client, peers::run(target.clone())),
+        spirula_xstream::spawn(Class::Client, beats(&target, back.listener, Channel::Back)),
+        spirula_xstream::spawn(Class::Client, beats(&target, front.listener, Channel::Front)),
+        spirula_xstream::spawn(Class::Client, heartbeat::run(target.clone())),
         spirula_xstream::spawn(Class::Client, {
             let target = target.clone();
             async move { target.mon().run(&target).await }
@@ -87,6 +102,30 @@ pub async fn run(
     target.mon().close(&target);
     tasks.iter().for_each(|task| task.abort());
     outcome
+}
+
+fn beats(
+    target: &Target,
+    listener: TcpListener,
+    channel: Channel,
+) -> impl Future<Output = ()> + 'static {
+    heartbeat::listen(target.clone(), listener, channel)
+}
+
+/// A listener and where it is reached.
+struct Listening {
+    listener: TcpListener,
+    addr: SocketAddr,
+    entity: EntityAddr,
+}
+
+impl Listening {
+    fn on(bind: SocketAddr, nonce: u32) -> Result<Self, TargetError> {
+        let error = |source| TargetError::Listen { addr: bind, source };
+        let listener = TcpListener::bind(bind).map_err(error)?;
+        let addr = listener.local_addr().map_err(error)?;
+        Ok(Self { listener, addr, entity: EntityAddr::msgr2(addr, nonce) })
+    }
 }
 
 /// Says good-bye to the monitor and leaves the store such that opening it again is quick.

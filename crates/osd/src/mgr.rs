@@ -238,11 +238,7 @@ fn osd_stat(target: &Target, seq: u64, num_pgs: usize) -> OsdStat {
     let up_from = map.osd(me).map_or(0, |osd| osd.info.up_from);
     let space = target.store().statfs();
     OsdStat {
-        hb_peers: map
-            .existing_osds()
-            .filter(|(id, o)| *id != me && o.is_up())
-            .map(|o| o.0)
-            .collect(),
+        hb_peers: target.heartbeat().peers(),
         up_from,
         seq: u64::from(up_from) << 32 | seq,
         num_pgs: num_pgs as u32,

@@ -148,7 +148,11 @@ fn open(
 
 fn handle_event(target: &Target, event: Event) {
     match event {
-        Event::Connected { .. } => target.boot(true),
+        Event::Connected { .. } => {
+            target.heartbeat().mon_connected();
+            target.want_up_thru(0);
+            target.boot(true);
+        }
         Event::Disconnected => tracing::debug!("the monitor session was lost"),
         Event::AuthFailed(e) => tracing::error!("the monitor refuses this OSD: {e}"),
         Event::MonMap(_) | Event::Reply { .. } => {}

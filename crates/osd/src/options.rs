@@ -42,8 +42,17 @@ options! {
     "osd_deep_scrub_interval" = "604800.000000", "seconds from one scrub of the store to the next, 0 for none";
     "osd_default_notify_timeout" = "30", "seconds that a notify waits for its watchers";
     "osd_failsafe_full_ratio" = "0.970000", "part of space in use from which no writes are taken at all";
+    "mon_osd_min_down_reporters" = "2", "OSDs of other subtrees that watch this one, at least";
+    "mon_osd_reporter_subtree_level" = "host", "CRUSH level at which OSDs that watch this one count as different";
+    "osd_fast_fail_on_connection_refused" = "true", "report an OSD at once if its address refuses connections";
+    "osd_heartbeat_grace" = "20", "seconds without an answer after which an OSD is reported";
+    "osd_heartbeat_interval" = "6", "most seconds between pings of the other OSDs";
+    "osd_heartbeat_min_peers" = "10", "OSDs that are pinged, if there are as many";
+    "osd_heartbeat_min_size" = "2000", "bytes that a ping is padded to";
     "osd_max_attr_name_len" = "100", "longest name of an extended attribute";
     "osd_max_attr_size" = "0", "largest extended attribute, 0 for any";
+    "osd_max_markdown_count" = "5", "times that the map may call this OSD dead while it lives";
+    "osd_max_markdown_period" = "600", "seconds in which those are counted";
     "osd_max_object_name_len" = "2048", "longest object name and locator key";
     "osd_max_object_namespace_len" = "256", "longest namespace";
     "osd_max_object_size" = "134217728", "largest object in bytes";
@@ -62,14 +71,17 @@ options! {
 
 impl OptionInfo {
     /// A value in the form it is stored in; `None` if it is not one. All options are whole numbers, but
-    /// for debug levels, which are `N` or `N/M`, those that are `true` or `false`, and those whose
-    /// default has a point.
+    /// for debug levels, which are `N` or `N/M`, those that are `true` or `false`, those whose
+    /// default has a point, and one that is a name.
     pub fn normalize(&self, text: &str) -> Option<String> {
         if parse_bool(self.default).is_some() {
             return parse_bool(text).map(|on| on.to_string());
         }
         if self.default.contains('.') {
             return parse_float(text).map(|n| format!("{n:.6}"));
+        }
+        if self.name == "mon_osd_reporter_subtree_level" {
+            return Some(text.trim().to_owned());
         }
         if !self.name.starts_with("debug_") {
             return parse_size(text).map(|n| n.to_string());

@@ -118,6 +118,12 @@ impl Pg {
         self.snaps.replace(snaps);
     }
 
+    /// The OSDs of its up and acting sets.
+    pub fn members(&self) -> Vec<i32> {
+        let mapping = self.mapping.borrow();
+        mapping.up.iter().chain(&mapping.acting).copied().filter(|osd| *osd >= 0).collect()
+    }
+
     /// Version and user version that replies about the PG itself, or an absent object, carry.
     pub fn last_versions(&self) -> (EVersion, u64) {
         let state = self.state.borrow();

@@ -36,14 +36,7 @@ fn accept(
     let mut config = messenger_config(target);
     config.limits.dispatch_bytes_max = target.option_number("osd_client_message_size_cap");
     config.limits.dispatch_messages_max = target.option_number("osd_client_message_cap");
-    let auth = ServiceAuthConfig {
-        service: EntityType::OSD,
-        methods: target.config().auth_methods.clone(),
-        modes: vec![ConMode::Crc, ConMode::Secure],
-    };
-    let mut seed = [0; 32];
-    spirula_xstream::fill_random(&mut seed);
-    let auth = Box::new(ServiceAcceptor::new(auth, target.secrets(), seed));
+    let auth = acceptor(target);
     let target = target.clone();
     let mut session: Option<Rc<Session>> = None;
     let dispatch = move |link: &on_xstream::Session, event: Event| match event {
@@ -67,6 +60,18 @@ fn accept(
         }
     };
     Some(Accepted { config, auth, dispatch })
+}
+
+/// Who checks the tickets of those who connect.
+pub(crate) fn acceptor(target: &Target) -> Box<ServiceAcceptor> {
+    let auth = ServiceAuthConfig {
+        service: EntityType::OSD,
+        methods: target.config().auth_methods.clone(),
+        modes: vec![ConMode::Crc, ConMode::Secure],
+    };
+    let mut seed = [0; 32];
+    spirula_xstream::fill_random(&mut seed);
+    Box::new(ServiceAcceptor::new(auth, target.secrets(), seed))
 }
 
 fn session_of(peer: Peer, link: on_xstream::Session) -> Session {

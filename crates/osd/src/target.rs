@@ -13,21 +13,23 @@ use spirula_auth::{CryptoKey, ServiceSecrets};
 use spirula_maps::{OsdMap, flags};
 use spirula_store::{OpenError, Store, StoreError};
 use spirula_wire::msg::osd::OsdMapMsg;
-use spirula_wire::types::{EntityAddr, EntityAddrVec, SpgId, UTime, Uuid};
+use spirula_wire::types::{EntityAddrVec, SpgId, UTime, Uuid};
 use spirula_wire::{Features, Message};
 use spirula_xstream::sync::Notify;
 use spirula_xstream::{Class, now, wall_now};
 
 use crate::admit::{Admission, AdmitLimits, admit};
 use crate::backoff::{self, Verdict};
-use crate::boot::boot_message;
+use crate::boot::{alive_message, boot_message};
 use crate::front::{OpRequest, Reply};
 use crate::full::Fullness;
+use crate::heartbeat::Heartbeat;
 use crate::history::MapHistory;
 use crate::list::pg_ops;
 use crate::mgr::MgrLink;
 use crate::mon::MonLink;
 use crate::options::Options;
+use crate::peers::Peers;
 use crate::pg::Pg;
 use crate::pg::log::LogLimits;
 use crate::plan::Limits;
@@ -68,6 +70,11 @@ pub enum TargetError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(
+        "the map called this OSD dead {count} times in {seconds} seconds while it lived; look for a \
+         slow or one-way network, then start it again"
+    )]
+    Flapping { count: u64, seconds: u64 },
     #[error("a log record of PG {0} does not decode")]
     BadPgRecord(SpgId),
     #[error("cannot listen on {addr}; stop what uses the port, or choose another one")]
@@ -81,6 +88,15 @@ pub type LogControl = Arc<dyn Fn(&str, Box<dyn FnOnce() + Send>) + Send + Sync>;
 /// What a [`LogControl`] is told when options have changed; no command of users.
 pub const LOG_LEVELS: &str = "log levels";
 
+/// Where a target listens: for clients, for other OSDs, and for their heartbeats on both networks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addrs {
+    pub public: EntityAddrVec,
+    pub cluster: EntityAddrVec,
+    pub hb_front: EntityAddrVec,
+    pub hb_back: EntityAddrVec,
+}
+
 /// A running target; clones are handles on the same one.
 #[derive(Clone)]
 pub struct Target(Rc<Inner>);
@@ -88,7 +104,7 @@ pub struct Target(Rc<Inner>);
 struct Inner {
     config: TargetConfig,
     store: Store,
-    addrs: EntityAddrVec,
+    addrs: Addrs,
     maps: RefCell<MapHistory>,
     /// The map, or the state of a PG, changed.
     changed: Notify,
@@ -101,6 +117,8 @@ struct Inner {
     secrets: RefCell<Arc<ServiceSecrets>>,
     mon: MonLink,
     mgr: MgrLink,
+    peers: Peers,
+    heartbeat: Heartbeat,
     tracker: Tracker,
     watching: Watching,
     fullness: Fullness,
@@ -108,6 +126,10 @@ struct Inner {
     global_seq: Cell<u64>,
     /// Epoch that the last `osd_boot` was sent in.
     boot_epoch: Cell<u32>,
+    /// Epoch in which this process was first up; 0 before.
+    booted_epoch: Cell<u32>,
+    /// The `up_thru` that was asked for last.
+    up_thru_wanted: Cell<u32>,
     /// Statistics should be sent now.
     report_due: Notify,
     reported_up: Cell<bool>,
@@ -118,13 +140,15 @@ struct Inner {
 }
 
 impl Target {
-    pub fn new(config: TargetConfig, store: Store, addr: SocketAddr, nonce: u32) -> Self {
+    pub fn new(config: TargetConfig, store: Store, addrs: Addrs) -> Self {
         let mut seed = [0; 32];
         spirula_xstream::fill_random(&mut seed);
         let options = Options { file: config.options.clone(), ..Options::default() };
         store.set_cache_bytes(options.cache_bytes());
         let target = Self(Rc::new(Inner {
-            addrs: EntityAddr::msgr2(addr, nonce).into(),
+            peers: Peers::new(addrs.cluster.clone(), spirula_xstream::random_u64()),
+            heartbeat: Heartbeat::default(),
+            addrs,
             mon: MonLink::new(&config, seed),
             config,
             store,
@@ -144,6 +168,8 @@ impl Target {
             links: Links::default(),
             global_seq: Cell::new(0),
             boot_epoch: Cell::new(0),
+            booted_epoch: Cell::new(0),
+            up_thru_wanted: Cell::new(0),
             report_due: Notify::new(),
             reported_up: Cell::new(false),
             stopping: Cell::new(false),
@@ -163,7 +189,12 @@ impl Target {
         &self.0.store
     }
 
+    /// Where clients reach it.
     pub fn addrs(&self) -> &EntityAddrVec {
+        &self.0.addrs.public
+    }
+
+    pub fn all_addrs(&self) -> &Addrs {
         &self.0.addrs
     }
 
@@ -194,6 +225,20 @@ impl Target {
 
     pub fn mgr(&self) -> &MgrLink {
         &self.0.mgr
+    }
+
+    /// The links to other OSDs.
+    pub fn peers(&self) -> &Peers {
+        &self.0.peers
+    }
+
+    pub fn heartbeat(&self) -> &Heartbeat {
+        &self.0.heartbeat
+    }
+
+    /// What brings a peer with map `known` on.
+    pub fn maps_since(&self, known: u32) -> Option<OsdMapMsg> {
+        self.0.maps.borrow().since(known)
     }
 
     pub fn tracker(&self) -> &Tracker {
@@ -292,7 +337,7 @@ impl Target {
     /// Whether the map says that this very instance is up.
     pub fn is_up(&self) -> bool {
         let map = self.map();
-        map.client_addrs(self.0.config.osd_id) == Some(&self.0.addrs)
+        map.client_addrs(self.0.config.osd_id) == Some(&self.0.addrs.public)
     }
 
     /// Tells the monitor that this instance is here, unless the map says so already. Once per map,
@@ -305,6 +350,22 @@ impl Target {
         if anew || self.0.boot_epoch.get() != epoch {
             self.0.boot_epoch.set(epoch);
             self.mon().send(self, boot_message(self));
+        }
+    }
+
+    /// The epoch in which this process was first up; 0 before.
+    pub fn booted_epoch(&self) -> u32 {
+        self.0.booted_epoch.get()
+    }
+
+    /// Asks the monitor for an `up_thru` of at least `want`, unless the map has it; what was asked for
+    /// before and is not there yet is asked for again.
+    pub fn want_up_thru(&self, want: u32) {
+        let want = self.0.up_thru_wanted.get().max(want);
+        let has = self.map().osd(self.0.config.osd_id).map_or(0, |osd| osd.info.up_thru);
+        if want > has && self.is_up() {
+            self.0.up_thru_wanted.set(want);
+            self.mon().send(self, alive_message(self, want));
         }
     }
 
@@ -353,8 +414,13 @@ impl Target {
         follow(self, changes, old.epoch == 0);
         inner.watching.follow(self, &new);
         inner.fullness.follow(self, old, &new);
+        inner.peers.follow(self, old, &new);
+        inner.heartbeat.follow(self, old, &new);
         if old.flags != new.flags {
             self.schedule_scrubs();
+        }
+        if inner.booted_epoch.get() == 0 && self.is_up() {
+            inner.booted_epoch.set(new.epoch);
         }
         inner.changed.notify_all();
         if news || !inner.reported_up.get() && self.is_up() {

@@ -2,8 +2,8 @@
 
 mod auth;
 mod config;
-mod full;
 mod failure;
+mod full;
 mod harness;
 mod pools;
 

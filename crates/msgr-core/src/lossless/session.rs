@@ -162,6 +162,12 @@ impl Session {
         self.bytes = 0;
     }
 
+    /// Waits before it connects again, longer each time.
+    pub(super) fn fall_back(&mut self, now: Duration, initial: Duration, max: Duration) {
+        self.backoff = (self.backoff * 2).clamp(initial, max);
+        self.link = Link::Backoff { until: now + self.backoff };
+    }
+
     /// How a connection of ours introduces itself.
     pub(super) fn introduction(&mut self, next_cookie: u64) -> Answer {
         if self.server_cookie != 0 {

@@ -188,7 +188,7 @@ fn a_failed_guard_changes_nothing() {
 #[test]
 fn requests_to_a_pg_that_loads_are_all_answered_and_keep_their_order() {
     let blocked = Rc::new(Cell::new(0));
-    for seed in 0..12 {
+    for seed in 0..24 {
         let cluster = Cluster::start(seed);
         cluster.client(async |c| {
             assert_eq!(c.op("o", &[Op::write_full("")]).await.result, 0);

@@ -333,6 +333,12 @@ struct Sent {
 }
 
 impl Sent {
+    /// Whether the target has said BLOCK for a PG, and not UNBLOCK yet.
+    fn is_blocked(&self, pgid: SpgId) -> bool {
+        let last = self.backoffs.iter().rev().find(|(_, of)| *of == pgid);
+        last.is_some_and(|(op, _)| *op == backoff_op::BLOCK)
+    }
+
     /// Answers a backoff, and repeats at its end what it held up.
     fn back_off(&mut self, session: &on_xstream::Session, backoff: OsdBackoff) {
         self.backoffs.push((backoff.op, backoff.pgid));
@@ -382,8 +388,10 @@ impl Client {
             heard.borrow_mut().heard.push(incoming.raw.header.type_);
             if let Ok(reply) = OsdOpReply::from_raw(&incoming.raw) {
                 let tid = incoming.raw.header.tid;
-                heard.borrow_mut().unanswered.remove(&tid);
-                let _ = sender.send((tid, reply));
+                // What was repeated while its answer was on the way is answered twice.
+                if heard.borrow_mut().unanswered.remove(&tid).is_some() {
+                    let _ = sender.send((tid, reply));
+                }
             } else if let Ok(backoff) = OsdBackoff::from_raw(&incoming.raw) {
                 heard.borrow_mut().back_off(session, backoff);
             } else if let Ok(event) = WatchNotify::from_raw(&incoming.raw) {
@@ -472,8 +480,11 @@ impl Client {
             ..OsdOpMsg::default()
         };
         let (pgid, message) = (msg.spgid, msg.to_raw(tid, F));
-        self.sent.borrow_mut().unanswered.insert(tid, (pgid, message.clone()));
-        self.session.send(message);
+        let mut sent = self.sent.borrow_mut();
+        sent.unanswered.insert(tid, (pgid, message.clone()));
+        if !sent.is_blocked(pgid) {
+            self.session.send(message);
+        }
     }
 
     /// Types of the messages that came since this was asked last.
