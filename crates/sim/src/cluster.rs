@@ -25,15 +25,22 @@ const DISK_BYTES: u64 = 64 << 20;
 const MON_PORT: u16 = 3300;
 const OSD_PORT: u16 = 6800;
 
-/// One monitor, one OSD and a host for clients.
+/// One monitor, OSDs and a host for clients.
 pub struct Cluster {
     pub world: SimWorld,
     pub mon: SimHost,
+    /// The host of osd.0.
     pub osd: SimHost,
     pub client: SimHost,
     mon_config: MonConfig,
-    osd_config: TargetConfig,
+    osds: Vec<Osd>,
     admin: Principal,
+}
+
+/// An OSD on a host of its own.
+struct Osd {
+    host: SimHost,
+    config: TargetConfig,
     target: Rc<RefCell<Option<Target>>>,
 }
 
@@ -41,19 +48,33 @@ impl Cluster {
     /// The pool that is there from the start.
     pub const POOL: i64 = 1;
 
-    /// A new cluster, formatted but not started; all of it follows from `seed`.
+    /// A new cluster of one OSD, formatted but not started; all of it follows from `seed`.
     pub fn new(seed: u64, pg_num: u32) -> Self {
+        Self::with_osds(seed, pg_num, 1)
+    }
+
+    /// As [`Self::new`], with this many OSDs on as many hosts.
+    pub fn with_osds(seed: u64, pg_num: u32, count: usize) -> Self {
         let world = SimWorld::new(seed);
         let (mon, osd, client) = (world.host("mon"), world.host("osd"), world.host("client"));
-        osd.disk(DISK, DISK_BYTES);
+        let more = (1..count).map(|id| world.host(format!("osd{id}")));
+        let hosts: Vec<SimHost> = std::iter::once(osd.clone()).chain(more).collect();
+        hosts.iter().for_each(|host| drop(host.disk(DISK, DISK_BYTES)));
         let mut rng_seed = [0; 32];
         for part in rng_seed.chunks_exact_mut(8) {
             part.copy_from_slice(&world.random_u64().to_le_bytes());
         }
         let mut rng = ChaCha20Rng::from_seed(rng_seed);
         let mon_addr = SocketAddr::new(mon.ip(), MON_PORT);
-        let osd_config = osd_config(&osd, mon_addr, &mut rng);
-        let mkfs = mkfs_config(&osd_config, mon_addr, pg_num, &mut rng);
+        let fsid = uuid(&mut rng);
+        let osds: Vec<Osd> = (0..)
+            .zip(hosts)
+            .map(|(id, host)| {
+                let config = osd_config(id, fsid, &host, mon_addr, &mut rng);
+                Osd { host, config, target: Rc::default() }
+            })
+            .collect();
+        let mkfs = mkfs_config(&osds, mon_addr, pg_num, &mut rng);
         let admin = Principal {
             name: EntityNameStr::new(EntityType::CLIENT, "admin"),
             key: mkfs.admin_key.clone(),
@@ -64,8 +85,7 @@ impl Cluster {
             options: mkfs.options.clone(),
             append_max: Duration::from_millis(5),
         };
-        let cluster =
-            Self { world, mon, osd, client, mon_config, osd_config, admin, target: Rc::default() };
+        let cluster = Self { world, mon, osd, client, mon_config, osds, admin };
         cluster.format(mkfs);
         cluster
     }
@@ -76,11 +96,22 @@ impl Cluster {
         drop(self.mon.spawn(Class::Client, mon::run(config)));
     }
 
-    /// Starts the target on what its disk holds.
+    /// Starts osd.0 on what its disk holds.
     pub fn start_osd(&self) {
-        let (config, target) = (self.osd_config.clone(), self.target.clone());
+        self.start_osd_of(0);
+    }
+
+    /// Starts all OSDs.
+    pub fn start_osds(&self) {
+        (0..self.osds.len()).for_each(|id| self.start_osd_of(id));
+    }
+
+    /// Starts a target on what its disk holds.
+    pub fn start_osd_of(&self, id: usize) {
+        let osd = &self.osds[id];
+        let (config, target) = (osd.config.clone(), osd.target.clone());
         let seed = self.world.seed();
-        drop(self.osd.spawn(Class::Client, async move {
+        drop(osd.host.spawn(Class::Client, async move {
             let started = |started: &Target, _| *target.borrow_mut() = Some(started.clone());
             let ended = spirula_osd::start(config, Path::new(DISK), Options::default(), started);
             if let Err(e) = ended.await {
@@ -89,28 +120,43 @@ impl Cluster {
         }));
     }
 
-    /// The target's host loses power.
+    /// The host of osd.0 loses power.
     pub fn osd_power_loss(&self) {
-        self.target.take();
+        self.osds[0].target.take();
         self.osd.power_loss();
     }
 
-    /// The target's process is killed; the machine and its caches live on.
+    /// The process of osd.0 is killed; the machine and its caches live on.
     pub fn osd_kill(&self) {
-        self.target.take();
-        self.osd.kill();
+        self.osd_kill_of(0);
+    }
+
+    /// The process of an OSD is killed.
+    pub fn osd_kill_of(&self, id: usize) {
+        self.osds[id].target.take();
+        self.osds[id].host.kill();
+    }
+
+    /// The host of an OSD.
+    pub fn osd_host(&self, id: usize) -> &SimHost {
+        &self.osds[id].host
+    }
+
+    /// What runs of an OSD.
+    pub fn target(&self, id: usize) -> Option<Target> {
+        self.osds[id].target.borrow().clone()
     }
 
     /// A new client; to be called in a task of [`Cluster::client`].
     pub fn connector(&self) -> impl FnOnce() -> Client + use<> {
         let principal = self.admin.clone();
-        let mons = self.osd_config.mons.clone();
+        let mons = self.osds[0].config.mons.clone();
         move || Client::start(principal, mons)
     }
 
     /// Whether the target runs, the map says so, and its PGs take requests.
     pub fn is_healthy(&self) -> bool {
-        self.target.borrow().as_ref().is_some_and(|target| {
+        self.target(0).is_some_and(|target| {
             let pgs = target.pgs().all();
             target.is_up() && !pgs.is_empty() && pgs.iter().all(|pg| pg.active.get())
         })
@@ -118,7 +164,7 @@ impl Cluster {
 
     /// The number of the target's session with the monitor, while there is one.
     pub fn osd_mon_session(&self) -> Option<u64> {
-        self.target.borrow().as_ref().and_then(|target| target.mon().session())
+        self.target(0).and_then(|target| target.mon().session())
     }
 
     /// The target counts as this full until it is told otherwise.
@@ -133,31 +179,42 @@ impl Cluster {
     }
 
     fn format(&self, mkfs: MkfsConfig) {
-        let (seed, config) = (self.world.seed(), self.osd_config.clone());
+        let seed = self.world.seed();
         let mut storage = self.mon_config.storage.clone();
         let made = self.mon.block_on(async move {
             let now = Now { mono: spirula_xstream::now(), wall: spirula_xstream::wall_now() };
             spirula_mon::mkfs(&mkfs, now, &mut storage).map(drop)
         });
         assert!(matches!(made, Ok(Ok(()))), "seed {seed}: mkfs: {made:?}");
-        let made = self
-            .osd
-            .block_on(async move { spirula_osd::format(Path::new(DISK), None, &config).await });
-        assert!(matches!(made, Ok(Ok(()))), "seed {seed}: format: {made:?}");
+        for osd in &self.osds {
+            let config = osd.config.clone();
+            let formatting =
+                async move { spirula_osd::format(Path::new(DISK), None, &config).await };
+            let made = osd.host.block_on(formatting);
+            assert!(matches!(made, Ok(Ok(()))), "seed {seed}: format: {made:?}");
+        }
     }
 }
 
 impl Drop for Cluster {
-    /// The target's tasks and its handle here would keep each other, and the world, alive.
+    /// A target's tasks and its handle here would keep each other, and the world, alive.
     fn drop(&mut self) {
-        self.target.take();
+        for osd in &self.osds {
+            osd.target.take();
+        }
     }
 }
 
-fn osd_config(host: &SimHost, mon: SocketAddr, rng: &mut ChaCha20Rng) -> TargetConfig {
+fn osd_config(
+    osd_id: i32,
+    fsid: Uuid,
+    host: &SimHost,
+    mon: SocketAddr,
+    rng: &mut ChaCha20Rng,
+) -> TargetConfig {
     TargetConfig {
-        osd_id: 0,
-        fsid: uuid(rng),
+        osd_id,
+        fsid,
         osd_uuid: uuid(rng),
         key: CryptoKey::generate(Duration::ZERO, rng),
         auth_methods: vec![METHOD_CEPHX],
@@ -169,23 +226,28 @@ fn osd_config(host: &SimHost, mon: SocketAddr, rng: &mut ChaCha20Rng) -> TargetC
     }
 }
 
-fn mkfs_config(
-    osd: &TargetConfig,
-    mon: SocketAddr,
-    pg_num: u32,
-    rng: &mut ChaCha20Rng,
-) -> MkfsConfig {
-    let options = [("osd_pool_default_size", "1"), ("osd_crush_chooseleaf_type", "0")];
+fn mkfs_config(osds: &[Osd], mon: SocketAddr, pg_num: u32, rng: &mut ChaCha20Rng) -> MkfsConfig {
+    let options = [
+        ("osd_pool_default_size", "1"),
+        ("osd_crush_chooseleaf_type", "0"),
+        // All OSDs are below one host in the CRUSH map.
+        ("mon_osd_reporter_subtree_level", "osd"),
+    ];
+    let new = |osd: &Osd| NewOsd {
+        uuid: osd.config.osd_uuid,
+        key: osd.config.key.clone(),
+        bytes: DISK_BYTES,
+    };
     let mut seed = [0; 32];
     rng.fill_bytes(&mut seed);
     MkfsConfig {
-        fsid: osd.fsid,
+        fsid: osds[0].config.fsid,
         mon_name: "a".into(),
         mon_addrs: EntityAddr::msgr2(mon, 0).into(),
-        hostname: osd.hostname.clone(),
+        hostname: osds[0].config.hostname.clone(),
         admin_key: CryptoKey::generate(Duration::ZERO, rng),
         mgrs: Vec::new(),
-        osds: vec![NewOsd { uuid: osd.osd_uuid, key: osd.key.clone(), bytes: DISK_BYTES }],
+        osds: osds.iter().map(new).collect(),
         device_class: "ssd".into(),
         pools: vec![NewPoolSpec { name: "p".into(), pg_num, application: String::new() }],
         options: options.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
