@@ -150,6 +150,8 @@ fn what_is_down_for_long_goes_out_and_comes_back_in() {
     let osd = mon.map().osd(3).unwrap().clone();
     assert!(!osd.is_in() && osd.state & osd_state::AUTOOUT != 0);
     assert_eq!(osd.xinfo.old_weight, 0x10000);
+    let dump = mon.ok(admin, r#"{"prefix":"osd dump"}"#);
+    assert!(dump.contains(" autoout,exists "), "{dump}");
     let lines = log(&mut mon, admin, 10);
     let marked = "Marking osd.3 out (has been down for 600 seconds)";
     assert!(lines.iter().any(|l| l.contains(marked)), "{lines:#?}");
