@@ -8,15 +8,17 @@ use spirula_auth::{
     ConnectAuth, ConnectDone, CryptoKey, WallTime,
 };
 use spirula_wire::types::{EntityAddr, EntityName, EntityNameStr, EntityType};
-use spirula_wire::{Header, Payload, RawMessage};
+use spirula_wire::{Features, Header, Payload, RawMessage};
 
 use crate::banner::{Banner, Revision};
 use crate::config::{Config, Limits, Now, Target};
 use crate::connection::{Connection, Event, Want};
-use crate::control::{Control, Ident, SIGNATURE_LEN};
+use crate::control::{Control, Ident, Reconnect, SIGNATURE_LEN};
 use crate::crypto::{Side, secure_pair};
 use crate::frame::Tag;
+use crate::lossless::{Action, ConnId, Lossless, Options};
 use crate::rx::{FrameReader, Step};
+use crate::session::{SessionEvent, SessionPeer};
 use crate::tx::FrameWriter;
 
 /// Frames in the layout that the first byte chooses, in pieces of the size that the second chooses,
@@ -76,20 +78,22 @@ pub fn accept(data: &[u8]) {
 }
 
 /// Well-formed frames, so that no checksum hides what is in them: the first byte chooses the side
-/// and the layout, then come units of a tag, a length and that many bytes.
+/// and the layout and whether sessions are lossless, then come units of a tag, a length and that many
+/// bytes.
 pub fn session(data: &[u8]) {
     let Some((first, units)) = data.split_first() else {
         return;
     };
     let now = Now::default();
+    let lossless = (first & 4 != 0).then_some(EntityType::OSD);
+    let config = |name| Config { lossless, ..Config::new(name, Default::default()) };
     let mut connection = if first & 1 == 0 {
         let from = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        let config = Config::new(EntityName::osd(0), Default::default());
-        Connection::accept(config, from, Box::new(Echo), now)
+        Connection::accept(config(EntityName::osd(0)), from, Box::new(Echo), now)
     } else {
-        let config = Config::new(EntityName::client(-1), Default::default());
-        Connection::connect(config, server(), Box::new(Echo), now)
+        Connection::connect(config(EntityName::client(-1)), server(), Box::new(Echo), now)
     };
+    let mut sessions = Sessions::new(first & 1 != 0);
     let mut input = BytesMut::from(&frames_of(units, first & 2 != 0)[..]);
     // A message may be throttled until those before it are released.
     for _ in 0..4 {
@@ -99,8 +103,16 @@ pub fn session(data: &[u8]) {
         while let Some(event) = connection.poll_event() {
             match event {
                 Event::Ready(_) => connection.send(RawMessage::default()),
-                Event::Message(message) => connection.release(1, message.cost),
-                Event::KeepaliveAck | Event::Session(_) => {}
+                Event::Message(message) => {
+                    sessions.0.received(CONN, &message.raw.header);
+                    connection.release(1, message.cost);
+                }
+                Event::KeepaliveAck => {}
+                Event::Session(asked) => {
+                    if !sessions.answer(&mut connection, now, asked) {
+                        return;
+                    }
+                }
             }
         }
         let _ = connection.keepalive(now);
@@ -108,8 +120,49 @@ pub fn session(data: &[u8]) {
     }
 }
 
-/// Inputs of [`session`] that pass the whole handshake, one for each side.
-pub fn session_seeds() -> [Vec<u8>; 2] {
+/// The number of the only connection.
+const CONN: ConnId = 1;
+
+/// The owner of lossless sessions.
+struct Sessions(Lossless);
+
+impl Sessions {
+    /// With a session that the connection is for, if it `connects`.
+    fn new(connects: bool) -> Self {
+        let mut all = Lossless::new(Options::new(server().addr.into(), 1));
+        let addrs = server().addr.into();
+        let peer = SessionPeer { entity: EntityName::osd(3), addrs, features: Features::PACIFIC };
+        if let Some(id) = all.session(peer).filter(|_| connects) {
+            let _ = all.send(id, RawMessage::default());
+            all.dialed(id, CONN);
+        }
+        Self(all)
+    }
+
+    /// Whether the connection lives on.
+    fn answer(&mut self, connection: &mut Connection, now: Now, asked: SessionEvent) -> bool {
+        self.0.asked(now.mono, CONN, asked);
+        while let Some(action) = self.0.poll_action() {
+            let lives = match action {
+                Action::Answer(_, answer) => connection.answer(now, answer).is_ok(),
+                Action::Close(_) => false,
+                Action::Transmit(_, message) => {
+                    connection.send(message);
+                    true
+                }
+                Action::Dial { .. } | Action::Opened(_) | Action::Reset(_) => true,
+            };
+            if !lives {
+                self.0.closed(now.mono, CONN);
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Inputs of [`session`] that pass the whole handshake, two for each side.
+pub fn session_seeds() -> [Vec<u8>; 4] {
     let ident = || Ident {
         addrs: spirula_wire::types::EntityAddrVec::one(server().addr),
         gid: 1,
@@ -128,11 +181,25 @@ pub fn session_seeds() -> [Vec<u8>; 2] {
         allowed_methods: vec![1],
         allowed_modes: vec![1],
     };
-    let done = Control::AuthDone { global_id: 7, mode: 1, payload: Bytes::new() };
     let client = Control::ClientIdent { ident: ident(), target: server().addr };
+    let server_ident = || Control::ServerIdent(ident());
+    let lossless = Ident { flags: 0, cookie: 5, gid: 3, ..ident() };
+    let osd = Control::ClientIdent { ident: lossless.clone(), target: server().addr };
+    let again = Control::SessionReconnect(Reconnect {
+        addrs: server().addr.into(),
+        client_cookie: 1,
+        server_cookie: 2,
+        global_seq: 3,
+        connect_seq: 4,
+        msg_seq: 5,
+    });
+    let served = Control::ServerIdent(lossless);
+    let done = || Control::AuthDone { global_id: 7, mode: 1, payload: Bytes::new() };
     [
         seed(0, &[hello(EntityType::CLIENT), request(3), request(1), signature(), client]),
-        seed(1, &[hello(EntityType::OSD), bad, done, signature(), Control::ServerIdent(ident())]),
+        seed(1, &[hello(EntityType::OSD), bad, done(), signature(), server_ident()]),
+        seed(4, &[hello(EntityType::OSD), request(1), signature(), again, osd]),
+        seed(5, &[hello(EntityType::OSD), done(), signature(), served]),
     ]
 }
 
@@ -260,7 +327,7 @@ fn nobody() -> AcceptDone {
         session_key: CryptoKey::default(),
         connection_secret: Vec::new(),
         peer: AuthenticatedPeer {
-            name: EntityNameStr::new(EntityType::CLIENT, "a"),
+            name: EntityNameStr::new(EntityType::OSD, "3"),
             global_id: 7,
             caps: String::new(),
             allow_all: false,
@@ -276,26 +343,33 @@ mod tests {
 
     #[test]
     fn seeds_pass_the_handshake() {
-        let [accept, connect] = session_seeds();
         let from = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         let now = Now::default();
-        let accepting = Connection::accept(
-            Config::new(EntityName::osd(0), Default::default()),
-            from,
-            Box::new(Echo),
-            now,
-        );
-        let connecting = Connection::connect(
-            Config::new(EntityName::client(-1), Default::default()),
-            server(),
-            Box::new(Echo),
-            now,
-        );
-        for (mut connection, seed) in [(accepting, accept), (connecting, connect)] {
+        for seed in session_seeds() {
+            let lossless = (seed[0] & 4 != 0).then_some(EntityType::OSD);
+            let config = |name| Config { lossless, ..Config::new(name, Default::default()) };
+            let mut connection = if seed[0] & 1 == 0 {
+                Connection::accept(config(EntityName::osd(0)), from, Box::new(Echo), now)
+            } else {
+                Connection::connect(config(EntityName::client(-1)), server(), Box::new(Echo), now)
+            };
+            let mut sessions = Sessions::new(seed[0] & 1 != 0);
             let mut input = BytesMut::from(&frames_of(&seed[1..], false)[..]);
-            connection.handle_input(now, &mut input).unwrap();
-            assert!(matches!(connection.poll_event(), Some(Event::Ready(_))));
-            assert!(matches!(connection.poll_event(), Some(Event::Message(_))));
+            let (mut ready, mut messages) = (0, 0);
+            for _ in 0..5 {
+                connection.handle_input(now, &mut input).unwrap();
+                while let Some(event) = connection.poll_event() {
+                    match event {
+                        Event::Ready(_) => ready += 1,
+                        Event::Message(_) => messages += 1,
+                        Event::KeepaliveAck => {}
+                        Event::Session(asked) => {
+                            assert!(sessions.answer(&mut connection, now, asked));
+                        }
+                    }
+                }
+            }
+            assert_eq!((ready, messages), (1, 1), "{:?}", seed[0]);
             session(&seed);
         }
     }

@@ -177,7 +177,7 @@ impl Lossless {
             Link::Open(conn) => session.transmit(conn, &mut self.actions),
             Link::Standby => {
                 if session.server_cookie != 0 {
-                    session.connect_seq += 1;
+                    session.connect_seq = session.connect_seq.saturating_add(1);
                 }
                 self.dial(id);
             }
@@ -286,7 +286,7 @@ impl Lossless {
                 session.connect_seq = connect_seq.saturating_add(1);
             }
             SessionEvent::RetryGlobal { global_seq } => {
-                self.global_seq = self.global_seq.max(global_seq) + 1;
+                self.global_seq = self.global_seq.max(global_seq).saturating_add(1);
                 session.global_seq = self.global_seq;
             }
             _ => {}
@@ -357,7 +357,7 @@ impl Lossless {
             return;
         }
         if session.server_cookie != 0 {
-            session.connect_seq += 1;
+            session.connect_seq = session.connect_seq.saturating_add(1);
         }
         if was_open {
             session.backoff = Duration::ZERO;
@@ -400,7 +400,7 @@ impl Lossless {
     }
 
     fn next_global_seq(&mut self) -> u64 {
-        self.global_seq += 1;
+        self.global_seq = self.global_seq.saturating_add(1);
         self.global_seq
     }
 
