@@ -28,8 +28,8 @@ mod version;
 pub use cas::chunk_reference;
 pub use context::{Context, Halt, Origin, Outcome};
 pub use method::{Access, Class, Method, Run};
-pub use spirula_wire::errno;
 pub use rbd::{Settable, image_features};
+pub use spirula_wire::errno;
 
 /// Every class, in name order.
 pub const CLASSES: &[Class] = &[

@@ -169,7 +169,7 @@ impl Cluster {
 
     /// The target counts as this full until it is told otherwise.
     pub fn pretend_full(&self, level: Level) {
-        let target = self.target.borrow().clone();
+        let target = self.target(0);
         let done = self.osd.block_on(async move {
             if let Some(target) = target {
                 target.fullness().inject(&target, level, -1);
