@@ -13,10 +13,11 @@ const IMAGE: &str = "bench-fio";
 const IMAGE_SIZE: &str = "512M";
 /// The image whose snapshots, clones and removal are timed. A block of each of its objects is written.
 const WHOLE_IMAGE_GIB: u32 = 10;
-/// What the first overwrite after a snapshot may cost, against the overwrite before it.
+/// What the first overwrite after a snapshot may cost, against the overwrite before it: as one request. With
+/// an object map librbd sends a request of its own, to mark the object as changed, and waits for it.
 const FIRST_OVERWRITE_RATIO_MAX: f64 = 1.3;
-const OVERWRITE: &str = "overwrite";
-const FIRST_OVERWRITE: &str = "overwrite, first after snapshot";
+const OVERWRITE: &str = "overwrite, no object map";
+const FIRST_OVERWRITE: &str = "first after snapshot, no object map";
 
 /// One `fio` run.
 pub(super) fn one_fio(load: &Load, side: &Side, seconds: u32) -> Result<Sample> {
@@ -75,7 +76,7 @@ pub(super) fn whole_images(sides: &[Side]) -> Result<Value> {
     let results: Vec<Vec<Value>> = sides.iter().map(one_image).collect::<Result<_>>()?;
     println!("\nrbd image of {WHOLE_IMAGE_GIB} GiB, per operation");
     println!(
-        "{:<33} {:>9} {:>10} {:>10} {:>12}",
+        "{:<36} {:>9} {:>10} {:>10} {:>12}",
         "operation", "side", "ms", "CPU ms", "written KiB"
     );
     let mut rows = Vec::new();
@@ -85,7 +86,7 @@ pub(super) fn whole_images(sides: &[Side]) -> Result<Value> {
         for (side, steps) in sides.iter().zip(&results) {
             let number = |key: &str| steps[i][key].as_f64().unwrap_or(f64::NAN);
             println!(
-                "{:<33} {:>9} {:>10.3} {:>10.3} {:>12.1}",
+                "{:<36} {:>9} {:>10.3} {:>10.3} {:>12.1}",
                 name.as_str().unwrap_or_default(),
                 side.name,
                 number("ms"),
