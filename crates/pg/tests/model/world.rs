@@ -501,8 +501,9 @@ impl World {
                 let versions = copy.objects.get(&object).cloned().unwrap_or_default();
                 let have = versions.last().and_then(|(v, _, value)| Some((*v, (*value)?)));
                 assert_eq!(have, want, "{object} on osd.{osd}: {versions:?}");
-                // Backfill does not look at what is deleted on both sides.
-                let stray = versions.iter().find(|v| v.2.is_some() && !history.contains_key(&v.0));
+                // Backfill does not look at what is deleted on both sides, nor at what was before.
+                let alive = versions.iter().rev().take_while(|v| v.2.is_some());
+                let stray = alive.into_iter().find(|v| !history.contains_key(&v.0));
                 assert_eq!(stray, None, "{object} on osd.{osd} has what was undone");
             }
         }
