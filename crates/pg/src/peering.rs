@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spirula_maps::OsdMap;
-use spirula_wire::types::{EVersion, PastIntervals, PgHistory, PgInfo, SpgId};
+use spirula_wire::types::{PastIntervals, PgHistory, PgInfo, SpgId};
 
 use crate::history::{self, duration, span};
 use crate::interval::{Mapping, PriorSet, add_interval, maybe_went_rw};
@@ -622,9 +622,4 @@ fn is_dead(map: &OsdMap, osd: i32) -> bool {
         None => true,
         Some(o) => o.xinfo.dead_epoch > o.info.up_from,
     }
-}
-
-/// An epoch as the smallest version in it.
-fn epoch_start(epoch: u32) -> EVersion {
-    EVersion { epoch, version: 0 }
 }

@@ -59,6 +59,7 @@ impl Peering {
             }))
         };
         let message = if starts_over {
+            self.backfill_targets.insert(osd);
             peer.info = PgInfo { last_backfill: HObject::min(), ..info };
             peer.missing = Some(Missing::default());
             log(peer.info.clone(), self.log.to_wire(EVersion::default(), true))

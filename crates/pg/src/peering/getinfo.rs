@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use spirula_wire::msg::pg::{OsdPgLog, OsdPgNotify2};
 use spirula_wire::types::{EVersion, PgInfo, PgLogMsg, PgQuery, pg_query};
 
-use super::{Action, Peer, PeerMessage, Peering, State, epoch_start};
-use crate::choose::{self, Choice, Infos};
+use super::{Action, Peer, PeerMessage, Peering, State};
+use crate::choose::{self, Infos};
 use crate::interval::PriorSet;
 use crate::log::PgLog;
 use crate::merge;
@@ -151,9 +151,10 @@ impl Peering {
         if self.best == self.me {
             return self.enter_get_missing();
         }
-        let since = self.log_needed_from(&choice, &infos);
+        // All of it: an activation that was not completed may have left other entries in this log than
+        // the best one has, anywhere since the last that was.
         self.requested = BTreeSet::from([self.best]);
-        self.query(self.best, pg_query::LOG, since);
+        self.query(self.best, pg_query::LOG, EVersion::default());
     }
 
     /// Asks the monitor, unless it was asked for the same already.
@@ -163,14 +164,6 @@ impl Peering {
         }
         self.out.push_back(self.pg_temp_for(&want));
         self.want_acting = Some(want);
-    }
-
-    /// Far enough back for the oldest of those that are brought on by the log.
-    fn log_needed_from(&self, choice: &Choice, infos: &Infos) -> EVersion {
-        let best_tail = infos.get(&choice.best).map_or(EVersion::default(), |i| i.log_tail);
-        let others = self.members.iter().filter_map(|osd| infos.get(osd)).map(|i| i.last_update);
-        let older = others.filter(|&v| v >= best_tail && v < self.info.log_tail);
-        older.chain([self.info.last_update]).min().unwrap_or_default()
     }
 
     fn on_log(&mut self, from: i32, m: OsdPgLog) {
@@ -223,12 +216,10 @@ impl Peering {
                 peer.missing.get_or_insert_default();
                 continue;
             }
-            let since = epoch_start(info.last_epoch_started);
-            let kind = if info.log_tail <= since { pg_query::LOG } else { pg_query::FULLLOG };
             // Of whoever had the best log both are known already.
             if peer.missing.is_none() {
                 self.requested.insert(osd);
-                self.query(osd, kind, since);
+                self.query(osd, pg_query::LOG, EVersion::default());
             }
         }
         self.check_missing();
