@@ -409,8 +409,9 @@ impl World {
         self.on(osd, |node, now| node.flush(usize::MAX, &mut disk, now));
         self.disks[osd] = disk;
         self.crash(osd);
-        let (osd, dead) = (osd as i32, self.chance(2));
-        self.mon.requests.push(Request::Down { osd, dead });
+        // Only of whoever is gone a connection is refused.
+        let dead = self.nodes[osd].is_none() && self.chance(2);
+        self.mon.requests.push(Request::Down { osd: osd as i32, dead });
     }
 
     /// A disk is lost while all copies are whole.
