@@ -12,7 +12,12 @@ pub(crate) enum Request {
     Boot(i32),
     UpThru(i32, u32),
     PgTemp(i32, Vec<i32>),
-    Down { osd: i32, dead: bool },
+    /// Of the life of an OSD that began in this epoch.
+    Down {
+        osd: i32,
+        up_from: u32,
+        dead: bool,
+    },
     Weight(i32, u32),
 }
 
@@ -42,6 +47,11 @@ impl Mon {
 
     pub(crate) fn map(&self, epoch: u32) -> Arc<OsdMap> {
         self.maps[epoch as usize - 1].clone()
+    }
+
+    pub(crate) fn down(&self, osd: i32, dead: bool) -> Request {
+        let up_from = self.current().osds[osd as usize].info.up_from;
+        Request::Down { osd, up_from, dead }
     }
 
     /// The next map, by all that was asked for.
@@ -92,7 +102,9 @@ fn apply(map: &mut OsdMap, request: Request) -> Option<Request> {
                 map.pg_temp.insert(PGID, want);
             }
         }
-        Request::Down { osd, dead } if map.is_up(osd) => {
+        Request::Down { osd, up_from, dead }
+            if map.is_up(osd) && map.osds[osd as usize].info.up_from == up_from =>
+        {
             let osd = &mut map.osds[osd as usize];
             osd.state &= !osd_state::UP;
             osd.info.down_at = epoch;

@@ -269,7 +269,8 @@ impl World {
             if self.nodes[osd as usize].is_none() && self.mon.current().is_up(osd) && self.chance(3)
             {
                 let dead = self.chance(2);
-                self.mon.requests.push(Request::Down { osd, dead });
+                let request = self.mon.down(osd, dead);
+                self.mon.requests.push(request);
             }
         }
         if !self.mon.requests.is_empty() {
@@ -348,7 +349,8 @@ impl World {
             0 | 1 => self.crash(osd),
             2..5 => (0..OSDS).for_each(|osd| self.restart(osd)),
             5 => {
-                self.mon.requests.push(Request::Down { osd: id, dead: false });
+                let request = self.mon.down(id, false);
+                self.mon.requests.push(request);
                 self.seen.count("down", 1);
             }
             6 => {
@@ -374,7 +376,8 @@ impl World {
             }
         }
         if self.chance(2) {
-            self.mon.requests.push(Request::Down { osd: id, dead: false });
+            let request = self.mon.down(id, false);
+            self.mon.requests.push(request);
         }
     }
 
@@ -411,7 +414,8 @@ impl World {
         self.crash(osd);
         // Only of whoever is gone a connection is refused.
         let dead = self.nodes[osd].is_none() && self.chance(2);
-        self.mon.requests.push(Request::Down { osd: osd as i32, dead });
+        let request = self.mon.down(osd as i32, dead);
+        self.mon.requests.push(request);
     }
 
     /// A disk is lost while all copies are whole.
