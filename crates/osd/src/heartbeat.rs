@@ -30,6 +30,8 @@ use state::{Choice, Heartbeats, Markdowns, Report};
 pub use state::Channel;
 
 const F: Features = Features::PACIFIC;
+/// What comes before the size of the padding, and counts.
+const PADDED_FROM: u64 = 29;
 /// Between two looks at who is late.
 const CHECK: Duration = Duration::from_secs(1);
 /// Between two reports that the same OSD refuses connections.
@@ -154,7 +156,7 @@ impl Heartbeat {
         if !target.is_up() {
             return;
         }
-        let ping = ping_message(target, ping_op::PING, now.into(), TimeSpan::default());
+        let ping = ping_message(target, ping_op::PING, now.into(), time_span(now));
         self.state.borrow_mut().pinged(now, grace);
         for osd in self.peers() {
             for channel in Channel::ALL {
@@ -222,7 +224,7 @@ impl Heartbeat {
             return;
         };
         let answer = |op| {
-            let message = ping_message(target, op, ping.ping_stamp, ping.mono_send_stamp);
+            let message = ping_message(target, op, ping.ping_stamp, ping.mono_ping_stamp);
             incoming.session().send(message.to_raw(0, F));
         };
         answer(ping_op::PING_REPLY);
@@ -313,6 +315,7 @@ fn config(target: &Target, channel: Option<Channel>) -> Config {
 fn ping_message(target: &Target, op: u8, stamp: UTime, mono_ping_stamp: TimeSpan) -> OsdPing {
     let map = target.map();
     let up_from = map.osd(target.config().osd_id).map_or(0, |osd| osd.info.up_from);
+    let padding = target.option_number("osd_heartbeat_min_size").saturating_sub(PADDED_FROM);
     OsdPing {
         fsid: target.config().fsid,
         map_epoch: map.epoch,
@@ -322,7 +325,7 @@ fn ping_message(target: &Target, op: u8, stamp: UTime, mono_ping_stamp: TimeSpan
         mono_ping_stamp,
         mono_send_stamp: time_span(now()),
         delta_ub: None,
-        padding: target.option_number("osd_heartbeat_min_size").min(u32::MAX.into()) as u32,
+        padding: padding.min(OsdPing::MAX_PADDING.into()) as u32,
     }
 }
 

@@ -293,8 +293,13 @@ pub async fn run(target: Target) {
 /// A peer has newer maps than it thinks we have.
 fn take_maps(target: &Target, osd: i32, incoming: Incoming) {
     match OsdMapMsg::from_raw(&incoming.raw) {
-        // What is missing between comes from the monitor.
-        Ok(maps) => drop(target.handle_maps(&maps)),
+        Ok(maps) => {
+            if target.handle_maps(&maps).is_some() {
+                // What is missing between comes from the monitor.
+                target.mon().want_maps(target);
+            }
+            target.boot(false);
+        }
         Err(e) => tracing::warn!(osd, "maps of a peer do not decode: {e}"),
     }
 }
