@@ -55,6 +55,8 @@ has "osd.1 failed (root=default,host=$host) (2 reporters from different osd afte
 kill -CONT "$(pid 1)"
 wait_for 20 1 up 1
 has "osd.1 marked itself dead as of e" ceph log last 20 debug cluster
+has "[WRN] Monitor daemon marked osd.1 down, but it is still running" ceph log last 20 debug cluster
+has "wrongly marked me down at e" ceph log last 20 debug cluster
 
 # nodown holds.
 ceph osd set nodown

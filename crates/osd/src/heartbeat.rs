@@ -94,7 +94,11 @@ impl Heartbeat {
 
     /// The monitor has us down, but we live: we boot again, unless that happens too often.
     fn called_dead(&self, target: &Target, epoch: u32) {
-        tracing::warn!("map {epoch} wrongly marked osd.{} down", target.config().osd_id);
+        let id = target.config().osd_id;
+        let since = target.map().osd(id).map_or(epoch, |osd| osd.info.down_at);
+        let text = format!("Monitor daemon marked osd.{id} down, but it is still running");
+        target.clog().warn(target, text);
+        target.clog().debug(target, format!("map e{epoch} wrongly marked me down at e{since}"));
         let count = target.option_number("osd_max_markdown_count");
         let seconds = target.option_number("osd_max_markdown_period");
         let period = Duration::from_secs(seconds);

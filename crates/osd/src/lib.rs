@@ -12,6 +12,7 @@ pub mod apply;
 pub mod backoff;
 pub mod boot;
 pub mod class;
+pub mod clog;
 pub mod copy;
 mod devices;
 pub mod errno;

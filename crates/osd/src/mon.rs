@@ -150,6 +150,7 @@ fn handle_event(target: &Target, event: Event) {
     match event {
         Event::Connected { .. } => {
             target.heartbeat().mon_connected();
+            target.clog().mon_connected(target);
             target.want_up_thru(0);
             target.boot(true);
         }
@@ -168,10 +169,10 @@ fn handle_event(target: &Target, event: Event) {
             Err(e) => tracing::error!("mgrmap from the monitor: {e}"),
         },
         Event::RotatingKeys(secrets) => target.set_secrets(secrets),
-        Event::Message(raw) => {
-            if raw.header.type_ == types::OSD_MARK_ME_DOWN {
-                target.marked_down();
-            }
-        }
+        Event::Message(raw) => match raw.header.type_ {
+            types::OSD_MARK_ME_DOWN => target.marked_down(),
+            types::LOG_ACK => target.clog().acknowledged(&raw),
+            _ => {}
+        },
     }
 }

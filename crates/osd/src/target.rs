@@ -21,6 +21,7 @@ use spirula_xstream::{Class, now, wall_now};
 use crate::admit::{Admission, AdmitLimits, admit};
 use crate::backoff::{self, Verdict};
 use crate::boot::{alive_message, boot_message};
+use crate::clog::ClusterLog;
 use crate::front::{OpRequest, Reply};
 use crate::full::Fullness;
 use crate::heartbeat::Heartbeat;
@@ -119,6 +120,7 @@ struct Inner {
     mgr: MgrLink,
     peers: Peers,
     heartbeat: Heartbeat,
+    clog: ClusterLog,
     tracker: Tracker,
     watching: Watching,
     fullness: Fullness,
@@ -148,6 +150,7 @@ impl Target {
         let target = Self(Rc::new(Inner {
             peers: Peers::new(addrs.cluster.clone(), spirula_xstream::random_u64()),
             heartbeat: Heartbeat::default(),
+            clog: ClusterLog::default(),
             addrs,
             mon: MonLink::new(&config, seed),
             config,
@@ -230,6 +233,11 @@ impl Target {
     /// The links to other OSDs.
     pub fn peers(&self) -> &Peers {
         &self.0.peers
+    }
+
+    /// The cluster's log.
+    pub fn clog(&self) -> &ClusterLog {
+        &self.0.clog
     }
 
     pub fn heartbeat(&self) -> &Heartbeat {
