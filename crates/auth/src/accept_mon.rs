@@ -36,6 +36,12 @@ pub trait KeyServer: Send {
     /// Rotating secrets of a service; `None` for what is no service.
     fn rotating(&self, service: EntityType) -> Option<RotatingSecrets>;
 
+    /// Whether the monitor can let this entity in now. One that cannot hangs up, which makes
+    /// clients try another.
+    fn serves(&self, _name: &EntityNameStr) -> bool {
+        true
+    }
+
     /// A global id that was never given out; `None` while the monitor cannot give one.
     fn assign_global_id(&mut self) -> Option<u64>;
 }
@@ -127,8 +133,16 @@ impl<K: KeyServer> MonAcceptor<K> {
         if !methods.contains(&method) {
             return Err(refuse(EOPNOTSUPP));
         }
+        if !self.keys.serves(&hello.name) {
+            return Ok(AcceptStep::NotYet);
+        }
         let new_id = hello.global_id == 0;
-        let assigned = if new_id { self.keys.assign_global_id() } else { Some(hello.global_id) };
+        let assigned = match hello.global_id {
+            // Monitors must reach each other before there can be ids to give.
+            0 if hello.name.type_ == EntityType::MON => self.keys.assign_global_id().or(Some(0)),
+            0 => self.keys.assign_global_id(),
+            id => Some(id),
+        };
         let Some(global_id) = assigned else {
             return Ok(AcceptStep::NotYet);
         };

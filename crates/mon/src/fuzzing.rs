@@ -79,8 +79,7 @@ fn sample() -> State {
     let pool = NewPoolSpec { name: "data".into(), pg_num: 8, application: "rados".into() };
     let config = MkfsConfig {
         fsid: Uuid([1; 16]),
-        mon_name: "a".into(),
-        mon_addrs: Default::default(),
+        mons: vec![("a".into(), Default::default())],
         hostname: "host".into(),
         admin_key: key(),
         mgrs: vec![("x".into(), key())],

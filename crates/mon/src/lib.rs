@@ -20,6 +20,8 @@ pub mod limits;
 pub mod live;
 mod mkfs;
 pub mod options;
+mod peer;
+pub mod quorum;
 pub mod server;
 pub mod service;
 pub mod state;
@@ -29,11 +31,11 @@ pub mod text;
 use std::time::Duration;
 
 pub use command::{cluster_commands, describe_commands, own_commands};
-pub use mkfs::{MkfsConfig, MkfsError, NewOsd, NewPoolSpec, mkfs, open};
+pub use mkfs::{MkfsConfig, MkfsError, NewOsd, NewPoolSpec, mkfs, mkfs_peer, open};
 pub use server::{LOG_LEVELS, LogControl, MonServer, MonServerConfig, StartError};
 pub use service::{Action, Peer, Service, ServiceConfig, SessionId};
 pub use state::{Change, Proposal, State};
-pub use storage::{MemoryStorage, RedbStorage, Storage, StorageError};
+pub use storage::{MemoryStorage, RedbStorage, Storage, StorageError, Stored};
 
 /// The release of Ceph whose protocol and commands this is.
 pub const CEPH_RELEASE: &str = "16.2.15";

@@ -20,6 +20,9 @@ pub struct Live {
     pub metadata: BTreeMap<String, String>,
     /// When this monitor began to serve.
     pub started: Now,
+    /// When it began to lead: silence counts from then.
+    pub leading_since: Duration,
+    pub quorum: QuorumView,
     /// The manager's last report.
     pub digest: PgMapDigest,
     /// Reports so far.
@@ -47,6 +50,37 @@ pub struct Live {
     pub peers: BTreeMap<u64, PeerInfo>,
 }
 
+/// The quorum as this monitor knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QuorumView {
+    pub state: MonState,
+    /// Counts elections as Ceph does.
+    pub epoch: u32,
+    pub leader: String,
+    /// Monitors in it, by rank; empty without a quorum.
+    pub names: Vec<String>,
+    /// Since when these, on the monotonic clock.
+    pub since: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MonState {
+    #[default]
+    Electing,
+    Leader,
+    Peon,
+}
+
+impl MonState {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Electing => "electing",
+            Self::Leader => "leader",
+            Self::Peon => "peon",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureReport {
     pub since: Duration,
@@ -61,6 +95,14 @@ pub struct PeerInfo {
 }
 
 impl Live {
+    /// What an earlier leadership knew of daemons is too old to count.
+    pub fn forget_daemons(&mut self) {
+        self.osd_seen.clear();
+        self.osd_gone.clear();
+        self.failures.clear();
+        self.mgr_seen.clear();
+    }
+
     /// Connected peers of a type, counted by feature bits.
     pub fn features_of(&self, type_: EntityType) -> BTreeMap<u64, u64> {
         let mut counts = BTreeMap::new();

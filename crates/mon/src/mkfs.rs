@@ -17,7 +17,7 @@ use crate::limits::GLOBAL_IDS_STEP;
 use crate::options::Settings;
 use crate::service::rotation;
 use crate::state::{ApplyError, Change, Proposal, State};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{FIRST_NODE, FIRST_TERM, Snapshot, Storage, StorageError, Stored, Write};
 
 const F: Features = Features::PACIFIC;
 /// CRUSH weight 1 is this many bytes.
@@ -27,8 +27,8 @@ const BYTES_PER_WEIGHT: f64 = (1u64 << 40) as f64;
 #[derive(Clone, Debug)]
 pub struct MkfsConfig {
     pub fsid: Uuid,
-    pub mon_name: String,
-    pub mon_addrs: EntityAddrVec,
+    /// Monitors by rank, with their addresses.
+    pub mons: Vec<(String, EntityAddrVec)>,
     /// Host that the OSDs are on, as CRUSH names it.
     pub hostname: String,
     /// Key of `client.admin`.
@@ -78,6 +78,8 @@ pub enum MkfsError {
     Replay { version: u64, error: ApplyError },
     #[error("the monitor store belongs to cluster {found}, not to {expected}")]
     OtherCluster { found: Uuid, expected: Uuid },
+    #[error("mon.{0} is not in the monitor map of the new cluster")]
+    Stranger(String),
 }
 
 /// Makes a new cluster in empty storage and returns its first state.
@@ -87,7 +89,9 @@ pub fn mkfs(config: &MkfsConfig, now: Now, storage: &mut dyn Storage) -> Result<
     let stamp = UTime::from(now.wall);
     let mut monmap = MonMap::new(config.fsid, stamp);
     monmap.epoch = 1;
-    monmap.add(&config.mon_name, config.mon_addrs.clone());
+    for (name, addrs) in &config.mons {
+        monmap.add(name, addrs.clone());
+    }
     let mgrmap = MgrMap { epoch: 1, ..MgrMap::default() };
     let mut state = State::new(monmap, first_osdmap(config, &settings, stamp)?, mgrmap);
 
@@ -102,27 +106,49 @@ pub fn mkfs(config: &MkfsConfig, now: Now, storage: &mut dyn Storage) -> Result<
     });
     let proposal = Proposal::new(now.wall, changes);
     state.apply(&proposal).map_err(|error| MkfsError::Replay { version: 1, error })?;
-    storage.compact(state.version, &state.to_bytes(F))?;
+    start(&state, FIRST_NODE, storage)?;
     Ok(state)
 }
 
-/// Opens a cluster: the snapshot, then every proposal after it.
-pub fn open(storage: &mut dyn Storage, expected: Option<Uuid>) -> Result<State, MkfsError> {
+/// Makes the store of another of a new cluster's monitors, of which `state` is the first state.
+pub fn mkfs_peer(state: &State, name: &str, storage: &mut dyn Storage) -> Result<(), MkfsError> {
+    let node = state.members.iter().find(|(_, n)| *n == name).map(|(id, _)| *id);
+    start(state, node.ok_or_else(|| MkfsError::Stranger(name.to_owned()))?, storage)
+}
+
+fn start(state: &State, node: u64, storage: &mut dyn Storage) -> Result<(), MkfsError> {
+    let snapshot = Snapshot {
+        index: state.version,
+        term: FIRST_TERM,
+        members: state.members.keys().copied().collect(),
+        state: state.to_bytes(F).into(),
+    };
+    let vote = Write::Vote { term: FIRST_TERM, vote: None };
+    storage.write(&[Write::Node(node), vote, Write::Snapshot(snapshot)])?;
+    Ok(())
+}
+
+/// Opens a store: the state of its snapshot, and all of it. What follows the snapshot is applied
+/// once the quorum says that it was committed.
+pub fn open(
+    storage: &mut dyn Storage,
+    expected: Option<Uuid>,
+) -> Result<(State, Stored), MkfsError> {
     let stored = storage.load()?;
-    let (version, snapshot) = stored.snapshot.ok_or(MkfsError::Empty)?;
-    let mut state = State::from_bytes(&snapshot)?;
-    debug_assert_eq!(state.version, version, "a snapshot is numbered by its state");
+    let snapshot = stored.snapshot.as_ref().ok_or(MkfsError::Empty)?;
+    let state = State::from_bytes(&snapshot.state)?;
     if let Some(expected) = expected.filter(|e| *e != state.fsid) {
         return Err(MkfsError::OtherCluster { found: state.fsid, expected });
     }
-    for (version, bytes) in stored.log {
-        if version != state.version + 1 {
-            return Err(StorageError::Gap { last: state.version, found: version }.into());
+    for (index, entry) in (snapshot.index + 1..).zip(&stored.log) {
+        if entry.index != index {
+            return Err(StorageError::Gap { last: index - 1, found: entry.index }.into());
         }
-        let proposal = Proposal::from_bytes(&bytes)?;
-        state.apply(&proposal).map_err(|error| MkfsError::Replay { version, error })?;
+        if !entry.config && !entry.data.is_empty() {
+            Proposal::from_bytes(&entry.data)?;
+        }
     }
-    Ok(state)
+    Ok((state, stored))
 }
 
 fn first_osdmap(config: &MkfsConfig, settings: &Settings, now: UTime) -> Result<OsdMap, MkfsError> {

@@ -7,6 +7,7 @@
 
 mod host;
 mod mgr_link;
+mod peer_links;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -17,7 +18,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use spirula_auth::{EntityAuth, KeyServer, MonAcceptor, RotatingSecrets};
@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 use tracing::{Instrument as _, error, info, warn};
 
 use crate::service::{Action, CommandResult, Peer, Service, ServiceConfig};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, Write};
 use crate::{MkfsError, Now, open};
 
 pub use host::metadata as host_metadata;
@@ -58,6 +58,8 @@ pub struct MonServerConfig {
 pub enum StartError {
     #[error(transparent)]
     Open(#[from] MkfsError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     #[error("mon.{0} is not in the monitor map of this store")]
     Stranger(String),
     #[error("cannot listen on {addr}; stop what uses the port, or choose another one")]
@@ -79,7 +81,7 @@ pub struct MonServer {
 impl MonServer {
     /// Opens the store, listens, and serves on the current tokio runtime.
     pub async fn start(mut config: MonServerConfig) -> Result<Self, StartError> {
-        let state = open(config.storage.as_mut(), config.fsid)?;
+        let (state, stored) = open(config.storage.as_mut(), config.fsid)?;
         let addrs = state.monmap.addrs_of(&config.name);
         let addr = addrs.msgr2().and_then(|a| a.addr);
         let addr = addr.ok_or_else(|| StartError::Stranger(config.name.clone()))?;
@@ -91,19 +93,18 @@ impl MonServer {
         let mut service_seed = [0; 32];
         rng.fill_bytes(&mut service_seed);
         let rank = state.monmap.rank_of(&config.name);
-        let service = Service::new(
-            ServiceConfig {
-                name: config.name.clone(),
-                metadata: host_metadata(&addrs),
-                options: config.options,
-                seed: service_seed,
-            },
-            state,
-            now(),
-        );
+        let service_config = ServiceConfig {
+            name: config.name.clone(),
+            metadata: host_metadata(&addrs),
+            options: config.options,
+            seed: service_seed,
+        };
+        let mut service = Service::new(service_config, state, &stored, now());
+        first_writes(&mut service, config.storage.as_mut())?;
         let (commits, work) = mpsc::channel();
-        let (sessions, log) = (HashMap::new(), config.log);
-        let core = Core { service, sessions, rng, log, commits: Some(commits) };
+        let (sessions, peers, log) = (HashMap::new(), HashMap::new(), config.log);
+        let core =
+            Core { service, sessions, peers, rng, log, commits: Some(commits), failed: None };
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
             failed: AtomicBool::new(false),
@@ -115,6 +116,9 @@ impl MonServer {
         let tasks = vec![
             tokio::spawn(serve(listener, shared.clone(), entity, addrs).in_current_span()),
             tokio::spawn(tick(shared.clone()).in_current_span()),
+            tokio::spawn(
+                peer_links::run(shared.clone(), entity, session_addrs.clone()).in_current_span(),
+            ),
             tokio::spawn(mgr_link::run(shared.clone(), entity, session_addrs).in_current_span()),
         ];
         info!(%addr, "mon.{} serves", config.name);
@@ -155,7 +159,7 @@ impl MonServer {
         }
         {
             let mut core = self.shared.lock();
-            core.sessions.values().for_each(Session::close);
+            core.sessions.values().chain(core.peers.values()).for_each(Session::close);
             // The committer ends when nobody can send it work any more.
             core.commits = None;
         }
@@ -175,16 +179,17 @@ struct Shared {
 struct Core {
     service: Service,
     sessions: HashMap<u64, Session>,
+    /// Open ways to other monitors, by name.
+    peers: HashMap<String, Session>,
     rng: ChaCha20Rng,
     log: LogControl,
     commits: Option<mpsc::Sender<Work>>,
+    /// Why the service cannot go on.
+    failed: Option<String>,
 }
 
-/// Work for the store.
-enum Work {
-    Append(u64, Bytes),
-    Compact(u64, Bytes),
-}
+/// A batch for the store, by number.
+type Work = (u64, Vec<Write>);
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -199,14 +204,21 @@ impl Shared {
         while let Some(action) = core.service.poll_action() {
             core.perform(action);
         }
+        if let Some(why) = core.failed.take() {
+            self.end(core, &why);
+        }
         value
     }
 
     fn fail(&self, e: &StorageError) {
-        error!("the monitor stops: {e}");
+        self.end(self.lock(), &e.to_string());
+    }
+
+    fn end(&self, mut core: MutexGuard<'_, Core>, why: &str) {
+        error!("the monitor stops: {why}");
         self.failed.store(true, Ordering::Release);
-        let mut core = self.lock();
         core.commits = None;
+        core.peers.values().for_each(Session::close);
         core.sessions.values().for_each(Session::close);
         self.stopped.notify_waiters();
     }
@@ -234,8 +246,14 @@ impl Core {
                 return;
             }
             Action::OptionsChanged => return (self.log)(LOG_LEVELS, Box::new(|| ())),
-            Action::Append(version, bytes) => Work::Append(version, bytes),
-            Action::Compact(version, bytes) => Work::Compact(version, bytes),
+            Action::Peer(name, raw) => {
+                if let Some(session) = self.peers.get(&name) {
+                    session.send(raw);
+                }
+                return;
+            }
+            Action::Fail(why) => return self.failed = Some(why),
+            Action::Write(number, writes) => (number, writes),
         };
         if let Some(commits) = &self.commits {
             _ = commits.send(work);
@@ -255,25 +273,33 @@ fn now() -> Now {
     Now { mono: now.mono, wall: now.wall }
 }
 
-/// A thread that makes proposals durable, one after the other.
+/// Does the writes that a monitor begins with, so that a lone one serves from its first connection
+/// on.
+fn first_writes(service: &mut Service, storage: &mut dyn Storage) -> Result<(), StorageError> {
+    let mut later = Vec::new();
+    while let Some(action) = service.poll_action() {
+        match action {
+            Action::Write(number, writes) => {
+                storage.write(&writes)?;
+                service.written(now(), number);
+            }
+            other => later.push(other),
+        }
+    }
+    service.put_back(later);
+    Ok(())
+}
+
+/// A thread that makes writes durable, one batch after the other.
 fn start_committer(
     shared: Arc<Shared>,
     mut storage: Box<dyn Storage>,
     work: mpsc::Receiver<Work>,
 ) -> Result<JoinHandle<()>, StartError> {
     let run = move || {
-        for item in work {
-            let done = match item {
-                Work::Append(version, bytes) => {
-                    storage.append(version, &[bytes]).map(|()| Some(version))
-                }
-                Work::Compact(version, snapshot) => {
-                    storage.compact(version, &snapshot).map(|()| None)
-                }
-            };
-            match done {
-                Ok(Some(version)) => shared.with(|core, now| core.service.committed(now, version)),
-                Ok(None) => {}
+        for (number, writes) in work {
+            match storage.write(&writes) {
+                Ok(()) => shared.with(|core, now| core.service.written(now, number)),
                 Err(e) => return shared.fail(&e),
             }
         }
@@ -348,6 +374,10 @@ fn dispatcher(shared: Arc<Shared>) -> impl FnMut(&Session, Event) + Send {
 struct Keys(Arc<Shared>);
 
 impl KeyServer for Keys {
+    fn serves(&self, name: &EntityNameStr) -> bool {
+        self.0.lock().service.lets_in(now(), name)
+    }
+
     fn auth_of(&self, name: &EntityNameStr) -> Option<EntityAuth> {
         self.0.lock().service.auth_of(name)
     }

@@ -1,15 +1,16 @@
-//! The monitor without I/O: sessions, messages in, messages and log appends out.
+//! The monitor without I/O: sessions, messages in, messages and writes out.
 //!
 //! Methods, by kind:
 //! * getters: [`Service::state`], [`Service::poll_timeout`];
 //! * inputs: [`Service::session_opened`], [`Service::message`], [`Service::session_closed`],
-//!   [`Service::committed`], [`Service::tick`];
+//!   [`Service::written`], [`Service::peer_connected`], [`Service::tick`];
 //! * outputs: [`Service::poll_action`], to be drained after every input.
 //!
-//! Invariants: the state changes only in [`Service::committed`], by a proposal that is durable; at
-//! most one proposal is under way, and a message that would need another waits behind it; nothing
-//! that a proposal promises is sent before it is committed.
+//! Invariants: the state changes only by proposals that the quorum committed, in its order; at most
+//! one proposal is under way, and a message that would need another waits behind it; nothing that a
+//! proposal promises is sent before it is committed. Only the leader proposes.
 
+mod agree;
 mod auth;
 mod beacon;
 mod boot;
@@ -17,18 +18,18 @@ mod commands;
 mod failure;
 mod full;
 mod maps;
+mod peers;
 mod pool_upkeep;
 mod pools;
 mod stats;
 mod subs;
 mod tick;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng};
 use spirula_auth::{AuthenticatedPeer, MonAuthConfig};
 use spirula_wire::msg::mon::{
     LogEntry, MonGetVersion, MonGetVersionReply, MonMapMsg, log_priority,
@@ -37,17 +38,20 @@ use spirula_wire::msg::types as msg;
 use spirula_wire::types::{
     EntityAddr, EntityAddrVec, EntityName, EntityNameStr, EntityType, UTime,
 };
-use spirula_wire::{DecodeError, Encode, Features, Message, RawMessage};
+use spirula_wire::{DecodeError, Features, Message, RawMessage};
 use tracing::{debug, warn};
 
 use crate::Now;
 use crate::caps::SessionCaps;
 use crate::json::Json;
-use crate::limits::{COMPACT_EVERY, QUEUE_MAX};
+use crate::limits::{GLOBAL_IDS_STEP, QUEUE_MAX};
 use crate::live::{Live, PeerInfo};
 use crate::obj;
 use crate::options::Settings;
-use crate::state::{Change, Proposal, State};
+use crate::peer::PeerMessage;
+use crate::quorum::Quorum;
+use crate::state::{Change, State};
+use crate::storage::{Stored, Write};
 
 use subs::Subscription;
 
@@ -66,10 +70,13 @@ pub enum Action {
     Log(String, SessionId, RawMessage),
     /// The log may have to follow other debug levels.
     OptionsChanged,
-    /// Make the proposal durable as number `.0`, then call [`Service::committed`].
-    Append(u64, Bytes),
-    /// Replace the snapshot by the state as of proposal `.0`. Nothing waits for it.
-    Compact(u64, Bytes),
+    /// Make this durable, all or nothing, then call [`Service::written`] with the number. The next
+    /// one comes after that.
+    Write(u64, Vec<Write>),
+    /// Send to the monitor of this name, or drop it if there is no way.
+    Peer(String, RawMessage),
+    /// Stop: the reason why this monitor cannot go on.
+    Fail(String),
 }
 
 /// How a monitor is set up.
@@ -121,11 +128,13 @@ impl Session {
 
 /// A proposal under way and what follows its commit.
 struct InFlight {
-    version: u64,
-    proposal: Proposal,
+    index: u64,
+    term: u64,
     replies: Vec<(SessionId, RawMessage)>,
-    /// To handle again after the commit.
-    again: Option<(SessionId, RawMessage)>,
+    /// The request that it comes from.
+    origin: Option<(SessionId, RawMessage)>,
+    /// Handle that request again after the commit.
+    again: bool,
 }
 
 pub struct Service {
@@ -133,11 +142,34 @@ pub struct Service {
     live: Live,
     settings: Settings,
     rng: ChaCha20Rng,
+    quorum: Quorum,
+    /// The last entry of the quorum's log that the state has.
+    applied: u64,
     sessions: BTreeMap<SessionId, Session>,
+    /// Sessions that stand for a peer's: its number and its name for the session.
+    proxies: BTreeMap<SessionId, (u64, SessionId)>,
+    next_proxy: u64,
+    /// Requests that the leader has and has not done with.
+    forwarded: BTreeMap<u64, (SessionId, RawMessage)>,
+    next_forward: u64,
+    /// Sessions that the leader knows of.
+    announced: BTreeSet<SessionId>,
+    /// Requests from while there was nobody to answer them.
+    waiting: VecDeque<(SessionId, RawMessage)>,
+    /// A follower knows all that was committed when it began to follow.
+    caught_up: bool,
+    quorum_now: Vec<u64>,
+    quorum_since: Duration,
+    next_view: Duration,
     in_flight: Option<InFlight>,
     queue: VecDeque<(SessionId, RawMessage)>,
     actions: VecDeque<Action>,
-    next_global_id: u64,
+    /// Global ids to hand out.
+    own_ids: VecDeque<std::ops::RangeInclusive<u64>>,
+    /// Runs of monitors that are short of them, and this one's.
+    want_ids: BTreeSet<u64>,
+    run: u64,
+    asked_ids: Duration,
     next_tick: Duration,
     next_digest: Duration,
     log_seq: u64,
@@ -156,8 +188,8 @@ enum Handled {
 }
 
 impl Service {
-    /// A monitor that serves `state`.
-    pub fn new(config: ServiceConfig, state: State, now: Now) -> Self {
+    /// A monitor that goes on from what its store holds; `state` is that of the store's snapshot.
+    pub fn new(config: ServiceConfig, state: State, stored: &Stored, now: Now) -> Self {
         let mut settings = Settings::new(&config.options);
         settings.refresh(&state.config, &config.name);
         let addrs = state.monmap.addrs_of(&config.name);
@@ -169,14 +201,31 @@ impl Service {
             service_map: maps::empty_service_map(now),
             ..Live::default()
         };
+        let mut rng = ChaCha20Rng::from_seed(config.seed);
+        let start = stored.snapshot.as_ref().map_or(0, |s| s.index);
         let mut service = Self {
-            next_global_id: state.auth.max_global_id + 1,
-            compacted: state.version,
+            compacted: start,
+            applied: start,
+            quorum: Quorum::new(stored, rng.next_u64(), now.mono),
+            run: rng.next_u64(),
             state,
             live,
             settings,
-            rng: ChaCha20Rng::from_seed(config.seed),
+            rng,
             sessions: BTreeMap::new(),
+            proxies: BTreeMap::new(),
+            next_proxy: 0,
+            forwarded: BTreeMap::new(),
+            next_forward: 0,
+            announced: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            caught_up: false,
+            quorum_now: Vec::new(),
+            quorum_since: now.mono,
+            next_view: now.mono,
+            own_ids: VecDeque::new(),
+            want_ids: BTreeSet::new(),
+            asked_ids: Duration::ZERO,
             in_flight: None,
             queue: VecDeque::new(),
             actions: VecDeque::new(),
@@ -186,7 +235,7 @@ impl Service {
             pending_log: Vec::new(),
         };
         service.note_osds(now);
-        service.tick(now);
+        service.settle(now);
         service
     }
 
@@ -204,14 +253,26 @@ impl Service {
 
     /// When [`tick`](Self::tick) is due, on the monotonic clock.
     pub fn poll_timeout(&self) -> Duration {
-        self.next_tick
+        self.next_tick.min(self.quorum.poll_timeout())
     }
 
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
+    /// Takes back actions that the driver cannot carry out yet.
+    pub fn put_back(&mut self, actions: Vec<Action>) {
+        for action in actions.into_iter().rev() {
+            self.actions.push_front(action);
+        }
+    }
+
     pub fn session_opened(&mut self, now: Now, id: SessionId, peer: Peer) {
+        self.add_session(now, id, peer);
+        self.announce_osds();
+    }
+
+    fn add_session(&mut self, now: Now, id: SessionId, peer: Peer) {
         let auth = &peer.auth;
         let caps = SessionCaps::of(&peer);
         let info = PeerInfo {
@@ -231,6 +292,11 @@ impl Service {
     }
 
     pub fn session_closed(&mut self, now: Now, id: SessionId) {
+        self.session_left(id);
+        self.drop_session(now, id);
+    }
+
+    fn drop_session(&mut self, now: Now, id: SessionId) {
         self.live.peers.remove(&id);
         let Some(session) = self.sessions.remove(&id) else {
             return;
@@ -242,49 +308,31 @@ impl Service {
         }
     }
 
-    /// Handles a message, now or after the proposal that is under way.
+    /// Handles a message: at once, after the proposal that is under way, or at the leader.
     pub fn message(&mut self, now: Now, id: SessionId, raw: RawMessage) {
         if !self.sessions.contains_key(&id) {
             return;
         }
+        if raw.header.type_ != msg::MON_PEER {
+            self.accept(now, id, raw);
+        } else if let Err(e) = self.peer_message(now, id, &raw) {
+            warn!(error = %e, "undecodable message of a monitor; session closed");
+            self.actions.push_back(Action::Close(id));
+        }
+        self.settle(now);
+    }
+
+    /// Handles a message now or after the proposal that is under way.
+    fn take(&mut self, now: Now, id: SessionId, raw: RawMessage) {
         if self.in_flight.is_some() && self.may_propose(&raw) {
             if self.queue.len() >= QUEUE_MAX {
                 warn!(session = id, "too many requests wait for the store; session closed");
-                self.actions.push_back(Action::Close(id));
-                return;
+                return self.close(id);
             }
             self.queue.push_back((id, raw));
             return;
         }
         self.handle(now, id, raw);
-    }
-
-    /// The proposal under way is durable.
-    pub fn committed(&mut self, now: Now, version: u64) {
-        let Some(done) = self.in_flight.take_if(|f| f.version == version) else {
-            return;
-        };
-        if let Err(e) = self.state.apply(&done.proposal) {
-            // The proposer checked it against this very state.
-            warn!(version, error = %e, "a committed proposal does not apply");
-        }
-        self.after_apply(now, &done.proposal);
-        for (id, raw) in done.replies {
-            self.send(id, raw);
-        }
-        self.publish(now);
-        if self.state.version - self.compacted >= COMPACT_EVERY {
-            self.compacted = self.state.version;
-            self.actions.push_back(Action::Compact(self.compacted, self.state.to_bytes(F).into()));
-        }
-        if let Some((id, raw)) = done.again {
-            self.handle(now, id, raw);
-        }
-        while self.in_flight.is_none()
-            && let Some((id, raw)) = self.queue.pop_front()
-        {
-            self.handle(now, id, raw);
-        }
     }
 
     fn handle(&mut self, now: Now, id: SessionId, raw: RawMessage) {
@@ -293,15 +341,17 @@ impl Service {
         }
         let type_ = raw.header.type_;
         match self.dispatch(now, id, &raw) {
-            Ok(Handled::Done) => {}
-            Ok(Handled::Propose(changes, replies)) => self.propose(now, changes, replies, None),
+            Ok(Handled::Done) => self.done(id, &raw),
+            Ok(Handled::Propose(changes, replies)) => {
+                self.propose(now, changes, replies, Some((id, raw)), false);
+            }
             Ok(Handled::ProposeAndRetry(changes)) => {
-                self.propose(now, changes, Vec::new(), Some((id, raw)));
+                self.propose(now, changes, Vec::new(), Some((id, raw)), true);
             }
             Err(e) => {
                 let name = self.sessions.get(&id).map(|s| s.name().to_string());
                 warn!(type_, from = name, error = %e, "undecodable message; session closed");
-                self.actions.push_back(Action::Close(id));
+                self.close(id);
             }
         }
     }
@@ -361,25 +411,10 @@ impl Service {
         }
     }
 
-    fn propose(
-        &mut self,
-        now: Now,
-        mut changes: Vec<Change>,
-        replies: Vec<(SessionId, RawMessage)>,
-        again: Option<(SessionId, RawMessage)>,
-    ) {
-        debug_assert!(self.in_flight.is_none(), "one proposal at a time");
-        if !self.pending_log.is_empty() {
-            changes.push(Change::Log(std::mem::take(&mut self.pending_log)));
-        }
-        let proposal = Proposal::new(now.wall, changes);
-        let version = self.state.version + 1;
-        self.actions.push_back(Action::Append(version, proposal.to_bytes(F).into()));
-        self.in_flight = Some(InFlight { version, proposal, replies, again });
-    }
-
     fn send(&mut self, id: SessionId, raw: RawMessage) {
-        if self.sessions.contains_key(&id) {
+        if let Some((peer, session)) = self.proxies.get(&id).copied() {
+            self.tell(peer, &PeerMessage::Route(session, raw));
+        } else if self.sessions.contains_key(&id) {
             self.actions.push_back(Action::Send(id, raw));
         }
     }

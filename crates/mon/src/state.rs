@@ -21,6 +21,8 @@ use spirula_wire::denc::encode_versioned;
 use spirula_wire::types::{EntityNameStr, EntityType, Uuid};
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 
+use crate::storage::FIRST_NODE;
+
 pub use config::ConfigDb;
 pub use health::Mute;
 pub use log::ClusterLog;
@@ -37,6 +39,9 @@ pub struct State {
     pub fsid: Uuid,
     pub osd: OsdMaps,
     pub monmap: MonMapState,
+    /// Number in the quorum -> name. A monitor that lost its store comes back under a new number,
+    /// since nobody knows how the old one voted.
+    pub members: BTreeMap<u64, String>,
     pub mgr: MgrState,
     pub auth: AuthDb,
     pub config: ConfigDb,
@@ -84,6 +89,7 @@ impl State {
             stamp: monmap.created.into(),
             fsid: monmap.fsid,
             osd: OsdMaps::new(osdmap),
+            members: members_of(&monmap),
             monmap: MonMapState::new(monmap),
             mgr: MgrState::new(mgrmap),
             auth: AuthDb::default(),
@@ -145,6 +151,13 @@ impl State {
                 self.auth.rotating.insert(*service, secrets.clone());
             }
             Change::MaxGlobalId(id) => self.auth.max_global_id = self.auth.max_global_id.max(*id),
+            Change::GlobalIds { count, .. } => {
+                self.auth.max_global_id = self.auth.max_global_id.saturating_add(*count);
+            }
+            Change::Member { id, name } => match name {
+                Some(name) => _ = self.members.insert(*id, name.clone()),
+                None => _ = self.members.remove(id),
+            },
             Change::Config { scope, name, value } => {
                 self.config.set(stamp, scope, name, value.as_deref());
             }
@@ -183,6 +196,11 @@ impl State {
     }
 }
 
+/// The numbers of a new cluster's monitors: 1, 2, .. by rank.
+fn members_of(monmap: &MonMap) -> BTreeMap<u64, String> {
+    (FIRST_NODE..).zip(monmap.ranks.iter().cloned()).collect()
+}
+
 /// A snapshot: every part in turn, in a versioned envelope.
 impl Encode for State {
     fn encode(&self, out: &mut Vec<u8>, f: Features) {
@@ -207,6 +225,7 @@ impl Encode for State {
             self.mutes.encode(out, f);
             self.metadata.encode(out, f);
             self.purged_snaps.encode(out, f);
+            self.members.encode(out, f);
         });
     }
 }
@@ -224,7 +243,7 @@ impl Decode for State {
                 keyring.entities.insert(name, auth);
             }
             let auth = AuthDb { keyring, rotating: Decode::decode(r)?, max_global_id: r.u64()? };
-            Ok(Self {
+            let mut state = Self {
                 version,
                 stamp,
                 fsid,
@@ -238,7 +257,13 @@ impl Decode for State {
                 mutes: Decode::decode(r)?,
                 metadata: Decode::decode(r)?,
                 purged_snaps: if format >= 2 { Decode::decode(r)? } else { BTreeMap::new() },
-            })
+                members: BTreeMap::new(),
+            };
+            state.members = match format {
+                0..3 => members_of(state.monmap.map()),
+                _ => Decode::decode(r)?,
+            };
+            Ok(state)
         })
     }
 }

@@ -80,7 +80,7 @@ impl Cluster {
             key: mkfs.admin_key.clone(),
         };
         let mon_config = MonConfig {
-            name: mkfs.mon_name.clone(),
+            name: mkfs.mons[0].0.clone(),
             storage: MemoryStorage::default(),
             options: mkfs.options.clone(),
             append_max: Duration::from_millis(5),
@@ -242,8 +242,7 @@ fn mkfs_config(osds: &[Osd], mon: SocketAddr, pg_num: u32, rng: &mut ChaCha20Rng
     rng.fill_bytes(&mut seed);
     MkfsConfig {
         fsid: osds[0].config.fsid,
-        mon_name: "a".into(),
-        mon_addrs: EntityAddr::msgr2(mon, 0).into(),
+        mons: vec![("a".into(), EntityAddr::msgr2(mon, 0).into())],
         hostname: osds[0].config.hostname.clone(),
         admin_key: CryptoKey::generate(Duration::ZERO, rng),
         mgrs: Vec::new(),

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use spirula_auth::{EntityAuth, KeyServer, MonAcceptor, RotatingSecrets};
+use spirula_mon::storage::Write;
 use spirula_mon::{Action, MemoryStorage, Now, Peer, Service, ServiceConfig, Storage};
 use spirula_msgr::on_xstream::{self, Event, Session};
 use spirula_msgr::{Accepted, Config};
@@ -31,8 +31,8 @@ pub struct MonConfig {
 
 /// Serves until the host ends. Panics on what only a broken monitor does: it is a test that fails.
 pub(crate) async fn run(mut config: MonConfig) {
-    let state = match spirula_mon::open(&mut config.storage, None) {
-        Ok(state) => state,
+    let (state, stored) = match spirula_mon::open(&mut config.storage, None) {
+        Ok(opened) => opened,
         Err(e) => panic!("the monitor's store does not open: {e}"),
     };
     let addrs = state.monmap.addrs_of(&config.name);
@@ -54,7 +54,7 @@ pub(crate) async fn run(mut config: MonConfig) {
     };
     let (appends, work) = queue();
     let mon = Rc::new(Mon {
-        service: Arc::new(Mutex::new(Service::new(service_config, state, now()))),
+        service: Arc::new(Mutex::new(Service::new(service_config, state, &stored, now()))),
         sessions: RefCell::default(),
         appends,
     });
@@ -71,10 +71,8 @@ struct Mon {
     appends: QueueSender<Work>,
 }
 
-enum Work {
-    Append(u64, Bytes),
-    Compact(u64, Bytes),
-}
+/// A batch for the store, by number.
+type Work = (u64, Vec<Write>);
 
 impl Mon {
     /// Runs an input and then does what the service wants.
@@ -94,8 +92,9 @@ impl Mon {
             }
             Action::OptionsChanged => return,
             Action::Close(id) => return sessions.get(&id).into_iter().for_each(Session::close),
-            Action::Append(version, bytes) => Work::Append(version, bytes),
-            Action::Compact(version, bytes) => Work::Compact(version, bytes),
+            Action::Peer(name, _) => panic!("a lone monitor speaks to mon.{name}"),
+            Action::Fail(why) => panic!("the monitor stops: {why}"),
+            Action::Write(number, writes) => (number, writes),
         };
         // The committer lives as long as the host.
         let _ = self.appends.send(work);
@@ -135,23 +134,15 @@ fn now() -> Now {
     Now { mono: now.mono, wall: now.wall }
 }
 
-/// Makes proposals durable, one after the other.
+/// Makes writes durable, one batch after the other.
 async fn commit(mon: Rc<Mon>, mut config: MonConfig, mut work: QueueReceiver<Work>) {
-    while let Some(item) = work.recv().await {
+    while let Some((number, writes)) = work.recv().await {
         let max = config.append_max.as_micros().max(1) as u64;
         sleep(Duration::from_micros(random_u64() % max)).await;
-        let result = match &item {
-            Work::Append(version, bytes) => {
-                config.storage.append(*version, std::slice::from_ref(bytes))
-            }
-            Work::Compact(version, snapshot) => config.storage.compact(*version, snapshot),
-        };
-        if let Err(e) = result {
+        if let Err(e) = config.storage.write(&writes) {
             panic!("the monitor's store fails: {e}");
         }
-        if let Work::Append(version, _) = item {
-            mon.with(|service, now| service.committed(now, version));
-        }
+        mon.with(|service, now| service.written(now, number));
     }
 }
 
@@ -186,6 +177,10 @@ async fn serve(mon: Rc<Mon>, listener: TcpListener, name: EntityName, addrs: Ent
 struct Keys(Arc<Mutex<Service>>);
 
 impl KeyServer for Keys {
+    fn serves(&self, name: &EntityNameStr) -> bool {
+        lock(&self.0).lets_in(now(), name)
+    }
+
     fn auth_of(&self, name: &EntityNameStr) -> Option<EntityAuth> {
         lock(&self.0).auth_of(name)
     }

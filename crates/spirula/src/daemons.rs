@@ -58,8 +58,7 @@ struct Osd {
 pub(crate) async fn mkfs(dir: &Path, identity: &Identity) -> Result<()> {
     let config = MkfsConfig {
         fsid: fsid(identity)?,
-        mon_name: "a".into(),
-        mon_addrs: EntityAddr::msgr2(mon_addr(identity), 0).into(),
+        mons: vec![("a".into(), EntityAddr::msgr2(mon_addr(identity), 0).into())],
         hostname: hostname(),
         admin_key: key(&identity.admin_key)?,
         mgrs: vec![("x".into(), key(&identity.mgr_key)?)],

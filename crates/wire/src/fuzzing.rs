@@ -43,7 +43,7 @@ families! {
     auth_messages { auth: Auth AuthReply MonGlobalId; }
     command_messages { command: Command CommandReply Ping; }
     mon_messages {
-        mon: MonGetMap MonMapMsg MonSubscribe MonSubscribeAck MonCommand MonCommandAck MonGetVersion
+        mon: MonGetMap MonMapMsg MonSubscribe MonSubscribeAck MonCommand MonCommandAck MonGetVersion MonPeer
             MonGetVersionReply Statfs StatfsReply GetPoolStats GetPoolStatsReply PoolOp PoolOpReply
             Config GetConfig Log LogAck;
     }

@@ -120,6 +120,7 @@ message_types! {
     MGR_CLOSE = 0x708, "mgrclose";
     MGR_COMMAND = 0x709, "mgr_command";
     MGR_COMMAND_REPLY = 0x70a, "mgr_command_reply";
+    MON_PEER = 0xf100, "mon_peer";
 }
 
 /// What every message of a mon service begins with (`PaxosServiceMessage`). `version` is what the

@@ -1,5 +1,7 @@
 //! Tickets and secrets: renewal on open sessions, global ids, rotation.
 
+use std::time::Duration;
+
 use spirula_auth::{
     ConMode, EntityAuth, KeyServer, METHOD_CEPHX, METHOD_NONE, MonAuthConfig, MonGrant,
     RotatingSecrets, handle_auth_message, own_grant,
@@ -12,11 +14,16 @@ use super::{Service, SessionId};
 use crate::Now;
 use crate::limits::GLOBAL_IDS_STEP;
 use crate::options::Settings;
-use crate::state::{AuthDb, Change};
+use crate::peer::PeerMessage;
+use crate::quorum::Role;
+use crate::state::{AuthDb, Change, Proposal};
 
 /// Services whose tickets the monitor seals with rotating secrets.
 const SERVICES: [EntityType; 5] =
     [EntityType::MON, EntityType::MDS, EntityType::OSD, EntityType::MGR, EntityType::AUTH];
+
+/// A question for global ids is repeated after this.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 impl Service {
     /// Answers ticket renewals and requests for rotating secrets.
@@ -51,17 +58,24 @@ impl Service {
         self.state.auth.get(name).cloned()
     }
 
+    /// Whether an entity is let in: monitors always, others where they can be answered and get an
+    /// id.
+    pub fn lets_in(&self, now: Now, name: &EntityNameStr) -> bool {
+        name.type_ == EntityType::MON || (self.is_served(now) && !self.own_ids.is_empty())
+    }
+
     pub fn rotating(&self, service: EntityType) -> Option<RotatingSecrets> {
         self.state.auth.rotating.get(&service.0).cloned()
     }
 
     /// A global id that was never given out; `None` until more are reserved.
     pub fn assign_global_id(&mut self) -> Option<u64> {
-        let id = self.next_global_id;
-        (id <= self.state.auth.max_global_id).then(|| {
-            self.next_global_id += 1;
-            id
-        })
+        let range = self.own_ids.front_mut()?;
+        let id = range.next();
+        if range.is_empty() {
+            self.own_ids.pop_front();
+        }
+        id
     }
 
     /// What this monitor needs for a session of its own to a service; `None` while there are no
@@ -81,11 +95,43 @@ impl Service {
     /// Changes that keep secrets rotating and global ids in reserve.
     pub(super) fn auth_upkeep(&mut self, now: Now) -> Vec<Change> {
         let mut changes = rotation(&self.state.auth, &self.settings, now, &mut self.rng);
-        let left = (self.state.auth.max_global_id + 1).saturating_sub(self.next_global_id);
-        if left < GLOBAL_IDS_STEP / 2 {
-            changes.push(Change::MaxGlobalId(self.state.auth.max_global_id + GLOBAL_IDS_STEP));
+        if self.is_short_of_ids() {
+            changes.push(Change::GlobalIds { run: self.run, count: GLOBAL_IDS_STEP });
         }
         changes
+    }
+
+    fn is_short_of_ids(&self) -> bool {
+        let left: u64 = self.own_ids.iter().map(|r| r.end() + 1 - r.start()).sum();
+        left < GLOBAL_IDS_STEP / 2
+    }
+
+    /// A follower asks the leader for more of them.
+    pub(super) fn ask_for_ids(&mut self, now: Now) {
+        let due = now.mono >= self.asked_ids + ASK_AGAIN || self.asked_ids.is_zero();
+        if let Role::Follows(leader) = self.quorum.role()
+            && self.is_short_of_ids()
+            && due
+        {
+            self.asked_ids = now.mono;
+            self.tell(leader, &PeerMessage::WantIds(self.run));
+        }
+    }
+
+    /// Takes the global ids that a proposal, just applied, gave to this monitor.
+    pub(super) fn take_ids(&mut self, proposal: &Proposal) {
+        let given = |c: &Change| match c {
+            Change::GlobalIds { run, count } => Some((*run, *count)),
+            _ => None,
+        };
+        let mut last = self.state.auth.max_global_id;
+        for (run, count) in proposal.changes.iter().rev().filter_map(given) {
+            let first = last.saturating_sub(count) + 1;
+            if run == self.run && first <= last {
+                self.own_ids.push_back(first..=last);
+            }
+            last = first - 1;
+        }
     }
 }
 

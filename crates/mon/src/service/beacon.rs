@@ -59,7 +59,7 @@ impl Service {
     /// Replaces an active manager that fell silent, and forgets such standbys.
     pub(super) fn silent_mgr(&mut self, now: Now) -> Option<Change> {
         let grace = self.settings.secs("mon_mgr_beacon_grace");
-        let started = self.live.started.mono;
+        let started = self.live.leading_since;
         let seen = |gid: &u64| self.live.mgr_seen.get(gid).copied().unwrap_or(started);
         let silent = |gid: &u64| now.mono.saturating_sub(seen(gid)) > grace;
         let mut map = self.state.mgr.map().clone();

@@ -90,7 +90,7 @@ impl Service {
         let up: Vec<i32> =
             self.osdmap().existing_osds().filter(|(_, o)| o.is_up()).map(|(osd, _)| osd).collect();
         for osd in up {
-            let seen = self.live.osd_seen.get(&osd).copied().unwrap_or(self.live.started.mono);
+            let seen = self.live.osd_seen.get(&osd).copied().unwrap_or(self.live.leading_since);
             let gone = self.live.osd_gone.get(&osd).copied();
             let gone = gone.filter(|since| now.mono.saturating_sub(*since) > grace);
             let silent = now.mono.saturating_sub(seen);

@@ -12,6 +12,7 @@ use tracing::debug;
 use super::{Service, SessionId};
 use crate::Now;
 use crate::health;
+use crate::peer::PeerMessage;
 
 impl Service {
     pub(super) fn mgr_report(
@@ -25,6 +26,16 @@ impl Service {
             debug!(session = id, "statistics of a session that may not report");
             return Ok(());
         }
+        self.take_report(now, raw)?;
+        // Any monitor may be asked for it, and by a manager that is connected there.
+        for peer in self.other_members() {
+            self.tell(peer, &PeerMessage::Report(raw.clone()));
+        }
+        Ok(())
+    }
+
+    /// Takes the manager's report, which came here or to the leader.
+    pub(super) fn take_report(&mut self, now: Now, raw: &RawMessage) -> Result<(), DecodeError> {
         let report = MonMgrReport::from_raw(raw)?;
         let digest = PgMapDigest::from_bytes(&report.digest)?;
         let since = self.live.inactive_since.unwrap_or(now.mono);

@@ -8,6 +8,7 @@ use spirula_wire::msg::mon::log_priority;
 use super::{Action, Service};
 use crate::Now;
 use crate::health as checks;
+use crate::quorum::Role;
 use crate::state::Change;
 
 /// Between two looks at everything.
@@ -16,12 +17,26 @@ const TICK: Duration = Duration::from_secs(1);
 impl Service {
     /// Does what is due at `now`. To be called at [`poll_timeout`](Self::poll_timeout).
     pub fn tick(&mut self, now: Now) {
+        self.quorum.tick(now.mono);
+        self.settle(now);
+        self.view(now, false);
+        if now.mono >= self.next_tick {
+            self.upkeep(now);
+        }
+        self.settle(now);
+    }
+
+    /// Looks at everything, and as the leader does what is due.
+    pub(super) fn upkeep(&mut self, now: Now) {
         self.next_tick = now.mono + TICK;
         if now.mono >= self.next_digest {
             self.next_digest = now.mono + self.settings.secs("mon_mgr_digest_period").max(TICK);
             self.publish_digest(now);
         }
         self.refresh_health(now);
+        if self.quorum.role() != Role::Leads {
+            return self.ask_for_ids(now);
+        }
         if self.in_flight.is_some() {
             return;
         }
@@ -38,7 +53,7 @@ impl Service {
             changes = self.sealed(inc, changes).unwrap_or_default();
         }
         if !changes.is_empty() || !self.pending_log.is_empty() {
-            self.propose(now, changes, Vec::new(), None);
+            self.propose(now, changes, Vec::new(), None, false);
         }
     }
 
@@ -46,7 +61,8 @@ impl Service {
     pub(super) fn refresh_health(&mut self, now: Now) {
         let found = checks::look(&self.state, &self.live, &self.settings, now);
         let before = std::mem::replace(&mut self.live.checks, found);
-        if !self.settings.bool("mon_health_to_clog") || before == self.live.checks {
+        let told = self.quorum.role() == Role::Leads && self.settings.bool("mon_health_to_clog");
+        if !told || before == self.live.checks {
             return;
         }
         for (prio, line) in transitions(&before, &self.live.checks) {
@@ -75,6 +91,7 @@ impl Service {
             self.settings.refresh(&self.state.config, &name);
             self.actions.push_back(Action::OptionsChanged);
         }
+        self.take_ids(proposal);
         if proposal.changes.iter().any(|c| matches!(c, Change::OsdMap(_))) {
             self.note_osds(now);
         }

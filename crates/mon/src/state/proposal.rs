@@ -18,7 +18,7 @@ use super::config::Scope;
 use super::health::Mute;
 
 /// Version of the encoding of proposals and snapshots; a newer one is refused.
-pub const FORMAT_VERSION: u8 = 2;
+pub const FORMAT_VERSION: u8 = 3;
 
 /// Changes that take effect together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,8 +49,19 @@ pub enum Change {
         service: u8,
         secrets: RotatingSecrets,
     },
-    /// No global id above this one has been handed out.
+    /// No global id up to this one is free any more.
     MaxGlobalId(u64),
+    /// Gives the next so many global ids to a monitor to hand out. `run` is a number that it drew
+    /// at its start: after a restart it does not know which it handed out, and takes none of them.
+    GlobalIds {
+        run: u64,
+        count: u64,
+    },
+    /// The monitor that has a number in the quorum (`None`: nobody any more).
+    Member {
+        id: u64,
+        name: Option<String>,
+    },
     /// Sets an option (`None` clears it).
     Config {
         scope: Scope,
@@ -157,6 +168,16 @@ fn encode_change(change: &Change, out: &mut Vec<u8>, f: Features) {
             pool.encode(out, f);
             snaps.encode(out, f);
         }
+        Change::GlobalIds { run, count } => {
+            tag(out, 15);
+            run.encode(out, f);
+            count.encode(out, f);
+        }
+        Change::Member { id, name } => {
+            tag(out, 16);
+            id.encode(out, f);
+            name.encode(out, f);
+        }
     }
 }
 
@@ -184,6 +205,8 @@ fn decode_change(r: &mut Reader<'_>) -> Result<Change, DecodeError> {
         12 => Change::Metadata { daemon: Decode::decode(r)?, values: Decode::decode(r)? },
         13 => Change::MgrCommands(Decode::decode(r)?),
         14 => Change::PurgedSnaps { pool: r.i64()?, snaps: Decode::decode(r)? },
+        15 => Change::GlobalIds { run: r.u64()?, count: r.u64()? },
+        16 => Change::Member { id: r.u64()?, name: Decode::decode(r)? },
         other => {
             return Err(DecodeError::Invalid { what: "change", value: other.into() });
         }
@@ -228,6 +251,8 @@ mod tests {
                 Change::Metadata { daemon: "osd.0".into(), values: BTreeMap::new() },
                 Change::MgrCommands("{}".into()),
                 Change::PurgedSnaps { pool: 3, snaps: SnapIntervals([(1, 2)].into()) },
+                Change::GlobalIds { run: 5, count: 7 },
+                Change::Member { id: 4, name: Some("d".into()) },
             ],
         );
         let bytes = proposal.to_bytes(Features::PACIFIC);

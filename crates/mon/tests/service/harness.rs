@@ -8,7 +8,7 @@ use spirula_auth::{AuthenticatedPeer, CryptoKey};
 use spirula_maps::OsdMap;
 use spirula_mon::{
     Action, MemoryStorage, MkfsConfig, NewOsd, NewPoolSpec, Now, Peer, Service, ServiceConfig,
-    State, Storage, mkfs, open,
+    Storage, mkfs, open,
 };
 use spirula_wire::msg::mgr::MgrBeacon;
 use spirula_wire::msg::mon::{MonCommand, MonCommandAck, MonSubscribe, SubscribeItem};
@@ -65,8 +65,7 @@ impl Mon {
         let mut storage = MemoryStorage::default();
         let config = MkfsConfig {
             fsid: FSID,
-            mon_name: "a".into(),
-            mon_addrs: addr("v2:127.0.0.1:3300/0"),
+            mons: vec![("a".into(), addr("v2:127.0.0.1:3300/0"))],
             hostname: "host1".into(),
             admin_key: key(1),
             mgrs: vec![("x".into(), key(2))],
@@ -79,12 +78,13 @@ impl Mon {
             seed: [5; 32],
         };
         let now = Now { mono: Duration::ZERO, wall: START };
-        let state = mkfs(&config, now, &mut storage).unwrap();
-        Self::over(storage, state, now)
+        mkfs(&config, now, &mut storage).unwrap();
+        Self::over(storage, now)
     }
 
-    pub(crate) fn over(storage: MemoryStorage, state: State, now: Now) -> Self {
-        let service = Service::new(service_config(), state, now);
+    pub(crate) fn over(mut storage: MemoryStorage, now: Now) -> Self {
+        let (state, stored) = open(&mut storage, Some(FSID)).unwrap();
+        let service = Service::new(service_config(), state, &stored, now);
         let mut mon = Self {
             service,
             storage,
@@ -102,9 +102,7 @@ impl Mon {
 
     /// As after a crash: a new service from what the storage holds.
     pub(crate) fn restart(self) -> Self {
-        let mut storage = self.storage.clone();
-        let state = open(&mut storage, Some(FSID)).unwrap();
-        Self::over(storage, state, self.now)
+        Self::over(self.storage.clone(), self.now)
     }
 
     pub(crate) fn pump(&mut self) {
@@ -117,11 +115,11 @@ impl Mon {
                 }
                 Action::OptionsChanged => self.log.push("levels".into()),
                 Action::Close(id) => self.closed.push(id),
-                Action::Append(version, bytes) => {
-                    self.storage.append(version, &[bytes]).unwrap();
-                    self.held.push(version);
+                Action::Write(number, writes) => {
+                    self.storage.write(&writes).unwrap();
+                    self.held.push(number);
                 }
-                Action::Compact(version, bytes) => self.storage.compact(version, &bytes).unwrap(),
+                Action::Peer(..) | Action::Fail(_) => panic!("{action:?}"),
             }
             if !self.stalled {
                 self.commit();
@@ -131,7 +129,7 @@ impl Mon {
 
     pub(crate) fn commit(&mut self) {
         for version in std::mem::take(&mut self.held) {
-            self.service.committed(self.now, version);
+            self.service.written(self.now, version);
         }
     }
 

@@ -95,6 +95,16 @@ pub struct MonGetVersionReply {
     pub oldest_version: u64,
 }
 
+/// `mon_peer`: what our monitors tell each other, in place of Ceph's elections and Paxos. Numbers
+/// are those of the quorum; the body is the monitor's own (`docs/protocol-mon.md`).
+#[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
+#[message(ty = types::MON_PEER, version = 1, compat = 1, priority = PRIO_HIGH)]
+pub struct MonPeer {
+    pub from: u64,
+    pub to: u64,
+    pub body: Bytes,
+}
+
 /// `statfs`: of the cluster, or of the pool that a file system's data is in.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
 #[message(ty = types::STATFS, version = 2, compat = 1)]
