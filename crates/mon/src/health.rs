@@ -33,6 +33,7 @@ type Check = fn(&View<'_>) -> Option<HealthCheck>;
 const CHECKS: &[(&str, Check)] = &[
     ("AUTH_INSECURE_GLOBAL_ID_RECLAIM_ALLOWED", insecure_reclaim),
     ("MGR_DOWN", mgr_down),
+    ("MON_DOWN", mon_down),
     ("OSDMAP_FLAGS", osdmap_flags),
     ("OSD_BACKFILLFULL", osd_backfillfull),
     ("OSD_DOWN", osd_down),
@@ -117,6 +118,26 @@ fn insecure_reclaim(view: &View<'_>) -> Option<HealthCheck> {
     let detail =
         format!("mon.{} has auth_allow_insecure_global_id_reclaim set to true", view.live.name);
     allowed.then(|| warn("mon is allowing insecure global_id reclaim".into(), 1, vec![detail]))?
+}
+
+/// Monitors outside of the quorum; a new cluster's may still be on their way.
+fn mon_down(view: &View<'_>) -> Option<HealthCheck> {
+    let (map, quorum) = (view.state.monmap.map(), &view.live.quorum.names);
+    let grace = view.settings.secs("mon_down_mkfs_grace");
+    let out = map.ranks.iter().enumerate().filter(|(_, name)| !quorum.contains(name));
+    let detail: Vec<String> = out
+        .map(|(rank, name)| {
+            let addrs = view.state.monmap.addrs_of(name);
+            format!("mon.{name} (rank {rank}) addr {addrs} is down (out of quorum)")
+        })
+        .collect();
+    let n = detail.len();
+    let young = view.now.wall <= Duration::from(map.created) + grace;
+    if n == 0 || quorum.is_empty() || young {
+        return None;
+    }
+    let summary = format!("{n}/{} mons down, quorum {}", map.ranks.len(), quorum.join(","));
+    warn(summary, n, detail)
 }
 
 fn mgr_down(view: &View<'_>) -> Option<HealthCheck> {

@@ -13,7 +13,7 @@ use spirula_mon::{MemoryStorage, MkfsConfig, NewOsd, NewPoolSpec, Now};
 use spirula_osd::full::Level;
 use spirula_osd::{Target, TargetConfig};
 use spirula_store::Options;
-use spirula_wire::types::{EntityAddr, EntityNameStr, EntityType, Uuid};
+use spirula_wire::types::{EntityAddr, EntityAddrVec, EntityNameStr, EntityType, Uuid};
 use spirula_xstream::Class;
 use spirula_xstream::sim::{SimHost, SimWorld};
 
@@ -25,14 +25,17 @@ const DISK_BYTES: u64 = 64 << 20;
 const MON_PORT: u16 = 3300;
 const OSD_PORT: u16 = 6800;
 
-/// One monitor, OSDs and a host for clients.
+/// Monitors, OSDs and a host for clients.
 pub struct Cluster {
     pub world: SimWorld,
+    /// The first monitor.
     pub mon: SimHost,
+    /// All of them, by rank.
+    pub mons: Vec<SimHost>,
     /// The host of osd.0.
     pub osd: SimHost,
     pub client: SimHost,
-    mon_config: MonConfig,
+    mon_configs: Vec<MonConfig>,
     osds: Vec<Osd>,
     admin: Principal,
 }
@@ -50,50 +53,74 @@ impl Cluster {
 
     /// A new cluster of one OSD, formatted but not started; all of it follows from `seed`.
     pub fn new(seed: u64, pg_num: u32) -> Self {
-        Self::with_osds(seed, pg_num, 1)
+        Self::of(seed, pg_num, 1, 1)
     }
 
     /// As [`Self::new`], with this many OSDs on as many hosts.
     pub fn with_osds(seed: u64, pg_num: u32, count: usize) -> Self {
+        Self::of(seed, pg_num, 1, count)
+    }
+
+    /// As [`Self::new`], with this many monitors.
+    pub fn with_mons(seed: u64, pg_num: u32, count: usize) -> Self {
+        Self::of(seed, pg_num, count, 1)
+    }
+
+    fn of(seed: u64, pg_num: u32, mons: usize, osds: usize) -> Self {
         let world = SimWorld::new(seed);
+        let names = &["a", "b", "c", "d", "e"][..mons];
         let (mon, osd, client) = (world.host("mon"), world.host("osd"), world.host("client"));
-        let more = (1..count).map(|id| world.host(format!("osd{id}")));
+        let more = (1..osds).map(|id| world.host(format!("osd{id}")));
         let hosts: Vec<SimHost> = std::iter::once(osd.clone()).chain(more).collect();
         hosts.iter().for_each(|host| drop(host.disk(DISK, DISK_BYTES)));
+        let more = names[1..].iter().map(|name| world.host(format!("mon.{name}")));
+        let mons: Vec<SimHost> = std::iter::once(mon.clone()).chain(more).collect();
         let mut rng_seed = [0; 32];
         for part in rng_seed.chunks_exact_mut(8) {
             part.copy_from_slice(&world.random_u64().to_le_bytes());
         }
         let mut rng = ChaCha20Rng::from_seed(rng_seed);
-        let mon_addr = SocketAddr::new(mon.ip(), MON_PORT);
+        let mon_addrs: Vec<SocketAddr> =
+            mons.iter().map(|host| SocketAddr::new(host.ip(), MON_PORT)).collect();
         let fsid = uuid(&mut rng);
         let osds: Vec<Osd> = (0..)
             .zip(hosts)
             .map(|(id, host)| {
-                let config = osd_config(id, fsid, &host, mon_addr, &mut rng);
+                let config = osd_config(id, fsid, &host, &mon_addrs, &mut rng);
                 Osd { host, config, target: Rc::default() }
             })
             .collect();
-        let mkfs = mkfs_config(&osds, mon_addr, pg_num, &mut rng);
+        let mkfs = mkfs_config(&osds, names, pg_num, &mut rng);
         let admin = Principal {
             name: EntityNameStr::new(EntityType::CLIENT, "admin"),
             key: mkfs.admin_key.clone(),
         };
-        let mon_config = MonConfig {
-            name: mkfs.mons[0].0.clone(),
+        let mon_config = |(name, _): &(String, EntityAddrVec)| MonConfig {
+            name: name.clone(),
             storage: MemoryStorage::default(),
             options: mkfs.options.clone(),
             append_max: Duration::from_millis(5),
         };
-        let cluster = Self { world, mon, osd, client, mon_config, osds, admin };
+        let mon_configs = mkfs.mons.iter().map(mon_config).collect();
+        let cluster = Self { world, mon, mons, osd, client, mon_configs, osds, admin };
         cluster.format(mkfs);
         cluster
     }
 
-    /// Starts the monitor on what its store holds.
+    /// Starts the monitors on what their stores hold.
     pub fn start_mon(&self) {
-        let config = self.mon_config.clone();
-        drop(self.mon.spawn(Class::Client, mon::run(config)));
+        (0..self.mons.len()).for_each(|n| self.start_mon_of(n));
+    }
+
+    /// Starts the monitor of a rank.
+    pub fn start_mon_of(&self, rank: usize) {
+        let config = self.mon_configs[rank].clone();
+        drop(self.mons[rank].spawn(Class::Client, mon::run(config)));
+    }
+
+    /// What the stores of the monitors hold, by rank.
+    pub fn mon_stores(&self) -> Vec<MemoryStorage> {
+        self.mon_configs.iter().map(|c| c.storage.clone()).collect()
     }
 
     /// Starts osd.0 on what its disk holds.
@@ -180,10 +207,14 @@ impl Cluster {
 
     fn format(&self, mkfs: MkfsConfig) {
         let seed = self.world.seed();
-        let mut storage = self.mon_config.storage.clone();
+        let mut stores = self.mon_stores();
         let made = self.mon.block_on(async move {
             let now = Now { mono: spirula_xstream::now(), wall: spirula_xstream::wall_now() };
-            spirula_mon::mkfs(&mkfs, now, &mut storage).map(drop)
+            let state = spirula_mon::mkfs(&mkfs, now, &mut stores[0])?;
+            for ((name, _), store) in mkfs.mons.iter().zip(&mut stores).skip(1) {
+                spirula_mon::mkfs_peer(&state, name, store)?;
+            }
+            Ok::<(), spirula_mon::MkfsError>(())
         });
         assert!(matches!(made, Ok(Ok(()))), "seed {seed}: mkfs: {made:?}");
         for osd in &self.osds {
@@ -209,7 +240,7 @@ fn osd_config(
     osd_id: i32,
     fsid: Uuid,
     host: &SimHost,
-    mon: SocketAddr,
+    mons: &[SocketAddr],
     rng: &mut ChaCha20Rng,
 ) -> TargetConfig {
     TargetConfig {
@@ -218,7 +249,7 @@ fn osd_config(
         osd_uuid: uuid(rng),
         key: CryptoKey::generate(Duration::ZERO, rng),
         auth_methods: vec![METHOD_CEPHX],
-        mons: vec![mon],
+        mons,
         bind: SocketAddr::new(host.ip(), OSD_PORT),
         hostname: host.name(),
         metadata: Default::default(),
@@ -226,7 +257,7 @@ fn osd_config(
     }
 }
 
-fn mkfs_config(osds: &[Osd], mon: SocketAddr, pg_num: u32, rng: &mut ChaCha20Rng) -> MkfsConfig {
+fn mkfs_config(osds: &[Osd], names: &[&str], pg_num: u32, rng: &mut ChaCha20Rng) -> MkfsConfig {
     let options = [
         ("osd_pool_default_size", "1"),
         ("osd_crush_chooseleaf_type", "0"),
@@ -238,11 +269,16 @@ fn mkfs_config(osds: &[Osd], mon: SocketAddr, pg_num: u32, rng: &mut ChaCha20Rng
         key: osd.config.key.clone(),
         bytes: DISK_BYTES,
     };
+    let addr = |addr: &SocketAddr| EntityAddr::msgr2(*addr, 0).into();
     let mut seed = [0; 32];
     rng.fill_bytes(&mut seed);
     MkfsConfig {
         fsid: osds[0].config.fsid,
-        mons: vec![("a".into(), EntityAddr::msgr2(mon, 0).into())],
+        mons: names
+            .iter()
+            .zip(&osds[0].config.mons)
+            .map(|(name, at)| ((*name).to_owned(), addr(at)))
+            .collect(),
         hostname: osds[0].config.hostname.clone(),
         admin_key: CryptoKey::generate(Duration::ZERO, rng),
         mgrs: Vec::new(),

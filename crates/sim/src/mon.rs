@@ -9,12 +9,15 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use spirula_auth::{EntityAuth, KeyServer, MonAcceptor, RotatingSecrets};
+use spirula_auth::{
+    ConMode, EntityAuth, KeyServer, METHOD_CEPHX, MonAcceptor, MonConnectConfig, MonConnector,
+    MonGrant, Principal, RotatingSecrets,
+};
 use spirula_mon::storage::Write;
 use spirula_mon::{Action, MemoryStorage, Now, Peer, Service, ServiceConfig, Storage};
 use spirula_msgr::on_xstream::{self, Event, Session};
-use spirula_msgr::{Accepted, Config};
-use spirula_wire::types::{EntityAddrVec, EntityName, EntityNameStr, EntityType};
+use spirula_msgr::{Accepted, Config, Target, Timeouts};
+use spirula_wire::types::{EntityAddr, EntityAddrVec, EntityName, EntityNameStr, EntityType};
 use spirula_xstream::sync::{QueueReceiver, QueueSender, queue};
 use spirula_xstream::{Class, TcpListener, random_u64, sleep, sleep_until, spawn};
 
@@ -56,9 +59,16 @@ pub(crate) async fn run(mut config: MonConfig) {
     let mon = Rc::new(Mon {
         service: Arc::new(Mutex::new(Service::new(service_config, state, &stored, now()))),
         sessions: RefCell::default(),
+        peers: RefCell::default(),
         appends,
     });
     mon.with(|_, _| ());
+    let others = lock(&mon.service).state().monmap.map().clone();
+    for other in others.by_rank().filter(|m| m.name != config.name) {
+        let Some(addr) = other.public_addrs.msgr2() else { continue };
+        let link = link(mon.clone(), other.name.clone(), addr, name, addrs.clone());
+        drop(spawn(Class::Client, link));
+    }
     drop(spawn(Class::Client, commit(mon.clone(), config, work)));
     drop(spawn(Class::Client, tick(mon.clone())));
     serve(mon, listener, name, addrs).await;
@@ -68,6 +78,8 @@ struct Mon {
     /// Handshakes look keys up through a handle that the messenger wants to be `Send`.
     service: Arc<Mutex<Service>>,
     sessions: RefCell<BTreeMap<u64, Session>>,
+    /// Open ways to other monitors, by name.
+    peers: RefCell<BTreeMap<String, Session>>,
     appends: QueueSender<Work>,
 }
 
@@ -92,7 +104,14 @@ impl Mon {
             }
             Action::OptionsChanged => return,
             Action::Close(id) => return sessions.get(&id).into_iter().for_each(Session::close),
-            Action::Peer(name, _) => panic!("a lone monitor speaks to mon.{name}"),
+            Action::Peer(name, raw) => {
+                return self
+                    .peers
+                    .borrow()
+                    .get(&name)
+                    .into_iter()
+                    .for_each(|s| s.send(raw.clone()));
+            }
             Action::Fail(why) => panic!("the monitor stops: {why}"),
             Action::Write(number, writes) => (number, writes),
         };
@@ -132,6 +151,63 @@ fn lock(service: &Mutex<Service>) -> MutexGuard<'_, Service> {
 fn now() -> Now {
     let now = on_xstream::now();
     Now { mono: now.mono, wall: now.wall }
+}
+
+/// Keeps the way to another monitor.
+async fn link(
+    mon: Rc<Mon>,
+    name: String,
+    addr: EntityAddr,
+    entity: EntityName,
+    addrs: EntityAddrVec,
+) {
+    let mut global_seq = 0;
+    loop {
+        global_seq += 1;
+        let timeouts = Timeouts { idle: LINK_IDLE, ..Timeouts::default() };
+        let config = Config { global_seq, timeouts, ..Config::new(entity, addrs.clone()) };
+        let target = Target { type_: EntityType::MON, addr };
+        let (sender, mut events) = queue();
+        let dispatch = move |_: &Session, event: Event| drop(sender.send(event));
+        let auth = Box::new(connector(&mon));
+        let session = on_xstream::open(Class::Client, config, target, auth, dispatch);
+        let mut ready = false;
+        loop {
+            match spirula_xstream::timeout(LINK_BEAT, events.recv()).await {
+                Ok(Some(Event::Ready(_))) => {
+                    ready = true;
+                    mon.peers.borrow_mut().insert(name.clone(), session.clone());
+                    mon.with(|service, now| service.peer_connected(now, &name));
+                }
+                Ok(Some(Event::Closed(_)) | None) => break,
+                Ok(Some(_)) => {}
+                Err(_) if ready => session.keepalive(),
+                Err(_) => {}
+            }
+        }
+        mon.peers.borrow_mut().remove(&name);
+        session.close();
+        sleep(LINK_RETRY).await;
+    }
+}
+
+const LINK_IDLE: Duration = Duration::from_secs(10);
+const LINK_BEAT: Duration = Duration::from_secs(1);
+const LINK_RETRY: Duration = Duration::from_millis(200);
+
+/// Proves this monitor by the key that all monitors share.
+fn connector(mon: &Mon) -> MonConnector {
+    let name = EntityNameStr::new(EntityType::MON, "");
+    let key = lock(&mon.service).auth_of(&name).map(|auth| auth.key).unwrap_or_default();
+    let config = MonConnectConfig {
+        principal: Principal { name, key },
+        methods: vec![METHOD_CEPHX],
+        modes: vec![ConMode::Crc],
+        want: 0,
+    };
+    let mut seed = [0; 32];
+    spirula_xstream::fill_random(&mut seed);
+    MonConnector::new(config, &MonGrant::default(), now().wall, seed)
 }
 
 /// Makes writes durable, one batch after the other.

@@ -1,7 +1,7 @@
 //! The directory of a `vstart` cluster: what is in it, who may open it, and the files that Ceph's
 //! clients read (`ceph.conf`, `keyring`).
 //!
-//! Layout: `spirula.json` (identity and version), `lock`, `ceph.conf`, `keyring`, `mon.a/`,
+//! Layout: `spirula.json` (identity and version), `lock`, `ceph.conf`, `keyring`, `mon.NAME/`,
 //! `osd.N/block`, `run/` (pid files, admin sockets), `log/`.
 //!
 //! Invariants: one process tree owns a directory at a time (advisory lock on `lock`); a directory
@@ -53,6 +53,9 @@ pub(crate) struct Identity {
     pub(crate) version: u32,
     pub(crate) fsid: String,
     pub(crate) mon_port: u16,
+    /// Of the monitors after the first.
+    #[serde(default)]
+    pub(crate) more_mon_ports: Vec<u16>,
     /// Port base for mgr and OSDs; without one they take whatever port is free.
     pub(crate) port_base: Option<u16>,
     pub(crate) device_bytes: u64,
@@ -72,6 +75,22 @@ pub(crate) struct OsdIdentity {
     pub(crate) id: u32,
     pub(crate) uuid: String,
     pub(crate) key: String,
+}
+
+impl Identity {
+    /// Names and ports of the monitors, by rank.
+    pub(crate) fn mons(&self) -> Vec<(String, u16)> {
+        let ports = std::iter::once(&self.mon_port).chain(&self.more_mon_ports);
+        (0..).zip(ports).map(|(n, port)| (mon_name(n), *port)).collect()
+    }
+}
+
+/// Monitors that a cluster may begin with.
+pub(crate) const MONS_MAX: u8 = 5;
+
+/// `a` for the first monitor.
+pub(crate) fn mon_name(n: u8) -> String {
+    char::from(b'a' + n % 26).to_string()
 }
 
 /// What an OSD stores on.
@@ -160,7 +179,8 @@ impl ClusterDir {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             let osd = name.strip_prefix("osd.").is_some_and(|id| id.parse::<u32>().is_ok());
-            if osd || name == "mon.a" {
+            let mon = name.strip_prefix("mon.").is_some_and(|id| id.len() == 1);
+            if osd || mon {
                 std::fs::remove_dir_all(entry.path()).map_err(not_writable)?;
             }
         }
@@ -244,7 +264,7 @@ fn ceph_conf(dir: &Path, id: &Identity) -> String {
     format!(
         "[global]\n\
          fsid = {fsid}\n\
-         mon host = [v2:127.0.0.1:{port}]\n\
+         mon host = {mons}\n\
          keyring = {dir}/keyring\n\
          auth cluster required = cephx\n\
          auth service required = cephx\n\
@@ -269,7 +289,12 @@ fn ceph_conf(dir: &Path, id: &Identity) -> String {
          [client]\n\
          log file =\n",
         fsid = id.fsid,
-        port = id.mon_port,
+        mons = id
+            .mons()
+            .iter()
+            .map(|(_, port)| format!("[v2:127.0.0.1:{port}]"))
+            .collect::<Vec<_>>()
+            .join(","),
     )
 }
 
@@ -289,6 +314,7 @@ mod tests {
             version: VERSION,
             fsid: "3f6a8d2e-0000-4000-8000-000000000001".into(),
             mon_port: 6789,
+            more_mon_ports: vec![],
             port_base: None,
             device_bytes: 1 << 30,
             wal_device_bytes: 0,

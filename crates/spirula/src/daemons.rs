@@ -4,10 +4,12 @@
 //! monitor, so that they can say goodbye; a daemon that fails is reported by name.
 
 use std::collections::BTreeMap;
+use std::future::Future as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,7 +25,7 @@ use tokio::sync::mpsc;
 use crate::admin_socket::{
     self, AdminReply, AdminSocket, DaemonAdmin, FnAdmin, MgrAdmin, OsdInbox,
 };
-use crate::cluster_dir::{DeviceClass, Identity, OsdIdentity, create_store_dir, osd_dir};
+use crate::cluster_dir::{DeviceClass, Identity, OsdIdentity, create_store_dir, mon_name, osd_dir};
 use crate::logging::{self, LogHandle};
 use crate::mkfs::entropy;
 use crate::procs::Role;
@@ -40,7 +42,7 @@ const CLEAN_POLL: Duration = Duration::from_millis(5);
 
 /// Daemons that run in this process.
 pub(crate) struct Daemons {
-    mon: Option<MonServer>,
+    mons: Vec<MonServer>,
     mgr: Option<spirula_mgr::server::Handle>,
     osds: Vec<Osd>,
     sockets: Vec<AdminSocket>,
@@ -58,7 +60,11 @@ struct Osd {
 pub(crate) async fn mkfs(dir: &Path, identity: &Identity) -> Result<()> {
     let config = MkfsConfig {
         fsid: fsid(identity)?,
-        mons: vec![("a".into(), EntityAddr::msgr2(mon_addr(identity), 0).into())],
+        mons: identity
+            .mons()
+            .into_iter()
+            .map(|(name, port)| (name, EntityAddr::msgr2(local(port), 0).into()))
+            .collect(),
         hostname: hostname(),
         admin_key: key(&identity.admin_key)?,
         mgrs: vec![("x".into(), key(&identity.mgr_key)?)],
@@ -72,11 +78,16 @@ pub(crate) async fn mkfs(dir: &Path, identity: &Identity) -> Result<()> {
         options: options(),
         seed: entropy()?,
     };
-    let path = dir.join("mon.a");
-    let mut storage = RedbStorage::create(&path)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("clock before 1970")?;
     let now = spirula_mon::Now { mono: Duration::ZERO, wall: now };
-    spirula_mon::mkfs(&config, now, &mut storage)?;
+    let mut first = None;
+    for (name, _) in identity.mons() {
+        let mut storage = RedbStorage::create(&mon_dir(dir, &name))?;
+        match &first {
+            None => first = Some(spirula_mon::mkfs(&config, now, &mut storage)?),
+            Some(state) => spirula_mon::mkfs_peer(state, &name, &mut storage)?,
+        }
+    }
     Ok(())
 }
 
@@ -88,7 +99,7 @@ fn new_osd(osd: &OsdIdentity, identity: &Identity) -> Result<NewOsd> {
 pub(crate) async fn start_one(dir: &Path, identity: &Identity, role: Role) -> Result<Daemons> {
     let mut daemons = Daemons::new();
     match role {
-        Role::Mon => daemons.start_mon(dir, identity).await?,
+        Role::Mon(n) => daemons.start_mon(dir, identity, &mon_name(n)).await?,
         Role::Mgr => daemons.start_mgr(dir, identity).await?,
         Role::Osd(id) => {
             let osd = identity.osds.iter().find(|o| o.id == id);
@@ -102,7 +113,14 @@ pub(crate) async fn start_one(dir: &Path, identity: &Identity, role: Role) -> Re
 impl Daemons {
     pub(crate) fn new() -> Self {
         let (ended_sender, ended) = mpsc::unbounded_channel();
-        Self { mon: None, mgr: None, osds: Vec::new(), sockets: Vec::new(), ended, ended_sender }
+        Self {
+            mons: Vec::new(),
+            mgr: None,
+            osds: Vec::new(),
+            sockets: Vec::new(),
+            ended,
+            ended_sender,
+        }
     }
 
     /// Starts all daemons and waits until every PG is active and clean. After an error, or given up
@@ -116,7 +134,9 @@ impl Daemons {
         if is_new {
             mkfs(dir, identity).await?;
         }
-        self.start_mon(dir, identity).await?;
+        for (name, _) in identity.mons() {
+            self.start_mon(dir, identity, &name).await?;
+        }
         self.start_mgr(dir, identity).await?;
         let osds: Vec<_> = identity.osds.iter().collect();
         self.start_osds(dir, identity, &osds)?;
@@ -131,7 +151,7 @@ impl Daemons {
     /// Waits until the manager has told the monitor, if that runs here, that every PG is active and
     /// clean.
     pub(crate) async fn wait_clean(&mut self) -> Result<()> {
-        while self.mon.as_ref().is_some_and(|mon| !mon.inspect(is_clean)) {
+        while self.mons.iter().any(|mon| !mon.inspect(is_clean)) {
             tokio::select! {
                 error = self.failed() => return Err(error),
                 () = tokio::time::sleep(CLEAN_POLL) => {}
@@ -140,23 +160,24 @@ impl Daemons {
         Ok(())
     }
 
-    async fn start_mon(&mut self, dir: &Path, identity: &Identity) -> Result<()> {
-        let storage = RedbStorage::open(&dir.join("mon.a"))?;
+    async fn start_mon(&mut self, dir: &Path, identity: &Identity, id: &str) -> Result<()> {
+        let storage = RedbStorage::open(&mon_dir(dir, id))?;
+        let name = format!("mon.{id}");
         let config = MonServerConfig {
-            name: "a".into(),
+            name: id.into(),
             fsid: Some(fsid(identity)?),
             storage: Box::new(storage),
             options: options(),
-            log: log_control("mon.a")?,
+            log: log_control(&name)?,
         };
-        let mon = logging::scope("mon.a", MonServer::start(config)).await.context("mon.a")?;
+        let mon = logging::scope(&name, MonServer::start(config)).await.context(name.clone())?;
         let admin = mon.admin();
         let answer = move |json: &str| {
             let result = admin(json);
             AdminReply { code: result.code, status: result.status, out: result.out.to_vec() }
         };
-        self.mon = Some(mon);
-        self.listen(dir, "mon.a", Arc::new(FnAdmin(answer)))
+        self.mons.push(mon);
+        self.listen(dir, &name, Arc::new(FnAdmin(answer)))
     }
 
     async fn start_mgr(&mut self, dir: &Path, identity: &Identity) -> Result<()> {
@@ -164,7 +185,7 @@ impl Daemons {
             name: "x".into(),
             fsid: fsid(identity)?,
             key: key(&identity.mgr_key)?,
-            mons: vec![mon_addr(identity)],
+            mons: mon_addrs(identity),
             bind: bind_addr(identity, 1),
             metadata: metadata(),
             seed: entropy()?,
@@ -215,14 +236,13 @@ impl Daemons {
 
     /// Returns when a daemon ends by itself.
     pub(crate) async fn failed(&mut self) -> Error {
-        let mon = async {
-            match &mut self.mon {
-                Some(mon) => mon.failed().await,
-                None => std::future::pending().await,
-            }
-        };
+        let mut mons: Vec<_> = self.mons.iter().map(|mon| Box::pin(mon.failed())).collect();
+        let mon = std::future::poll_fn(|cx| {
+            let failed = mons.iter_mut().any(|mon| mon.as_mut().poll(cx).is_ready());
+            if failed { Poll::Ready(()) } else { Poll::Pending }
+        });
         tokio::select! {
-            () = mon => anyhow!("mon.a stopped: its store failed"),
+            () = mon => anyhow!("a monitor stopped: its store failed"),
             Some((name, error)) = self.ended.recv() => {
                 anyhow!("{name} stopped: {}", error.unwrap_or_else(|| "no reason given".into()))
             }
@@ -241,7 +261,7 @@ impl Daemons {
         if let Some(mgr) = self.mgr.take() {
             mgr.stop().await;
         }
-        if let Some(mon) = self.mon.take() {
+        for mon in self.mons.drain(..) {
             mon.stop().await;
         }
         let mut errors = Vec::new();
@@ -288,7 +308,7 @@ impl OsdJob {
             fsid: fsid(identity)?,
             osd_uuid: uuid(&osd.uuid)?,
             key: key(&osd.key)?,
-            mons: vec![mon_addr(identity)],
+            mons: mon_addrs(identity),
             bind: bind_addr(identity, 2 + osd.id as u16),
             hostname: hostname(),
             metadata: metadata(),
@@ -360,8 +380,16 @@ pub(crate) fn admin_socket(dir: &Path, name: &str) -> PathBuf {
     dir.join("run").join(format!("ceph-{name}.asok"))
 }
 
-fn mon_addr(identity: &Identity) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, identity.mon_port).into()
+fn mon_dir(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("mon.{name}"))
+}
+
+fn mon_addrs(identity: &Identity) -> Vec<SocketAddr> {
+    identity.mons().into_iter().map(|(_, port)| local(port)).collect()
+}
+
+fn local(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
 }
 
 /// The base plus `offset`, or any free port.

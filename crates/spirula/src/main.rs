@@ -35,7 +35,13 @@ enum Command {
     /// Start a whole cluster on this host for development and tests.
     Vstart(vstart::Args),
     /// Run the monitor of a cluster directory (what `vstart --procs` starts).
-    Mon(DaemonArgs),
+    Mon {
+        #[command(flatten)]
+        daemon: DaemonArgs,
+        /// Which monitor.
+        #[arg(long, default_value = "a")]
+        id: String,
+    },
     /// Run the manager of a cluster directory.
     Mgr(DaemonArgs),
     /// Run one OSD of a cluster directory.
@@ -77,7 +83,7 @@ fn main() -> ExitCode {
         Command::Load(args) => cli::load(args),
         Command::Vos(args) => vos::run(args),
         Command::Vstart(args) => vstart::run(args),
-        Command::Mon(args) => procs::daemon(&args, procs::Role::Mon),
+        Command::Mon { daemon, id } => procs::mon(&daemon, &id),
         Command::Mgr(args) => procs::daemon(&args, procs::Role::Mgr),
         Command::Engine { daemon, osd } => procs::daemon(&daemon, procs::Role::Osd(osd)),
     };

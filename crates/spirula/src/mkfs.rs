@@ -14,6 +14,7 @@ use crate::cluster_dir::{DeviceClass, Identity, OsdIdentity, VERSION};
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) osds: u32,
+    pub(crate) mons: u8,
     pub(crate) port_base: Option<u16>,
     pub(crate) device_bytes: u64,
     pub(crate) wal_device_bytes: u64,
@@ -39,10 +40,19 @@ pub(crate) fn new_identity(shape: &Shape) -> Result<Identity> {
         .zip(osd_keys)
         .map(|(id, key)| OsdIdentity { id, uuid: uuid(&mut rng), key })
         .collect();
+    let mut listeners = vec![free_port(shape.port_base)?];
+    for n in 1..u16::from(shape.mons) {
+        // Behind the manager's and the OSDs'.
+        let behind = |base: u16| base + 1 + shape.osds as u16 + n;
+        listeners.push(free_port(shape.port_base.map(behind))?);
+    }
+    let ports: Vec<u16> =
+        listeners.iter().map(|l| l.local_addr().map(|a| a.port())).collect::<Result<_, _>>()?;
     Ok(Identity {
         version: VERSION,
         fsid: uuid(&mut rng),
-        mon_port: mon_port(shape.port_base)?,
+        mon_port: ports[0],
+        more_mon_ports: ports[1..].to_vec(),
         port_base: shape.port_base,
         device_bytes: shape.device_bytes,
         wal_device_bytes: shape.wal_device_bytes,
@@ -54,12 +64,12 @@ pub(crate) fn new_identity(shape: &Shape) -> Result<Identity> {
     })
 }
 
-/// The base, or a port that is free now: the monitor's port is part of the cluster's identity.
-fn mon_port(base: Option<u16>) -> Result<u16> {
-    let asked = base.unwrap_or(0);
-    let listener = TcpListener::bind(("127.0.0.1", asked))
-        .with_context(|| format!("port {asked} is in use; choose another with --port"))?;
-    Ok(listener.local_addr()?.port())
+/// The asked port, or one that is free now and stays so while it is held: the monitors' ports are
+/// part of the cluster's identity.
+fn free_port(asked: Option<u16>) -> Result<TcpListener> {
+    let asked = asked.unwrap_or(0);
+    TcpListener::bind(("127.0.0.1", asked))
+        .with_context(|| format!("port {asked} is in use; choose another with --port"))
 }
 
 /// A random (version 4) UUID.
@@ -79,7 +89,7 @@ mod tests {
     fn a_taken_port_is_named() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
-        let error = mon_port(Some(port)).unwrap_err();
+        let error = free_port(Some(port)).unwrap_err();
         assert_eq!(error.to_string(), format!("port {port} is in use; choose another with --port"));
     }
 }

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::DaemonArgs;
-use crate::cluster_dir::{ClusterDir, Identity, read_identity};
+use crate::cluster_dir::{ClusterDir, Identity, MONS_MAX, mon_name, read_identity};
 use crate::daemons::{self, Daemons};
 use crate::logging::{self, LogConfig};
 use crate::print::say;
@@ -23,7 +23,8 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    Mon,
+    /// The first is `mon.a`.
+    Mon(u8),
     Mgr,
     Osd(u32),
 }
@@ -32,7 +33,7 @@ impl Role {
     /// The daemon's name as in `ceph daemon NAME`.
     pub(crate) fn name(self) -> String {
         match self {
-            Self::Mon => "mon.a".into(),
+            Self::Mon(n) => format!("mon.{}", mon_name(n)),
             Self::Mgr => "mgr.x".into(),
             Self::Osd(id) => format!("osd.{id}"),
         }
@@ -40,7 +41,7 @@ impl Role {
 
     fn args(self) -> Vec<String> {
         match self {
-            Self::Mon => vec!["mon".into()],
+            Self::Mon(n) => vec!["mon".into(), "--id".into(), mon_name(n)],
             Self::Mgr => vec!["mgr".into()],
             Self::Osd(id) => vec!["engine".into(), "--osd".into(), id.to_string()],
         }
@@ -70,7 +71,8 @@ impl Procs {
         }
         self.dir = dir.path().into();
         let osds = identity.osds.iter().map(|o| Role::Osd(o.id));
-        for role in [Role::Mon, Role::Mgr].into_iter().chain(osds) {
+        let mons = (0..identity.mons().len() as u8).map(Role::Mon);
+        for role in mons.chain([Role::Mgr]).chain(osds) {
             self.spawn(role)?;
         }
         self.wait_ready().await
@@ -114,7 +116,7 @@ impl Procs {
             if Instant::now() > deadline {
                 let what = match unready {
                     // It is ready once the placement groups are active and clean.
-                    Role::Mon => "not all placement groups were active+clean".to_owned(),
+                    Role::Mon(_) => "not all placement groups were active+clean".to_owned(),
                     role => format!("{} was not ready", role.name()),
                 };
                 bail!("{what} after {START_TIME_MAX:?}; see {}", self.dir.join("log").display());
@@ -123,18 +125,21 @@ impl Procs {
         }
     }
 
-    /// Returns when the monitor ends by itself; a killed OSD or mgr is what --procs is for.
+    /// Returns when the last monitor ends by itself; one of several, a killed OSD or mgr is what
+    /// --procs is for.
     pub(crate) async fn failed(&mut self) -> anyhow::Error {
         let mut gone = vec![false; self.children.len()];
         loop {
             for (i, (role, child)) in self.children.iter_mut().enumerate() {
                 let Ok(Some(status)) = child.try_wait() else { continue };
-                if *role == Role::Mon {
-                    return anyhow::anyhow!("mon.a ended: {status}");
-                }
                 if !std::mem::replace(&mut gone[i], true) {
                     say!("{} ended: {status}", role.name());
                 }
+            }
+            let mut mons =
+                self.children.iter().zip(&gone).filter(|((r, _), _)| matches!(r, Role::Mon(_)));
+            if mons.all(|(_, gone)| *gone) {
+                return anyhow::anyhow!("no monitor is left");
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -189,6 +194,13 @@ fn ended_at_start(dir: &Path, role: Role, status: ExitStatus) -> String {
 
 fn ready_file(dir: &Path, role: Role) -> PathBuf {
     dir.join("run").join(format!("{}.ready", role.name()))
+}
+
+/// Runs the monitor `id` of a cluster directory.
+pub(crate) fn mon(args: &DaemonArgs, id: &str) -> Result<ExitCode> {
+    let known = (0..MONS_MAX).find(|n| mon_name(*n) == id);
+    let n = known.with_context(|| format!("--id {id}: monitors are a, b, c, ..."))?;
+    daemon(args, Role::Mon(n))
 }
 
 /// Runs one daemon of a cluster directory in the foreground until SIGINT or SIGTERM.

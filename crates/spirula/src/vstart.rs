@@ -31,13 +31,14 @@ pub(crate) struct Args {
     /// Number of OSDs of a new cluster [default: 1].
     #[arg(long)]
     osds: Option<u32>,
-    /// Number of monitors; only 1 is there yet.
-    #[arg(long, default_value_t = 1)]
-    mons: u32,
+    /// Number of monitors of a new cluster: 1, 3 or 5 [default: 1].
+    #[arg(long)]
+    mons: Option<u8>,
     /// Copies of each object in new pools; only 1 is there yet.
     #[arg(long, default_value_t = 1)]
     size: u32,
-    /// First port: the monitor takes it, mgr and OSDs the next ones (default: free ports).
+    /// First port: the monitor takes it, mgr, OSDs and other monitors the next ones (default: free
+    /// ports).
     #[arg(long)]
     port: Option<u16>,
     /// Bytes of each OSD's device, with an optional suffix K, M, G or T [default: 10G].
@@ -64,8 +65,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    if args.mons != 1 {
-        bail!("--mons {}: a monitor quorum is not there yet; use --mons 1", args.mons);
+    if let Some(mons) = args.mons.filter(|n| ![1, 3, 5].contains(n)) {
+        bail!("--mons {mons}: a quorum has 1, 3 or 5 monitors");
     }
     if args.size != 1 {
         bail!("--size {}: replication is not there yet; use --size 1", args.size);
@@ -74,8 +75,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         bail!("--osds must be 1 to {OSDS_MAX}");
     }
     if let Some(port) = args.port {
-        // The monitor, the manager and each OSD take one.
-        let ports = 2 + args.osds.unwrap_or(1);
+        // Each monitor, the manager and each OSD take one.
+        let ports = u32::from(args.mons.unwrap_or(1)) + 1 + args.osds.unwrap_or(1);
         if port == 0 || u32::from(port) + ports > u32::from(u16::MAX) + 1 {
             bail!("--port {port}: the cluster needs {ports} ports from there on, up to 65535");
         }
@@ -168,7 +169,9 @@ async fn live(
     *ready = true;
     let conf = dir.path().join("ceph.conf");
     say!("cluster {} ready in {:.2} s", identity.fsid, begin.elapsed().as_secs_f64());
-    say!("mon.a listens on [v2:127.0.0.1:{}]", identity.mon_port);
+    for (name, port) in identity.mons() {
+        say!("mon.{name} listens on [v2:127.0.0.1:{port}]");
+    }
     if args.command.is_empty() {
         say!("export CEPH_CONF={}", conf.display());
         return Err(cluster.failed().await);
@@ -205,6 +208,7 @@ impl Cluster {
 fn shape(args: &Args) -> Shape {
     Shape {
         osds: args.osds.unwrap_or(1),
+        mons: args.mons.unwrap_or(1),
         port_base: args.port,
         device_bytes: args.device_size.unwrap_or(DEVICE_BYTES_DEFAULT),
         wal_device_bytes: args.wal_device_size.unwrap_or(0),
@@ -221,6 +225,8 @@ fn check_shape(args: &Args, dir: &ClusterDir, found: Identity) -> Result<Identit
         }
         _ => Ok(()),
     };
+    let mons = found.mons().len().to_string();
+    differs("monitor count", mons, args.mons.map(|n| n.to_string()))?;
     differs("OSD count", found.osds.len().to_string(), args.osds.map(|n| n.to_string()))?;
     differs(
         "device size",

@@ -1,5 +1,7 @@
 //! `mon *`, `quorum_status`: the monitors themselves.
 
+use std::time::Duration;
+
 use spirula_maps::MonMap;
 use spirula_maps::monmap::MonInfo;
 use spirula_wire::Features;
@@ -7,12 +9,10 @@ use spirula_wire::Features;
 use super::status::{busy, count_property, counts_json, metadata_json};
 use super::{Answer, Args, Context, Format, Outcome, errno, refuse};
 use crate::json::Json;
+use crate::live::MonState;
 use crate::obj;
 use crate::service::{addrs_json, legacy_text};
 use crate::text::{stamp, stamp_z};
-
-/// Elections held so far; a lone monitor wins its only one.
-pub(super) const ELECTION_EPOCH: u32 = 3;
 
 /// Persistent features of a Pacific quorum, by bit.
 const FEATURES: [&str; 8] = [
@@ -46,8 +46,7 @@ pub(super) fn dump(ctx: &mut Context<'_>, args: &Args) -> Outcome {
             out
         },
         || {
-            let ranks: Vec<usize> = (0..map.ranks.len()).collect();
-            monmap_json(map).with("quorum", ranks)
+            monmap_json(map).with("quorum", quorum_ranks(ctx))
         },
     );
     Ok(answer.with_status(format!("dumped monmap epoch {}", map.epoch)))
@@ -60,27 +59,34 @@ pub(super) fn getmap(ctx: &mut Context<'_>, args: &Args) -> Outcome {
 
 pub(super) fn stat(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     let map = ctx.state.monmap.map();
-    let leader = map.ranks.first().cloned().unwrap_or_default();
+    let view = &ctx.live.quorum;
+    let leader = &view.leader;
     Ok(ctx.either_nl(
         || {
-            let mons: Vec<String> = map.by_rank().map(|m| format!("{}={}", m.name, m.public_addrs)).collect();
-            let ranks: Vec<String> = (0..map.ranks.len()).map(|r| r.to_string()).collect();
+            let mons: Vec<String> =
+                map.by_rank().map(|m| format!("{}={}", m.name, m.public_addrs)).collect();
+            let ranks: Vec<String> = quorum_ranks(ctx).iter().map(ToString::to_string).collect();
             format!(
-                "e{}: {} mons at {{{}}} removed_ranks: {{}}, election epoch {ELECTION_EPOCH}, leader 0 {leader}, quorum {} {}\n",
+                "e{}: {} mons at {{{}}} removed_ranks: {{}}, election epoch {}, leader {} {leader}, quorum {} {}\n",
                 map.epoch,
                 map.ranks.len(),
                 mons.join(","),
+                view.epoch,
+                ctx.state.monmap.rank_of(leader),
                 ranks.join(","),
-                map.ranks.join(",")
+                view.names.join(",")
             )
         },
         || {
-            let quorum = map.ranks.iter().enumerate().map(|(rank, name)| obj! { "rank" => rank, "name" => name });
+            let one = |name: &String| {
+                obj! { "rank" => ctx.state.monmap.rank_of(name), "name" => name }
+            };
+            let quorum = view.names.iter().map(one);
             obj! {
                 "epoch" => map.epoch,
                 "min_mon_release_name" => map.min_mon_release.name(),
                 "num_mons" => map.ranks.len(),
-                "leader" => &leader,
+                "leader" => leader,
                 "quorum" => quorum.collect::<Vec<_>>(),
             }
         },
@@ -90,11 +96,11 @@ pub(super) fn stat(ctx: &mut Context<'_>, _: &Args) -> Outcome {
 pub(super) fn quorum_status(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     let map = ctx.state.monmap.map();
     let json = obj! {
-        "election_epoch" => ELECTION_EPOCH,
-        "quorum" => (0..map.ranks.len()).collect::<Vec<_>>(),
-        "quorum_names" => Json::arr(&map.ranks),
-        "quorum_leader_name" => map.ranks.first().cloned().unwrap_or_default(),
-        "quorum_age" => ctx.now.mono.saturating_sub(ctx.live.started.mono).as_secs(),
+        "election_epoch" => ctx.live.quorum.epoch,
+        "quorum" => quorum_ranks(ctx),
+        "quorum_names" => Json::arr(&ctx.live.quorum.names),
+        "quorum_leader_name" => &ctx.live.quorum.leader,
+        "quorum_age" => quorum_age(ctx).as_secs(),
         "features" => obj! {
             "quorum_con" => Features::PACIFIC.0.to_string(),
             "quorum_mon" => Json::arr(FEATURES),
@@ -114,23 +120,37 @@ pub(crate) fn mon_status_json(ctx: &Context<'_>) -> Json {
     obj! {
         "name" => &ctx.live.name,
         "rank" => ctx.state.monmap.rank_of(&ctx.live.name),
-        "state" => "leader",
-        "election_epoch" => ELECTION_EPOCH,
-        "quorum" => (0..map.ranks.len()).collect::<Vec<_>>(),
-        "quorum_age" => ctx.now.mono.saturating_sub(ctx.live.started.mono).as_secs(),
+        "state" => ctx.live.quorum.state.name(),
+        "election_epoch" => ctx.live.quorum.epoch,
+        "quorum" => quorum_ranks(ctx),
+        "quorum_age" => quorum_age(ctx).as_secs(),
         "features" => obj! {
             "required_con" => "2449958747317026820",
             "required_mon" => Json::arr(FEATURES),
             "quorum_con" => Features::PACIFIC.0.to_string(),
             "quorum_mon" => Json::arr(FEATURES),
         },
-        "outside_quorum" => Json::Arr(vec![]),
+        "outside_quorum" => match ctx.live.quorum.state {
+            // Whoever looks for a quorum is outside of one.
+            MonState::Electing => Json::arr([&ctx.live.name]),
+            _ => Json::Arr(vec![]),
+        },
         "extra_probe_peers" => Json::Arr(vec![]),
         "sync_provider" => Json::Arr(vec![]),
         "monmap" => monmap_json(map),
         "feature_map" => super::status::features_json(ctx),
         "stretch_mode" => map.stretch_mode_enabled,
     }
+}
+
+/// Ranks of the monitors in the quorum.
+pub(super) fn quorum_ranks(ctx: &Context<'_>) -> Vec<i64> {
+    ctx.live.quorum.names.iter().map(|name| ctx.state.monmap.rank_of(name)).collect()
+}
+
+/// For how long these have been the quorum.
+pub(super) fn quorum_age(ctx: &Context<'_>) -> Duration {
+    ctx.now.mono.saturating_sub(ctx.live.quorum.since)
 }
 
 pub(super) fn metadata(ctx: &mut Context<'_>, args: &Args) -> Outcome {

@@ -37,14 +37,7 @@ pub(super) fn status(ctx: &mut Context<'_>, _: &Args) -> Outcome {
         out += &format!("            {summary}\n");
     }
     out += " \n  services:\n";
-    let quorum: Vec<&str> = ctx.state.monmap.map().ranks.iter().map(String::as_str).collect();
-    let up = ctx.now.mono.saturating_sub(ctx.live.started.mono);
-    out += &format!(
-        "    mon: {} daemons, quorum {} (age {})\n",
-        quorum.len(),
-        quorum.join(","),
-        age(up)
-    );
+    out += &mon_line(ctx);
     out +=
         &format!("    mgr: {}\n    osd: {}", mgr_line(ctx), osd_summary(ctx, "         ", false));
     out += &format!(" \n{}  data:\n{}", progress_text(ctx), data_text(ctx));
@@ -54,6 +47,18 @@ pub(super) fn status(ctx: &mut Context<'_>, _: &Args) -> Outcome {
         out += &format!("  io:\n{io} \n");
     }
     Ok(Answer::text(out))
+}
+
+/// `    mon: 3 daemons, quorum a,b (age 5s), out of quorum: c`
+fn mon_line(ctx: &Context<'_>) -> String {
+    let (all, quorum) = (&ctx.state.monmap.map().ranks, &ctx.live.quorum.names);
+    let out: Vec<&str> = all.iter().filter(|n| !quorum.contains(n)).map(String::as_str).collect();
+    let out = match out.as_slice() {
+        [] => String::new(),
+        names => format!(", out of quorum: {}", names.join(", ")),
+    };
+    let age = age(super::mon::quorum_age(ctx));
+    format!("    mon: {} daemons, quorum {} (age {age}){out}\n", all.len(), quorum.join(","))
 }
 
 /// `3 osds: 3 up (since 6m), 3 in (since 6m)`, and a line of unusual flags.
@@ -252,18 +257,15 @@ fn io_text(ctx: &Context<'_>) -> String {
 fn status_json(ctx: &Context<'_>) -> Json {
     let monmap = ctx.state.monmap.map();
     let mgrmap = ctx.state.mgr.map();
-    let up = ctx.now.mono.saturating_sub(ctx.live.started.mono).as_secs();
-    let ranks: Vec<usize> = (0..monmap.ranks.len()).collect();
-    let names: Vec<&str> = monmap.ranks.iter().map(String::as_str).collect();
     let services =
         |m: &BTreeMap<String, String>| Json::obj(m.iter().map(|(k, v)| (k.clone(), Json::from(v))));
     obj! {
         "fsid" => ctx.state.fsid.to_string(),
         "health" => health_json(ctx),
-        "election_epoch" => super::mon::ELECTION_EPOCH,
-        "quorum" => ranks,
-        "quorum_names" => names,
-        "quorum_age" => up,
+        "election_epoch" => ctx.live.quorum.epoch,
+        "quorum" => super::mon::quorum_ranks(ctx),
+        "quorum_names" => Json::arr(&ctx.live.quorum.names),
+        "quorum_age" => super::mon::quorum_age(ctx).as_secs(),
         "monmap" => obj! {
             "epoch" => monmap.epoch,
             "min_mon_release_name" => monmap.min_mon_release.name(),
@@ -459,7 +461,7 @@ fn hosts_json(ctx: &Context<'_>, kind: &str) -> Json {
 pub(super) fn time_sync_status(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     Ok(ctx.json(&obj! {
         "timechecks" => obj! {
-            "epoch" => super::mon::ELECTION_EPOCH,
+            "epoch" => ctx.live.quorum.epoch,
             "round" => 0u32,
             "round_status" => "finished",
         },
