@@ -156,6 +156,8 @@ pub struct Service {
     announced: BTreeSet<SessionId>,
     /// Requests from while there was nobody to answer them.
     waiting: VecDeque<(SessionId, RawMessage)>,
+    /// When requests were taken last.
+    served: Duration,
     /// A follower knows all that was committed when it began to follow.
     caught_up: bool,
     quorum_now: Vec<u64>,
@@ -219,6 +221,7 @@ impl Service {
             next_forward: 0,
             announced: BTreeSet::new(),
             waiting: VecDeque::new(),
+            served: now.mono,
             caught_up: false,
             quorum_now: Vec::new(),
             quorum_since: now.mono,

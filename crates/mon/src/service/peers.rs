@@ -4,6 +4,8 @@
 //! keeps a session of its own for each one that sends it something. A request counts as open until
 //! the leader says that nothing more will come of it, and goes to the next leader if it does not.
 
+use std::time::Duration;
+
 use spirula_wire::msg::mon::MonPeer;
 use spirula_wire::msg::types as msg;
 use spirula_wire::types::EntityType;
@@ -16,6 +18,8 @@ use crate::limits::QUEUE_MAX;
 use crate::peer::PeerMessage;
 use crate::quorum::Role;
 
+/// As long as Ceph's monitors wait (twice `mon_lease`).
+const AWAY_AFTER: Duration = Duration::from_secs(10);
 /// Ids of sessions that are a peer's; the driver's are far below.
 const PROXY: SessionId = 1 << 63;
 
@@ -205,6 +209,18 @@ impl Service {
             Role::Leads => self.quorum.has_lease(now.mono),
             Role::Follows(_) => self.caught_up,
             Role::Electing => false,
+        }
+    }
+
+    /// Without a quorum for long, clients had better look for a monitor that has one.
+    pub(super) fn send_clients_away(&mut self, now: Now) {
+        if self.is_served(now) {
+            self.served = now.mono;
+        } else if now.mono > self.served + AWAY_AFTER {
+            self.served = now.mono;
+            let clients = self.sessions.iter().filter(|(_, s)| s.name().type_ != EntityType::MON);
+            let away: Vec<SessionId> = clients.map(|(id, _)| *id).collect();
+            self.actions.extend(away.into_iter().map(Action::Close));
         }
     }
 

@@ -20,6 +20,7 @@ impl Service {
         self.quorum.tick(now.mono);
         self.settle(now);
         self.view(now, false);
+        self.send_clients_away(now);
         if now.mono >= self.next_tick {
             self.upkeep(now);
         }

@@ -1,0 +1,95 @@
+//! Three monitors that lose power and are cut off while clients write and the target restarts:
+//! requests go on while two of them are there, and in the end all three hold the same.
+
+use std::time::Duration;
+
+use spirula_mon::{Proposal, State, Storage as _};
+use spirula_sim::Cluster;
+use spirula_wire::Decode as _;
+use spirula_xstream::JoinHandle;
+use spirula_xstream::sim::SimHost;
+
+use crate::Seed;
+use crate::work::Load;
+
+const SEEDS: std::ops::Range<u64> = 0..3;
+const ROUNDS: u64 = 6;
+const HEALED_IN: Duration = Duration::from_secs(120);
+
+#[test]
+fn a_quorum_lives_through_the_loss_of_any_monitor() {
+    let one = std::env::var("SPIRULA_SIM_SEED").ok().and_then(|text| text.parse().ok());
+    for seed in one.map_or(SEEDS, |seed: u64| seed..seed + 1) {
+        let _named = Seed(seed);
+        play(seed);
+    }
+}
+
+fn play(seed: u64) {
+    let cluster = Cluster::with_mons(seed, 4, 3);
+    let load = Load::default();
+    cluster.start_mon();
+    cluster.start_osd();
+    let workers = load.start(&cluster);
+    let world = &cluster.world;
+    for _ in 0..ROUNDS {
+        world.run_for(Duration::from_millis(1 + world.random_u64() % 3000));
+        fault(&cluster);
+        // With two of three there, the target must come up and serve.
+        assert!(world.run_until(HEALED_IN, || cluster.is_healthy()), "no service without one");
+    }
+    let before = load.requests();
+    assert!(world.run_until(HEALED_IN, || load.requests() > before + 20), "no progress");
+    load.stop();
+    let ended = || workers.iter().all(JoinHandle::is_finished);
+    assert!(world.run_until(HEALED_IN, ended), "requests hang");
+    load.verify(&cluster, HEALED_IN);
+    world.run_for(Duration::from_secs(20));
+    let states = states(&cluster);
+    assert!(states[0].version > 3, "nothing happened");
+    assert!(states.iter().all(|state| *state == states[0]), "the monitors differ");
+}
+
+/// One monitor is lost for a while, and sometimes the target restarts meanwhile.
+fn fault(cluster: &Cluster) {
+    let world = &cluster.world;
+    let rank = (world.random_u64() % 3) as usize;
+    let lost = &cluster.mons[rank];
+    let cut = world.random_u64().is_multiple_of(2);
+    if cut {
+        let others: Vec<&SimHost> = cluster.mons.iter().filter(|m| m.ip() != lost.ip()).collect();
+        let rest: Vec<&SimHost> =
+            others.into_iter().chain([&cluster.osd, &cluster.client]).collect();
+        world.partition(&[lost], &rest);
+    } else {
+        lost.power_loss();
+    }
+    if world.random_u64().is_multiple_of(3) {
+        cluster.osd_power_loss();
+        world.run_for(Duration::from_millis(300));
+        cluster.start_osd();
+    }
+    world.run_for(Duration::from_millis(1 + world.random_u64() % 8000));
+    assert!(world.run_until(HEALED_IN, || cluster.is_healthy()), "two monitors are a quorum");
+    if cut { world.heal() } else { cluster.start_mon_of(rank) }
+}
+
+/// What the monitors hold, as far as all of them do.
+fn states(cluster: &Cluster) -> Vec<State> {
+    let stored: Vec<_> = cluster.mon_stores().iter_mut().map(|s| s.load().unwrap()).collect();
+    let last = |s: &spirula_mon::Stored| {
+        let start = s.snapshot.as_ref().map_or(0, |s| s.index);
+        s.log.last().map_or(start, |e| e.index)
+    };
+    let common = stored.iter().map(last).min().unwrap_or(0);
+    let state_of = |s: &spirula_mon::Stored| {
+        let mut state = State::from_bytes(&s.snapshot.as_ref().unwrap().state).unwrap();
+        for entry in s.log.iter().filter(|e| e.index <= common) {
+            if !entry.config && !entry.data.is_empty() {
+                state.apply(&Proposal::from_bytes(&entry.data).unwrap()).unwrap();
+            }
+        }
+        state
+    };
+    stored.iter().map(state_of).collect()
+}
