@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng};
 use spirula_auth::{CryptoKey, EntityAuth};
 use spirula_maps::{MgrMap, MonMap, NewCluster, OsdMap, PgPool};
 use spirula_wire::types::{EntityAddrVec, EntityNameStr, EntityType, UTime, Uuid};
@@ -114,6 +114,35 @@ pub fn mkfs(config: &MkfsConfig, now: Now, storage: &mut dyn Storage) -> Result<
 pub fn mkfs_peer(state: &State, name: &str, storage: &mut dyn Storage) -> Result<(), MkfsError> {
     let node = state.members.iter().find(|(_, n)| *n == name).map(|(id, _)| *id);
     start(state, node.ok_or_else(|| MkfsError::Stranger(name.to_owned()))?, storage)
+}
+
+/// Makes the store of a monitor that joins a cluster, in place of one that was lost or as another:
+/// it knows where the others are and the key that they share, and takes the rest over from them.
+/// `seed` gives it a number that no monitor ever had.
+pub fn mkfs_join(
+    monmap: MonMap,
+    mon_key: CryptoKey,
+    now: Now,
+    seed: [u8; 32],
+    storage: &mut dyn Storage,
+) -> Result<(), MkfsError> {
+    let mut rng = ChaCha20Rng::from_seed(seed);
+    let node = rng.next_u64() >> 1;
+    let osdmap = OsdMap { fsid: monmap.fsid, ..OsdMap::default() };
+    let mut state = State::new(monmap, osdmap, MgrMap::default());
+    state.members.clear();
+    let caps = [("mon".to_owned(), "allow *".to_owned())].into();
+    let name = EntityNameStr::new(EntityType::MON, "");
+    state.auth.keyring.entities.insert(name, EntityAuth { key: mon_key, caps });
+    // The others must be let in; these secrets are for nothing else and go with this state.
+    for change in rotation(&state.auth, &Settings::new(&BTreeMap::new()), now, &mut rng) {
+        if let Change::Rotate { service, secrets } = change {
+            state.auth.rotating.insert(service, secrets);
+        }
+    }
+    let snapshot = Snapshot { state: state.to_bytes(F).into(), ..Snapshot::default() };
+    storage.write(&[Write::Node(node), Write::Snapshot(snapshot)])?;
+    Ok(())
 }
 
 fn start(state: &State, node: u64, storage: &mut dyn Storage) -> Result<(), MkfsError> {

@@ -33,8 +33,8 @@ pub(crate) enum PeerMessage {
     WantIds(u64),
     /// What the manager reported.
     Report(RawMessage),
-    /// The sender is this monitor with an empty store, and wants to be a member.
-    Join(String),
+    /// The sender has an empty store and wants to be a member.
+    Join,
 }
 
 /// Who is in the quorum, and how far it got.
@@ -82,7 +82,7 @@ impl Encode for PeerMessage {
             Self::Close(session) => (tag(out, 8), session.encode(out, f)).1,
             Self::WantIds(run) => (tag(out, 9), run.encode(out, f)).1,
             Self::Report(raw) => (tag(out, 10), encode_raw(raw, out, f)).1,
-            Self::Join(name) => (tag(out, 11), name.encode(out, f)).1,
+            Self::Join => tag(out, 11),
         }
     }
 }
@@ -107,7 +107,7 @@ impl Decode for PeerMessage {
             8 => Self::Close(r.u64()?),
             9 => Self::WantIds(r.u64()?),
             10 => Self::Report(decode_raw(r)?),
-            11 => Self::Join(Decode::decode(r)?),
+            11 => Self::Join,
             other => {
                 return Err(DecodeError::Invalid { what: "peer message", value: other.into() });
             }

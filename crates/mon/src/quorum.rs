@@ -141,7 +141,7 @@ impl Quorum {
         let fresh = stored.term <= crate::storage::FIRST_TERM && stored.log.is_empty();
         // Who the members are comes with the snapshot. An empty store knows none and must not think
         // itself alone: with nobody beside it, it waits for a leader.
-        let nobody = stored.snapshot.is_none().then_some(0);
+        let nobody = stored.snapshot.as_ref().is_none_or(|s| s.members.is_empty()).then_some(0);
         let config = RaftConfig::new(stored.node, nobody)
             .with_election_timeout(ELECTION.0, ELECTION.1)
             .with_heartbeat_interval(HEARTBEAT)

@@ -18,6 +18,7 @@ mod commands;
 mod failure;
 mod full;
 mod maps;
+mod members;
 mod peers;
 mod pool_upkeep;
 mod pools;
@@ -156,6 +157,10 @@ pub struct Service {
     announced: BTreeSet<SessionId>,
     /// Requests from while there was nobody to answer them.
     waiting: VecDeque<(SessionId, RawMessage)>,
+    /// Names that other monitors call themselves by, by number.
+    names: BTreeMap<u64, String>,
+    /// Monitors with new stores, by name, on their way into the quorum.
+    joining: BTreeMap<String, u64>,
     /// When requests were taken last.
     served: Duration,
     /// A follower knows all that was committed when it began to follow.
@@ -221,6 +226,8 @@ impl Service {
             next_forward: 0,
             announced: BTreeSet::new(),
             waiting: VecDeque::new(),
+            names: BTreeMap::new(),
+            joining: BTreeMap::new(),
             served: now.mono,
             caught_up: false,
             quorum_now: Vec::new(),

@@ -118,6 +118,21 @@ impl Cluster {
         drop(self.mons[rank].spawn(Class::Client, mon::run(config)));
     }
 
+    /// The store of a monitor is lost while it is down; it comes back with an empty one.
+    pub fn lose_mon_store(&mut self, rank: usize) {
+        let mut other = self.mon_configs[(rank + 1) % self.mons.len()].storage.clone();
+        let state = spirula_mon::open(&mut other, None).expect("another monitor's store").0;
+        let name = EntityNameStr::new(EntityType::MON, "");
+        let key = state.auth.get(&name).expect("monitors have a key").key.clone();
+        let mut fresh = MemoryStorage::default();
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.world.random_u64().to_le_bytes());
+        let now = Now { mono: self.world.now(), wall: state.stamp };
+        let made = spirula_mon::mkfs_join(state.monmap.map().clone(), key, now, seed, &mut fresh);
+        assert!(made.is_ok(), "{made:?}");
+        self.mon_configs[rank].storage = fresh;
+    }
+
     /// What the stores of the monitors hold, by rank.
     pub fn mon_stores(&self) -> Vec<MemoryStorage> {
         self.mon_configs.iter().map(|c| c.storage.clone()).collect()

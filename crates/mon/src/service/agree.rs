@@ -161,6 +161,7 @@ impl Service {
 
     fn lead(&mut self, now: Now) {
         self.live.leading_since = now.mono;
+        self.joining.clear();
         self.live.forget_daemons();
         self.note_osds(now);
         self.view(now, true);

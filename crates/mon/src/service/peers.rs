@@ -53,10 +53,12 @@ impl Service {
         let message = MonPeer::from_raw(raw)?;
         let from = message.from;
         let body = PeerMessage::from_bytes(&message.body)?;
-        if message.to != self.quorum.id() {
+        let joins = message.to == 0 && matches!(body, PeerMessage::Join);
+        if message.to != self.quorum.id() && !joins {
             // To the store that was here before, or from one that does not know of this yet.
             return Ok(());
         }
+        self.names.insert(from, message.name);
         let leads = self.quorum.role() == Role::Leads;
         let follows = self.quorum.role() == Role::Follows(from);
         match body {
@@ -90,6 +92,7 @@ impl Service {
                     self.propose(now, Vec::new(), Vec::new(), None, false);
                 }
             }
+            PeerMessage::Join if leads => self.wants_to_join(now, from),
             PeerMessage::Report(raw) if follows => self.take_report(now, &raw)?,
             _ => debug!(from, "a message for another role"),
         }
@@ -97,11 +100,17 @@ impl Service {
     }
 
     pub(super) fn tell(&mut self, to: u64, body: &PeerMessage) {
-        let Some(name) = self.state.members.get(&to).cloned() else {
-            return;
-        };
-        let message = MonPeer { from: self.quorum.id(), to, body: body.to_bytes(F).into() };
-        self.actions.push_back(Action::Peer(name, message.to_raw(0, F)));
+        // One that just joins is known by what it says only, and so are others to it.
+        let name = self.names.get(&to).or_else(|| self.state.members.get(&to)).cloned();
+        if let Some(name) = name {
+            self.tell_by_name(name, to, body);
+        }
+    }
+
+    pub(super) fn tell_by_name(&mut self, peer: String, to: u64, body: &PeerMessage) {
+        let (from, name) = (self.quorum.id(), self.live.name.clone());
+        let message = MonPeer { from, to, name, body: body.to_bytes(F).into() };
+        self.actions.push_back(Action::Peer(peer, message.to_raw(0, F)));
     }
 
     pub(super) fn other_members(&self) -> Vec<u64> {

@@ -36,8 +36,10 @@ impl Service {
         }
         self.refresh_health(now);
         if self.quorum.role() != Role::Leads {
+            self.ask_to_join();
             return self.ask_for_ids(now);
         }
+        self.change_members(now);
         if self.in_flight.is_some() {
             return;
         }

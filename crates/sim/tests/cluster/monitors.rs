@@ -25,6 +25,37 @@ fn a_quorum_lives_through_the_loss_of_any_monitor() {
     }
 }
 
+/// One monitor after the other loses its disk, until none has the store it began with.
+#[test]
+fn monitors_that_lost_their_disks_come_back() {
+    let _named = Seed(40);
+    let mut cluster = Cluster::with_mons(40, 4, 3);
+    let load = Load::default();
+    cluster.start_mon();
+    cluster.start_osd();
+    let workers = load.start(&cluster);
+    for rank in 0..3 {
+        assert!(cluster.world.run_until(HEALED_IN, || cluster.is_healthy()));
+        cluster.world.run_for(Duration::from_secs(20));
+        cluster.mons[rank].power_loss();
+        cluster.lose_mon_store(rank);
+        cluster.world.run_for(Duration::from_secs(1));
+        cluster.start_mon_of(rank);
+        cluster.world.run_for(Duration::from_secs(20));
+        let (state, stored) = (states(&cluster).remove(rank), cluster.mon_stores()[rank].load());
+        let node = stored.expect("in memory").node;
+        assert_eq!(state.members.get(&node).map(String::as_str), Some(["a", "b", "c"][rank]));
+        assert_eq!(state.members.len(), 3);
+    }
+    load.stop();
+    let ended = || workers.iter().all(JoinHandle::is_finished);
+    assert!(cluster.world.run_until(HEALED_IN, ended), "requests hang");
+    load.verify(&cluster, HEALED_IN);
+    cluster.world.run_for(Duration::from_secs(5));
+    let states = states(&cluster);
+    assert!(states.iter().all(|state| *state == states[0]), "the monitors differ");
+}
+
 fn play(seed: u64) {
     let cluster = Cluster::with_mons(seed, 4, 3);
     let load = Load::default();

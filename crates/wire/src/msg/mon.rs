@@ -101,7 +101,10 @@ pub struct MonGetVersionReply {
 #[message(ty = types::MON_PEER, version = 1, compat = 1, priority = PRIO_HIGH)]
 pub struct MonPeer {
     pub from: u64,
+    /// 0: whoever gets it.
     pub to: u64,
+    /// Name of the sender.
+    pub name: String,
     pub body: Bytes,
 }
 
