@@ -264,7 +264,7 @@ fn osd_config(
         osd_uuid: uuid(rng),
         key: CryptoKey::generate(Duration::ZERO, rng),
         auth_methods: vec![METHOD_CEPHX],
-        mons,
+        mons: mons.to_vec(),
         bind: SocketAddr::new(host.ip(), OSD_PORT),
         hostname: host.name(),
         metadata: Default::default(),
