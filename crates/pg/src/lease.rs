@@ -62,8 +62,12 @@ impl Lease {
         self.check_prior();
     }
 
-    /// Whoever is known to be dead serves nobody.
+    /// Whoever is known to be dead serves nobody. Before it is known who could not be asked, that says
+    /// nothing.
     pub fn drop_dead(&mut self, is_dead: impl Fn(i32) -> bool) {
+        if self.prior_down.is_empty() {
+            return;
+        }
         self.prior_down.retain(|&osd| !is_dead(osd));
         self.check_prior();
     }
@@ -171,6 +175,8 @@ mod tests {
     fn the_wait_ends_when_all_are_heard_of_or_dead() {
         let mut a = Lease::new(ms(1000));
         a.learn_prior(ms(5000), ms(100));
+        a.drop_dead(|_| true);
+        assert!(a.waits_for_prior(ms(200)), "nobody was asked yet");
         a.set_prior_down([4, 5].into());
         assert!(a.waits_for_prior(ms(200)));
         a.drop_dead(|osd| osd == 4);
