@@ -560,7 +560,11 @@ impl Peering {
     // --- what others know
 
     fn update_history(&mut self, other: &PgHistory) {
-        self.lease.learn_prior(duration(other.prior_readable_until_ub), self.now);
+        // Once it is settled that nobody else serves, late words do not unsettle it.
+        let active = matches!(self.state, State::Activating | State::Active | State::Clean);
+        if !active || self.lease.waits_for_prior(self.now) {
+            self.lease.learn_prior(duration(other.prior_readable_until_ub), self.now);
+        }
         if !history::merge(&mut self.info.history, other) {
             return;
         }
