@@ -9,6 +9,29 @@ use bytes::Bytes;
 #[error("malformed entry")]
 pub(crate) struct Malformed;
 
+/// Every byte, for keys of one.
+static SINGLES: [u8; 256] = {
+    let mut all = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        all[i] = i as u8;
+        i += 1;
+    }
+    all
+};
+
+/// A copy of a key. Many dkeys and akeys are one byte: those cost no memory and no counting of references.
+pub(crate) fn key_of(key: &[u8]) -> Bytes {
+    one_byte(key).unwrap_or_else(|| Bytes::copy_from_slice(key))
+}
+
+fn one_byte(key: &[u8]) -> Option<Bytes> {
+    match key {
+        [byte] => Some(Bytes::from_static(std::slice::from_ref(&SINGLES[usize::from(*byte)]))),
+        _ => None,
+    }
+}
+
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut v: u64) {
     while v >= 0x80 {
         out.push((v & 0x7f) as u8 | 0x80);
@@ -106,6 +129,7 @@ impl Reader {
 
     pub(crate) fn bytes(&mut self) -> Result<Bytes, Malformed> {
         let len: usize = self.int()?;
-        self.take(len)
+        let taken = self.take(len)?;
+        Ok(one_byte(&taken).unwrap_or(taken))
     }
 }

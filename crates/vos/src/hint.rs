@@ -19,9 +19,11 @@ const SEED: u64 = 0x5eed;
 
 /// A leaf, and the entry that a key has there, or would have.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
-    pub(crate) leaf: PageId,
-    pub(crate) index: u32,
+struct Place {
+    leaf: PageId,
+    index: u32,
+    /// Tells most other keys of the slot apart, whose leaf would be a look at cold memory for nothing.
+    tag: u32,
 }
 
 /// One place for each key, until another key with the same slot takes it.
@@ -30,18 +32,36 @@ pub(crate) struct Hints {
     hasher: FixedState,
 }
 
+/// Where the place of a key is kept.
+pub(crate) struct Slot<'a> {
+    place: &'a Cell<Place>,
+    tag: u32,
+}
+
 impl Hints {
     pub(crate) fn new() -> Hints {
-        let nowhere = Place { leaf: PageId(u64::MAX), index: 0 };
+        let nowhere = Place { leaf: PageId(u64::MAX), index: 0, tag: 0 };
         Hints {
             places: vec![Cell::new(nowhere); HINTS].into(),
             hasher: FixedState::with_seed(SEED),
         }
     }
 
-    /// Where the place of `key` is kept.
-    pub(crate) fn slot(&self, key: &[u8]) -> &Cell<Place> {
-        &self.places[self.hasher.hash_one(key) as usize % HINTS]
+    pub(crate) fn slot(&self, key: &[u8]) -> Slot<'_> {
+        let hash = self.hasher.hash_one(key);
+        Slot { place: &self.places[hash as usize % HINTS], tag: (hash >> 32) as u32 }
+    }
+}
+
+impl Slot<'_> {
+    /// Leaf and entry, if the key was looked for last.
+    pub(crate) fn recall(&self) -> Option<(PageId, usize)> {
+        let Place { leaf, index, tag } = self.place.get();
+        (tag == self.tag).then_some((leaf, index as usize))
+    }
+
+    pub(crate) fn remember(&self, leaf: PageId, index: usize) {
+        self.place.set(Place { leaf, index: index as u32, tag: self.tag });
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use crate::hint::{Place, confirm};
+use crate::hint::confirm;
 use crate::page::{CELL_LEN_MAX, CellValue, OVERFLOW_LEN, Page, PageKind, leaf_cell_len};
 use crate::pool::Pool;
 use crate::types::{Damage, PageId, ReadError};
@@ -153,9 +153,9 @@ fn locate(
     key: &[u8],
 ) -> Result<(PageId, Result<usize, usize>), ReadError> {
     let slot = pool.hints().slot(key);
-    let Place { leaf, index } = slot.get();
-    if let Some(page) = pool.peek(leaf)
-        && let Some(found) = confirm(page, index as usize, key)
+    if let Some((leaf, index)) = slot.recall()
+        && let Some(page) = pool.peek(leaf)
+        && let Some(found) = confirm(page, index, key)
     {
         return Ok((leaf, found));
     }
@@ -165,8 +165,7 @@ fn locate(
         match page.kind() {
             Some(PageKind::Leaf) => {
                 let found = page.search(key);
-                let index = found.unwrap_or_else(|i| i) as u32;
-                slot.set(Place { leaf: id, index });
+                slot.remember(id, found.unwrap_or_else(|i| i));
                 return Ok((id, found));
             }
             Some(PageKind::Interior) => id = page.child(page.child_index(key)),

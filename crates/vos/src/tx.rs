@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::aggregate::Cursor;
 use crate::clone::CloneRange;
+use crate::codec::key_of;
 use crate::export::Import;
 use crate::merge::Merge;
 use crate::types::{ContainerId, ObjectKey, TxId};
@@ -359,7 +360,7 @@ impl Tx {
         value: Bytes,
     ) {
         let object = self.object(cid, oid);
-        let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
+        let (dkey, akey) = (key_of(dkey), key_of(akey));
         self.ops.push(TxOp::Update { object, dkey, akey, value });
     }
 
@@ -376,7 +377,7 @@ impl Tx {
         crcs: Option<Vec<u32>>,
     ) {
         let object = self.object(cid, oid);
-        let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
+        let (dkey, akey) = (key_of(dkey), key_of(akey));
         let len = data.len() as u64;
         self.ops.push(TxOp::Write { object, dkey, akey, offset, len, data, crcs });
     }
@@ -391,7 +392,7 @@ impl Tx {
         size: u64,
     ) {
         let object = self.object(cid, oid);
-        let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
+        let (dkey, akey) = (key_of(dkey), key_of(akey));
         self.ops.push(TxOp::Truncate { object, dkey, akey, size });
     }
 
@@ -406,14 +407,14 @@ impl Tx {
         len: u64,
     ) {
         let object = self.object(cid, oid);
-        let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
+        let (dkey, akey) = (key_of(dkey), key_of(akey));
         self.ops.push(TxOp::PunchRange { object, dkey, akey, offset, len });
     }
 
     /// Removes one akey, single value or array.
     pub fn punch_akey(&mut self, cid: ContainerId, oid: &ObjectKey, dkey: &[u8], akey: &[u8]) {
         let object = self.object(cid, oid);
-        let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
+        let (dkey, akey) = (key_of(dkey), key_of(akey));
         self.ops.push(TxOp::PunchAkey { object, dkey, akey });
     }
 
@@ -427,15 +428,15 @@ impl Tx {
         to: Option<&[u8]>,
     ) {
         let object = self.object(cid, oid);
-        let (dkey, from) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(from));
-        let to = to.map(Bytes::copy_from_slice);
+        let (dkey, from) = (key_of(dkey), key_of(from));
+        let to = to.map(key_of);
         self.ops.push(TxOp::PunchAkeys { object, dkey, from, to });
     }
 
     /// Removes everything under a dkey at once.
     pub fn punch_dkey(&mut self, cid: ContainerId, oid: &ObjectKey, dkey: &[u8]) {
         let object = self.object(cid, oid);
-        self.ops.push(TxOp::PunchDkey { object, dkey: Bytes::copy_from_slice(dkey) });
+        self.ops.push(TxOp::PunchDkey { object, dkey: key_of(dkey) });
     }
 
     /// Removes the object at once; nothing happens when it does not exist. A large object that was changed
@@ -482,7 +483,7 @@ impl Tx {
         data: Bytes,
     ) {
         let object = self.object(cid, oid);
-        let (dkey, akey) = (Bytes::copy_from_slice(dkey), Bytes::copy_from_slice(akey));
+        let (dkey, akey) = (key_of(dkey), key_of(akey));
         self.reclaims = true;
         let merge = Merge { dkey, akey, offset, len: data.len() as u64, data };
         self.ops.push(TxOp::Merge { object, merge: Box::new(merge) });
