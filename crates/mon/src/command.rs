@@ -27,6 +27,7 @@ mod perf;
 mod pool;
 mod pool_app;
 mod pool_opt;
+mod pool_pgs;
 mod pool_snap;
 mod pool_var;
 mod profile;
@@ -48,6 +49,7 @@ pub(crate) use health::health_json;
 pub(crate) use log::level_of;
 pub(crate) use mon::mon_status_json;
 pub(crate) use pool::{NewPool, create_pool, remove_pool};
+pub(crate) use pool_pgs::stays;
 pub(crate) use pool_snap::{create_selfmanaged, create_snap, remove_selfmanaged, remove_snap};
 pub use signature::describe_commands;
 pub(crate) use signature::{

@@ -20,6 +20,7 @@ mod full;
 mod maps;
 mod members;
 mod peers;
+mod pool_pgs;
 mod pool_upkeep;
 mod pools;
 mod stats;

@@ -1,11 +1,11 @@
 //! Turns what the interpreter decided into one store transaction.
 
 use bytes::Bytes;
-use spirula_vos::{ContainerId, ObjectKey, Position, Tx};
+use spirula_vos::{ContainerId, ObjectKey, Position, Tx, Vos};
 use spirula_wire::types::SpgId;
 use spirula_wire::{Encode, Features};
 
-use crate::object::{AKEY, META_OBJECT, ObjectInfo, dkey};
+use crate::object::{AKEY, META_OBJECT, ObjectInfo, dkey, lowest_key};
 use crate::pg::log::{LogEntry, Trim, version_key};
 use crate::plan::{Effect, Rollback};
 
@@ -13,13 +13,32 @@ const F: Features = Features::PACIFIC;
 /// Bytes under one checksum.
 const CHUNK_LEN: usize = 4096;
 
-/// The container of a PG shard: pool, bit-reversed seed, shard; so containers sort by pool.
-pub fn container_id(pgid: SpgId) -> ContainerId {
+/// Which of the containers of a PG shard. The PG's own records are at the lowest key that it can have, so
+/// that its container can be one half of another; in old ones at the lowest key of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    Old = 0,
+    Splittable = 1,
+    /// Ends with the transaction that makes it.
+    Passing = 2,
+    /// The same, where there are two.
+    Rest = 3,
+}
+
+/// The container of a PG shard: pool, seed, shard; so containers sort by pool.
+pub fn container_id(pgid: SpgId, layout: Layout) -> ContainerId {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&pgid.pgid.pool.to_be_bytes());
     id[8..12].copy_from_slice(&pgid.pgid.seed.to_be_bytes());
     id[12] = pgid.shard.0 as u8;
+    id[13] = layout as u8;
     ContainerId(id)
+}
+
+/// The container that a PG shard has, or shall have.
+pub fn container_of(vos: &Vos, pgid: SpgId) -> ContainerId {
+    let old = container_id(pgid, Layout::Old);
+    if vos.container_exists(old) { old } else { container_id(pgid, Layout::Splittable) }
 }
 
 /// The PG shard whose container this is.
@@ -52,6 +71,26 @@ impl DataCrcs<'_> {
         (same && self.chunks.len() == data.len().div_ceil(CHUNK_LEN)).then(|| self.chunks.to_vec())
     }
 }
+
+/// Makes the container of a PG of a pool with `pg_num` PGs.
+pub fn create_container(tx: &mut Tx, cid: ContainerId, pg_num: u32) {
+    tx.create_container(cid);
+    set_pg_num(tx, cid, pg_num);
+}
+
+/// Notes how many PGs share the pool: so which objects are in the container.
+pub fn set_pg_num(tx: &mut Tx, cid: ContainerId, pg_num: u32) {
+    tx.set_container_property(cid, PG_NUM, Some(Bytes::copy_from_slice(&pg_num.to_be_bytes())));
+}
+
+/// What [`set_pg_num`] noted; `None` in containers made before that was done.
+pub fn pg_num_of(vos: &Vos, cid: ContainerId) -> Option<u32> {
+    let raw = vos.container_property(cid, PG_NUM)?;
+    Some(u32::from_be_bytes(raw[..].try_into().ok()?))
+}
+
+/// A property of containers.
+const PG_NUM: &[u8] = b"pg_num";
 
 /// Adds the changes of one object to `tx`.
 pub fn apply_effects(
@@ -131,7 +170,7 @@ fn roll_back(tx: &mut Tx, cid: ContainerId, oid: &ObjectKey, to: Rollback) {
 
 /// Adds a log entry, and the cut that is due with it.
 pub fn apply_log(tx: &mut Tx, cid: ContainerId, entry: &LogEntry, trim: Option<&Trim>) {
-    let meta = meta_object();
+    let meta = meta_object(cid);
     let mut raw = Vec::with_capacity(256);
     entry.encode(&mut raw, F);
     tx.update(cid, &meta, dkey::LOG, &version_key(entry.version), raw.into());
@@ -145,8 +184,11 @@ pub fn apply_log(tx: &mut Tx, cid: ContainerId, entry: &LogEntry, trim: Option<&
 }
 
 /// The object that holds the PG's own records.
-pub fn meta_object() -> ObjectKey {
-    ObjectKey(Bytes::from_static(META_OBJECT))
+pub fn meta_object(cid: ContainerId) -> ObjectKey {
+    if cid.0[13] == Layout::Old as u8 {
+        return ObjectKey(Bytes::from_static(META_OBJECT));
+    }
+    ObjectKey(lowest_key(container_pg(cid).pgid.seed))
 }
 
 /// The akey of a name or omap key, which may be empty where an akey may not.

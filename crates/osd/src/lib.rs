@@ -38,6 +38,7 @@ pub mod plan;
 pub mod proxy;
 pub mod read;
 pub mod remote;
+pub mod reshape;
 pub mod route;
 pub mod serve;
 pub mod session;

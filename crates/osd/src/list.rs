@@ -15,6 +15,7 @@ use spirula_wire::types::{
 };
 use spirula_wire::{Decode, Encode, Features, Reader};
 
+use crate::apply::meta_object;
 use crate::errno::*;
 use crate::filter::Filter;
 use crate::front::{OpRequest, Reply, Versions};
@@ -135,7 +136,12 @@ impl Page {
                     return Ok((Vec::new(), None));
                 }
                 // As in Ceph, a deleted object is listed as long as a snapshot shows it.
-                let mut keys = vos.list_objects(cid, Bound::Included(&from[..]), None, max + 1)?;
+                let meta = meta_object(cid);
+                let from = match from == meta.0 {
+                    true => Bound::Excluded(&from[..]),
+                    false => Bound::Included(&from[..]),
+                };
+                let mut keys = vos.list_objects(cid, from, None, max + 1)?;
                 let next = if keys.len() > max { keys.pop() } else { None };
                 let mut wanted = Vec::with_capacity(keys.len());
                 for key in keys {

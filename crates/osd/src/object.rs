@@ -14,7 +14,7 @@ use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 
 use crate::watch::Watchers;
 
-/// Key of the object that holds the PG's own records (log, duplicates).
+/// Key of the object that holds the PG's own records (log, duplicates) in old containers.
 pub const META_OBJECT: &[u8] = &[0];
 const KIND_OBJECT: u8 = 1;
 
@@ -40,6 +40,8 @@ pub mod dkey {
     pub const DUPS: &[u8] = b"u";
     /// On the meta object: the snapshots that are gone from all objects (akey [`super::AKEY`]).
     pub const PURGED: &[u8] = b"p";
+    /// On the meta object: what its last split or merge left (akey [`super::AKEY`]).
+    pub const BASE: &[u8] = b"b";
 
     /// On the meta object: one akey per object that has, or had, a clone with the snapshot.
     pub fn snap(id: spirula_wire::types::SnapId) -> [u8; 9] {
@@ -84,6 +86,14 @@ pub fn cursor_key(cursor: &HObject) -> Bytes {
         return out.freeze();
     }
     object_key(cursor.hash, &cursor.nspace, &cursor.key, &cursor.oid)
+}
+
+/// The lowest key that a PG can have, however many PGs its pool has; names no object.
+pub fn lowest_key(seed: u32) -> Bytes {
+    let mut out = BytesMut::with_capacity(5);
+    out.put_u8(KIND_OBJECT);
+    out.put_u32(seed.reverse_bits());
+    out.freeze()
 }
 
 /// The range of keys that a PG of a pool with `pg_num` PGs holds: from (inclusive), to (exclusive).

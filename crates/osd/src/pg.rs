@@ -14,7 +14,6 @@ use spirula_maps::SnapIntervals;
 use spirula_vos::ContainerId;
 use spirula_wire::types::{EVersion, SpgId};
 
-use crate::apply::container_id;
 use crate::session::Session;
 use crate::snap::PoolSnaps;
 use crate::snap::trim::Trimming;
@@ -81,10 +80,10 @@ pub struct Mapping {
 }
 
 impl Pg {
-    pub fn new(pgid: SpgId, limits: LogLimits) -> Self {
+    pub fn new(pgid: SpgId, cid: ContainerId, limits: LogLimits) -> Self {
         Self {
             pgid,
-            cid: container_id(pgid),
+            cid,
             locks: Rc::default(),
             publisher: Publisher::default(),
             state: RefCell::new(PgState { log: PgLog::new(limits), ..PgState::default() }),

@@ -21,6 +21,10 @@ pub async fn read(target: &Target, admitted: Admitted) -> Served {
             Err(need) => loaded.fill(target, need).await?,
         }
     };
+    if !loaded.pg().active.get() {
+        // What was read may be elsewhere by a new map: the client asks again.
+        return Ok(loaded.done(None));
+    }
     if let Some(Errand::Forward(object)) = executed.errand.take() {
         return forward(target, loaded, object).await;
     }

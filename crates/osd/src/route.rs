@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use spirula_maps::{Osd, OsdMap, PgPool, pool_flags};
 use spirula_store::Store;
-use spirula_vos::{ReadError, Tx, Vos};
+use spirula_vos::{ContainerId, ReadError, Tx, Vos};
 use spirula_wire::features::SERVER_NAUTILUS;
 use spirula_wire::types::{PgId, SpgId};
 use spirula_wire::{Decode, DecodeError, Features};
@@ -22,9 +22,10 @@ use crate::apply::{container_pg, meta_object};
 use crate::backoff;
 use crate::boot::pg_created_message;
 use crate::front::OpRequest;
-use crate::object::{AKEY, dkey};
+use crate::object::{AKEY, dkey, pg_bounds};
 use crate::pg::log::{LogEntry, LogLimits};
 use crate::pg::{Mapping, Pg};
+use crate::reshape::{self, Base};
 use crate::snap::PoolSnaps;
 use crate::snap::trim::decode_purged;
 use crate::target::{Target, TargetError};
@@ -41,6 +42,11 @@ pub struct PgTable {
 impl PgTable {
     pub fn get(&self, pgid: PgId) -> Option<Rc<Pg>> {
         self.pgs.borrow().get(&pgid).cloned()
+    }
+
+    /// Whether this is the PG of its id in the current map.
+    pub fn is_current(&self, pg: &Rc<Pg>) -> bool {
+        self.pgs.borrow().get(&pg.pgid.pgid).is_some_and(|now| Rc::ptr_eq(now, pg))
     }
 
     pub fn all(&self) -> Vec<Rc<Pg>> {
@@ -63,14 +69,17 @@ impl PgTable {
         new: &OsdMap,
         limits: LogLimits,
         wall: std::time::Duration,
+        cid: &dyn Fn(SpgId) -> ContainerId,
     ) -> Changes {
         let mut pgs = self.pgs.borrow_mut();
-        let mut changes = Changes::default();
+        let mut changes = Changes { reshaped: old.epoch == 0, ..Changes::default() };
         let same_placement = places_alike(old, new);
         for (&id, pool) in &new.pools {
             if same_placement && old.pools.get(&id) == Some(pool) {
                 continue;
             }
+            let pg_num = old.pools.get(&id).map_or(pool.pg_num, |old| old.pg_num);
+            changes.reshaped |= pg_num != pool.pg_num;
             for pgid in (0..pool.pg_num).map(|seed| PgId::new(id, seed)) {
                 match mapping(me, new, pool, pgid) {
                     Some(mut found) => {
@@ -78,8 +87,13 @@ impl PgTable {
                         if old.epoch != 0 && !pgs.contains_key(&pgid) {
                             found.primary_since = found.primary_since.max(old.epoch + 1);
                         }
+                        if reshapes(&pgs, pgid, pool) {
+                            found.primary_since = found.primary_since.max(old.epoch + 1);
+                            changes.left.extend(pgs.remove(&pgid));
+                        }
+                        let spgid = SpgId::whole(pgid);
                         let pg = pgs.entry(pgid).or_insert_with(|| {
-                            let pg = Rc::new(Pg::new(SpgId::whole(pgid), limits));
+                            let pg = Rc::new(Pg::new(spgid, cid(spgid), limits));
                             changes.added.push(pg.clone());
                             pg
                         });
@@ -104,6 +118,15 @@ impl PgTable {
     }
 }
 
+/// Whether the PG has other objects with the new number of PGs: then its interval ends.
+fn reshapes(pgs: &BTreeMap<PgId, Rc<Pg>>, pgid: PgId, pool: &PgPool) -> bool {
+    let Some(pg) = pgs.get(&pgid) else {
+        return false;
+    };
+    let before = pg.mapping.borrow().pg_num;
+    before != pool.pg_num && pg_bounds(pgid, before) != pg_bounds(pgid, pool.pg_num)
+}
+
 /// Gives the PGs of each pool its snapshots.
 fn share_snaps(pgs: &BTreeMap<PgId, Rc<Pg>>, map: &OsdMap) {
     let mut last = None;
@@ -122,6 +145,8 @@ pub struct Changes {
     pub added: Vec<Rc<Pg>>,
     /// No longer ours, or gone altogether ([`Pg::removed`]).
     pub left: Vec<Rc<Pg>>,
+    /// Stored PGs may have to be split or merged.
+    pub reshaped: bool,
 }
 
 /// Whether CRUSH gives the same OSDs by both maps, for a pool that is the same in both, and none of them
@@ -199,37 +224,47 @@ fn resent_since(mapping: &Mapping, pool: &PgPool, features: Features) -> u32 {
     mapping.primary_since.max(forced)
 }
 
-/// Brings log and counters of a PG into memory.
-pub async fn load_pg(store: &Store, pg: &Pg) -> Result<(), TargetError> {
+/// Brings log and counters of a PG into memory. `false`: the counters are a guess since a split.
+pub async fn load_pg(store: &Store, pg: &Pg) -> Result<bool, TargetError> {
     let cid = pg.cid;
     if !store.read(|vos| -> Result<_, ReadError> { Ok(vos.container_exists(cid)) }).await? {
-        return Ok(());
+        return Ok(true);
     }
     let corrupt = |_: DecodeError| TargetError::BadPgRecord(pg.pgid);
     let mut state = std::mem::take(&mut *pg.state.borrow_mut());
     state.stored = true;
-    for raw in all_values(store, pg, dkey::DUPS).await? {
+    for (_, raw) in all_values(store, cid, dkey::DUPS, None).await? {
         state.log.load_batch(&raw).map_err(corrupt)?;
     }
-    for raw in all_values(store, pg, dkey::LOG).await? {
+    for (_, raw) in all_values(store, cid, dkey::LOG, None).await? {
         let entry = LogEntry::from_bytes(&raw).map_err(corrupt)?;
         state.advance(entry, false, 0);
     }
-    let purged = |vos: &Vos| vos.fetch(cid, &meta_object(), dkey::PURGED, AKEY);
+    let purged = |vos: &Vos| vos.fetch(cid, &meta_object(cid), dkey::PURGED, AKEY);
     if let Some(raw) = store.read(purged).await? {
         state.purged = decode_purged(&raw).map_err(corrupt)?;
     }
+    let base = |vos: &Vos| vos.fetch(cid, &meta_object(cid), dkey::BASE, AKEY);
+    let mut counted = true;
+    if let Some(raw) = store.read(base).await? {
+        let base = Base::from_bytes(&raw).map_err(corrupt)?;
+        if base.last_update >= state.last_update {
+            counted = base.counted;
+            base.give(&mut state);
+        }
+    }
     *pg.state.borrow_mut() = state;
-    Ok(())
+    Ok(counted)
 }
 
-async fn all_values(
+/// All akeys of a part of the PG's own records, or those after `after`, with their values.
+pub async fn all_values(
     store: &Store,
-    pg: &Pg,
-    dkey: &'static [u8],
-) -> Result<Vec<bytes::Bytes>, TargetError> {
-    let (cid, oid) = (pg.cid, meta_object());
-    let (mut values, mut last) = (Vec::new(), None::<bytes::Bytes>);
+    cid: ContainerId,
+    dkey: &[u8],
+    after: Option<bytes::Bytes>,
+) -> Result<Vec<(bytes::Bytes, bytes::Bytes)>, TargetError> {
+    let (oid, mut values, mut last) = (meta_object(cid), Vec::new(), after);
     loop {
         let page = store
             .read(|vos| -> Result<_, ReadError> {
@@ -241,7 +276,7 @@ async fn all_values(
             return Ok(values);
         };
         last = Some(key.clone());
-        values.extend(page.into_iter().map(|(_, value)| value));
+        values.extend(page);
     }
 }
 
@@ -290,29 +325,53 @@ pub fn follow(target: &Target, changes: Changes, first: bool) {
         );
     }
     let map = target.map();
+    let waits = reshape::holds(target, changes.reshaped);
     for pg in changes.added {
         let pgid = pg.pgid.pgid;
         if map.pool(pgid.pool).is_some_and(|p| p.has_flag(pool_flags::CREATING)) {
             target.mon().send(target, pg_created_message(pgid));
+        }
+        if waits {
+            reshape::hold(target, pg);
+            continue;
         }
         let stored = target.store().try_read(|vos| Ok(vos.container_exists(pg.cid)));
         if let Ok(false) = stored {
             pg.active.set(true);
             continue;
         }
-        target.spawn(Class::Client, |target| async move {
-            load_pg(target.store(), &pg).await?;
-            pg.active.set(true);
-            backoff::release(&pg, target.epoch());
-            target.pg_became_active();
-            Ok(())
-        });
+        activate(target, pg);
     }
+}
+
+/// Loads a PG and has it serve, if it is still ours by then.
+pub fn activate(target: &Target, pg: Rc<Pg>) {
+    target.spawn(Class::Client, |target| async move {
+        match loaded(&target, &pg).await {
+            Err(e) if target.pgs().is_current(&pg) => return Err(e),
+            Ok(true) => {}
+            _ => return Ok(()),
+        }
+        pg.active.set(true);
+        backoff::release(&pg, target.epoch());
+        target.pg_became_active();
+        Ok(())
+    });
+}
+
+/// Whether the PG is still in the table when it is in memory and counted.
+async fn loaded(target: &Target, pg: &Rc<Pg>) -> Result<bool, TargetError> {
+    if !load_pg(target.store(), pg).await? {
+        reshape::recount(target, pg).await?;
+    }
+    reshape::note_pg_num(target, pg).await?;
+    Ok(target.pgs().is_current(pg))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apply::{Layout, container_id};
     use spirula_maps::{NewCluster, osd_state};
     use spirula_wire::types::{UTime, Uuid};
 
@@ -334,7 +393,8 @@ mod tests {
         let limits = LogLimits { entries: 1, dups: 1, batch: 1 };
         let mut old = &OsdMap { epoch: 0, pools: Default::default(), ..maps[0].clone() };
         for new in maps {
-            table.update(0, old, new, limits, Default::default());
+            let cid = |pgid| container_id(pgid, Layout::Splittable);
+            table.update(0, old, new, limits, Default::default(), &cid);
             old = new;
         }
         table.all().iter().map(|pg| pg.mapping.borrow().primary_since).collect()

@@ -39,6 +39,18 @@ impl StatDelta {
         self.num_wr_kb += d.num_wr_kb;
     }
 
+    pub fn subtract(&mut self, d: &Self) {
+        self.num_bytes -= d.num_bytes;
+        self.num_objects -= d.num_objects;
+        self.num_objects_omap -= d.num_objects_omap;
+        self.num_object_clones -= d.num_object_clones;
+        self.num_whiteouts -= d.num_whiteouts;
+        self.num_rd -= d.num_rd;
+        self.num_rd_kb -= d.num_rd_kb;
+        self.num_wr -= d.num_wr;
+        self.num_wr_kb -= d.num_wr_kb;
+    }
+
     /// What a request that changed nothing still counts.
     pub fn reads_only(self) -> Self {
         Self { num_rd: self.num_rd, num_rd_kb: self.num_rd_kb, ..Self::default() }

@@ -19,6 +19,7 @@ use spirula_xstream::sync::Notify;
 use spirula_xstream::{Class, now, wall_now};
 
 use crate::admit::{Admission, AdmitLimits, admit};
+use crate::apply::{Layout, container_id, container_of};
 use crate::backoff::{self, Verdict};
 use crate::boot::{alive_message, boot_message};
 use crate::clog::ClusterLog;
@@ -36,6 +37,7 @@ use crate::pg::log::LogLimits;
 use crate::plan::Limits;
 use crate::proxy::Links;
 use crate::read::read;
+use crate::reshape::Reshaping;
 use crate::route::{PgTable, Routed, follow, route};
 use crate::session::{Session, Waiting};
 use crate::track::Tracker;
@@ -78,6 +80,8 @@ pub enum TargetError {
     Flapping { count: u64, seconds: u64 },
     #[error("a log record of PG {0} does not decode")]
     BadPgRecord(SpgId),
+    #[error("a PG cannot be split or merged: {0}")]
+    Reshape(spirula_vos::StageError),
     #[error("cannot listen on {addr}; stop what uses the port, or choose another one")]
     Listen { addr: SocketAddr, source: std::io::Error },
 }
@@ -124,6 +128,7 @@ struct Inner {
     tracker: Tracker,
     watching: Watching,
     fullness: Fullness,
+    reshaping: Reshaping,
     links: Links,
     global_seq: Cell<u64>,
     /// Epoch that the last `osd_boot` was sent in.
@@ -168,6 +173,7 @@ impl Target {
             tracker: Tracker::default(),
             watching: Watching::default(),
             fullness: Fullness::default(),
+            reshaping: Reshaping::default(),
             links: Links::default(),
             global_seq: Cell::new(0),
             boot_epoch: Cell::new(0),
@@ -255,6 +261,10 @@ impl Target {
 
     pub fn watching(&self) -> &Watching {
         &self.0.watching
+    }
+
+    pub fn reshaping(&self) -> &Reshaping {
+        &self.0.reshaping
     }
 
     pub fn fullness(&self) -> &Fullness {
@@ -417,7 +427,11 @@ impl Target {
     fn map_advanced(&self, old: &OsdMap) {
         let (new, inner) = (self.map(), &self.0);
         let me = inner.config.osd_id;
-        let changes = inner.pgs.update(me, old, &new, inner.log_limits, wall_now());
+        let cid = |pgid| match inner.store.try_read(|vos| Ok(container_of(vos, pgid))) {
+            Ok(cid) => cid,
+            Err(_) => container_id(pgid, Layout::Splittable),
+        };
+        let changes = inner.pgs.update(me, old, &new, inner.log_limits, wall_now(), &cid);
         let news = !changes.added.is_empty() || !changes.left.is_empty();
         follow(self, changes, old.epoch == 0);
         inner.watching.follow(self, &new);
@@ -582,7 +596,9 @@ impl Target {
             Admission::Run(admitted) => read(self, admitted).await?,
             Admission::PgOps(request) => {
                 let reply = pg_ops(self, &pg, &request).await?;
-                (request, Some(reply))
+                // Of a PG that a new map took away while it was looked at, nothing is known.
+                let reply = pg.active.get().then_some(reply);
+                (request, reply)
             }
             Admission::Refuse(request, errno) => {
                 let reply = Reply::refusal(&request, errno);

@@ -18,7 +18,7 @@ use spirula_wire::types::{HObject, UTime};
 use spirula_xstream::wall_now;
 
 use crate::admit::Admitted;
-use crate::apply::{DataCrcs, apply_log};
+use crate::apply::{DataCrcs, apply_log, create_container};
 use crate::copy::Sources;
 use crate::errno::*;
 use crate::front::{OpRequest, Reply, Versions, returns_of};
@@ -364,7 +364,7 @@ impl Plan {
             tx.use_reserve();
         }
         if !state.stored {
-            tx.create_container(pg.cid);
+            create_container(&mut tx, pg.cid, pg.mapping.borrow().pg_num);
         }
         if let Some(mut change) = done.change {
             if let Some(info) = &mut change.info {

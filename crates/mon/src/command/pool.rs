@@ -169,10 +169,11 @@ pub(super) fn check_pg_load(
     let others = map.pools.iter().filter(|(id, _)| changed != Some(**id));
     let copies: i64 = others.map(|(_, p)| i64::from(p.pg_num_target) * i64::from(p.size)).sum();
     let total = copies + pg_num * size;
-    let osds = map.existing_osds().filter(|(_, o)| o.is_in()).count().max(1) as i64;
+    let osds = map.existing_osds().filter(|(_, o)| o.is_in()).count().max(3) as i64;
     if max > 0 && total / osds > max {
+        let of = changed.map_or(String::new(), |id| format!("pool id {id}"));
         let text = format!(
-            " pg_num {pg_num} size {size} would mean {total} total pgs, which exceeds max {} (mon_max_pg_per_osd {max} * num_in_osds {osds})",
+            "{of} pg_num {pg_num} size {size} would mean {total} total pgs, which exceeds max {} (mon_max_pg_per_osd {max} * num_in_osds {osds})",
             max * osds
         );
         return refuse(errno::ERANGE, text);

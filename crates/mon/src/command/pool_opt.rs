@@ -15,6 +15,8 @@ use crate::options::{iec_signed, strict_float};
 pub(super) enum Done {
     Set,
     Unset,
+    /// It is so already, which Ceph says nothing about.
+    Same,
 }
 
 /// Checksums by number, from 1.

@@ -6,6 +6,7 @@ use spirula_maps::{PgPool, pool_flags};
 use super::osd_dump::{autoscale_mode, opt_json, opt_text};
 use super::pool::{autoscale_number, check_pg_load, check_size, pool_named, put_pool};
 use super::pool_opt::{Done, csum_name, set_option};
+use super::pool_pgs::{set_pg_num, set_pgp_num};
 use super::{Answer, Args, Context, Format, Outcome, Refusal, errno, refuse};
 use crate::json::Json;
 
@@ -167,24 +168,27 @@ pub(super) fn set(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let val = args.show("val");
     let (id, mut pool) = pool_named(ctx.state.osd.map(), name)?;
     let sure = args.flag("yes_i_really_mean_it");
-    let done = apply(ctx, &Asked { id, name, sure }, &mut pool, var, &val)?;
+    let done = apply(ctx, &Asked { id, sure }, &mut pool, var, &val)?;
+    if let Done::Same = done {
+        return Ok(Answer::status(String::new()));
+    }
     put_pool(ctx, id, pool)?;
     Ok(Answer::status(match done {
         Done::Set => format!("set pool {id} {var} to {val}"),
         Done::Unset => format!("unset pool {id} {var}"),
+        Done::Same => String::new(),
     }))
 }
 
 /// The pool that a variable is to be set for.
-struct Asked<'a> {
+struct Asked {
     id: i64,
-    name: &'a str,
     sure: bool,
 }
 
 fn apply(
     ctx: &Context<'_>,
-    asked: &Asked<'_>,
+    asked: &Asked,
     pool: &mut PgPool,
     var: &str,
     val: &str,
@@ -198,10 +202,14 @@ fn apply(
     if opts::kind(var).is_some() {
         return set_option(ctx.state.osd.map(), pool, var, val);
     }
-    set_own(ctx, asked, pool, var, val).map(|()| Done::Set)
+    match var {
+        "pg_num" => set_pg_num(ctx, asked.id, pool, integer(val)?),
+        "pgp_num" | "pgp_num_actual" => set_pgp_num(ctx, asked.id, pool, integer(val)?),
+        _ => set_own(ctx, asked, pool, var, val).map(|()| Done::Set),
+    }
 }
 
-fn set_flag(asked: &Asked<'_>, pool: &mut PgPool, bit: u64, val: &str) -> Result<Done, Refusal> {
+fn set_flag(asked: &Asked, pool: &mut PgPool, bit: u64, val: &str) -> Result<Done, Refusal> {
     if bit == pool_flags::HASHPSPOOL && !asked.sure {
         let text = "are you SURE?  this will remap all placement groups in this pool, this triggers large data movement, pass --yes-i-really-mean-it if you really do.";
         return refuse(errno::EPERM, text);
@@ -217,7 +225,7 @@ fn set_flag(asked: &Asked<'_>, pool: &mut PgPool, bit: u64, val: &str) -> Result
 /// What is a member of the pool, not one of its options.
 fn set_own(
     ctx: &Context<'_>,
-    asked: &Asked<'_>,
+    asked: &Asked,
     pool: &mut PgPool,
     var: &str,
     val: &str,
@@ -234,8 +242,6 @@ fn set_own(
                 format!("pool min_size must be between 1 and size, which is set to {}", pool.size),
             ),
         },
-        "pg_num" => set_pg_num(ctx, asked, pool, integer(val)?),
-        "pgp_num" | "pgp_num_actual" => set_pgp_num(asked.name, pool, integer(val)?),
         "crush_rule" => {
             match ctx.state.osd.map().crush.rule_by_name(val).and_then(|r| u8::try_from(r).ok()) {
                 Some(rule) => {
@@ -269,12 +275,7 @@ pub(super) fn integer(val: &str) -> Result<i64, Refusal> {
     })
 }
 
-fn set_size(
-    ctx: &Context<'_>,
-    asked: &Asked<'_>,
-    pool: &mut PgPool,
-    size: i64,
-) -> Result<(), Refusal> {
+fn set_size(ctx: &Context<'_>, asked: &Asked, pool: &mut PgPool, size: i64) -> Result<(), Refusal> {
     if pool.has_flag(pool_flags::NOSIZECHANGE) {
         return refuse(
             errno::EPERM,
@@ -298,57 +299,4 @@ fn set_size(
         pool.min_size = if default > 0 { default.clamp(1, size) as u8 } else { derived };
     }
     Ok(())
-}
-
-/// PGs cannot be split or merged yet: that needs their objects to move with them.
-fn set_pg_num(
-    ctx: &Context<'_>,
-    asked: &Asked<'_>,
-    pool: &mut PgPool,
-    n: i64,
-) -> Result<(), Refusal> {
-    if pool.has_flag(pool_flags::NOPGCHANGE) {
-        return refuse(
-            errno::EPERM,
-            "pool pg_num and pgp_num change is disabled; you must unset nopgchange flag for the pool first",
-        );
-    }
-    let max = ctx.settings.int("mon_max_pool_pg_num");
-    if n < 1 || n > max {
-        return refuse(
-            errno::ERANGE,
-            format!(
-                "'pg_num' must be greater than 0 and less than or equal to {max} (you may adjust 'mon max pool pg num' for higher values)"
-            ),
-        );
-    }
-    if n == i64::from(pool.pg_num) {
-        return Ok(());
-    }
-    check_pg_load(ctx, Some(asked.id), n, pool.size.into())?;
-    refuse(
-        errno::EOPNOTSUPP,
-        format!(
-            "pg_num of pool '{}' cannot change yet; create a pool with {n} PGs and copy to it",
-            asked.name
-        ),
-    )
-}
-
-fn set_pgp_num(name: &str, pool: &mut PgPool, n: i64) -> Result<(), Refusal> {
-    if n < 1 {
-        return refuse(errno::EINVAL, format!("specified pgp_num must > 0, but you set to {n}"));
-    }
-    if n > i64::from(pool.pg_num) {
-        return refuse(errno::EINVAL, format!("specified pgp_num {n} > pg_num {}", pool.pg_num));
-    }
-    if n == i64::from(pool.pgp_num) {
-        return Ok(());
-    }
-    refuse(
-        errno::EOPNOTSUPP,
-        format!(
-            "pgp_num of pool '{name}' cannot change yet: its PGs would have to move between OSDs"
-        ),
-    )
 }

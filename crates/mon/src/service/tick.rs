@@ -52,6 +52,7 @@ impl Service {
         self.expired_blocklist(now, &mut inc);
         self.check_quotas(now, &mut inc);
         self.prune_purged_snaps(&mut inc);
+        self.adjust_pg_nums(&mut inc);
         if !inc.is_empty() {
             changes = self.sealed(inc, changes).unwrap_or_default();
         }

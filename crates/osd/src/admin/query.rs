@@ -228,6 +228,7 @@ mod tests {
     use spirula_wire::types::SpgId;
 
     use super::*;
+    use crate::apply::{Layout, container_id};
     use crate::pg::log::LogLimits;
     use crate::pg::{Mapping, Pg};
 
@@ -252,7 +253,8 @@ mod tests {
     fn it_has_every_member_of_ceph_s_in_the_same_order() {
         let measured: Value = serde_json::from_str(include_str!("query.json")).unwrap();
         let pgid: PgId = "2.3".parse().unwrap();
-        let pg = Pg::new(SpgId::whole(pgid), LogLimits::default());
+        let cid = container_id(SpgId::whole(pgid), Layout::Splittable);
+        let pg = Pg::new(SpgId::whole(pgid), cid, LogLimits::default());
         let mapping = Mapping { up: vec![0], acting: vec![0], created: 9, ..Mapping::default() };
         pg.remap(mapping, 9, std::time::Duration::from_secs(1));
         pg.active.set(true);

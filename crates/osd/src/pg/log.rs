@@ -200,9 +200,7 @@ impl PgLog {
 
     /// Adds a stored batch of the duplicate table; batches come in order, before the entries.
     pub fn load_batch(&mut self, raw: &[u8]) -> Result<(), DecodeError> {
-        let mut r = Reader::new(raw);
-        check_version(r.u8()?, BATCH_VERSION)?;
-        let dups = Vec::<DupRecord>::decode(&mut r)?;
+        let dups = decode_batch(raw)?;
         if let Some(last) = dups.last() {
             self.batches.push_back((last.version, dups.len()));
             self.trimmed += dups.len();
@@ -239,6 +237,33 @@ impl PgLog {
         self.trimmed = self.trimmed.saturating_sub(1);
     }
 }
+
+/// The records of a batch of the duplicate table.
+pub fn decode_batch(raw: &[u8]) -> Result<Vec<DupRecord>, DecodeError> {
+    let mut r = Reader::new(raw);
+    check_version(r.u8()?, BATCH_VERSION)?;
+    Vec::decode(&mut r)
+}
+
+/// Batches, with their akeys, of records in the order of versions; versions that are the same, of PGs that
+/// are now one, are not parted.
+pub fn encode_batches(dups: Vec<DupRecord>) -> Vec<([u8; 12], Bytes)> {
+    let (mut out, mut rest) = (Vec::new(), &dups[..]);
+    while let Some(last) = rest.get(BATCH_LEN.min(rest.len()).saturating_sub(1)) {
+        let (batch, after) = rest.split_at(rest.partition_point(|d| d.version <= last.version));
+        let mut raw = vec![BATCH_VERSION];
+        (batch.len() as u32).encode(&mut raw, F);
+        batch.iter().for_each(|d| d.encode(&mut raw, F));
+        out.push((version_key(last.version), raw.into()));
+        rest = after;
+    }
+    out
+}
+
+/// Records in a batch that no cut of the log made.
+const BATCH_LEN: usize = 250;
+/// Records that a merge keeps.
+pub const DUPS_KEPT: usize = 6000;
 
 impl Encode for DupRecord {
     fn encode(&self, out: &mut Vec<u8>, f: Features) {

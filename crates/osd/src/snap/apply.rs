@@ -49,7 +49,7 @@ fn apply_snapset(tx: &mut Tx, cid: ContainerId, oid: &ObjectKey, change: &SnapCh
         tx.update(cid, oid, dkey::SNAPSET, &clone_akey(clone.id), clone.to_bytes(F).into());
     }
     if let (true, Some(clone)) = (change.made, change.set.clones.last()) {
-        let meta = meta_object();
+        let meta = meta_object(cid);
         for snap in &clone.snaps {
             tx.update(cid, &meta, &dkey::snap(*snap), &oid.0, Bytes::new());
         }

@@ -216,7 +216,7 @@ async fn indexed(
     snap: SnapId,
     after: Option<&Bytes>,
 ) -> Result<Vec<Bytes>, StoreError> {
-    let (meta, dkey) = (meta_object(), dkey::snap(snap));
+    let (meta, dkey) = (meta_object(pg.cid), dkey::snap(snap));
     let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
     let page = target
         .store()
@@ -235,7 +235,7 @@ fn given_up(pg: &Pg, why: &dyn std::fmt::Display) -> Result<Outcome, TargetError
     Ok(Outcome::Failed)
 }
 
-fn encode_purged(purged: &SnapIntervals) -> Vec<u8> {
+pub fn encode_purged(purged: &SnapIntervals) -> Vec<u8> {
     let mut out = vec![PURGED_VERSION];
     purged.encode(&mut out, Features::PACIFIC);
     out

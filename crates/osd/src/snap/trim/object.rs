@@ -117,7 +117,7 @@ pub(super) async fn purge(
         }
         let mut purged = pg.state.borrow().purged.clone();
         purged.insert(snap.0, 1);
-        let meta = meta_object();
+        let meta = meta_object(pg.cid);
         // Nothing happens to an object.
         let mut step = Step::new(target, pg, &meta.0, EntryKind::Error);
         step.tx.punch_dkey(pg.cid, &meta, &dkey::snap(snap));

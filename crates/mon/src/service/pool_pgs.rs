@@ -1,0 +1,49 @@
+//! The numbers of PGs follow what they shall be. In Ceph the manager has the monitor make the steps; here
+//! the monitor looks at what the manager reports and makes them itself. PGs are split and merged in one
+//! step, since every PG is where its other half is.
+
+use spirula_maps::{Incremental, PgMapDigest, PgPool};
+use spirula_wire::types::pg_state;
+
+use super::Service;
+use crate::command::stays;
+
+impl Service {
+    /// Brings the next pool to its target, when all PGs are well.
+    pub(super) fn adjust_pg_nums(&mut self, inc: &mut Incremental) {
+        let map = self.state.osd.shared();
+        let differs = |pool: &&PgPool| {
+            (pool.pg_num, pool.pgp_num) != (pool.pg_num_target, pool.pgp_num_target)
+        };
+        let due = map.pools.iter().find(|(_, pool)| differs(pool));
+        let Some((&id, pool)) = due.filter(|_| all_clean(&self.live.digest, &map.pools)) else {
+            return;
+        };
+        let (pg_num, pgp_num) = (pool.pg_num_target, pool.pgp_num_target);
+        if !stays(&map, id, pg_num, pgp_num) {
+            tracing::debug!(pool = id, "its PGs would have to move");
+            return;
+        }
+        let (epoch, merges) = (inc.epoch, pg_num < pool.pg_num);
+        let splits = pg_num > pool.pg_num;
+        let changed = inc.new_pools.entry(id).or_insert_with(|| pool.clone());
+        (changed.pg_num, changed.pgp_num, changed.pg_num_pending) = (pg_num, pgp_num, pg_num);
+        if merges {
+            // Clients older than Nautilus do not know that a merge ends an interval.
+            changed.last_force_op_resend_prenautilus = epoch;
+        }
+        if merges || splits {
+            changed.last_force_op_resend_preluminous = epoch;
+        }
+    }
+}
+
+/// By what the manager reported last.
+fn all_clean(digest: &PgMapDigest, pools: &std::collections::BTreeMap<i64, PgPool>) -> bool {
+    let clean = pg_state::ACTIVE | pg_state::CLEAN;
+    let states = &digest.num_pg_by_state;
+    let pgs: i64 = pools.values().map(|pool| i64::from(pool.pg_num)).sum();
+    digest.num_pg == pgs
+        && states.keys().all(|state| state & clean == clean)
+        && states.values().map(|n| i64::from(*n)).sum::<i64>() == pgs
+}

@@ -1,0 +1,134 @@
+//! PGs that are split, or merged, where they are, because the `pg_num` of their pool changed.
+//!
+//! What is to be done follows from the map and from what is stored, not from the maps in between: each
+//! container tells for how many PGs it was cut, and is brought to what the map says by steps of one
+//! transaction each, which split off one child or take in one neighbour. So it goes on after a crash, and
+//! by a map that is newer again. Meanwhile the PGs concerned are not active, and clients back off; they
+//! send again what has no answer, as a split or merge is a new interval.
+//!
+//! No object is moved. Log entries and index entries of snapshots go with their objects, duplicates to
+//! both halves of a split. A merge ends the log: its entries become duplicates. The counters of halves are
+//! counted anew before they serve.
+
+mod count;
+mod record;
+mod steps;
+mod tx;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use spirula_store::StoreError;
+use spirula_vos::{StageError, Tx};
+use spirula_xstream::{Class, sleep};
+
+use crate::apply::{container_pg, pg_num_of, set_pg_num};
+use crate::pg::Pg;
+use crate::route::activate;
+use crate::target::{Target, TargetError};
+pub use count::recount;
+pub use record::Base;
+use steps::{Stored, next_step};
+
+/// Until a step that the store refused is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The splits and merges of a target: one at a time.
+#[derive(Debug, Default)]
+pub struct Reshaping {
+    running: Cell<bool>,
+    /// PGs that are loaded when all is done.
+    waiting: RefCell<Vec<Rc<Pg>>>,
+}
+
+/// Whether new PGs have to wait: for steps that are being done, or that a map with another `pg_num`
+/// (`changed`) asks for; these are begun.
+pub fn holds(target: &Target, changed: bool) -> bool {
+    let running = &target.reshaping().running;
+    if !running.get() && changed && next(target).is_some() {
+        running.set(true);
+        target.spawn(Class::Client, run);
+    }
+    running.get()
+}
+
+/// The PG waits.
+pub fn hold(target: &Target, pg: Rc<Pg>) {
+    target.reshaping().waiting.borrow_mut().push(pg);
+}
+
+async fn run(target: Target) -> Result<(), TargetError> {
+    while let Some(step) = next(&target) {
+        step.run(&target).await?;
+        if target.is_stopping() {
+            return Ok(());
+        }
+    }
+    // No await since the last look: nothing is due by any map that the target has.
+    target.reshaping().running.set(false);
+    for pg in target.reshaping().waiting.take() {
+        if target.pgs().is_current(&pg) {
+            activate(&target, pg);
+        }
+    }
+    Ok(())
+}
+
+/// The next step that the map asks for.
+fn next(target: &Target) -> Option<steps::Step> {
+    let map = target.map();
+    let stored = target.store().try_read(|vos| {
+        let mut pools = std::collections::BTreeMap::<i64, Vec<Stored>>::new();
+        for cid in vos.containers() {
+            let pgid = container_pg(cid).pgid;
+            let (Some(pool), Some((_, to))) = (map.pool(pgid.pool), vos.container_range(cid))
+            else {
+                continue;
+            };
+            let pg_num = pg_num_of(vos, cid).unwrap_or(pool.pg_num);
+            pools.entry(pgid.pool).or_default().push(Stored { cid, seed: pgid.seed, pg_num, to });
+        }
+        Ok(pools)
+    });
+    let stored = stored.unwrap_or_default();
+    stored.iter().find_map(|(id, stored)| next_step(*id, stored, map.pool(*id)?.pg_num))
+}
+
+/// Submits what `plan` puts in, until it is durable. `false`: what it is about has gone.
+async fn commit(target: &Target, tx: &mut Tx) -> Result<bool, TargetError> {
+    tx.use_reserve();
+    let store = target.store();
+    loop {
+        store.admit().await;
+        match store.submit(tx) {
+            Ok(commit) => {
+                commit.await?;
+                return Ok(true);
+            }
+            Err(StageError::Missing(pages)) => store.load(pages).await?,
+            Err(StageError::NoContainer(_)) => return Ok(false),
+            Err(e @ StageError::NoSpace) => {
+                tracing::warn!("a PG is split or merged later: {e}");
+                sleep(RETRY).await;
+            }
+            Err(e) => return Err(TargetError::Reshape(e)),
+        }
+        if target.is_stopping() {
+            return Err(TargetError::Store(StoreError::Closed));
+        }
+    }
+}
+
+/// A container of old tells from now on for how many PGs it was cut.
+pub async fn note_pg_num(target: &Target, pg: &Rc<Pg>) -> Result<(), TargetError> {
+    let cid = pg.cid;
+    let lacks =
+        |vos: &spirula_vos::Vos| Ok(vos.container_exists(cid) && pg_num_of(vos, cid).is_none());
+    if target.store().read(lacks).await? {
+        let mut tx = Tx::new(target.wall_nanos());
+        set_pg_num(&mut tx, cid, pg.mapping.borrow().pg_num);
+        commit(target, &mut tx).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! Counting the objects of a PG anew.
+
+use std::ops::Bound;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use spirula_vos::{ObjectKey, Tx, Vos};
+use spirula_xstream::yield_now;
+
+use super::{Base, commit};
+use crate::apply::meta_object;
+use crate::load::{LoadedData, StoreView};
+use crate::object::ObjectInfo;
+use crate::pg::Pg;
+use crate::snap::{Clones, SnapSet};
+use crate::stats::{StatDelta, StatSum};
+use crate::target::{Target, TargetError};
+use crate::view::ObjectView;
+
+/// Objects listed at a time.
+const BATCH: usize = 64;
+
+/// Counts the objects of a PG that is not active yet, and notes that it is done.
+pub async fn recount(target: &Target, pg: &Rc<Pg>) -> Result<(), TargetError> {
+    let (store, cid, meta) = (target.store(), pg.cid, meta_object(pg.cid));
+    let (mut sum, mut last) = (StatSum::default(), None::<Bytes>);
+    loop {
+        let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let keys = store.read(|vos: &Vos| vos.list_objects(cid, from, None, BATCH)).await?;
+        let Some(end) = keys.last() else {
+            break;
+        };
+        last = Some(end.0.clone());
+        for key in keys.iter().filter(|key| **key != meta) {
+            sum.add(&count(target, pg, key).await?);
+        }
+        yield_now().await;
+    }
+    if !target.pgs().is_current(pg) {
+        return Ok(());
+    }
+    let mut tx = Tx::new(0);
+    {
+        let mut state = pg.state.borrow_mut();
+        let StatSum { num_rd, num_rd_kb, num_wr, num_wr_kb, .. } = state.stats;
+        state.stats = StatSum { num_rd, num_rd_kb, num_wr, num_wr_kb, ..sum };
+        state.last_epoch = state.next_epoch(target.wall_nanos());
+        tx.epoch = state.last_epoch;
+        Base::of(&state, true).store(&mut tx, cid);
+    }
+    commit(target, &mut tx).await?;
+    Ok(())
+}
+
+async fn count(target: &Target, pg: &Pg, oid: &ObjectKey) -> Result<StatDelta, TargetError> {
+    let (store, mut data) = (target.store(), LoadedData::default());
+    loop {
+        let read = store.try_read(|vos| {
+            let view = StoreView::new(store, vos, pg.cid, oid, &data);
+            Ok((|| Ok((view.snapset(Clones::All)?, view.info()?)))())
+        });
+        match read.unwrap_or(Err(crate::view::Fault::Errno(-crate::errno::EIO))) {
+            Ok((set, info)) => return Ok(counters(&set, info.as_ref())),
+            Err(crate::view::Fault::Missing(need)) => data.fill(store, need).await?,
+            Err(crate::view::Fault::Errno(_)) => {
+                tracing::error!(pgid = %pg.pgid, "an object that cannot be read is not counted");
+                return Ok(StatDelta::default());
+            }
+        }
+    }
+}
+
+/// What an object and its clones count for.
+fn counters(set: &SnapSet, info: Option<&ObjectInfo>) -> StatDelta {
+    let clones = set.clones.len() as i64;
+    let whiteouts = i64::from(info.is_none() && clones > 0);
+    let omaps = set.clones.iter().filter(|clone| clone.omap).count() as i64;
+    StatDelta {
+        num_bytes: info.map_or(0, |i| i.size as i64)
+            + set.clones.iter().map(|clone| clone.bytes()).sum::<i64>(),
+        num_objects: i64::from(info.is_some()) + whiteouts + clones,
+        num_objects_omap: i64::from(info.is_some_and(|i| i.omap)) + omaps,
+        num_object_clones: clones,
+        num_whiteouts: whiteouts,
+        ..StatDelta::default()
+    }
+}
