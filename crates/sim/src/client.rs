@@ -13,13 +13,16 @@ use spirula_auth::{ConnectAuth, Principal};
 use spirula_client::objecter::{
     self, Failure, Objecter, OpReply, OpRequest, OpTarget, Reply, SessionId, Work,
 };
+use spirula_maps::PgMapDigest;
 use spirula_monc::{self as monc, ConnId, MonClient};
 use spirula_msgr::on_xstream::{self, Event, Session, now};
 use spirula_msgr::{Config, MonAction, MonSessions, Now, Outbox, Target};
+use spirula_wire::msg::mgr::MonMgrReport;
 use spirula_wire::msg::osd_op::{OsdOp, flag};
 use spirula_wire::types::{
-    EntityAddrVec, EntityName, EntityType, ObjectLocator, SnapContext, SnapId, UTime,
+    EntityAddrVec, EntityName, EntityType, ObjectLocator, SnapContext, SnapId, UTime, pg_state,
 };
+use spirula_wire::{Encode, Features, Message};
 use spirula_xstream::sync::{Notify, OneshotSender, oneshot};
 use spirula_xstream::{Class, spawn, timeout};
 
@@ -112,6 +115,25 @@ impl Client {
             Ok(Err(failure)) => Err(OpError::Failed(failure)),
             Ok(Ok(Reply::Command(_))) | Err(_) => Err(OpError::Gone),
         }
+    }
+
+    /// Asks for another number of PGs; says, as the manager would, that those there are (`now`) are well.
+    pub fn set_pg_num(&self, pool: &str, now: u32, wanted: u32) {
+        let command = format!(
+            r#"{{"prefix": "osd pool set", "pool": "{pool}", "var": "pg_num", "val": "{wanted}"}}"#
+        );
+        let clean = pg_state::ACTIVE | pg_state::CLEAN;
+        let digest = PgMapDigest {
+            num_pg: now.into(),
+            num_pg_by_state: [(clean, now as i32)].into(),
+            ..PgMapDigest::default()
+        };
+        let digest = digest.to_bytes(Features::PACIFIC).into();
+        let report = MonMgrReport { digest, ..MonMgrReport::default() };
+        self.with(|core, at| {
+            core.monc.command(at, command, Bytes::new());
+            core.monc.send(report.to_raw(0, Features::PACIFIC));
+        });
     }
 
     /// The number of the session with the monitor, while there is one.

@@ -5,6 +5,7 @@
 mod faults;
 mod monitors;
 mod peers;
+mod reshape;
 mod shared;
 mod work;
 

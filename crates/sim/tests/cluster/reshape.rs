@@ -1,0 +1,102 @@
+//! PGs are split and merged while clients write, and the OSD loses power meanwhile.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use spirula_sim::{Client, Cluster};
+use spirula_xstream::JoinHandle;
+use spirula_xstream::sim::NetConfig;
+
+use crate::Seed;
+use crate::work::Load;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+#[test]
+fn pgs_are_split_and_merged_under_load_and_power_loss() {
+    for seed in 100..112 {
+        let _named = Seed(seed);
+        play(seed);
+    }
+}
+
+fn play(seed: u64) {
+    let cluster = Cluster::new(seed, 4);
+    let load = Load::default();
+    cluster.start_mon();
+    cluster.start_osd();
+    let workers = load.start(&cluster);
+    cluster.world.set_net(NetConfig {
+        latency: Duration::from_micros(20)..Duration::from_millis(2),
+        reset_per_million: 3000,
+        ..NetConfig::default()
+    });
+    let admin = admin(&cluster);
+    for round in 0..6 {
+        cluster.world.run_for(Duration::from_millis(cluster.world.random_u64() % 500));
+        let wanted = 1 + (cluster.world.random_u64() % 20) as u32;
+        let crash = round % 2 == 1;
+        resize(&cluster, &admin, wanted, crash);
+    }
+    cluster.world.set_net(NetConfig::default());
+    let before = load.requests();
+    assert!(cluster.world.run_until(LIMIT, || load.requests() > before + 20), "no progress");
+    load.stop();
+    let ended = || workers.iter().all(JoinHandle::is_finished);
+    assert!(cluster.world.run_until(LIMIT, ended), "requests hang");
+    let counted = counters(&cluster);
+    for wanted in [13, 3, 1, 8] {
+        resize(&cluster, &admin, wanted, false);
+        assert_eq!(counters(&cluster), counted, "with {wanted} PGs");
+    }
+    cluster.osd_power_loss();
+    cluster.start_osd();
+    load.verify(&cluster, LIMIT);
+    assert_eq!(counters(&cluster), counted, "after a restart");
+}
+
+fn admin(cluster: &Cluster) -> Client {
+    let made = Rc::new(RefCell::new(None));
+    let (connector, out) = (cluster.connector(), made.clone());
+    let ready = cluster.client.block_on(async move {
+        *out.borrow_mut() = Some(connector());
+    });
+    assert!(ready.is_ok());
+    made.take().expect("a client")
+}
+
+/// The pool has `wanted` PGs in the end, whatever happens to the OSD.
+fn resize(cluster: &Cluster, admin: &Client, wanted: u32, crash: bool) {
+    let world = &cluster.world;
+    assert!(world.run_until(LIMIT, || cluster.is_healthy()), "not healthy");
+    let client = admin.clone();
+    let now = pg_num(cluster);
+    let asked = cluster.client.block_on(async move { client.set_pg_num("p", now, wanted) });
+    assert!(asked.is_ok());
+    let done = || pg_num(cluster) == wanted;
+    assert!(world.run_until(LIMIT, done), "{now} PGs do not become {wanted}");
+    if crash {
+        // In the middle of it.
+        world.run_for(Duration::from_micros(world.random_u64() % 20_000));
+        cluster.osd_power_loss();
+        world.run_for(Duration::from_millis(world.random_u64() % 100));
+        cluster.start_osd();
+    }
+    let healthy = || cluster.is_healthy() && done();
+    assert!(world.run_until(LIMIT, healthy), "not healthy with {wanted} PGs");
+}
+
+fn pg_num(cluster: &Cluster) -> u32 {
+    let target = cluster.target(0);
+    target.and_then(|t| Some(t.map().pool(Cluster::POOL)?.pg_num)).unwrap_or(0)
+}
+
+/// Objects and bytes.
+fn counters(cluster: &Cluster) -> (i64, i64) {
+    let pgs = cluster.target(0).map(|target| target.pgs().all()).unwrap_or_default();
+    pgs.iter().fold((0, 0), |sum, pg| {
+        let stats = pg.state.borrow().stats;
+        (sum.0 + stats.num_objects, sum.1 + stats.num_bytes)
+    })
+}
