@@ -20,10 +20,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use spirula_store::StoreError;
-use spirula_vos::{StageError, Tx};
+use spirula_vos::{StageError, Tx, Vos};
 use spirula_xstream::{Class, sleep};
 
 use crate::apply::{container_pg, pg_num_of, set_pg_num};
+use crate::object::pg_bounds;
 use crate::pg::Pg;
 use crate::route::activate;
 use crate::target::{Target, TargetError};
@@ -95,12 +96,15 @@ fn next(target: &Target) -> Option<steps::Step> {
     stored.iter().find_map(|(id, stored)| next_step(*id, stored, map.pool(*id)?.pg_num))
 }
 
-/// Submits what `plan` puts in, until it is durable. `false`: what it is about has gone.
-async fn commit(target: &Target, tx: &mut Tx) -> Result<bool, TargetError> {
+/// Commits. `false`: what it is about has gone, or the PG is no longer that of the map.
+async fn commit(target: &Target, tx: &mut Tx, pg: Option<&Rc<Pg>>) -> Result<bool, TargetError> {
     tx.use_reserve();
     let store = target.store();
     loop {
         store.admit().await;
+        if pg.is_some_and(|pg| !target.pgs().is_current(pg)) {
+            return Ok(false);
+        }
         match store.submit(tx) {
             Ok(commit) => {
                 commit.await?;
@@ -120,15 +124,19 @@ async fn commit(target: &Target, tx: &mut Tx) -> Result<bool, TargetError> {
     }
 }
 
-/// A container of old tells from now on for how many PGs it was cut.
+/// A container that has other objects now without a step, as where a neighbour was merged that has none, tells
+/// so before they come; one of old tells it from now on.
 pub async fn note_pg_num(target: &Target, pg: &Rc<Pg>) -> Result<(), TargetError> {
-    let cid = pg.cid;
-    let lacks =
-        |vos: &spirula_vos::Vos| Ok(vos.container_exists(cid) && pg_num_of(vos, cid).is_none());
-    if target.store().read(lacks).await? {
+    let (cid, pgid, now) = (pg.cid, pg.pgid.pgid, pg.mapping.borrow().pg_num);
+    let is_right = |vos: &Vos| {
+        let noted = pg_num_of(vos, cid);
+        Ok(!vos.container_exists(cid)
+            || noted.is_some_and(|noted| pg_bounds(pgid, noted) == pg_bounds(pgid, now)))
+    };
+    if !target.store().read(is_right).await? {
         let mut tx = Tx::new(target.wall_nanos());
-        set_pg_num(&mut tx, cid, pg.mapping.borrow().pg_num);
-        commit(target, &mut tx).await?;
+        set_pg_num(&mut tx, cid, now);
+        commit(target, &mut tx, Some(pg)).await?;
     }
     Ok(())
 }

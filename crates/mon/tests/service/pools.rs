@@ -5,7 +5,7 @@ use spirula_mon::State;
 use spirula_wire::msg::mgr::MonMgrReport;
 use spirula_wire::msg::mon::{PoolOp, PoolOpReply, pool_op};
 use spirula_wire::msg::osd::{MonGetPurgedSnaps, MonGetPurgedSnapsReply};
-use spirula_wire::types::{PoolStat, SnapId};
+use spirula_wire::types::{PoolStat, SnapId, pg_state};
 use spirula_wire::{Decode, Encode, Message};
 
 use crate::harness::{F, FSID, Mon};
@@ -66,6 +66,18 @@ impl Asker {
     fn queue(&self) -> SnapIntervals {
         let queue = &self.mon.map().removed_snaps_queue;
         queue.get(&self.pool.into()).cloned().unwrap_or_default()
+    }
+
+    /// The manager reports PGs that are well, and others.
+    fn report_pgs(&mut self, clean: i32, peering: i32) {
+        let states = [(pg_state::ACTIVE | pg_state::CLEAN, clean), (pg_state::PEERING, peering)];
+        let num_pg_by_state = states.into_iter().filter(|(_, n)| *n > 0).collect();
+        let num_pg = i64::from(clean + peering);
+        let digest = PgMapDigest { num_pg, num_pg_by_state, ..PgMapDigest::default() };
+        let mgr = self.mon.manager();
+        let digest = digest.to_bytes(F).into();
+        self.mon.send(mgr, &MonMgrReport { digest, gid: 4711, ..MonMgrReport::default() });
+        self.mon.pass(1);
     }
 
     /// The manager reports that all PGs of the pool have purged these, and how full it is.
@@ -293,4 +305,44 @@ fn a_state_of_the_first_version_is_still_read() {
     let length = bytes.len() as u32 - 6;
     bytes[2..6].copy_from_slice(&length.to_le_bytes());
     assert!(State::from_bytes(&bytes).unwrap().to_bytes(F) == now);
+}
+
+/// The map follows what was asked for when all PGs are well; numbers and epochs as in Ceph.
+#[test]
+fn pg_num_follows_its_target() {
+    let mut a = asker();
+    let set = |what: &str, n: u32| {
+        format!(r#"{{"prefix":"osd pool set","pool":"rbd","var":"{what}","val":"{n}"}}"#)
+    };
+    let numbers = |a: &Asker| {
+        let pool = &a.mon.map().pools[&1];
+        let target = (pool.pg_num_target, pool.pgp_num_target);
+        ((pool.pg_num, pool.pgp_num), target, pool.pg_num_pending)
+    };
+    a.mon.ok(a.session, &set("pg_num", 32));
+    a.mon.pass(1);
+    assert_eq!(numbers(&a), ((8, 8), (32, 32), 8), "nobody said that the PGs are well");
+    a.report_pgs(7, 1);
+    assert_eq!(numbers(&a), ((8, 8), (32, 32), 8), "one is not");
+    a.report_pgs(8, 0);
+    assert_eq!(numbers(&a), ((32, 32), (32, 32), 32));
+    let resend = |a: &Asker| {
+        let pool = &a.mon.map().pools[&1];
+        (pool.last_force_op_resend_prenautilus, pool.last_force_op_resend_preluminous)
+    };
+    let epoch = a.mon.map().epoch;
+    assert_eq!(resend(&a), (0, epoch));
+    a.mon.ok(a.session, &set("pg_num", 12));
+    a.mon.pass(1);
+    assert_eq!(numbers(&a), ((32, 32), (12, 12), 32), "what was said was of 8 PGs");
+    a.report_pgs(32, 0);
+    assert_eq!(numbers(&a), ((12, 12), (12, 12), 12));
+    let epoch = a.mon.map().epoch;
+    assert_eq!(resend(&a), (epoch, epoch));
+    a.mon.ok(a.session, &set("pgp_num", 4));
+    a.report_pgs(12, 0);
+    assert_eq!(numbers(&a), ((12, 4), (12, 4), 12));
+    a.mon.ok(a.session, &set("pg_num", 8));
+    a.report_pgs(12, 0);
+    assert_eq!(numbers(&a), ((8, 4), (8, 4), 8));
 }

@@ -48,7 +48,7 @@ pub async fn recount(target: &Target, pg: &Rc<Pg>) -> Result<(), TargetError> {
         tx.epoch = state.last_epoch;
         Base::of(&state, true).store(&mut tx, cid);
     }
-    commit(target, &mut tx).await?;
+    commit(target, &mut tx, Some(pg)).await?;
     Ok(())
 }
 

@@ -30,7 +30,7 @@ impl Step {
                 if *last {
                     set_pg_num(&mut tx, *parent, *pg_num);
                 }
-                commit(target, &mut tx).await?
+                commit(target, &mut tx, None).await?
             }
             Step::Merge { target: into, source, pg_num } => {
                 tracing::info!(source = %container_pg(*source), target = %into, "a PG is merged");
@@ -43,7 +43,7 @@ impl Step {
                 };
                 let mut tx = merge(target, cid, *source, lower, upper).await?;
                 set_pg_num(&mut tx, cid, *pg_num);
-                commit(target, &mut tx).await?
+                commit(target, &mut tx, None).await?
             }
         };
         if !done {

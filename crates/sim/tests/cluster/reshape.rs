@@ -36,7 +36,7 @@ fn play(seed: u64) {
     for round in 0..6 {
         cluster.world.run_for(Duration::from_millis(cluster.world.random_u64() % 500));
         let wanted = 1 + (cluster.world.random_u64() % 20) as u32;
-        let crash = round % 2 == 1;
+        let crash = [Crash::Never, Crash::Meanwhile, Crash::Before][round % 3];
         resize(&cluster, &admin, wanted, crash);
     }
     cluster.world.set_net(NetConfig::default());
@@ -47,7 +47,7 @@ fn play(seed: u64) {
     assert!(cluster.world.run_until(LIMIT, ended), "requests hang");
     let counted = counters(&cluster);
     for wanted in [13, 3, 1, 8] {
-        resize(&cluster, &admin, wanted, false);
+        resize(&cluster, &admin, wanted, Crash::Never);
         assert_eq!(counters(&cluster), counted, "with {wanted} PGs");
     }
     cluster.osd_power_loss();
@@ -66,25 +66,47 @@ fn admin(cluster: &Cluster) -> Client {
     made.take().expect("a client")
 }
 
+/// When the OSD loses power.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Crash {
+    Never,
+    Before,
+    /// In the middle of it.
+    Meanwhile,
+}
+
 /// The pool has `wanted` PGs in the end, whatever happens to the OSD.
-fn resize(cluster: &Cluster, admin: &Client, wanted: u32, crash: bool) {
+fn resize(cluster: &Cluster, admin: &Client, wanted: u32, crash: Crash) {
     let world = &cluster.world;
     assert!(world.run_until(LIMIT, || cluster.is_healthy()), "not healthy");
-    let client = admin.clone();
     let now = pg_num(cluster);
-    let asked = cluster.client.block_on(async move { client.set_pg_num("p", now, wanted) });
-    assert!(asked.is_ok());
+    if crash == Crash::Before {
+        cluster.osd_power_loss();
+        ask(cluster, admin, now, wanted);
+        world.run_for(Duration::from_secs(2));
+        cluster.start_osd();
+    }
     let done = || pg_num(cluster) == wanted;
-    assert!(world.run_until(LIMIT, done), "{now} PGs do not become {wanted}");
-    if crash {
-        // In the middle of it.
-        world.run_for(Duration::from_micros(world.random_u64() % 20_000));
+    // What says that all is well may be lost with its session.
+    let asked = (0..20).any(|_| {
+        ask(cluster, admin, now, wanted);
+        world.run_until(Duration::from_secs(5), done)
+    });
+    assert!(asked, "{now} PGs do not become {wanted}");
+    if crash == Crash::Meanwhile {
+        world.run_for(Duration::from_micros(world.random_u64() % 3000));
         cluster.osd_power_loss();
         world.run_for(Duration::from_millis(world.random_u64() % 100));
         cluster.start_osd();
     }
     let healthy = || cluster.is_healthy() && done();
     assert!(world.run_until(LIMIT, healthy), "not healthy with {wanted} PGs");
+}
+
+fn ask(cluster: &Cluster, admin: &Client, now: u32, wanted: u32) {
+    let client = admin.clone();
+    let asked = cluster.client.block_on(async move { client.set_pg_num("p", now, wanted) });
+    assert!(asked.is_ok());
 }
 
 fn pg_num(cluster: &Cluster) -> u32 {
