@@ -72,7 +72,9 @@ impl Lease {
         self.check_prior();
     }
 
-    fn check_prior(&mut self) {
+    /// Now all who could be asked have answered, so serve nobody by an earlier interval any more. If
+    /// those are all there are, what they told of earlier leases says nothing.
+    pub fn check_prior(&mut self) {
         if self.prior_down.is_empty() {
             self.prior_until = Duration::ZERO;
         }

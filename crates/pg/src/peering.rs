@@ -474,6 +474,8 @@ impl Peering {
         if self.next_tick().is_some_and(|due| due <= now) {
             self.renew_lease();
         }
+        self.check_recovered();
+        self.persist_if_dirty();
     }
 
     // --- D outputs

@@ -16,6 +16,7 @@ use crate::missing::Missing;
 impl Peering {
     pub(super) fn activate(&mut self) {
         self.state = State::Activating;
+        self.lease.check_prior();
         if self.mapping.is_writeable() {
             self.info.last_epoch_started = self.map.epoch;
             self.info.last_interval_started = self.info.history.same_interval_since;
@@ -174,6 +175,10 @@ impl Peering {
             && choice.acting != self.mapping.acting
         {
             return self.want_acting(choice.acting);
+        }
+        // Past intervals say who may hold an earlier lease.
+        if self.lease.waits_for_prior(self.now) {
+            return;
         }
         let acting = self.mapping.acting_set();
         if acting.len() < self.mapping.size || !self.mapping.is_writeable() {

@@ -40,7 +40,7 @@ fn a_pg_survives_anything() {
     if seeds.end - seeds.start >= SEEDS {
         // Otherwise the model shows nothing.
         for (what, count) in total.counts() {
-            assert!(count > 5, "{what} hardly ever happened: {total:?}");
+            assert!(count > 0, "{what} never happened: {total:?}");
         }
     }
 }
