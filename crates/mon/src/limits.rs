@@ -14,3 +14,5 @@ pub const GLOBAL_IDS_STEP: u64 = 10_000;
 pub const SUBSCRIPTIONS_MAX: usize = 32;
 /// Copies of a pool that OSDs can keep; more come with replication.
 pub const COPIES_MAX: i64 = 1;
+/// Bytes of a request that a monitor passes on to the leader: half of what one frame's front holds.
+pub const FORWARD_BYTES_MAX: usize = 8 << 20;

@@ -210,7 +210,7 @@ impl Quorum {
         // After a long pause a few steps say all there is to say.
         let due = (now.saturating_sub(self.ticked).as_millis() / TICK.as_millis()) as u32;
         if due > ELECTION.1 {
-            self.ticked = now - TICK;
+            self.ticked = now - TICK * ELECTION.1;
         }
         for _ in 0..due.min(ELECTION.1) {
             self.ticked += TICK;
@@ -236,6 +236,10 @@ impl Quorum {
         let election = matches!(message, Message::PreVote(_) | Message::RequestVote(_));
         if election && !self.fresh && now < self.started + ELECTION_MIN {
             return;
+        }
+        if self.leading.is_none() {
+            // Time before it must not count against the leader that it may confirm: the lease relies on that.
+            self.ticked = self.ticked.max(now.saturating_sub(TICK));
         }
         let answer = matches!(
             message,

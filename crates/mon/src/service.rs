@@ -408,17 +408,7 @@ impl Service {
     fn may_propose(&self, raw: &RawMessage) -> bool {
         match raw.header.type_ {
             msg::MON_COMMAND => commands::may_write(raw),
-            msg::POOL_OP
-            | msg::OSD_BOOT
-            | msg::OSD_ALIVE
-            | msg::OSD_FAILURE
-            | msg::OSD_FULL
-            | msg::OSD_MARK_ME_DEAD
-            | msg::OSD_MARK_ME_DOWN
-            | msg::OSD_PG_CREATED
-            | msg::LOG
-            | msg::MGR_BEACON => true,
-            _ => false,
+            type_ => changes(type_),
         }
     }
 
@@ -502,4 +492,21 @@ pub(crate) fn legacy_text(addrs: &EntityAddrVec) -> String {
 /// `ip:port/nonce` without the protocol.
 pub(crate) fn plain_addr(addr: &spirula_wire::types::EntityAddr) -> String {
     addr.addr.map_or_else(|| format!(":/{}", addr.nonce), |s| format!("{s}/{}", addr.nonce))
+}
+
+/// Whether a message of this type may change the state; of commands only some do.
+fn changes(type_: u16) -> bool {
+    matches!(
+        type_,
+        msg::POOL_OP
+            | msg::OSD_BOOT
+            | msg::OSD_ALIVE
+            | msg::OSD_FAILURE
+            | msg::OSD_FULL
+            | msg::OSD_MARK_ME_DEAD
+            | msg::OSD_MARK_ME_DOWN
+            | msg::OSD_PG_CREATED
+            | msg::LOG
+            | msg::MGR_BEACON
+    )
 }

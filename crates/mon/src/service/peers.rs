@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::{Action, F, Peer, Service, SessionId};
 use crate::Now;
-use crate::limits::QUEUE_MAX;
+use crate::limits::{FORWARD_BYTES_MAX, QUEUE_MAX};
 use crate::peer::PeerMessage;
 use crate::quorum::Role;
 
@@ -120,6 +120,11 @@ impl Service {
 
     /// Passes a request on.
     pub(super) fn forward(&mut self, leader: u64, id: SessionId, raw: RawMessage) {
+        let payload = &raw.payload;
+        if payload.front.len() + payload.middle.len() + payload.data_len() > FORWARD_BYTES_MAX {
+            warn!(session = id, "a request too large to be passed on; session closed");
+            return self.close(id);
+        }
         self.announce(leader, id);
         self.next_forward += 1;
         let number = self.next_forward;
@@ -256,21 +261,15 @@ fn is_local(type_: u16) -> bool {
 
 /// What changes something, or needs what only the leader knows.
 fn is_leaders(type_: u16) -> bool {
-    matches!(
-        type_,
-        msg::MON_COMMAND
-            | msg::MON_GET_VERSION
-            | msg::STATFS
-            | msg::GET_POOL_STATS
-            | msg::POOL_OP
-            | msg::OSD_BOOT
-            | msg::OSD_ALIVE
-            | msg::OSD_BEACON
-            | msg::OSD_FAILURE
-            | msg::OSD_MARK_ME_DOWN
-            | msg::OSD_PG_CREATED
-            | msg::LOG
-            | msg::MGR_BEACON
-            | msg::MON_MGR_REPORT
-    )
+    super::changes(type_)
+        || matches!(
+            type_,
+            msg::MON_COMMAND
+                | msg::MON_GET_VERSION
+                | msg::STATFS
+                | msg::GET_POOL_STATS
+                | msg::OSD_BEACON
+                | msg::MON_GET_PURGED_SNAPS
+                | msg::MON_MGR_REPORT
+        )
 }
