@@ -178,6 +178,10 @@ impl Named {
             return Ok(source.clone());
         }
         let object = self.object.as_ref().map_err(|errno| Fault::Errno(*errno))?;
+        if !object.pg.active.get() {
+            // It may be elsewhere, or in another container, by a newer map.
+            return Err(Fault::Errno(-EAGAIN));
+        }
         let (data, cid) = (LoadedData::default(), object.pg.cid);
         let head = StoreView::new(store, vos, cid, &object.oid, &data);
         let (view, epoch) = match Place::find(&object.scope, &head)? {

@@ -4,18 +4,20 @@ use std::ops::Bound;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use spirula_store::StoreError;
 use spirula_vos::{ObjectKey, Tx, Vos};
 use spirula_xstream::yield_now;
 
 use super::{Base, commit};
 use crate::apply::meta_object;
+use crate::errno::EIO;
 use crate::load::{LoadedData, StoreView};
 use crate::object::ObjectInfo;
 use crate::pg::Pg;
 use crate::snap::{Clones, SnapSet};
 use crate::stats::{StatDelta, StatSum};
 use crate::target::{Target, TargetError};
-use crate::view::ObjectView;
+use crate::view::{Fault, ObjectView};
 
 /// Objects listed at a time.
 const BATCH: usize = 64;
@@ -53,21 +55,27 @@ pub async fn recount(target: &Target, pg: &Rc<Pg>) -> Result<(), TargetError> {
 }
 
 async fn count(target: &Target, pg: &Pg, oid: &ObjectKey) -> Result<StatDelta, TargetError> {
+    use StoreError::{Damaged, PoolTooSmall, Read};
     let (store, mut data) = (target.store(), LoadedData::default());
     loop {
         let read = store.try_read(|vos| {
             let view = StoreView::new(store, vos, pg.cid, oid, &data);
             Ok((|| Ok((view.snapset(Clones::All)?, view.info()?)))())
         });
-        match read.unwrap_or(Err(crate::view::Fault::Errno(-crate::errno::EIO))) {
+        match read.unwrap_or(Err(Fault::Errno(-EIO))) {
             Ok((set, info)) => return Ok(counters(&set, info.as_ref())),
-            Err(crate::view::Fault::Missing(need)) => data.fill(store, need).await?,
-            Err(crate::view::Fault::Errno(_)) => {
-                tracing::error!(pgid = %pg.pgid, "an object that cannot be read is not counted");
-                return Ok(StatDelta::default());
-            }
+            Err(Fault::Missing(need)) => match data.fill(store, need).await {
+                Err(Damaged(_) | Read { .. } | PoolTooSmall) => return Ok(not_counted(pg)),
+                filled => filled?,
+            },
+            Err(Fault::Errno(_)) => return Ok(not_counted(pg)),
         }
     }
+}
+
+fn not_counted(pg: &Pg) -> StatDelta {
+    tracing::error!(pgid = %pg.pgid, "an object that cannot be read is not counted");
+    StatDelta::default()
 }
 
 /// What an object and its clones count for.
