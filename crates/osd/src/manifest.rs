@@ -3,11 +3,14 @@
 //!
 //! A request that goes on holds no lock any more: its order is that of the connection it leaves on.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use bytes::Bytes;
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, flag};
-use spirula_wire::types::{EntityType, HObject, SnapId, SpgId};
-use spirula_xstream::Class;
+use spirula_wire::types::{EntityType, HObject, SnapContext, SnapId, SpgId};
+use spirula_xstream::{Class, timeout};
 
 use crate::admit::Admitted;
 use crate::errno::*;
@@ -21,6 +24,8 @@ use crate::write::{Loaded, Served};
 
 /// Redirects that a request may follow. Ceph would follow those of a circle for ever.
 const HOPS_MAX: i32 = 8;
+/// A reference is taken in this time: its target may be waiting for one at the object that is locked here.
+const COUNTED_WITHIN: Duration = Duration::from_secs(10);
 /// Flags that a request keeps on its way.
 const KEPT: u32 = flag::RWORDERED
     | flag::ORDERSNAP
@@ -31,9 +36,9 @@ const KEPT: u32 = flag::RWORDERED
 
 /// Lets `object` answer instead.
 pub async fn forward(target: &Target, loaded: Loaded, object: HObject) -> Served {
-    let Loaded { admitted, held, .. } = loaded;
-    let Admitted { request, pg, .. } = admitted;
-    let msg = match forwarded(&request) {
+    let Loaded { admitted, held, sources, .. } = loaded;
+    let Admitted { request, pg, snaps, .. } = admitted;
+    let msg = match forwarded(&request, snaps.own) {
         Ok(msg) => msg,
         Err(errno) => {
             let reply = Reply::refusal(&request, -errno);
@@ -41,7 +46,8 @@ pub async fn forward(target: &Target, loaded: Loaded, object: HObject) -> Served
         }
     };
     let asking = Asking::begin(target, object, msg);
-    drop(held);
+    // The other object's request may need the same locks.
+    drop((held, sources));
     let reply = match asking.answer(&pg).await {
         Ok(reply) => {
             let versions = match reply.result {
@@ -69,9 +75,9 @@ pub async fn forward(target: &Target, loaded: Loaded, object: HObject) -> Served
     Ok((request, reply))
 }
 
-/// The request as it goes on, or why it does not (positive). An OSD counts the redirects before it as
-/// attempts.
-fn forwarded(request: &OpRequest) -> Result<OsdOpMsg, i32> {
+/// The request as it goes on, with its own snapshot context if it has one, or why it does not (positive).
+/// An OSD counts the redirects before it as attempts.
+fn forwarded(request: &OpRequest, context: Option<SnapContext>) -> Result<OsdOpMsg, i32> {
     let msg = &request.msg;
     if request.class.watches || request.class.notifies {
         // Its events would come to this OSD.
@@ -96,7 +102,7 @@ fn forwarded(request: &OpRequest) -> Result<OsdOpMsg, i32> {
         mtime: msg.mtime,
         ops: msg.ops.clone(),
         snap: msg.snap,
-        snapc: msg.snapc.clone(),
+        snapc: context.unwrap_or_else(|| msg.snapc.clone()),
         retry_attempt: hops,
         ..OsdOpMsg::default()
     })
@@ -108,17 +114,18 @@ impl Loaded {
         match errand {
             Errand::Forward(_) => {}
             Errand::Reach { op, name, locator, snap, counted } => {
-                let mut found = object_of(&target.map(), locator, name).ok_or(-ENOENT);
+                let found = object_of(&target.map(), locator, name).ok_or(-ENOENT);
                 let own = own_object(self.request());
-                if let Ok(object) = &mut found {
-                    object.snap = snap;
-                    if *object == own {
-                        found = Err(-EINVAL);
-                    } else if counted {
-                        let counted = count(target, self.pg(), own, object, "chunk_get_ref").await;
-                        found = counted.map(|()| object.clone());
+                let found = match found {
+                    Ok(object) if object == own => Err(-EINVAL),
+                    Ok(object) if counted => {
+                        let object = HObject { snap, ..object };
+                        let counting = count(target, self.pg(), own, &object, "chunk_get_ref");
+                        let counted = timeout(COUNTED_WITHIN, pin!(counting)).await;
+                        counted.unwrap_or(Err(-EBUSY)).map(|()| object)
                     }
-                }
+                    found => found.map(|object| HObject { snap, ..object }),
+                };
                 self.reached.push((op, found));
             }
             Errand::Fetch { op, target: object } => {

@@ -130,12 +130,16 @@ fn take(session: &on_xstream::Session, waits: &RefCell<Waits>, raw: &spirula_wir
     }
 }
 
-/// Where an object is.
+/// Where an object is, and what else makes clients send again what has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub addr: EntityAddr,
     pub pgid: PgId,
     acting: Vec<i32>,
+    pg_num: u32,
+    last_force_op_resend: u32,
+    /// Epoch since which the primary is up.
+    up_from: u32,
 }
 
 impl Place {
@@ -144,7 +148,11 @@ impl Place {
         let pgid = map.raw_pg_to_pg(PgId::new(object.pool, object.hash)).ok_or(-ENOENT)?;
         let found = map.pg_to_up_acting(pgid);
         let addr = map.client_addrs(found.acting_primary).and_then(|addrs| addrs.msgr2());
-        Ok(addr.map(|addr| Self { addr, pgid, acting: found.acting }))
+        let pool = map.pool(object.pool).ok_or(-ENOENT)?;
+        let (pg_num, last_force_op_resend) = (pool.pg_num, pool.last_force_op_resend);
+        let up_from = map.osd(found.acting_primary).map_or(0, |osd| osd.info.up_from);
+        let acting = found.acting;
+        Ok(addr.map(|addr| Self { addr, pgid, acting, pg_num, last_force_op_resend, up_from }))
     }
 }
 

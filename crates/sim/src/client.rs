@@ -94,6 +94,18 @@ impl Client {
         ops: Vec<OsdOp>,
         write: bool,
     ) -> Result<OpReply, OpError> {
+        self.op_at(pool, oid, ops, write, (SnapId::HEAD, SnapContext::default())).await
+    }
+
+    /// The same about a snapshot, or with a snapshot context.
+    pub async fn op_at(
+        &self,
+        pool: i64,
+        oid: &str,
+        ops: Vec<OsdOp>,
+        write: bool,
+        (snap, snapc): (SnapId, SnapContext),
+    ) -> Result<OpReply, OpError> {
         let request = OpRequest {
             target: OpTarget::Object {
                 locator: ObjectLocator::pool(pool),
@@ -101,8 +113,8 @@ impl Client {
             },
             ops,
             flags: flag::ONDISK | if write { flag::WRITE } else { flag::READ },
-            snap: SnapId::HEAD,
-            snapc: SnapContext::default(),
+            snap,
+            snapc,
             mtime: UTime::from(spirula_xstream::wall_now()),
         };
         let (sender, receiver) = oneshot();

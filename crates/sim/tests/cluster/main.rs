@@ -5,6 +5,7 @@
 mod faults;
 mod monitors;
 mod peers;
+mod redirects;
 mod reshape;
 mod shared;
 mod work;
