@@ -35,7 +35,9 @@ small() {
   within 60 hashpspool "flags of the pool when there is space again" flags small
   wait "$paused"
   rados -p small get waits - | cmp - "$0" || fail "what waited for space"
-  rados -p small bench 1 write -b 64K -t 4 >"$T/bench" || fail "$(cat "$T/bench")"
+  head -c 4000000 /dev/urandom >"$T/more"
+  for o in 1 2 3 4; do rados -p small put "more$o" "$T/more"; done
+  rados -p small get more4 - | cmp - "$T/more" || fail "what is written when there is space again"
 }
 if [ "${1:-}" = small ]; then small; exit; fi
 
