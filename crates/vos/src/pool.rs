@@ -29,11 +29,14 @@ struct Slot {
     location: u64,
     frame: u32,
     used: bool,
+    /// The transaction under way gives it up.
+    given_up: bool,
     /// The location changed since the map page that holds it was written.
     remapped: bool,
 }
 
-const FREE_SLOT: Slot = Slot { location: 0, frame: NO_FRAME, used: false, remapped: false };
+const FREE_SLOT: Slot =
+    Slot { location: 0, frame: NO_FRAME, used: false, given_up: false, remapped: false };
 
 struct Frame {
     page: Rc<Page>,
@@ -214,7 +217,9 @@ impl Pool {
     }
 
     pub(crate) fn rollback(&mut self) {
-        self.freed.clear();
+        for id in self.freed.drain(..) {
+            self.slots[id.0 as usize].given_up = false;
+        }
         while let Some(undo) = self.undo.pop() {
             match undo {
                 Undo::Changed { id, page, dirty } => {
@@ -369,6 +374,7 @@ impl Pool {
 
     /// Gives the page up when the transaction commits.
     pub(crate) fn free(&mut self, id: PageId) {
+        self.slots[id.0 as usize].given_up = true;
         self.freed.push(id);
     }
 
@@ -380,7 +386,7 @@ impl Pool {
     /// The page, if it is in memory and what it holds is true: not given up by the transaction under
     /// way. `None` too while all that is looked at is noted: then the way to it counts as well.
     pub(crate) fn peek(&self, id: PageId) -> Option<&Page> {
-        if self.tracing.get() || self.freed.contains(&id) {
+        if self.tracing.get() || self.slots.get(id.0 as usize)?.given_up {
             return None;
         }
         let frame = self.frames[self.frame_of(id)?].as_ref()?;
@@ -588,7 +594,7 @@ impl Pool {
     fn release(&mut self, id: PageId) {
         self.drop_frame(id);
         let slot = &mut self.slots[id.0 as usize];
-        slot.used = false;
+        (slot.used, slot.given_up) = (false, false);
         if slot.location != 0 {
             self.retired.push(BlockAddr(slot.location));
             slot.location = 0;
