@@ -425,24 +425,7 @@ struct AddrKey([u8; 36]);
 
 impl AddrKey {
     fn of(addr: &EntityAddr) -> Self {
-        let mut key = [0; 36];
-        key[..4].copy_from_slice(&addr.type_.0.to_le_bytes());
-        key[4..8].copy_from_slice(&addr.nonce.to_le_bytes());
-        match addr.addr {
-            None => {}
-            Some(std::net::SocketAddr::V4(v4)) => {
-                key[8] = 2;
-                key[10..12].copy_from_slice(&v4.port().to_be_bytes());
-                key[12..16].copy_from_slice(&v4.ip().octets());
-            }
-            Some(std::net::SocketAddr::V6(v6)) => {
-                key[8] = 10;
-                key[10..12].copy_from_slice(&v6.port().to_be_bytes());
-                key[16..32].copy_from_slice(&v6.ip().octets());
-                key[32..36].copy_from_slice(&v6.scope_id().to_le_bytes());
-            }
-        }
-        Self(key)
+        Self(addr.memory_order())
     }
 }
 

@@ -229,33 +229,10 @@ pub(crate) fn encode_blocklist(
     f: Features,
 ) {
     let mut entries: Vec<_> = blocklist.iter().collect();
-    entries.sort_by_key(|(addr, _)| memory_order(addr));
+    entries.sort_by_key(|(addr, _)| addr.memory_order());
     (entries.len() as u32).encode(out, f);
     for (addr, until) in entries {
         addr.encode(out, f);
         until.encode(out, f);
     }
-}
-
-/// Type, nonce, then the socket address: family and scope in little, port in big endian.
-fn memory_order(addr: &EntityAddr) -> [u8; 36] {
-    let mut key = [0; 36];
-    key[..4].copy_from_slice(&addr.type_.0.to_le_bytes());
-    key[4..8].copy_from_slice(&addr.nonce.to_le_bytes());
-    match addr.addr {
-        None => {}
-        Some(std::net::SocketAddr::V4(v4)) => {
-            key[8] = 2;
-            key[10..12].copy_from_slice(&v4.port().to_be_bytes());
-            key[12..16].copy_from_slice(&v4.ip().octets());
-        }
-        Some(std::net::SocketAddr::V6(v6)) => {
-            key[8] = 10;
-            key[10..12].copy_from_slice(&v6.port().to_be_bytes());
-            key[12..16].copy_from_slice(&v6.flowinfo().to_le_bytes());
-            key[16..32].copy_from_slice(&v6.ip().octets());
-            key[32..].copy_from_slice(&v6.scope_id().to_le_bytes());
-        }
-    }
-    key
 }

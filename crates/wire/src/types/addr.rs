@@ -49,6 +49,30 @@ pub struct EntityAddr {
 }
 
 impl EntityAddr {
+    /// The bytes of Ceph's structure in memory, by which it orders addresses: type, nonce, then the socket
+    /// address, with family and scope in little, port in big endian.
+    pub fn memory_order(&self) -> [u8; 36] {
+        let mut key = [0; 36];
+        key[..4].copy_from_slice(&self.type_.0.to_le_bytes());
+        key[4..8].copy_from_slice(&self.nonce.to_le_bytes());
+        match self.addr {
+            None => {}
+            Some(std::net::SocketAddr::V4(v4)) => {
+                key[8] = 2;
+                key[10..12].copy_from_slice(&v4.port().to_be_bytes());
+                key[12..16].copy_from_slice(&v4.ip().octets());
+            }
+            Some(std::net::SocketAddr::V6(v6)) => {
+                key[8] = 10;
+                key[10..12].copy_from_slice(&v6.port().to_be_bytes());
+                key[12..16].copy_from_slice(&v6.flowinfo().to_le_bytes());
+                key[16..32].copy_from_slice(&v6.ip().octets());
+                key[32..].copy_from_slice(&v6.scope_id().to_le_bytes());
+            }
+        }
+        key
+    }
+
     pub fn msgr2(addr: SocketAddr, nonce: u32) -> Self {
         Self { type_: AddrType::MSGR2, nonce, addr: Some(addr) }
     }
