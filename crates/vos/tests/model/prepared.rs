@@ -172,7 +172,7 @@ impl World {
         }
         assert_eq!(self.rig.read(|vos| vos.tx_state(TxId([0; 16]))), TxState::Unknown);
         let epochs: Vec<u64> = self.prepared.active.values().map(|p| p.epoch).collect();
-        for hlc in epochs.iter().flat_map(|e| [e - 1, *e]).chain([u64::MAX]) {
+        for hlc in epochs.iter().flat_map(|e| [e.saturating_sub(1), *e]).chain([u64::MAX]) {
             for i in 0..self.objects.len() {
                 if hlc >= self.objects[i].horizon {
                     self.verify_waiting(i, hlc);
