@@ -64,7 +64,7 @@ impl Peering {
     /// Targets whose next objects should be listed, and after which object.
     pub fn backfill_scans(&mut self) -> Vec<(i32, HObject)> {
         let mut scans = Vec::new();
-        if self.state() != State::Active || self.recovers_by_log() {
+        if self.state() != State::Active || self.recovers_by_log() || !self.may_backfill() {
             return scans;
         }
         for osd in self.backfill_targets.clone() {

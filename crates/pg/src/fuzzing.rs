@@ -8,9 +8,9 @@ use spirula_wire::types::{PgId, SpgId};
 use spirula_wire::{Features, Header, Payload, RawMessage, msg::types as t};
 
 use crate::interval::Mapping;
-use crate::peering::{Action, Config, PeerMessage, Peering, State};
+use crate::peering::{Action, Config, PeerMessage, Peering, Slot, State};
 
-const TYPES: [u16; 9] = [
+const TYPES: [u16; 11] = [
     t::OSD_PG_NOTIFY2,
     t::OSD_PG_QUERY2,
     t::OSD_PG_INFO2,
@@ -20,6 +20,8 @@ const TYPES: [u16; 9] = [
     t::OSD_PG_TRIM,
     t::OSD_PG_BACKFILL,
     t::OSD_PG_REMOVE,
+    t::OSD_RECOVERY_RESERVE,
+    t::OSD_BACKFILL_RESERVE,
 ];
 
 /// Of `data`, each record is: which message, its version, the length of its front (two bytes), front.
@@ -83,6 +85,8 @@ fn feed(pg: &mut Peering, message: &PeerMessage) {
                     message.to_raw(Features::PACIFIC);
                 }
                 Action::AwaitCommit(number) => pg.committed(number, Duration::from_secs(1)),
+                Action::LocalReserve { .. } => pg.reserved(Slot::Local),
+                Action::RemoteReserve { .. } => pg.reserved(Slot::Remote),
                 _ => {}
             }
         }

@@ -24,5 +24,7 @@ pub mod reserve;
 pub use interval::{Mapping, PriorSet};
 pub use log::{LogLimits, PgLog};
 pub use missing::{Missing, MissingObject};
-pub use peering::{Action, Config, Holdup, PeerMessage, Peering, Role, SendTo, State, Stored};
+pub use peering::{
+    Action, Config, Holdup, PeerMessage, Peering, ReserveKind, Role, SendTo, Slot, State, Stored,
+};
 pub use recovery::Recover;

@@ -26,6 +26,7 @@ mod io;
 mod lost;
 mod message;
 mod replica;
+mod reserving;
 mod split;
 mod status;
 
@@ -44,8 +45,11 @@ use crate::merge::Rewind;
 use crate::missing::Missing;
 use crate::recovery::Recovery;
 
+use reserving::Reserving;
+
 pub use io::{Holdup, SendTo};
 pub use message::PeerMessage;
+pub use reserving::{ReserveKind, Slot};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum State {
@@ -105,6 +109,20 @@ pub enum Action {
     Clean,
     /// This copy is of no use any more.
     Remove,
+    /// A slot of [`Slot::Local`] is wanted: [`Peering::reserved`] when it is given,
+    /// [`Peering::preempted`] if it is then taken away. Asked again: the priority is another one.
+    LocalReserve {
+        kind: ReserveKind,
+        priority: u32,
+    },
+    /// It is not wanted any more.
+    CancelLocal,
+    /// The same of [`Slot::Remote`], for what another OSD does with this copy.
+    RemoteReserve {
+        kind: ReserveKind,
+        priority: u32,
+    },
+    CancelRemote,
 }
 
 /// What a primary knows of another copy.
@@ -165,6 +183,7 @@ pub struct Peering {
     activations: u64,
     awaiting: Option<u64>,
     pub(crate) recovery: Recovery,
+    reserving: Reserving,
     /// Messages from epochs that this OSD has not seen yet.
     later: Vec<(i32, PeerMessage)>,
     dirty_info: bool,
@@ -212,6 +231,7 @@ impl Peering {
             activations: 0,
             awaiting: None,
             recovery: Recovery::default(),
+            reserving: Reserving::default(),
             later: Vec::new(),
             dirty_info: false,
             dirty_log: false,
@@ -364,6 +384,10 @@ impl Peering {
 
     /// When [`Peering::tick`] has something to do, at the latest.
     pub fn next_tick(&self) -> Option<Duration> {
+        [self.next_renewal(), self.reserving.retry_at()].into_iter().flatten().min()
+    }
+
+    fn next_renewal(&self) -> Option<Duration> {
         let leads = self.is_primary()
             && matches!(self.state, State::Activating | State::Active | State::Clean);
         (leads && !self.lease.interval.is_zero()).then(|| self.lease.next_renewal())
@@ -421,6 +445,7 @@ impl Peering {
             }
             State::Stray => self.notify_primary(),
             State::WaitUpThru => self.enter_wait_up_thru(),
+            State::Active => self.check_recovered(),
             _ => {}
         }
         for (from, message) in std::mem::take(&mut self.later) {
@@ -471,7 +496,7 @@ impl Peering {
     /// Time went by: the lease is renewed when it is due.
     pub fn tick(&mut self, now: Duration) {
         self.now = now.max(self.now);
-        if self.next_tick().is_some_and(|due| due <= now) {
+        if self.next_renewal().is_some_and(|due| due <= now) {
             self.renew_lease();
         }
         self.check_recovered();
@@ -529,6 +554,7 @@ impl Peering {
         self.want_acting = None;
         self.awaiting = None;
         self.recovery = Recovery::default();
+        self.drop_reservations();
         self.send_notify = false;
     }
 

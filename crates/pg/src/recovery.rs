@@ -54,6 +54,10 @@ impl Recovery {
         self.backfills.values().any(|b| b.copies(object))
     }
 
+    fn copies_to(&self, osd: i32, object: &HObject) -> bool {
+        self.backfills.get(&osd).is_some_and(|b| b.copies(object))
+    }
+
     pub(crate) fn has_passed(&self, osd: i32, object: &HObject) -> bool {
         self.backfills.get(&osd).is_some_and(|b| b.has_passed(object))
     }
@@ -90,7 +94,9 @@ impl Peering {
         }
         let urgent: Vec<HObject> = self.recovery.urgent.drain(..).collect();
         let mut candidates = urgent.clone();
-        candidates.extend(self.next_missing(max));
+        if self.may_recover() {
+            candidates.extend(self.next_missing(max));
+        }
         for object in candidates {
             let next = (found.len() < max && !self.recovery.is_busy(&object))
                 .then(|| self.recover_object(&object))
@@ -124,6 +130,12 @@ impl Peering {
         next
     }
 
+    /// Something is being recovered, or could be.
+    pub(crate) fn can_recover(&self) -> bool {
+        let idle = self.recovery.pulls.is_empty() && self.recovery.pushes.is_empty();
+        !idle || !self.next_missing(1).is_empty()
+    }
+
     fn recover_object(&mut self, object: &HObject) -> Option<Recover> {
         if let Some(item) = self.missing().get(object) {
             let need = item.need;
@@ -138,7 +150,9 @@ impl Peering {
             let missing = self.peers.get(osd).and_then(|p| p.missing.as_ref());
             missing.is_some_and(|m| m.contains(object))
         };
-        let to: Vec<i32> = self.members().iter().filter(lacks).copied().collect();
+        let fills = |osd: &&i32| self.recovery.copies_to(**osd, object);
+        let to = self.members().iter().filter(|osd| lacks(osd) || fills(osd));
+        let to: Vec<i32> = to.copied().collect();
         if to.is_empty() {
             return None;
         }

@@ -1,5 +1,5 @@
-//! Slots of an OSD for recovery and backfill: few at a time, urgent ones first, and an urgent one takes
-//! the slot of one that can wait.
+//! Slots of an OSD for recovery and backfill (`osd_max_backfills` of each [`Slot`](crate::Slot)): few at a
+//! time, urgent ones first, and an urgent one takes the slot of one that can wait.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,14 +11,28 @@ pub mod priority {
     pub const RECOVERY: u32 = 180;
     /// Too few copies act for writes.
     pub const INACTIVE: u32 = 220;
-    pub const FORCED: u32 = 255;
+    pub const MAX: u32 = 253;
+    pub const BACKFILL_FORCED: u32 = 254;
+    pub const RECOVERY_FORCED: u32 = 255;
+
+    /// A base with what adds to its urgency and the pool's own wish (`recovery_priority`): what is less
+    /// urgent by its base stays so.
+    pub fn clamped(base: u32, more: u32, wish: i32) -> u32 {
+        let most = match base {
+            BACKFILL => BACKFILL_DEGRADED - 1,
+            BACKFILL_DEGRADED => RECOVERY - 1,
+            RECOVERY => INACTIVE - 1,
+            _ => MAX,
+        };
+        base.saturating_add(more).saturating_add_signed(wish).min(most)
+    }
 }
 
 /// What became of others by a request.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Granted<K> {
     pub granted: Vec<K>,
-    /// Had a slot, and has to wait for another one.
+    /// Had a slot, and has to ask for another one.
     pub revoked: Vec<K>,
 }
 
@@ -40,11 +54,21 @@ impl<K: Ord + Clone> Reserver<K> {
         self.held.contains_key(key)
     }
 
+    /// Asked again: only the priority changes.
     pub fn request(&mut self, key: K, priority: u32) -> Granted<K> {
-        if !self.has(&key) && !self.waiting.iter().any(|(_, _, k)| *k == key) {
-            self.arrivals += 1;
-            self.waiting.insert((Reverse(priority), self.arrivals, key));
+        if let Some(held) = self.held.get_mut(&key) {
+            *held = priority;
+            return self.give();
         }
+        let place = self.waiting.iter().find(|(_, _, k)| *k == key).cloned();
+        let arrival = place.as_ref().map(|(_, arrival, _)| *arrival).unwrap_or_else(|| {
+            self.arrivals += 1;
+            self.arrivals
+        });
+        place.iter().for_each(|place| {
+            self.waiting.remove(place);
+        });
+        self.waiting.insert((Reverse(priority), arrival, key));
         self.give()
     }
 
@@ -96,5 +120,25 @@ mod tests {
         assert_eq!(r.resize(2).granted, ["c"]);
         assert_eq!(r.release(&"x"), Granted::default());
         assert!(r.has(&"b") && r.has(&"c") && !r.has(&"a"));
+        assert_eq!(r.request("e", 5), Granted::default());
+        assert_eq!(r.request("f", 5), Granted::default());
+        assert_eq!(r.request("b", 4), Granted { granted: vec!["e"], revoked: vec!["b"] });
+        assert_eq!(r.request("f", 11), Granted { granted: vec!["f"], revoked: vec!["e"] });
+    }
+
+    #[test]
+    fn what_is_less_urgent_stays_so() {
+        use priority::{BACKFILL, BACKFILL_DEGRADED, INACTIVE, RECOVERY, clamped};
+        for (base, more, wish, want) in [
+            (BACKFILL, 0, 0, 100),
+            (BACKFILL, 0, 10, 110),
+            (BACKFILL, 0, 90, 139),
+            (BACKFILL_DEGRADED, 2, -5, 137),
+            (RECOVERY, 0, 10, 190),
+            (INACTIVE, 2, 50, 253),
+            (BACKFILL, 0, -200, 0),
+        ] {
+            assert_eq!(clamped(base, more, wish), want);
+        }
     }
 }

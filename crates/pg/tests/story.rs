@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spirula_maps::{NewCluster, OsdMap, PgPool, WEIGHT_IN, osd_state};
-use spirula_pg::{Action, Config, Holdup, PeerMessage, Peering, Recover, SendTo, State};
+use spirula_maps::{NewCluster, OsdMap, PgPool, WEIGHT_IN, flags, osd_state};
+use spirula_pg::{
+    Action, Config, Holdup, PeerMessage, Peering, Recover, ReserveKind, SendTo, Slot, State,
+};
 use spirula_wire::types::{
     EVersion, EntityName, HObject, PgId, PgLogEntry, RequestId, SpgId, UTime, Uuid, log_op,
     pg_state,
@@ -26,6 +28,10 @@ struct Pair {
     osds: [Peering; 2],
     network: VecDeque<(i32, i32, PeerMessage)>,
     up_thru: Vec<(i32, u32)>,
+    pg_temp: Option<Vec<i32>>,
+    /// Slots are given at once.
+    grants: bool,
+    asked: Vec<(usize, Action)>,
 }
 
 impl Pair {
@@ -51,7 +57,15 @@ impl Pair {
             make(me, SpgId::whole(PGID), first.clone(), CONFIG)
         };
         let osds = [make(0), make(1)];
-        let mut pair = Self { map, osds, network: VecDeque::new(), up_thru: Vec::new() };
+        let mut pair = Self {
+            map,
+            osds,
+            network: VecDeque::new(),
+            up_thru: Vec::new(),
+            pg_temp: None,
+            grants: true,
+            asked: Vec::new(),
+        };
         for me in 0..2 {
             pair.osds[me].activate_map(NOW);
         }
@@ -89,6 +103,8 @@ impl Pair {
                 }
             } else if let Some((osd, epoch)) = self.up_thru.pop() {
                 self.next_map(|map| map.osds[osd as usize].info.up_thru = epoch, alive);
+            } else if let Some(osds) = self.pg_temp.take() {
+                self.next_map(|map| _ = map.pg_temp.insert(PGID, osds), alive);
             } else {
                 return;
             }
@@ -100,10 +116,33 @@ impl Pair {
             match action {
                 Action::Send { to, message } => self.network.push_back((me as i32, to, message)),
                 Action::AwaitCommit(number) => self.osds[me].committed(number, NOW),
+                Action::LocalReserve { .. } if self.grants => self.osds[me].reserved(Slot::Local),
+                Action::RemoteReserve { .. } if self.grants => self.osds[me].reserved(Slot::Remote),
+                Action::LocalReserve { .. }
+                | Action::RemoteReserve { .. }
+                | Action::CancelLocal
+                | Action::CancelRemote => self.asked.push((me, action)),
                 Action::WantUpThru(epoch) => self.up_thru.push((me as i32, epoch)),
+                Action::WantPgTemp(osds) => self.pg_temp = Some(osds),
                 _ => {}
             }
         }
+    }
+
+    /// An OSD that missed the last map.
+    fn comes_back(&mut self, osd: usize) {
+        let missed = Arc::new(self.map.clone());
+        self.osds[osd].advance(missed, NOW);
+        let up = |map: &mut OsdMap| {
+            map.osds[osd].state |= osd_state::UP;
+            map.osds[osd].info.up_from = map.epoch;
+        };
+        self.next_map(up, &[0, 1]);
+        self.run(&[0, 1]);
+    }
+
+    fn asked(&mut self) -> Vec<(usize, Action)> {
+        std::mem::take(&mut self.asked)
     }
 
     fn write(&mut self, tid: u64) -> Vec<SendTo> {
@@ -119,6 +158,11 @@ impl Pair {
     }
 }
 
+fn goes_down(map: &mut OsdMap, osd: usize) {
+    map.osds[osd].state &= !osd_state::UP;
+    map.osds[osd].xinfo.dead_epoch = map.epoch;
+}
+
 fn object() -> HObject {
     HObject { oid: "o".into(), pool: 1, ..HObject::min() }
 }
@@ -132,11 +176,7 @@ fn an_osd_goes_and_comes_back() {
     let primary = pair.map.pg_to_up_acting(PGID).acting_primary as usize;
     let other = 1 - primary;
 
-    let down = |map: &mut OsdMap| {
-        map.osds[other].state &= !osd_state::UP;
-        map.osds[other].xinfo.dead_epoch = map.epoch;
-    };
-    pair.next_map(down, &[primary]);
+    pair.next_map(|map| goes_down(map, other), &[primary]);
     assert_eq!(pair.shows(), "peering");
     let since = pair.map.epoch;
     assert_eq!(pair.primary().wants(), [Action::WantUpThru(since)]);
@@ -146,14 +186,7 @@ fn an_osd_goes_and_comes_back() {
     assert_eq!(pair.shows(), "active+undersized+degraded");
     assert!(pair.primary().may_serve(NOW), "the other is known to be dead");
 
-    let up = |map: &mut OsdMap| {
-        map.osds[other].state |= osd_state::UP;
-        map.osds[other].info.up_from = map.epoch;
-    };
-    let missed: Vec<Arc<OsdMap>> = vec![Arc::new(pair.map.clone())];
-    missed.into_iter().for_each(|map| pair.osds[other].advance(map, NOW));
-    pair.next_map(up, &[0, 1]);
-    pair.run(&[0, 1]);
+    pair.comes_back(other);
     assert_eq!(pair.shows(), "active+recovering+degraded");
     assert_eq!(pair.primary().holds_up_write(&object()), Some(Holdup::Missing));
     assert_eq!(pair.primary().holds_up_read(&object()), None);
@@ -190,4 +223,108 @@ fn a_copy_that_knows_nothing_is_told() {
     let copy = &pair.osds[1 - primary];
     assert_eq!(copy.state(), State::ReplicaActive);
     assert_eq!(copy.info().history.epoch_created, pair.osds[primary].info().history.epoch_created);
+}
+
+/// A pair in which the copy lacks an object, and nobody has a slot yet.
+fn degraded() -> (Pair, usize, usize) {
+    let mut pair = Pair::new(1);
+    pair.grants = false;
+    let primary = pair.map.pg_to_up_acting(PGID).acting_primary as usize;
+    pair.next_map(|map| goes_down(map, 1 - primary), &[primary]);
+    pair.run(&[primary]);
+    pair.write(1);
+    pair.comes_back(1 - primary);
+    (pair, primary, 1 - primary)
+}
+
+#[test]
+fn recovery_waits_for_slots_here_and_there() {
+    let (mut pair, primary, other) = degraded();
+    let (kind, waits) = (ReserveKind::Recovery, "active+recovery_wait+degraded");
+    let local = (primary, Action::LocalReserve { kind, priority: 180 });
+    let remote = (other, Action::RemoteReserve { kind, priority: 180 });
+    assert_eq!((pair.shows().as_str(), pair.asked()), (waits, vec![local.clone()]));
+    assert_eq!(pair.primary().recover(5), []);
+    pair.osds[primary].reserved(Slot::Local);
+    pair.run(&[0, 1]);
+    assert_eq!((pair.shows().as_str(), pair.asked()), (waits, vec![remote]));
+    pair.osds[other].reserved(Slot::Remote);
+    pair.run(&[0, 1]);
+    assert_eq!(pair.shows(), "active+recovering+degraded");
+
+    pair.osds[other].preempted(Slot::Remote);
+    pair.run(&[0, 1]);
+    let asked = pair.asked();
+    assert_eq!(asked, [(primary, Action::CancelLocal), local], "it waits again");
+    assert_eq!((pair.shows().as_str(), pair.primary().recover(5)), (waits, vec![]));
+    assert!(pair.primary().force(kind, true) && !pair.primary().force(kind, true));
+    pair.run(&[0, 1]);
+    assert_eq!(pair.asked(), [(primary, Action::LocalReserve { kind, priority: 255 })]);
+    assert_eq!(pair.shows(), "active+recovery_wait+forced_recovery+degraded");
+
+    pair.primary().recover_soon(&object());
+    assert_eq!(pair.primary().recover(5).len(), 1, "a client does not wait for slots");
+    pair.osds[other].got_push(&object());
+    pair.primary().pushed(other as i32, &object());
+    pair.primary().check_progress();
+    pair.run(&[0, 1]);
+    assert_eq!(pair.asked(), [(primary, Action::CancelLocal)]);
+    assert_eq!(pair.shows(), "active+clean");
+    assert!(!pair.primary().force(kind, true), "nothing is to be recovered");
+}
+
+#[test]
+fn flags_and_full_osds_hold_recovery_up() {
+    let (mut pair, primary, other) = degraded();
+    pair.grants = true;
+    pair.osds[primary].reserved(Slot::Local);
+    pair.next_map(|map| map.flags |= flags::NORECOVER, &[0, 1]);
+    pair.run(&[0, 1]);
+    assert_eq!(pair.shows(), "active+recovering+degraded");
+    assert_eq!(pair.primary().recover(5), []);
+    pair.next_map(|map| map.flags &= !flags::NORECOVER, &[0, 1]);
+    assert_eq!(pair.primary().recover(5).len(), 1);
+
+    let (mut pair, ..) = degraded();
+    pair.next_map(|map| map.osds[other].state |= osd_state::FULL, &[0, 1]);
+    pair.osds[primary].preempted(Slot::Local);
+    assert_eq!(pair.shows(), "active+recovery_toofull+degraded");
+    pair.next_map(|map| map.osds[other].state &= !osd_state::FULL, &[0, 1]);
+    assert_eq!(pair.shows(), "active+recovery_toofull+degraded");
+    let retry = pair.primary().next_tick().unwrap();
+    let retry = retry.max(NOW + Duration::from_secs(30));
+    pair.osds[primary].tick(retry);
+    assert_eq!(pair.shows(), "active+recovery_wait+degraded");
+}
+
+/// The log of the primary does not reach to what the copy has.
+#[test]
+fn a_full_target_is_asked_again() {
+    let mut pair = Pair::with(1, Peering::create);
+    let primary = pair.map.pg_to_up_acting(PGID).acting_primary as usize;
+    let other = 1 - primary;
+    pair.next_map(|map| goes_down(map, other), &[primary]);
+    pair.run(&[primary]);
+    for tid in 1..=600 {
+        pair.write(tid);
+        let version = pair.primary().info().last_update;
+        pair.primary().written_everywhere(version);
+        pair.primary().trim_log();
+    }
+    pair.osds[other].set_too_full(true);
+    pair.comes_back(other);
+    assert_eq!(pair.shows(), "active+undersized+degraded+remapped+backfill_toofull");
+    assert_eq!(pair.primary().backfill_scans(), []);
+    pair.osds[other].set_too_full(false);
+    pair.osds[primary].tick(NOW + Duration::from_secs(30));
+    pair.run(&[0, 1]);
+    assert_eq!(pair.shows(), "active+undersized+degraded+remapped+backfilling");
+    let all = flags::NOBACKFILL | flags::NORECOVER | flags::NOREBALANCE;
+    for (flags, scans) in [(flags::NOBACKFILL, 0), (flags::NORECOVER, 0), (flags::NOREBALANCE, 1)] {
+        pair.next_map(|map| map.flags = (map.flags & !all) | flags, &[0, 1]);
+        assert_eq!(pair.primary().backfill_scans().len(), scans, "{flags:x}");
+    }
+    pair.osds[other].set_too_full(true);
+    pair.run(&[0, 1]);
+    assert_eq!(pair.shows(), "active+undersized+degraded+remapped+backfill_toofull");
 }

@@ -168,6 +168,7 @@ impl Peering {
 
     /// When all members are whole: the acting set becomes that of CRUSH, or the PG is clean.
     pub(crate) fn check_recovered(&mut self) {
+        self.follow_reservation();
         if self.state != State::Active || !self.is_recovered() {
             return;
         }
@@ -193,6 +194,7 @@ impl Peering {
         self.persist();
         self.share_info();
         self.out.push_back(Action::Clean);
+        self.follow_reservation();
         self.purge_strays();
     }
 

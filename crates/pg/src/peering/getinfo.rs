@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use spirula_wire::msg::pg::{OsdPgLog, OsdPgNotify2};
 use spirula_wire::types::{EVersion, PgInfo, PgLogMsg, PgQuery, pg_query};
 
-use super::{Action, Peer, PeerMessage, Peering, State};
+use super::{Action, Peer, PeerMessage, Peering, ReserveKind, State};
 use crate::choose::{self, Infos};
 use crate::interval::PriorSet;
 use crate::log::PgLog;
@@ -20,6 +20,12 @@ impl Peering {
             PeerMessage::Info(m) => self.on_member_info(from, *m),
             PeerMessage::LeaseAck(m) => self.on_lease_ack(from, &m),
             PeerMessage::Backfill(m) => self.on_backfill_ack(from, &m),
+            PeerMessage::RecoveryReserve(m) => {
+                self.on_reserve_answer(from, ReserveKind::Recovery, m.kind);
+            }
+            PeerMessage::BackfillReserve(m) => {
+                self.on_reserve_answer(from, ReserveKind::Backfill, m.kind);
+            }
             // Somebody thinks it is the primary, by an older map.
             PeerMessage::Query(_)
             | PeerMessage::Lease(_)
@@ -175,6 +181,7 @@ impl Peering {
             }
             State::Active if self.recovery.asked.remove(&from) => {
                 self.take_peer_log(from, m.info, m.log, m.missing.into());
+                self.check_recovered();
             }
             _ => {}
         }

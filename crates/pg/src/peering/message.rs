@@ -1,8 +1,8 @@
 //! The messages of peering, with the epochs that say whether they still count.
 
 use spirula_wire::msg::pg::{
-    OsdPgBackfill, OsdPgInfo2, OsdPgLease, OsdPgLeaseAck, OsdPgLog, OsdPgNotify2, OsdPgQuery2,
-    OsdPgRemove, OsdPgTrim,
+    BackfillReserve, OsdPgBackfill, OsdPgInfo2, OsdPgLease, OsdPgLeaseAck, OsdPgLog, OsdPgNotify2,
+    OsdPgQuery2, OsdPgRemove, OsdPgTrim, RecoveryReserve,
 };
 use spirula_wire::types::{PgInfo, PgLogMsg, PgNotify, PgQuery, ShardId, SpgId, pg_query};
 use spirula_wire::{Features, Message, RawMessage};
@@ -18,6 +18,8 @@ pub enum PeerMessage {
     Trim(OsdPgTrim),
     Backfill(Box<OsdPgBackfill>),
     Remove(OsdPgRemove),
+    RecoveryReserve(RecoveryReserve),
+    BackfillReserve(BackfillReserve),
 }
 
 impl PeerMessage {
@@ -32,6 +34,8 @@ impl PeerMessage {
             Self::Trim(m) => m.epoch,
             Self::Backfill(m) => m.map_epoch,
             Self::Remove(m) => m.epoch,
+            Self::RecoveryReserve(m) => m.query_epoch,
+            Self::BackfillReserve(m) => m.query_epoch,
         }
     }
 
@@ -59,6 +63,8 @@ impl PeerMessage {
             Self::Trim(m) => whole(m.pgid),
             Self::Backfill(m) => whole(m.pgid),
             Self::Remove(m) => m.pgs.clone(),
+            Self::RecoveryReserve(m) => whole(m.pgid),
+            Self::BackfillReserve(m) => whole(m.pgid),
         }
     }
 
@@ -73,6 +79,8 @@ impl PeerMessage {
             Self::Trim(m) => m.to_raw(0, f),
             Self::Backfill(m) => m.to_raw(0, f),
             Self::Remove(m) => m.to_raw(0, f),
+            Self::RecoveryReserve(m) => m.to_raw(0, f),
+            Self::BackfillReserve(m) => m.to_raw(0, f),
         }
     }
 
@@ -88,6 +96,8 @@ impl PeerMessage {
             OsdPgTrim::TYPE => Self::Trim(Message::from_raw(raw).ok()?),
             OsdPgBackfill::TYPE => Self::Backfill(Message::from_raw(raw).ok().map(Box::new)?),
             OsdPgRemove::TYPE => Self::Remove(Message::from_raw(raw).ok()?),
+            RecoveryReserve::TYPE => Self::RecoveryReserve(Message::from_raw(raw).ok()?),
+            BackfillReserve::TYPE => Self::BackfillReserve(Message::from_raw(raw).ok()?),
             _ => return None,
         })
     }

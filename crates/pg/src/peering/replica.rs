@@ -8,7 +8,7 @@ use spirula_wire::types::{
     EVersion, PgInfo, PgLease, PgLeaseAck, PgLogMsg, PgNotify, PgQuery, pg_query,
 };
 
-use super::{Action, PeerMessage, Peering, Role, State};
+use super::{Action, PeerMessage, Peering, ReserveKind, Role, State};
 use crate::log::PgLog;
 use crate::merge;
 use crate::missing::Missing;
@@ -25,6 +25,12 @@ impl Peering {
             PeerMessage::Lease(m) => self.on_lease(from, &m),
             PeerMessage::Backfill(m) => self.on_backfill(from, *m),
             PeerMessage::Trim(m) => self.on_trim(&m),
+            PeerMessage::RecoveryReserve(m) => {
+                self.on_reserve(ReserveKind::Recovery, m.kind, m.priority);
+            }
+            PeerMessage::BackfillReserve(m) => {
+                self.on_reserve(ReserveKind::Backfill, m.kind, m.priority);
+            }
             PeerMessage::Remove(_) => self.on_remove(),
             PeerMessage::Notify(_) | PeerMessage::LeaseAck(_) => {}
         }

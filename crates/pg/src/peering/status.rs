@@ -5,7 +5,6 @@ use std::time::Duration;
 use spirula_wire::types::pg_state;
 
 use super::{Peering, State};
-use crate::missing::Missing;
 
 impl Peering {
     /// The bits of [`pg_state`], whose names are joined by `+`.
@@ -31,30 +30,24 @@ impl Peering {
     }
 
     fn recovery_bits(&self) -> u64 {
-        let missing = |osd: &i32| {
-            self.peers
-                .get(osd)
-                .and_then(|p| p.missing.as_ref())
-                .is_some_and(|m| !Missing::is_empty(m))
-        };
         let short = self.mapping.acting_set().len() < self.mapping.size;
         let mut bits = if short { pg_state::UNDERSIZED } else { 0 };
-        let recovers = !self.missing.is_empty() || self.members.iter().any(missing);
-        if !self.info.is_empty() && (short || recovers) {
+        if self.is_degraded() {
             bits |= pg_state::DEGRADED;
         }
-        if recovers {
-            bits |= pg_state::RECOVERING;
-            if !self.unfound().is_empty() {
-                bits |= pg_state::RECOVERY_UNFOUND;
-            }
-        } else if self.needs_backfill() {
-            bits |= pg_state::BACKFILLING;
+        if !self.missing.is_empty() && !self.unfound().is_empty() {
+            bits |= pg_state::RECOVERY_UNFOUND;
         }
-        bits
+        bits | self.reserving_bits()
     }
 
-    fn needs_backfill(&self) -> bool {
+    /// Some objects have fewer copies than the pool asks for.
+    pub(super) fn is_degraded(&self) -> bool {
+        let short = self.mapping.acting_set().len() < self.mapping.size;
+        !self.info.is_empty() && (short || self.recovers_by_log())
+    }
+
+    pub(super) fn needs_backfill(&self) -> bool {
         let unfilled = |osd: &i32| self.peers.get(osd).is_some_and(|p| p.info.is_incomplete());
         self.backfill_targets.iter().any(unfilled)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spirula_maps::OsdMap;
-use spirula_pg::{Action, Config, LogLimits, PeerMessage, Peering, Recover, SendTo, Stored};
+use spirula_pg::{Action, Config, LogLimits, PeerMessage, Peering, Recover, SendTo, Slot, Stored};
 use spirula_wire::Features;
 use spirula_wire::types::{EVersion, HObject, PgLogEntry, RequestId, SpgId, log_op};
 
@@ -71,6 +71,9 @@ pub(crate) struct Node {
     awaiting: Vec<(u64, u64)>,
     writes: BTreeMap<EVersion, Write>,
     listed: BTreeMap<i32, (HObject, BTreeMap<HObject, EVersion>)>,
+    /// Slots that were asked for, and those that were given.
+    asked: Vec<Slot>,
+    held: Vec<Slot>,
     pub(crate) effects: Vec<Effect>,
 }
 
@@ -87,8 +90,34 @@ impl Node {
             awaiting: Vec::new(),
             writes: BTreeMap::new(),
             listed: BTreeMap::new(),
+            asked: Vec::new(),
+            held: Vec::new(),
             effects: Vec::new(),
         }
+    }
+
+    fn cancelled(&mut self, slot: Slot) {
+        self.asked.retain(|s| *s != slot);
+        self.held.retain(|s| *s != slot);
+    }
+
+    /// The slots that were asked for are free.
+    fn grant(&mut self) {
+        for slot in std::mem::take(&mut self.asked) {
+            self.held.push(slot);
+            self.pg.reserved(slot);
+            self.drain();
+        }
+    }
+
+    /// Another PG is more urgent. Says whether this one lost something.
+    pub(crate) fn preempt(&mut self) -> bool {
+        let held = std::mem::take(&mut self.held);
+        for slot in &held {
+            self.pg.preempted(*slot);
+            self.drain();
+        }
+        !held.is_empty()
     }
 
     /// A new PG is made by who is to hold it.
@@ -185,6 +214,16 @@ impl Node {
                     self.effects.push(Effect::Mon(Request::PgTemp(self.me, osds)));
                 }
                 Action::Activated => {}
+                Action::LocalReserve { .. } => {
+                    self.cancelled(Slot::Local);
+                    self.asked.push(Slot::Local);
+                }
+                Action::RemoteReserve { .. } => {
+                    self.cancelled(Slot::Remote);
+                    self.asked.push(Slot::Remote);
+                }
+                Action::CancelLocal => self.cancelled(Slot::Local),
+                Action::CancelRemote => self.cancelled(Slot::Remote),
                 Action::Clean => self.effects.push(Effect::Clean),
                 Action::Remove => {
                     let map = self.pg.map().clone();
@@ -359,6 +398,7 @@ impl Node {
 
     /// Recovers a little.
     pub(crate) fn recover(&mut self) {
+        self.grant();
         let epoch = self.epoch();
         for next in self.pg.recover(2) {
             match next {

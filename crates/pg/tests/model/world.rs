@@ -47,8 +47,17 @@ impl Seen {
 
     pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let all = [
-            "writes", "reads", "undone", "crashes", "clean", "down", "backfill", "repeated",
-            "wiped", "epochs",
+            "writes",
+            "reads",
+            "undone",
+            "crashes",
+            "clean",
+            "down",
+            "backfill",
+            "repeated",
+            "wiped",
+            "epochs",
+            "preempted",
         ];
         all.into_iter().map(|what| (what, self.counts.get(what).copied().unwrap_or(0)))
     }
@@ -72,6 +81,7 @@ pub(crate) struct World {
     heard: BTreeMap<HObject, EVersion>,
     /// A disk was wiped, and the PG was not clean since: another may not be.
     wiped: bool,
+    faulty: bool,
     seen: Seen,
 }
 
@@ -102,6 +112,7 @@ impl World {
             ops: BTreeMap::new(),
             heard: BTreeMap::new(),
             wiped: false,
+            faulty: true,
             seen: Seen::default(),
         };
         for osd in 0..OSDS {
@@ -191,6 +202,12 @@ impl World {
             87..93 => {
                 let osd = self.pick();
                 self.on(osd, |node, _| node.recover());
+                if self.faulty
+                    && self.chance(20)
+                    && self.on(osd, |node, _| node.preempt()) == Some(true)
+                {
+                    self.seen.count("preempted", 1);
+                }
             }
             _ => self.pass_time(),
         }
@@ -448,6 +465,7 @@ impl World {
     }
 
     fn calm_down(&mut self) {
+        self.faulty = false;
         self.heal();
         for osd in 0..OSDS {
             self.restart(osd);
