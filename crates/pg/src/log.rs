@@ -22,6 +22,10 @@ pub struct LogLimits {
     pub dups: usize,
 }
 
+/// A log of so many times the entries that stay is cut although objects are missing (Ceph's
+/// `osd_max_pg_log_entries` is as much over `osd_min_pg_log_entries`).
+const HARD_LIMIT: usize = 40;
+
 impl Default for LogLimits {
     fn default() -> Self {
         Self { entries: 250, batch: 250, dups: 3000 }
@@ -204,13 +208,20 @@ impl PgLog {
         self.dups.retain(|d| d.version <= oldest);
     }
 
-    /// Where the log should be cut: not beyond what every acting copy has, nor beyond `limit`.
+    /// Where the log should be cut: not beyond what every acting copy has, nor, while it is not too long,
+    /// beyond `limit`.
     pub fn due_trim(&self, limit: EVersion) -> Option<EVersion> {
         let excess = self.len().checked_sub(self.limits.entries)?;
         let oldest_kept = self.entries.get(excess.checked_sub(1)?)?.version;
-        let cut = oldest_kept.min(self.horizon).min(limit);
+        let cut = self.allowed_trim(oldest_kept.min(self.horizon), limit);
         let gone = self.entries.partition_point(|e| e.version <= cut);
         (gone >= self.limits.batch.max(1)).then_some(cut)
+    }
+
+    /// As far of `cut` as `limit` allows, which counts only while the log is not too long.
+    pub(crate) fn allowed_trim(&self, cut: EVersion, limit: EVersion) -> EVersion {
+        let too_long = self.len() > self.limits.entries.saturating_mul(HARD_LIMIT);
+        if too_long { cut } else { cut.min(limit) }
     }
 
     /// Cuts the entries up to `upto`; what answers repetitions stays in the duplicate table.
@@ -379,6 +390,20 @@ pub(crate) mod tests {
         }
         let known = (1..=50).filter(|n| log.find(&entry("a", v(1, *n), v(0, 0)).reqid).is_some());
         assert_eq!(known.collect::<Vec<_>>(), (41..=50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_missing_object_holds_the_log_up_but_not_for_ever() {
+        let mut log = PgLog::new(LogLimits { entries: 4, batch: 3, dups: 10 });
+        for n in 1..=500 {
+            log.append(entry("a", v(1, n), v(1, n - 1)));
+            log.advance_horizon(v(1, n));
+            if let Some(cut) = log.due_trim(v(0, 0)) {
+                log.trim(cut);
+            }
+            assert_eq!(log.tail() == v(0, 0), n <= 4 * 40, "{n}");
+        }
+        assert!(log.len() <= 4 * 40);
     }
 
     #[test]

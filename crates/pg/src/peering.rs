@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spirula_maps::OsdMap;
-use spirula_wire::types::{PastIntervals, PgHistory, PgInfo, SpgId};
+use spirula_wire::types::{EVersion, PastIntervals, PgHistory, PgInfo, SpgId};
 
 use crate::history::{self, duration, span};
 use crate::interval::{Mapping, PriorSet, add_interval, maybe_went_rw};
@@ -45,6 +45,7 @@ use crate::merge::Rewind;
 use crate::missing::Missing;
 use crate::recovery::Recovery;
 
+use io::Settling;
 use reserving::Reserving;
 
 pub use io::{Holdup, SendTo};
@@ -184,6 +185,7 @@ pub struct Peering {
     awaiting: Option<u64>,
     pub(crate) recovery: Recovery,
     reserving: Reserving,
+    settling: Settling,
     /// Messages from epochs that this OSD has not seen yet.
     later: Vec<(i32, PeerMessage)>,
     dirty_info: bool,
@@ -232,6 +234,7 @@ impl Peering {
             awaiting: None,
             recovery: Recovery::default(),
             reserving: Reserving::default(),
+            settling: Settling::default(),
             later: Vec::new(),
             dirty_info: false,
             dirty_log: false,
@@ -384,7 +387,8 @@ impl Peering {
 
     /// When [`Peering::tick`] has something to do, at the latest.
     pub fn next_tick(&self) -> Option<Duration> {
-        [self.next_renewal(), self.reserving.retry_at()].into_iter().flatten().min()
+        let settles = self.settling.at.filter(|_| self.is_primary() && self.is_peered());
+        [self.next_renewal(), self.reserving.retry_at(), settles].into_iter().flatten().min()
     }
 
     fn next_renewal(&self) -> Option<Duration> {
@@ -500,6 +504,7 @@ impl Peering {
             self.renew_lease();
         }
         self.check_recovered();
+        self.settle();
         self.persist_if_dirty();
     }
 
@@ -555,6 +560,7 @@ impl Peering {
         self.awaiting = None;
         self.recovery = Recovery::default();
         self.drop_reservations();
+        self.settling = Settling::default();
         self.send_notify = false;
     }
 
@@ -635,7 +641,9 @@ impl Peering {
         self.info.log_tail = self.log.tail();
         self.info.last_complete = match self.missing.oldest_need() {
             None => self.info.last_update,
-            Some(need) => self.log.version_before(need).min(need),
+            // It may be older than the log.
+            Some(need) if need <= self.log.tail() => EVersion::default(),
+            Some(need) => self.log.version_before(need),
         };
         self.dirty_info = true;
     }

@@ -328,3 +328,57 @@ fn a_full_target_is_asked_again() {
     pair.run(&[0, 1]);
     assert_eq!(pair.shows(), "active+undersized+degraded+remapped+backfill_toofull");
 }
+
+#[test]
+fn a_quiet_pg_has_a_short_log_and_all_know_what_all_hold() {
+    let mut pair = Pair::new(1);
+    let primary = pair.map.pg_to_up_acting(PGID).acting_primary as usize;
+    let other = 1 - primary;
+    for tid in 1..=600 {
+        pair.write(tid);
+        let entry = pair.primary().log().entries().next_back().unwrap().clone();
+        let (epoch, horizon, version) = (pair.map.epoch, pair.primary().horizon(), entry.version);
+        assert!(pair.osds[other].apply(primary as i32, epoch, entry, horizon));
+        pair.primary().written_everywhere(version);
+    }
+    let head = pair.primary().info().last_update;
+    assert!(pair.osds[other].horizon() < head);
+    let mut ticks = 0;
+    while let Some(due) = pair.primary().next_tick().filter(|due| *due < NOW + CONFIG.lease / 4) {
+        pair.primary().tick(due);
+        pair.run(&[0, 1]);
+        ticks += 1;
+    }
+    assert!(ticks <= 3, "then it is left alone");
+    for osd in &pair.osds {
+        assert_eq!((osd.horizon(), osd.log().len(), osd.info().last_complete), (head, 250, head));
+    }
+}
+
+#[test]
+fn what_accumulated_is_cut_when_the_pg_is_clean() {
+    let (mut pair, primary, other) = degraded();
+    for tid in 2..=600 {
+        pair.write(tid);
+    }
+    pair.grants = true;
+    pair.osds[primary].reserved(Slot::Local);
+    pair.run(&[0, 1]);
+    // The copy logs all, but lacks the object until it is pushed.
+    let head = pair.primary().info().last_update;
+    pair.primary().written_everywhere(head);
+    let entries: Vec<_> = pair.primary().log().entries().skip(1).cloned().collect();
+    for entry in entries {
+        let (epoch, horizon) = (pair.map.epoch, EVersion::default());
+        assert!(pair.osds[other].apply(primary as i32, epoch, entry, horizon));
+    }
+    assert_eq!(pair.primary().recover(5).len(), 1);
+    pair.osds[other].got_push(&object());
+    pair.primary().pushed(other as i32, &object());
+    pair.primary().check_progress();
+    pair.run(&[0, 1]);
+    assert_eq!(pair.shows(), "active+clean");
+    for osd in &pair.osds {
+        assert_eq!((osd.log().len(), osd.horizon(), osd.trim_to()), (250, head, osd.log().tail()));
+    }
+}

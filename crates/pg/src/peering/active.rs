@@ -138,9 +138,12 @@ impl Peering {
         self.check_recovered();
     }
 
-    /// Tells the members what the PG's history has come to.
-    fn share_info(&mut self) {
-        let (epoch, spgid, info) = (self.map.epoch, self.pgid, self.info_now());
+    /// Tells the members what the PG's history has come to, and what all of them hold (its
+    /// `last_complete`).
+    pub(super) fn share_info(&mut self) {
+        let last_complete = self.log.horizon();
+        let info = PgInfo { last_complete, ..self.info_now() };
+        let (epoch, spgid) = (self.map.epoch, self.pgid);
         let lease = self.lease.current();
         for osd in self.members.clone() {
             let message = OsdPgInfo2 {
@@ -191,6 +194,8 @@ impl Peering {
         history.last_interval_clean = history.same_interval_since;
         self.past = PastIntervals::default();
         self.refresh_info();
+        // What accumulated while objects were missing.
+        self.trim_idle();
         self.persist();
         self.share_info();
         self.out.push_back(Action::Clean);

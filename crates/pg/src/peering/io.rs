@@ -1,9 +1,23 @@
 //! What the write path asks and tells: versions, who gets a write and how, what must wait.
 
+use std::time::Duration;
+
+use spirula_wire::msg::pg::OsdPgTrim;
 use spirula_wire::types::{EVersion, HObject, PgLogEntry};
 
-use super::{Peering, State};
+use super::{PeerMessage, Peering, State};
 use crate::missing::Missing;
+
+/// Without a write for so long, a PG is quiet.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// What is still to be told of writes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Settling {
+    /// The horizon at the last look.
+    seen: EVersion,
+    pub(super) at: Option<Duration>,
+}
 
 /// How a member gets a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +107,7 @@ impl Peering {
     /// All members hold everything up to `version`: it may be acknowledged, and is never undone.
     pub fn written_everywhere(&mut self, version: EVersion) {
         self.log.advance_horizon(version);
+        self.settling.at.get_or_insert(self.now + SETTLE);
     }
 
     /// Goes along with every write: what all acting copies hold.
@@ -108,5 +123,55 @@ impl Peering {
         self.log.trim(upto);
         self.info.log_tail = self.log.tail();
         Some(upto)
+    }
+
+    /// Goes along with every write: up to where the primary's log is cut.
+    pub fn trim_to(&self) -> EVersion {
+        self.log.tail()
+    }
+
+    /// A copy cuts its log as its primary did, in the transaction of a write.
+    pub fn trim_as_told(&mut self, trim_to: EVersion) -> Option<EVersion> {
+        // The primary cuts what all hold.
+        self.log.advance_horizon(trim_to);
+        let upto = self.log.allowed_trim(trim_to.min(self.log.horizon()), self.info.last_complete);
+        if upto <= self.log.tail() {
+            return None;
+        }
+        self.log.trim(upto);
+        self.info.log_tail = self.log.tail();
+        Some(upto)
+    }
+
+    /// After writes: when none came for a while, the copies are told what all of them hold, which the
+    /// next write would have told, and the log is cut.
+    pub(super) fn settle(&mut self) {
+        if !self.is_primary()
+            || !self.is_peered()
+            || self.settling.at.is_none_or(|at| at > self.now)
+        {
+            return;
+        }
+        let horizon = self.log.horizon();
+        let is_quiet = horizon == self.settling.seen && horizon == self.info.last_update;
+        self.settling = Settling { seen: horizon, at: (!is_quiet).then_some(self.now + SETTLE) };
+        if is_quiet {
+            self.share_info();
+            self.trim_idle();
+        }
+    }
+
+    /// Cuts the log without a write, here and at the members.
+    pub(super) fn trim_idle(&mut self) {
+        if self.trim_log().is_none() {
+            return;
+        }
+        self.dirty_log = true;
+        let (epoch, trim_to) = (self.map.epoch, self.log.tail());
+        let (pgid, shard) = (self.pgid.pgid, self.pgid.shard);
+        for osd in self.members.clone() {
+            let trim = OsdPgTrim { epoch, pgid, trim_to, shard };
+            self.send(osd, PeerMessage::Trim(trim));
+        }
     }
 }

@@ -119,6 +119,7 @@ impl Peering {
             return;
         }
         self.update_history(&m.info.history);
+        self.log.advance_horizon(m.info.last_complete);
         if let Some(lease) = &m.lease {
             self.lease.heard(lease, self.now);
         }
@@ -184,10 +185,9 @@ impl Peering {
     }
 
     fn on_trim(&mut self, m: &OsdPgTrim) {
-        if self.state == State::ReplicaActive {
-            self.log.trim(m.trim_to.min(self.log.horizon()).min(self.info.last_complete));
+        if self.state == State::ReplicaActive && self.trim_as_told(m.trim_to).is_some() {
             self.dirty_log = true;
-            self.refresh_info();
+            self.dirty_info = true;
         }
     }
 

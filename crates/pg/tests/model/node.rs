@@ -23,14 +23,48 @@ type Objects = BTreeMap<HObject, Versions>;
 #[derive(Clone, Debug)]
 pub(crate) enum Net {
     Peer(PeerMessage),
-    Write { epoch: u32, entry: PgLogEntry, value: Option<u64>, whole: bool, horizon: EVersion },
-    WriteAck { epoch: u32, version: EVersion },
-    Pull { epoch: u32, object: HObject, need: EVersion },
-    PullReply { epoch: u32, object: HObject, need: EVersion, versions: Versions },
-    Push { epoch: u32, object: HObject, versions: Versions },
-    PushAck { epoch: u32, object: HObject },
-    Scan { epoch: u32, begin: HObject, upto: HObject },
-    ScanReply { epoch: u32, upto: HObject, found: BTreeMap<HObject, EVersion> },
+    Write {
+        epoch: u32,
+        entry: PgLogEntry,
+        value: Option<u64>,
+        whole: bool,
+        horizon: EVersion,
+        trim_to: EVersion,
+    },
+    WriteAck {
+        epoch: u32,
+        version: EVersion,
+    },
+    Pull {
+        epoch: u32,
+        object: HObject,
+        need: EVersion,
+    },
+    PullReply {
+        epoch: u32,
+        object: HObject,
+        need: EVersion,
+        versions: Versions,
+    },
+    Push {
+        epoch: u32,
+        object: HObject,
+        versions: Versions,
+    },
+    PushAck {
+        epoch: u32,
+        object: HObject,
+    },
+    Scan {
+        epoch: u32,
+        begin: HObject,
+        upto: HObject,
+    },
+    ScanReply {
+        epoch: u32,
+        upto: HObject,
+        found: BTreeMap<HObject, EVersion>,
+    },
 }
 
 /// What a disk holds.
@@ -289,6 +323,7 @@ impl Node {
         let horizon = self.pg.horizon();
         let to = self.pg.append(entry.clone());
         self.pg.trim_log();
+        let trim_to = self.pg.trim_to();
         let ticket = self.submit();
         let mut waiting = BTreeSet::from([self.me]);
         for member in to {
@@ -298,7 +333,8 @@ impl Node {
             };
             waiting.insert(osd);
             // The write goes out beside the flush.
-            let net = Net::Write { epoch, entry: entry.clone(), value, whole, horizon };
+            let entry = entry.clone();
+            let net = Net::Write { epoch, entry, value, whole, horizon, trim_to };
             self.effects.push(Effect::Send(osd, net));
         }
         self.writes.insert(entry.version, Write { reqid, ticket, waiting });
@@ -335,13 +371,13 @@ impl Node {
                 self.pg.handle(from, message, now);
                 self.drain();
             }
-            Net::Write { epoch, entry, value, whole, horizon } => {
+            Net::Write { epoch, entry, value, whole, horizon, trim_to } => {
                 let version = entry.version;
                 if self.pg.apply(from, epoch, entry.clone(), horizon) {
                     if whole {
                         self.store(&entry, value);
                     }
-                    self.pg.trim_log();
+                    self.pg.trim_as_told(trim_to);
                     self.submit();
                     self.send(from, Net::WriteAck { epoch, version });
                 }
