@@ -1,12 +1,17 @@
 //! Read leases: until when a copy may answer reads without asking anybody.
 //!
 //! A primary serves only while every acting copy has acknowledged a bound on how long it may; a later
-//! interval serves nothing before the bounds of earlier ones have passed. Nobody's clock is compared
-//! with another's: a copy that hears of a lease counts its whole length from then on, which is never
-//! too early.
+//! interval serves nothing before the bounds of earlier ones have passed. For these bounds nobody's clock
+//! is compared with another's: a copy that hears of a lease counts its whole length from then on, which
+//! is never too early. To serve reads itself it compares clocks by the stamps of heartbeats
+//! ([`crate::stamps`]), and without them it does not.
 //!
-//! Invariants: `readable_until` of a primary never exceeds what each acting copy was told; all times
-//! are this OSD's monotonic clock, given as arguments.
+//! Clocks that run apart by less than a 64th are allowed for. Where heartbeats show that one jumped, all
+//! is counted anew: nothing is read before the lease was renewed and acknowledged, and bounds that may
+//! have passed too early last for a whole lease again.
+//!
+//! Invariants: `readable_until` of a primary never exceeds what each acting copy was told, that of a copy
+//! never the primary's; all times are this OSD's monotonic clock, given as arguments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,6 +19,7 @@ use std::time::Duration;
 use spirula_wire::types::{PgLease, PgLeaseAck, TimeSpan};
 
 use crate::history::{duration, span};
+use crate::stamps::signed;
 
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Lease {
@@ -36,6 +42,41 @@ pub struct Lease {
 impl Lease {
     pub fn new(interval: Duration) -> Self {
         Self { interval, ..Self::default() }
+    }
+
+    /// By how much clocks may differ within a lease.
+    pub fn slack(&self) -> Duration {
+        self.interval / 64
+    }
+
+    /// A whole lease of somebody else's, from now on.
+    fn whole(&self, now: Duration) -> Duration {
+        now + self.interval + self.slack()
+    }
+
+    /// The clock of this OSD or of another one jumped, since `since`: who, and where to, is not known.
+    pub fn clock_jumped(&mut self, since: Duration, now: Duration) {
+        self.readable_until = Duration::ZERO;
+        self.acks.clear();
+        let whole = self.whole(now);
+        if !self.readable_until_ub.is_zero() {
+            self.readable_until_ub = self.readable_until_ub.max(whole);
+        }
+        if self.prior_until > since {
+            self.prior_until = self.prior_until.max(whole);
+        }
+    }
+
+    /// This OSD's clock went back from `old` to `now`: what is left of each time is left still.
+    pub fn clock_went_back(&mut self, old: Duration, now: Duration) {
+        self.clock_jumped(old, old);
+        self.sent = Duration::ZERO;
+        for time in [&mut self.prior_until, &mut self.readable_until_ub] {
+            *time = match time.checked_sub(old) {
+                Some(left) => now + left,
+                None => (*time).min(now),
+            };
+        }
     }
 
     /// The interval ended: its bound now is an earlier one's.
@@ -98,14 +139,17 @@ impl Lease {
     pub fn renew(&mut self, now: Duration, others: &BTreeSet<i32>) -> PgLease {
         self.acks.retain(|osd, _| others.contains(osd));
         self.sent = now + self.interval;
-        self.readable_until_ub = self.sent;
+        self.readable_until_ub = self.whole(now);
         self.recalculate(others);
-        self.current()
+        self.current(now)
     }
 
-    pub fn current(&self) -> PgLease {
+    /// As it is told to copies: they read nothing while the primary does not.
+    pub fn current(&self, now: Duration) -> PgLease {
+        let waits = self.waits_for_prior(now);
+        let readable_until = if waits { Duration::ZERO } else { self.readable_until };
         PgLease {
-            readable_until: span(self.readable_until),
+            readable_until: span(readable_until),
             readable_until_ub: span(self.sent),
             interval: span(self.interval),
         }
@@ -118,9 +162,12 @@ impl Lease {
 
     pub fn acknowledged(&mut self, from: i32, ack: &PgLeaseAck, others: &BTreeSet<i32>) {
         if others.contains(&from) {
-            let until = duration(ack.readable_until_ub).min(self.sent);
+            let until = duration(ack.readable_until_ub);
             let known = self.acks.entry(from).or_default();
-            *known = until.max(*known);
+            // What is later is of a lease from before this clock went back.
+            if until <= self.sent {
+                *known = until.max(*known);
+            }
         }
         self.recalculate(others);
     }
@@ -130,18 +177,36 @@ impl Lease {
         self.readable_until = others.iter().map(told).min().unwrap_or(self.sent);
     }
 
-    /// A copy hears of the lease; the acknowledgement names the primary's own time again.
-    pub fn heard(&mut self, lease: &PgLease, now: Duration) -> PgLeaseAck {
+    /// A copy hears of the lease; the acknowledgement names the primary's own time again. `ahead`: so many
+    /// nanoseconds at most the primary's clock is ahead.
+    pub fn heard(&mut self, lease: &PgLease, now: Duration, ahead: Option<i64>) -> PgLeaseAck {
         self.interval = duration(lease.interval);
-        self.from_primary = duration(lease.readable_until_ub).max(self.from_primary);
-        self.readable_until_ub = self.readable_until_ub.max(now + self.interval);
+        self.from_primary = duration(lease.readable_until_ub);
+        self.readable_until_ub = self.readable_until_ub.max(self.whole(now));
+        if let Some(until) = ahead.and_then(|ahead| readable_here(lease, now, ahead)) {
+            self.readable_until = self.readable_until.max(until);
+        }
         PgLeaseAck { readable_until_ub: self.acknowledgement() }
+    }
+
+    /// Whether a copy may answer reads.
+    pub fn is_readable_here(&self, now: Duration) -> bool {
+        now < self.readable_until
     }
 
     /// What a copy has heard of, in the primary's own time.
     pub fn acknowledgement(&self) -> TimeSpan {
         span(self.from_primary)
     }
+}
+
+/// Until when a copy that hears of the lease now may read: by both clocks, and not longer than what
+/// was left of it when it was sent.
+fn readable_here(lease: &PgLease, now: Duration, ahead: i64) -> Option<Duration> {
+    let sent = duration(lease.readable_until_ub).checked_sub(duration(lease.interval))?;
+    let until = duration(lease.readable_until).min(duration(lease.readable_until_ub));
+    let by_stamps = u64::try_from(signed(until).checked_sub(ahead)?).ok()?;
+    Some(Duration::from_nanos(by_stamps).min(now + until.checked_sub(sent)?))
 }
 
 #[cfg(test)]
@@ -158,19 +223,19 @@ mod tests {
         let (mut a, mut b, mut c) = (Lease::new(ms(1000)), Lease::default(), Lease::default());
         let lease = a.renew(ms(100), &others);
         assert!(!a.is_readable(ms(100)));
-        a.acknowledged(1, &b.heard(&lease, ms(50_000)), &others);
+        a.acknowledged(1, &b.heard(&lease, ms(50_000), None), &others);
         assert!(!a.is_readable(ms(100)));
-        a.acknowledged(2, &c.heard(&lease, ms(7)), &others);
+        a.acknowledged(2, &c.heard(&lease, ms(7), None), &others);
         assert!(a.is_readable(ms(1099)) && !a.is_readable(ms(1100)));
         assert_eq!(a.next_renewal(), ms(600));
         let lease = a.renew(ms(600), &others);
         assert!(!a.is_readable(ms(1100)), "not before both have heard");
-        a.acknowledged(1, &b.heard(&lease, ms(50_500)), &others);
-        a.acknowledged(3, &c.heard(&lease, ms(8)), &others);
+        a.acknowledged(1, &b.heard(&lease, ms(50_500), None), &others);
+        a.acknowledged(3, &c.heard(&lease, ms(8), None), &others);
         assert!(!a.is_readable(ms(1100)));
         b.end_interval();
-        assert!(b.waits_for_prior(ms(51_499)) && !b.waits_for_prior(ms(51_500)));
-        assert_eq!(b.prior_left(ms(51_000)), ms(500));
+        assert!(b.waits_for_prior(ms(51_515)) && !b.waits_for_prior(ms(51_516)));
+        assert_eq!(b.prior_left(ms(51_000)), ms(500) + ms(1000) / 64);
     }
 
     #[test]
@@ -189,6 +254,67 @@ mod tests {
         a.set_prior_down(BTreeSet::new());
         assert!(!a.waits_for_prior(ms(200)));
         assert!(Lease::new(Duration::ZERO).is_readable(ms(9)));
+    }
+
+    /// A primary whose clock shows 10 s more than the copy's renews at its 20 s and 28 s.
+    #[test]
+    fn a_copy_reads_by_both_clocks() {
+        let others = BTreeSet::from([1]);
+        let (second, ahead) = (ms(1000), 10_000_000_000);
+        // By how much the primary's clock jumped between, by how much the bound is too high, how late the
+        // second lease came, until when the copy reads.
+        for (jump, over, late, until) in [
+            (0, 0, 0, Some(26_000)),
+            (0, 7, 0, Some(25_993)),
+            (0, 0, 50, Some(26_000)),
+            (3000, 0, 0, Some(23_000)),
+            (3000, 0, 50, Some(23_050)),
+            (20_000, 0, 0, None),
+        ] {
+            let (mut a, mut b) = (Lease::new(16 * second), Lease::default());
+            let ahead = Some(ahead + over * 1_000_000);
+            let lease = a.renew(ms(20_000), &others);
+            a.acknowledged(1, &b.heard(&lease, ms(10_000), ahead), &others);
+            assert!(
+                !b.is_readable_here(ms(10_000)),
+                "the primary does not know that all have heard"
+            );
+            let lease = a.renew(ms(28_000 + jump), &others);
+            b.heard(&lease, ms(18_000 + late), ahead);
+            let last = until.unwrap_or(18_000);
+            assert_eq!(b.is_readable_here(ms(last - 1)), until.is_some(), "{jump} {over} {late}");
+            assert!(!b.is_readable_here(ms(last)), "{jump} {over} {late}");
+            assert_eq!(b.readable_until_ub, ms(18_000 + late) + 16 * second + 16 * second / 64);
+        }
+        let (mut a, mut b) = (Lease::new(16 * second), Lease::default());
+        let lease = a.renew(ms(20_000), &others);
+        a.acknowledged(1, &b.heard(&lease, ms(10_000), None), &others);
+        a.learn_prior(second, ms(28_000));
+        for ahead in [None, Some(ahead)] {
+            b.heard(&a.renew(ms(28_000), &others), ms(18_000), ahead);
+            assert!(!b.is_readable_here(ms(18_000)), "the primary itself waits");
+        }
+    }
+
+    #[test]
+    fn times_that_may_have_passed_too_early_count_anew() {
+        let (mut a, others) = (Lease::new(ms(6400)), BTreeSet::from([1]));
+        a.learn_prior(ms(2000), ms(100));
+        a.clock_jumped(ms(2100), ms(9000));
+        assert!(!a.waits_for_prior(ms(9000)), "it had passed before");
+        a.clock_jumped(ms(2099), ms(9000));
+        assert!(a.waits_for_prior(ms(15_499)) && !a.waits_for_prior(ms(15_500)));
+
+        let old = a.renew(ms(9000), &others);
+        let late = PgLeaseAck { readable_until_ub: old.readable_until_ub };
+        a.acknowledged(1, &late, &others);
+        assert!(a.is_readable(ms(9000)));
+        a.clock_went_back(ms(9000), ms(1000));
+        assert!(!a.is_readable(ms(1000)) && a.next_renewal() <= ms(1000));
+        assert!(a.waits_for_prior(ms(7499)) && !a.waits_for_prior(ms(7500)));
+        a.renew(ms(1000), &others);
+        a.acknowledged(1, &late, &others);
+        assert!(!a.is_readable(ms(1000)), "of a lease from before");
     }
 
     #[test]

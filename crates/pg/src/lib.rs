@@ -20,6 +20,7 @@ pub mod missing;
 pub mod peering;
 pub mod recovery;
 pub mod reserve;
+pub mod stamps;
 
 pub use interval::{Mapping, PriorSet};
 pub use log::{LogLimits, PgLog};
@@ -28,3 +29,4 @@ pub use peering::{
     Action, Config, Holdup, PeerMessage, Peering, ReserveKind, Role, SendTo, Slot, State, Stored,
 };
 pub use recovery::Recover;
+pub use stamps::HeartbeatStamps;

@@ -44,6 +44,7 @@ use crate::log::{LogLimits, PgLog};
 use crate::merge::Rewind;
 use crate::missing::Missing;
 use crate::recovery::Recovery;
+use crate::stamps::ClockDelta;
 
 use io::Settling;
 use reserving::Reserving;
@@ -186,6 +187,8 @@ pub struct Peering {
     pub(crate) recovery: Recovery,
     reserving: Reserving,
     settling: Settling,
+    /// Of the clocks of the acting OSDs.
+    stamps: BTreeMap<i32, ClockDelta>,
     /// Messages from epochs that this OSD has not seen yet.
     later: Vec<(i32, PeerMessage)>,
     dirty_info: bool,
@@ -235,6 +238,7 @@ impl Peering {
             recovery: Recovery::default(),
             reserving: Reserving::default(),
             settling: Settling::default(),
+            stamps: BTreeMap::new(),
             later: Vec::new(),
             dirty_info: false,
             dirty_log: false,
@@ -270,7 +274,7 @@ impl Peering {
         let mut pg = Self::unknown(me, pgid, map, config);
         let left = duration(stored.info.history.prior_readable_until_ub);
         // What this copy last heard as a member is not stored.
-        pg.lease.learn_prior(left.max(config.lease), now);
+        pg.lease.learn_prior(left.max(config.lease + pg.lease.slack()), now);
         pg.now = now;
         pg.state = if stored.info.does_not_exist() { State::Unknown } else { State::Reset };
         (pg.info, pg.past, pg.log, pg.missing) =
@@ -365,6 +369,7 @@ impl Peering {
     pub fn may_serve(&self, now: Duration) -> bool {
         self.is_peered()
             && self.mapping.is_writeable()
+            && now + self.lease.slack() >= self.now
             && !self.lease.waits_for_prior(now)
             && self.lease.is_readable(now)
     }
@@ -401,7 +406,7 @@ impl Peering {
 
     /// Goes on to the next epoch. After the last of several, [`Peering::activate_map`].
     pub fn advance(&mut self, map: Arc<OsdMap>, now: Duration) {
-        self.now = now.max(self.now);
+        self.set_now(now);
         let Some(new) = Mapping::of(&map, self.pgid.pgid) else {
             self.map = map;
             self.out.push_back(Action::Remove);
@@ -438,7 +443,7 @@ impl Peering {
 
     /// The map is as new as it gets for now: begins, or goes on with, what it asks for.
     pub fn activate_map(&mut self, now: Duration) {
-        self.now = now.max(self.now);
+        self.set_now(now);
         match self.state {
             State::Reset if self.is_primary() => self.enter_get_info(),
             State::Reset => {
@@ -462,7 +467,7 @@ impl Peering {
 
     /// A message of another OSD about this PG.
     pub fn handle(&mut self, from: i32, message: PeerMessage, now: Duration) {
-        self.now = now.max(self.now);
+        self.set_now(now);
         if message.epoch_sent() > self.map.epoch {
             if self.later.len() < LATER_MAX {
                 self.later.push((from, message));
@@ -484,7 +489,7 @@ impl Peering {
 
     /// What [`Action::AwaitCommit`] asked for came about.
     pub fn committed(&mut self, activation: u64, now: Duration) {
-        self.now = now.max(self.now);
+        self.set_now(now);
         if self.awaiting != Some(activation) {
             return;
         }
@@ -499,13 +504,37 @@ impl Peering {
 
     /// Time went by: the lease is renewed when it is due.
     pub fn tick(&mut self, now: Duration) {
-        self.now = now.max(self.now);
+        self.set_now(now);
         if self.next_renewal().is_some_and(|due| due <= now) {
             self.renew_lease();
         }
         self.check_recovered();
         self.settle();
         self.persist_if_dirty();
+    }
+
+    /// How many nanoseconds at least and at most the clock of another OSD is ahead of this one's, by
+    /// each heartbeat of it ([`crate::HeartbeatStamps`]).
+    pub fn hb_stamps(&mut self, osd: i32, lb: Option<i64>, ub: Option<i64>, now: Duration) {
+        self.set_now(now);
+        if !self.mapping.is_acting(osd) {
+            return;
+        }
+        let new = ClockDelta { lb, ub, at: now };
+        let old = self.stamps.insert(osd, new);
+        let Some(old) = old.filter(|old| old.contradicts(&new, self.lease.slack())) else {
+            return;
+        };
+        self.lease.clock_jumped(old.at, now);
+        if self.next_renewal().is_some() {
+            self.renew_lease();
+        }
+    }
+
+    /// How far the clock of `osd` is ahead at most; what was heard longer ago than a lease says nothing.
+    fn clock_ahead(&self, osd: i32) -> Option<i64> {
+        let fresh = |d: &&ClockDelta| self.now.saturating_sub(d.at) <= self.lease.interval;
+        self.stamps.get(&osd).filter(fresh)?.ub
     }
 
     // --- D outputs
@@ -561,6 +590,8 @@ impl Peering {
         self.recovery = Recovery::default();
         self.drop_reservations();
         self.settling = Settling::default();
+        let (map, mapping) = (&self.map, &self.mapping);
+        self.stamps.retain(|&osd, _| map.is_up(osd) && mapping.is_acting(osd));
         self.send_notify = false;
     }
 
@@ -584,11 +615,20 @@ impl Peering {
         let map = self.map.clone();
         self.peers.retain(|&osd, _| map.is_up(osd));
         self.requested.retain(|&osd| map.is_up(osd));
+        self.stamps.retain(|&osd, _| map.is_up(osd));
         self.recovery.forget_sources(|osd| map.is_up(osd));
     }
 
     fn up_thru(&self) -> u32 {
         self.map.osd(self.me).map_or(0, |osd| osd.info.up_thru)
+    }
+
+    fn set_now(&mut self, now: Duration) {
+        if now + self.lease.slack() < self.now {
+            self.lease.clock_went_back(self.now, now);
+            self.now = now;
+        }
+        self.now = now.max(self.now);
     }
 
     // --- what others know

@@ -29,6 +29,7 @@ struct Pair {
     network: VecDeque<(i32, i32, PeerMessage)>,
     up_thru: Vec<(i32, u32)>,
     pg_temp: Option<Vec<i32>>,
+    now: Duration,
     /// Slots are given at once.
     grants: bool,
     asked: Vec<(usize, Action)>,
@@ -63,6 +64,7 @@ impl Pair {
             network: VecDeque::new(),
             up_thru: Vec::new(),
             pg_temp: None,
+            now: NOW,
             grants: true,
             asked: Vec::new(),
         };
@@ -79,7 +81,8 @@ impl Pair {
     }
 
     fn shows(&mut self) -> String {
-        pg_state::name(self.primary().state_bits(NOW))
+        let now = self.now;
+        pg_state::name(self.primary().state_bits(now))
     }
 
     /// The next map, at these OSDs.
@@ -88,8 +91,8 @@ impl Pair {
         change(&mut self.map);
         let map = Arc::new(self.map.clone());
         for &me in at {
-            self.osds[me].advance(map.clone(), NOW);
-            self.osds[me].activate_map(NOW);
+            self.osds[me].advance(map.clone(), self.now);
+            self.osds[me].activate_map(self.now);
         }
     }
 
@@ -99,7 +102,7 @@ impl Pair {
             alive.iter().for_each(|&me| self.drain(me));
             if let Some((from, to, message)) = self.network.pop_front() {
                 if alive.contains(&(to as usize)) {
-                    self.osds[to as usize].handle(from, message, NOW);
+                    self.osds[to as usize].handle(from, message, self.now);
                 }
             } else if let Some((osd, epoch)) = self.up_thru.pop() {
                 self.next_map(|map| map.osds[osd as usize].info.up_thru = epoch, alive);
@@ -115,7 +118,7 @@ impl Pair {
         while let Some(action) = self.osds[me].poll() {
             match action {
                 Action::Send { to, message } => self.network.push_back((me as i32, to, message)),
-                Action::AwaitCommit(number) => self.osds[me].committed(number, NOW),
+                Action::AwaitCommit(number) => self.osds[me].committed(number, self.now),
                 Action::LocalReserve { .. } if self.grants => self.osds[me].reserved(Slot::Local),
                 Action::RemoteReserve { .. } if self.grants => self.osds[me].reserved(Slot::Remote),
                 Action::LocalReserve { .. }
@@ -132,12 +135,19 @@ impl Pair {
     /// An OSD that missed the last map.
     fn comes_back(&mut self, osd: usize) {
         let missed = Arc::new(self.map.clone());
-        self.osds[osd].advance(missed, NOW);
+        self.osds[osd].advance(missed, self.now);
         let up = |map: &mut OsdMap| {
             map.osds[osd].state |= osd_state::UP;
             map.osds[osd].info.up_from = map.epoch;
         };
         self.next_map(up, &[0, 1]);
+        self.run(&[0, 1]);
+    }
+
+    /// Time goes by, as one of them notices.
+    fn later(&mut self, at: usize, by: Duration) {
+        self.now += by;
+        self.osds[at].tick(self.now);
         self.run(&[0, 1]);
     }
 
@@ -316,8 +326,7 @@ fn a_full_target_is_asked_again() {
     assert_eq!(pair.shows(), "active+undersized+degraded+remapped+backfill_toofull");
     assert_eq!(pair.primary().backfill_scans(), []);
     pair.osds[other].set_too_full(false);
-    pair.osds[primary].tick(NOW + Duration::from_secs(30));
-    pair.run(&[0, 1]);
+    pair.later(primary, Duration::from_secs(30));
     assert_eq!(pair.shows(), "active+undersized+degraded+remapped+backfilling");
     let all = flags::NOBACKFILL | flags::NORECOVER | flags::NOREBALANCE;
     for (flags, scans) in [(flags::NOBACKFILL, 0), (flags::NORECOVER, 0), (flags::NOREBALANCE, 1)] {
@@ -381,4 +390,47 @@ fn what_accumulated_is_cut_when_the_pg_is_clean() {
     for osd in &pair.osds {
         assert_eq!((osd.log().len(), osd.horizon(), osd.trim_to()), (250, head, osd.log().tail()));
     }
+}
+
+#[test]
+fn nobody_reads_by_a_clock_that_jumped() {
+    let mut pair = Pair::new(2);
+    let primary = pair.map.pg_to_up_acting(PGID).acting_primary as usize;
+    let (other, second) = (1 - primary as i32, 1_000_000_000);
+    let stamp = |pair: &mut Pair, ahead: i64| {
+        let (lb, ub, now) = (Some(ahead - 1000), Some(ahead + 1000), pair.now);
+        pair.osds[primary].hb_stamps(other, lb, ub, now);
+    };
+    for ahead in [5 * second, 5 * second + second / 8] {
+        stamp(&mut pair, ahead);
+        assert!(pair.primary().may_serve(NOW), "less than the slack");
+    }
+    stamp(&mut pair, 0);
+    assert!(!pair.primary().may_serve(NOW));
+    pair.run(&[0, 1]);
+    assert!(pair.primary().may_serve(NOW), "the lease was renewed at once");
+    // Twice as fast: every heartbeat shows it.
+    for n in 1..5 {
+        pair.now += Duration::from_secs(6);
+        pair.osds[primary].tick(pair.now);
+        pair.run(&[0, 1]);
+        let now = pair.now;
+        assert!(pair.primary().may_serve(now));
+        stamp(&mut pair, n * -3 * second);
+        let now = pair.now;
+        assert!(!pair.primary().may_serve(now));
+    }
+    pair.run(&[0, 1]);
+    let now = pair.now;
+    assert!(pair.primary().may_serve(now));
+    pair.now -= Duration::from_secs(20);
+    let now = pair.now;
+    assert!(!pair.primary().may_serve(now), "the clock went back");
+    let now = pair.now;
+    pair.primary().tick(now);
+    pair.run(&[0, 1]);
+    let now = pair.now;
+    assert!(pair.primary().may_serve(now));
+    let now = pair.now;
+    assert!(!pair.primary().may_serve(now + CONFIG.lease));
 }

@@ -144,7 +144,7 @@ impl Peering {
         let last_complete = self.log.horizon();
         let info = PgInfo { last_complete, ..self.info_now() };
         let (epoch, spgid) = (self.map.epoch, self.pgid);
-        let lease = self.lease.current();
+        let lease = self.lease.current(self.now);
         for osd in self.members.clone() {
             let message = OsdPgInfo2 {
                 spgid,

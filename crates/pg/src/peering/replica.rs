@@ -121,7 +121,7 @@ impl Peering {
         self.update_history(&m.info.history);
         self.log.advance_horizon(m.info.last_complete);
         if let Some(lease) = &m.lease {
-            self.lease.heard(lease, self.now);
+            self.heard_lease(lease);
         }
     }
 
@@ -133,7 +133,7 @@ impl Peering {
             self.info.last_interval_started = self.info.history.same_interval_since;
         }
         if let Some(lease) = &lease {
-            self.lease.heard(lease, self.now);
+            self.heard_lease(lease);
         }
         self.state = State::ReplicaActivating;
         self.persist();
@@ -158,11 +158,16 @@ impl Peering {
         self.send(self.mapping.acting_primary, PeerMessage::Info(Box::new(message)));
     }
 
+    fn heard_lease(&mut self, lease: &PgLease) -> PgLeaseAck {
+        let ahead = self.clock_ahead(self.mapping.acting_primary);
+        self.lease.heard(lease, self.now, ahead)
+    }
+
     fn on_lease(&mut self, from: i32, m: &OsdPgLease) {
         if !matches!(self.state, State::ReplicaActivating | State::ReplicaActive) {
             return;
         }
-        let ack = self.lease.heard(&m.lease, self.now);
+        let ack = self.heard_lease(&m.lease);
         let (epoch, spgid) = (self.map.epoch, self.pgid);
         self.send(from, PeerMessage::LeaseAck(OsdPgLeaseAck { epoch, spgid, ack }));
     }
