@@ -64,6 +64,12 @@ impl Mapping {
         members(&self.acting).count() >= self.min_size.max(1)
     }
 
+    /// `pgid` is about to be merged, or to take others in: it comes to rest before.
+    pub fn is_premerge(&self, pgid: PgId) -> bool {
+        let (now, soon) = (self.pg_num, self.pg_num_pending);
+        is_merge_source(pgid.seed, now, soon) || is_merge_target(pgid.seed, now, soon)
+    }
+
     /// Whether `new` begins a new interval of `pgid`.
     pub fn is_new_interval(&self, new: &Self, pgid: PgId) -> bool {
         let merges =
@@ -106,6 +112,12 @@ fn is_split(seed: u32, old: u32, new: u32) -> bool {
 
 fn is_merge_source(seed: u32, old: u32, new: u32) -> bool {
     seed < old && seed >= new
+}
+
+/// Where the objects of `pgid` come to by one step of merging.
+pub fn merge_parent(pgid: PgId) -> Option<PgId> {
+    let highest = pgid.seed.checked_ilog2()?;
+    Some(PgId { seed: pgid.seed & !(1 << highest), ..pgid })
 }
 
 fn is_merge_target(seed: u32, old: u32, new: u32) -> bool {
@@ -285,6 +297,13 @@ mod tests {
             assert_eq!(old.is_new_interval(&new, pgid), is_new, "{what}");
         }
         assert_eq!(split_children(1, 4, 12), [5, 9]);
+        let merging = Mapping { pg_num_pending: 3, ..old };
+        let premerge = |seed| merging.is_premerge(PgId::new(1, seed));
+        assert_eq!([0, 1, 2, 3].map(premerge), [false, true, false, true]);
+        assert_eq!(
+            [0, 1, 3, 6].map(|s| merge_parent(PgId::new(1, s)).map(|p| p.seed)),
+            [None, Some(0), Some(1), Some(2)]
+        );
     }
 
     #[test]

@@ -364,12 +364,18 @@ impl Peering {
         matches!(self.state, State::Active | State::Clean)
     }
 
+    /// About to be merged: it serves nobody until then.
+    pub fn is_premerge(&self) -> bool {
+        self.mapping.is_premerge(self.pgid.pgid)
+    }
+
     /// Whether a client's request may run now: it is active, nobody of an earlier interval may still
     /// answer reads, and this OSD's own lease holds.
     pub fn may_serve(&self, now: Duration) -> bool {
         self.is_peered()
             && self.mapping.is_writeable()
-            && now + self.lease.slack() >= self.now
+            && !self.is_premerge()
+            && (self.lease.interval.is_zero() || now + self.lease.slack() >= self.now)
             && !self.lease.waits_for_prior(now)
             && self.lease.is_readable(now)
     }

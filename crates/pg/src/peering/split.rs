@@ -1,9 +1,13 @@
-//! A PG becomes two: its copy here hands over what belongs to the child.
+//! A PG becomes two: its copy here hands over what belongs to the child. Or it takes others in, whose
+//! objects are its own from then on.
 
+use spirula_maps::PgMergeMeta;
 use spirula_maps::pool::stable_mod;
-use spirula_wire::types::{HObject, PgId, SpgId};
+use spirula_wire::types::{EVersion, HObject, PgHistory, PgId, PgInfo, SpgId};
 
-use super::{Peering, Stored};
+use super::{Peering, State, Stored};
+use crate::interval::merge_parent;
+use crate::missing::Missing;
 
 impl Peering {
     /// Takes off what is `child`'s when there are `pg_num` PGs, with the map in which that is first so
@@ -28,6 +32,93 @@ impl Peering {
         self.dirty_log = true;
         Stored { info, past: self.past.clone(), log, missing }
     }
+
+    /// Takes in the copies here of PGs that are merged into this one (none: there is no copy here), with
+    /// the map in which that is first so and before [`Peering::advance`] to it. The driver moves the
+    /// objects in the same transaction.
+    ///
+    /// A copy with everything that `merged` (of the pool, in that map) says the PGs came to is whole; any
+    /// other begins anew as a backfill target. The monitor knows that from [`Peering::ready_to_merge`];
+    /// where it says nothing, copies at several OSDs are taken for whole though they may differ. A log is
+    /// of no use then: all becomes duplicates.
+    ///
+    /// Source of the rules: Ceph's `PeeringState::merge_from` (v16).
+    pub fn merge_in(&mut self, sources: Vec<Option<Stored>>, merged: &PgMergeMeta) {
+        let named = merged.source_pgid != PgId::default();
+        let is_at = |info: &PgInfo, version: EVersion| {
+            let whole = !info.does_not_exist()
+                && !info.is_incomplete()
+                && info.last_complete == info.last_update;
+            whole && (!named || info.last_update == version)
+        };
+        let here = self.pgid.pgid;
+        let mut whole = is_at(&self.info, merged.target_version)
+            && (!named || merge_parent(merged.source_pgid) == Some(here));
+        let mut found = None;
+        self.log.trim(self.log.head());
+        for source in sources {
+            let Some(source) = source.filter(|s| !s.info.does_not_exist()) else {
+                whole = false;
+                continue;
+            };
+            whole &= is_at(&source.info, merged.source_version)
+                && source.missing.is_empty()
+                && (!named || source.info.pgid.pgid == merged.source_pgid);
+            self.take_in(&source);
+            found.get_or_insert(source.info.history);
+        }
+        whole &= self.missing.is_empty();
+        self.missing = Missing::default();
+        if !whole {
+            self.info.last_backfill = HObject::min();
+        }
+        if let Some(history) = found.filter(|_| self.info.last_epoch_started == 0) {
+            self.begin_by_merge(history, merged);
+        }
+        self.refresh_info();
+        self.dirty_log = true;
+    }
+
+    /// About to be merged and at rest: the version that every copy has come to, for the monitor, with
+    /// the epochs of `history`.
+    pub fn ready_to_merge(&self) -> Option<EVersion> {
+        let rests = self.state == State::Clean && self.log.horizon() == self.info.last_update;
+        let version = self.info.last_update;
+        (rests && self.is_primary() && self.is_premerge()).then_some(version)
+    }
+
+    fn take_in(&mut self, source: &Stored) {
+        self.log.merge(source.log.clone());
+        let (info, from) = (&mut self.info, &source.info);
+        info.stats.stats.sum.add(&from.stats.stats.sum);
+        info.last_user_version = info.last_user_version.max(from.last_user_version);
+        // Those who place PGs put these together before they are merged: they had the same OSDs.
+        if self.past.is_empty() {
+            self.past.clone_from(&source.past);
+        }
+    }
+
+    /// There was no copy of this PG here: it takes over a source's past, as far as that goes with what
+    /// the PG itself reported.
+    fn begin_by_merge(&mut self, source: PgHistory, merged: &PgMergeMeta) {
+        let started = merged.last_epoch_started;
+        let history = &mut self.info.history;
+        *history = source;
+        history.last_epoch_clean = merged.last_epoch_clean;
+        history.last_epoch_started = started;
+        if started < history.same_interval_since {
+            history.same_interval_since = merged.last_epoch_clean;
+            history.same_up_since = history.same_up_since.min(merged.last_epoch_clean);
+            history.same_primary_since = history.same_primary_since.min(merged.last_epoch_clean);
+        }
+        self.info.last_epoch_started = started;
+        if !self.past.is_empty() {
+            self.past.first = self.past.first.min(merged.last_epoch_clean);
+        }
+        if self.state == State::Unknown {
+            self.state = State::Reset;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -36,7 +127,6 @@ mod tests {
     use std::time::Duration;
 
     use spirula_maps::OsdMap;
-    use spirula_wire::types::EVersion;
 
     use super::*;
     use crate::log::tests::{entry, v};
@@ -64,5 +154,69 @@ mod tests {
         let map = Arc::new(OsdMap::default());
         let again = Peering::load(0, child, map, Config::default(), Duration::ZERO);
         assert_eq!(again.log().head(), v(1, 4));
+    }
+
+    fn copy(seed: u32, names: &[&'static str]) -> Peering {
+        let map = Arc::new(OsdMap { epoch: 5, ..OsdMap::default() });
+        let pgid = SpgId::whole(PgId::new(1, seed));
+        let mut pg = Peering::create(0, pgid, map, Config::default());
+        for (n, name) in (1..).zip(names) {
+            pg.append(entry(name, v(1, n), EVersion::default()));
+        }
+        pg.info.last_epoch_started = 4;
+        pg
+    }
+
+    #[test]
+    fn a_copy_is_whole_after_a_merge_if_it_has_what_the_pgs_came_to() {
+        let merged = PgMergeMeta {
+            source_pgid: PgId::new(1, 1),
+            source_version: v(1, 3),
+            target_version: v(1, 2),
+            last_epoch_started: 6,
+            last_epoch_clean: 7,
+            ..PgMergeMeta::default()
+        };
+        let source = || copy(1, &["a", "c", "e"]).stored();
+        let target = || copy(0, &["b", "d"]);
+        let behind = copy(1, &["a", "c"]).stored();
+        let mut lacks = source();
+        lacks.missing.add_event(&entry("a", v(1, 1), v(0, 0)));
+        let mut unfilled = source();
+        unfilled.info.last_backfill = HObject::min();
+        let other = PgMergeMeta { source_pgid: PgId::new(1, 2), ..merged.clone() };
+        let rows: [(&str, Peering, Option<Stored>, &PgMergeMeta, bool); 9] = [
+            ("both", target(), Some(source()), &merged, true),
+            ("no word", target(), Some(source()), &PgMergeMeta::default(), true),
+            ("no source", target(), None, &merged, false),
+            ("source behind", target(), Some(behind), &merged, false),
+            ("target behind", copy(0, &["b"]), Some(source()), &merged, false),
+            ("target ahead", copy(0, &["b", "d", "f"]), Some(source()), &merged, false),
+            ("source lacks", target(), Some(lacks), &merged, false),
+            ("source unfilled", target(), Some(unfilled), &merged, false),
+            ("others", target(), Some(source()), &other, false),
+        ];
+        for (what, mut pg, source, merged, whole) in rows {
+            let had = pg.log.head();
+            let head = source.iter().fold(had, |head, s| head.max(s.info.last_update));
+            pg.merge_in(vec![source], merged);
+            assert_eq!(!pg.info.is_incomplete(), whole, "{what}");
+            assert_eq!((pg.info.last_update, pg.info.log_tail), (head, head), "{what}");
+            assert_eq!((pg.log.len(), pg.info.last_complete), (0, head), "{what}");
+        }
+        let mut pg = target();
+        pg.merge_in(vec![Some(source())], &merged);
+        for name in ["b", "e"] {
+            let version = if name == "b" { 1 } else { 3 };
+            assert!(pg.log.find(&entry(name, v(1, version), v(0, 0)).reqid).is_some());
+        }
+        // Without a copy of its own.
+        let map = Arc::new(OsdMap { epoch: 5, ..OsdMap::default() });
+        let mut pg = Peering::unknown(0, SpgId::whole(PgId::new(1, 0)), map, Config::default());
+        pg.merge_in(vec![Some(source())], &merged);
+        let history = &pg.info.history;
+        assert!(pg.info.is_incomplete() && !pg.info.does_not_exist());
+        assert_eq!((history.last_epoch_started, history.last_epoch_clean), (6, 7));
+        assert_eq!((pg.info.last_epoch_started, pg.state), (6, State::Reset));
     }
 }

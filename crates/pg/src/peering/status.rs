@@ -13,6 +13,9 @@ impl Peering {
             State::Down => pg_state::DOWN,
             State::Incomplete => pg_state::INCOMPLETE,
             State::Activating => pg_state::ACTIVATING,
+            State::Active | State::Clean if self.is_premerge() => {
+                pg_state::PEERED | pg_state::PREMERGE
+            }
             State::Active | State::Clean if self.mapping.is_writeable() => pg_state::ACTIVE,
             State::Active | State::Clean => pg_state::PEERED,
             _ => pg_state::PEERING,
