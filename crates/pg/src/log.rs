@@ -186,6 +186,8 @@ impl PgLog {
             gone.push(entry);
         }
         self.head = self.head.min(version);
+        // Only an operator's word about lost OSDs undoes what all had.
+        self.horizon = self.horizon.min(self.head);
         gone
     }
 

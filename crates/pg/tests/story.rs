@@ -434,3 +434,44 @@ fn nobody_reads_by_a_clock_that_jumped() {
     let now = pair.now;
     assert!(!pair.primary().may_serve(now + CONFIG.lease));
 }
+
+#[test]
+fn a_copy_answers_reads_of_what_all_hold() {
+    let mut pair = Pair::new(2);
+    let primary = pair.map.pg_to_up_acting(PGID).acting_primary as usize;
+    let copy = 1 - primary;
+    let reads = |pair: &Pair| pair.osds[copy].may_read_here(&object(), pair.now);
+    let renew = |pair: &mut Pair| {
+        pair.now = pair.primary().next_tick().unwrap().max(pair.now);
+        pair.later(primary, Duration::ZERO);
+    };
+    renew(&mut pair);
+    assert!(!reads(&pair), "nothing is known of the clocks");
+    let now = pair.now;
+    pair.osds[copy].hb_stamps(primary as i32, Some(-1000), Some(1000), now);
+    renew(&mut pair);
+    assert!(reads(&pair));
+    assert!(!pair.osds[primary].may_read_here(&object(), pair.now), "not a copy");
+    pair.now += CONFIG.lease / 2;
+    assert!(!reads(&pair), "the lease was not renewed");
+    pair.now = now;
+    renew(&mut pair);
+    let now = pair.now;
+    pair.osds[copy].hb_stamps(primary as i32, Some(-1000), Some(1000), now);
+
+    pair.write(1);
+    let entry = pair.primary().log().entries().next_back().unwrap().clone();
+    let (epoch, horizon, version) = (pair.map.epoch, pair.primary().horizon(), entry.version);
+    assert!(reads(&pair), "the copy has not got it, so nobody was told of it");
+    assert!(pair.osds[copy].apply(primary as i32, epoch, entry, horizon));
+    assert!(!reads(&pair), "maybe others have not got it");
+    let another = HObject { oid: "another".into(), ..object() };
+    assert!(pair.osds[copy].may_read_here(&another, pair.now));
+    pair.primary().written_everywhere(version);
+    for _ in 0..3 {
+        pair.later(primary, Duration::from_secs(1));
+    }
+    assert!(reads(&pair), "it is told");
+    pair.next_map(|map| goes_down(map, primary), &[copy]);
+    assert!(!reads(&pair), "another interval");
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use spirula_wire::msg::pg::OsdPgTrim;
 use spirula_wire::types::{EVersion, HObject, PgLogEntry};
 
-use super::{PeerMessage, Peering, State};
+use super::{PeerMessage, Peering, Role, State};
 use crate::missing::Missing;
 
 /// Without a write for so long, a PG is quiet.
@@ -46,6 +46,21 @@ impl Peering {
     /// Whether a read of `object` has to wait.
     pub fn holds_up_read(&self, object: &HObject) -> Option<Holdup> {
         self.missing.contains(object).then_some(Holdup::Missing)
+    }
+
+    /// Whether a copy that is not the primary may answer a read of `object` (`balanced`, `localized`): it
+    /// has the object as all have it, and the primary, which may read, says that all know how long. Where
+    /// not, the client is sent to the primary (`-EAGAIN`).
+    pub fn may_read_here(&self, object: &HObject, now: Duration) -> bool {
+        self.state == State::ReplicaActive
+            && self.role() == Role::Replica
+            && self.mapping.is_writeable()
+            && !self.is_premerge()
+            && now + self.lease.slack() >= self.now
+            && self.lease.is_readable_here(now)
+            && *object <= self.info.last_backfill
+            && !self.missing.contains(object)
+            && !self.log.after(self.log.horizon()).any(|e| e.object == *object)
     }
 
     /// Whether a write to `object` has to wait.
