@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spirula_maps::OsdMap;
-use spirula_pg::{Action, Config, LogLimits, PeerMessage, Peering, Recover, SendTo, Slot, Stored};
+use spirula_pg::history::span;
+use spirula_pg::{
+    Action, Config, HeartbeatStamps, LogLimits, PeerMessage, Peering, Recover, SendTo, Slot, Stored,
+};
 use spirula_wire::Features;
-use spirula_wire::types::{EVersion, HObject, PgLogEntry, RequestId, SpgId, log_op};
+use spirula_wire::types::{EVersion, HObject, PgLogEntry, RequestId, SpgId, TimeSpan, log_op};
 
 use crate::mon::{PGID, Request};
 
@@ -65,6 +68,12 @@ pub(crate) enum Net {
         upto: HObject,
         found: BTreeMap<HObject, EVersion>,
     },
+    Ping {
+        up_from: u32,
+        sent: TimeSpan,
+        delta_ub: Option<TimeSpan>,
+        reply: bool,
+    },
 }
 
 /// What a disk holds.
@@ -108,6 +117,8 @@ pub(crate) struct Node {
     /// Slots that were asked for, and those that were given.
     asked: Vec<Slot>,
     held: Vec<Slot>,
+    stamps: BTreeMap<i32, HeartbeatStamps>,
+    pinged: Duration,
     pub(crate) effects: Vec<Effect>,
 }
 
@@ -126,6 +137,8 @@ impl Node {
             listed: BTreeMap::new(),
             asked: Vec::new(),
             held: Vec::new(),
+            stamps: BTreeMap::new(),
+            pinged: Duration::ZERO,
             effects: Vec::new(),
         }
     }
@@ -273,7 +286,33 @@ impl Node {
         self.pg.map().epoch
     }
 
+    /// Heartbeats to who serves the PG with this OSD.
+    pub(crate) fn ping(&mut self, now: Duration) {
+        let mut acting = self.pg.mapping().acting_set();
+        if now < self.pinged + CONFIG.lease / 4 || !acting.remove(&self.me) {
+            return;
+        }
+        self.pinged = now;
+        for osd in acting {
+            self.send_ping(osd, false, now);
+        }
+    }
+
+    fn send_ping(&mut self, to: i32, reply: bool, now: Duration) {
+        let up_from = self.pg.map().osd(self.me).map_or(0, |o| o.info.up_from);
+        let delta_ub = self.stamps.entry(to).or_default().to_send(now, CONFIG.lease);
+        let ping = Net::Ping { up_from, sent: span(now), delta_ub, reply };
+        self.effects.push(Effect::Send(to, ping));
+    }
+
     // --- clients
+
+    /// What a copy that is not the primary answers to a read, if it may.
+    pub(crate) fn read_copy(&self, object: &HObject, now: Duration) -> Option<EVersion> {
+        let last = self.objects.get(object).and_then(|v| v.last()).filter(|v| v.2.is_some());
+        let version = last.map_or(EVersion::default(), |v| v.0);
+        self.pg.may_read_here(object, now).then_some(version)
+    }
 
     /// The head of an object that has no write in progress; zero if it is not there.
     pub(crate) fn read(&self, object: &HObject, now: Duration) -> Option<EVersion> {
@@ -413,6 +452,16 @@ impl Node {
                 if let Some((_, ours)) = self.listed.remove(&from) {
                     self.pg.backfill_compared(from, upto, &ours, &found);
                     self.progress();
+                }
+            }
+            Net::Ping { up_from, sent, delta_ub, reply } => {
+                let stamps = self.stamps.entry(from).or_default();
+                stamps.got(up_from, now, sent, delta_ub);
+                let (lb, ub) = (stamps.delta_lb, stamps.delta_ub);
+                self.pg.hb_stamps(from, lb, ub, now);
+                self.drain();
+                if !reply {
+                    self.send_ping(from, true, now);
                 }
             }
             _ => {}
