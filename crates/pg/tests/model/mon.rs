@@ -19,6 +19,12 @@ pub(crate) enum Request {
         dead: bool,
     },
     Weight(i32, u32),
+    Pool {
+        size: u8,
+        min_size: u8,
+    },
+    /// An exception that nobody asked for.
+    Temp(Vec<i32>),
 }
 
 pub(crate) struct Mon {
@@ -113,6 +119,11 @@ fn apply(map: &mut OsdMap, request: Request) -> Option<Request> {
             }
         }
         Request::Weight(id, weight) => map.osds[id as usize].weight = weight,
+        Request::Pool { size, min_size } => {
+            let pool = map.pools.get_mut(&PGID.pool).unwrap();
+            (pool.size, pool.min_size) = (size, min_size);
+        }
+        Request::Temp(osds) => _ = map.pg_temp.insert(PGID, osds),
         _ => {}
     }
     None

@@ -13,6 +13,9 @@ use crate::mon::{Mon, PGID, Request};
 use crate::node::{Effect, Image, Net, Node};
 
 const OSDS: usize = 5;
+/// Of faults. Those that mend others are in every seed.
+const KINDS: u32 = 18;
+const MENDING: [u32; 5] = [2, 3, 4, 16, 17];
 const OBJECTS: u64 = 40;
 const FAULTY_STEPS: u32 = 6000;
 const CALM_STEPS: u32 = 60_000;
@@ -58,6 +61,7 @@ impl Seen {
             "wiped",
             "epochs",
             "preempted",
+            "resized",
             "copy reads",
         ];
         all.into_iter().map(|what| (what, self.counts.get(what).copied().unwrap_or(0)))
@@ -85,6 +89,8 @@ pub(crate) struct World {
     /// A disk was wiped, and the PG was not clean since: another may not be.
     wiped: bool,
     faulty: bool,
+    /// Of all kinds, those that this seed has: few let other things come about than many.
+    faults: Vec<u32>,
     seen: Seen,
 }
 
@@ -97,8 +103,12 @@ fn object(n: u64) -> HObject {
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let size = rng.random_range(2..4);
-        let min_size = rng.random_range(1..3);
+        let size = rng.random_range(2..5);
+        let min_size = rng.random_range(1..size.min(3));
+        let often = rng.random_range(1..5);
+        let faults = (0..KINDS)
+            .filter(|kind| MENDING.contains(kind) || rng.random_range(0..4) < often)
+            .collect();
         let mon = Mon::new(OSDS, size, min_size);
         let nodes = (0..OSDS as i32).map(|me| Some(Node::first(me, mon.current().clone())));
         let mut world = Self {
@@ -117,6 +127,7 @@ impl World {
             heard: BTreeMap::new(),
             wiped: false,
             faulty: true,
+            faults,
             seen: Seen::default(),
         };
         for osd in 0..OSDS {
@@ -372,7 +383,11 @@ impl World {
     fn fault(&mut self) {
         let osd = self.pick();
         let id = osd as i32;
-        match self.rng.random_range(0..13) {
+        let kind = self.rng.random_range(0..KINDS);
+        if !self.faults.contains(&kind) {
+            return;
+        }
+        match kind {
             0 | 1 => self.crash(osd),
             2..5 => (0..OSDS).for_each(|osd| self.restart(osd)),
             5 => {
@@ -387,6 +402,27 @@ impl World {
             7 => self.isolate(),
             8 => self.wipe(osd),
             9..12 => self.tear(),
+            12 | 13 => {
+                // One way only.
+                let to = self.pick() as i32;
+                self.cut.insert((id, to));
+            }
+            14 => {
+                let size = self.rng.random_range(2..5);
+                let min_size = self.rng.random_range(1..size + 1);
+                self.mon.requests.push(Request::Pool { size, min_size });
+                self.seen.count("resized", 1);
+            }
+            15 => {
+                let up = (0..OSDS as i32).filter(|osd| self.mon.current().is_up(*osd));
+                let mut osds: Vec<i32> = up.collect();
+                let first = osd % osds.len().max(1);
+                osds.rotate_left(first);
+                osds.truncate(self.rng.random_range(1..4));
+                if !osds.is_empty() {
+                    self.mon.requests.push(Request::Temp(osds));
+                }
+            }
             _ => self.heal(),
         }
     }
