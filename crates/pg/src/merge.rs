@@ -47,12 +47,19 @@ pub fn rewind(
 ) -> Option<Rewind> {
     let horizon = log.horizon();
     let entries = log.rewind(to);
-    // Epochs ascend with versions: nothing that stays lies between.
-    let above_epoch = entries.last()?.store_epoch().unwrap_or(0).saturating_sub(1);
+    entries.last()?;
+    // Epochs ascend with versions: nothing that stays lies between. Entries that change nothing have none.
+    let oldest = entries.iter().rev().find(|e| e.is_update());
+    let below = |e: &PgLogEntry| Some(e.store_epoch()?.saturating_sub(1));
+    let newest_left = || log.entries().rev().find_map(PgLogEntry::store_epoch);
+    let above = oldest.and_then(below).or_else(newest_left);
     // The oldest entry of each object says what was before.
     let mut objects: BTreeMap<HObject, (EVersion, bool)> = BTreeMap::new();
     for entry in entries.iter().filter(|e| e.is_update() && e.object <= *backfilled) {
-        objects.insert(entry.object.clone(), (entry.prior_version, entry.version > horizon));
+        objects.insert(
+            entry.object.clone(),
+            (entry.prior_version, entry.version > horizon && above.is_some()),
+        );
     }
     let mut discard = Vec::new();
     for (object, (prior, can_undo)) in objects {
@@ -70,7 +77,8 @@ pub fn rewind(
             discard.push(object);
         }
     }
-    Some(Rewind { to, above_epoch, objects: discard, entries })
+    // Without any epoch only what was made since goes, whole.
+    Some(Rewind { to, above_epoch: above.unwrap_or(0), objects: discard, entries })
 }
 
 /// Brings one object of the missing set back; returns whether the store has something to discard.
@@ -148,6 +156,8 @@ pub fn peer_missing(
 
 #[cfg(test)]
 mod tests {
+    use spirula_wire::types::log_op;
+
     use super::*;
     use crate::log::tests::{log, object, v};
 
@@ -223,6 +233,34 @@ mod tests {
         let undone = adopt(&mut copy, &mut missing, &auth, &everything()).unwrap();
         assert_eq!(needs(&missing), [(object("a"), v(1, 1), NOTHING)]);
         assert_eq!(undone.objects, [object("b")], "what was made then goes whole");
+    }
+
+    #[test]
+    fn entries_without_an_epoch_undo_nothing_else() {
+        let auth = log(v(0, 0), &[("a", v(1, 1)), ("b", v(2, 2))]);
+        let with = |ops: [(i32, bool); 2]| {
+            let mut copy = log(v(0, 0), &[("a", v(1, 1))]);
+            for (n, (op, has_epoch)) in (2..).zip(ops) {
+                let mut entry = crate::log::tests::entry("a", v(1, n), v(1, n - 1));
+                entry.op = op;
+                if !has_epoch {
+                    entry.mod_desc = Default::default();
+                }
+                copy.append(entry);
+            }
+            let undone = adopt(&mut copy, &mut Missing::default(), &auth, &everything());
+            undone.unwrap()
+        };
+        let (error, modify, lost) = (log_op::ERROR, log_op::MODIFY, log_op::LOST_REVERT);
+        for (ops, above, objects) in [
+            ([(error, false), (error, false)], 10, 0),
+            ([(error, false), (modify, true)], 29, 1),
+            ([(modify, true), (error, false)], 19, 1),
+            ([(lost, false), (modify, true)], 10, 1),
+        ] {
+            let undone = with(ops);
+            assert_eq!((undone.above_epoch, undone.objects.len()), (above, objects), "{ops:?}");
+        }
     }
 
     #[test]
