@@ -399,7 +399,11 @@ impl Peering {
     /// When [`Peering::tick`] has something to do, at the latest.
     pub fn next_tick(&self) -> Option<Duration> {
         let settles = self.settling.at.filter(|_| self.is_primary() && self.is_peered());
-        [self.next_renewal(), self.reserving.retry_at(), settles].into_iter().flatten().min()
+        let prior = self.lease.prior_until();
+        let waits = (self.is_primary() && self.is_peered() && self.lease.waits_for_prior(self.now))
+            .then_some(prior);
+        let retry = self.reserving.retry_at();
+        [self.next_renewal(), retry, settles, waits].into_iter().flatten().min()
     }
 
     fn next_renewal(&self) -> Option<Duration> {
