@@ -181,7 +181,13 @@ impl Peering {
         self.missing().iter().filter(lost).map(|(o, _)| o.clone()).collect()
     }
 
-    /// The object was pulled at `version`; it is stored by what is submitted in the same turn.
+    /// Whether the object is still waited for at `need`. A source that was given up may answer yet, when
+    /// the object came from another one and was written to since.
+    pub fn is_pulling(&self, object: &HObject, need: EVersion) -> bool {
+        self.recovery.pulls.get(object) == Some(&need)
+    }
+
+    /// The object was pulled at `version`, which [`Peering::is_pulling`] was asked for before; it is stored by what is submitted in the same turn.
     pub fn pulled(&mut self, object: &HObject, version: EVersion) {
         self.recovery.pulls.remove(object);
         if self.missing_mut().got(object, version) {

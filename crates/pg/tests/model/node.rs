@@ -38,6 +38,10 @@ pub(crate) enum Net {
         epoch: u32,
         version: EVersion,
     },
+    PullFailed {
+        epoch: u32,
+        object: HObject,
+    },
     Pull {
         epoch: u32,
         object: HObject,
@@ -117,6 +121,7 @@ pub(crate) struct Node {
     /// Slots that were asked for, and those that were given.
     asked: Vec<Slot>,
     held: Vec<Slot>,
+    pulls: BTreeMap<HObject, i32>,
     stamps: BTreeMap<i32, HeartbeatStamps>,
     pinged: Duration,
     pub(crate) effects: Vec<Effect>,
@@ -137,6 +142,7 @@ impl Node {
             listed: BTreeMap::new(),
             asked: Vec::new(),
             held: Vec::new(),
+            pulls: BTreeMap::new(),
             stamps: BTreeMap::new(),
             pinged: Duration::ZERO,
             effects: Vec::new(),
@@ -240,6 +246,7 @@ impl Node {
                     self.send(to, Net::Peer(message));
                 }
                 Action::NewInterval => {
+                    self.pulls.clear();
                     self.writes.clear();
                     self.listed.clear();
                 }
@@ -425,14 +432,25 @@ impl Node {
                 self.acked(from, version)
             }
             Net::Pull { epoch: asked, object, need } if self.pg.is_current(asked) => {
+                if now.subsec_micros().is_multiple_of(16) {
+                    self.send(from, Net::PullFailed { epoch, object });
+                    return;
+                }
                 let versions = self.objects.get(&object).cloned().unwrap_or_default();
                 self.send(from, Net::PullReply { epoch, object, need, versions });
             }
-            Net::PullReply { epoch, object, need, versions } if self.pg.is_current(epoch) => {
+            Net::PullReply { epoch, object, need, versions }
+                if self.pg.is_current(epoch) && self.pg.is_pulling(&object, need) =>
+            {
+                self.pulls.remove(&object);
                 self.objects.insert(object.clone(), versions);
                 self.pg.pulled(&object, need);
                 self.submit();
                 self.progress();
+            }
+            Net::PullFailed { epoch, object } if self.pg.is_current(epoch) => {
+                self.pg.recovery_failed(&object, from);
+                self.pulls.remove(&object);
             }
             Net::Push { epoch: sent, object, versions } if self.pg.is_current(sent) => {
                 self.objects.insert(object.clone(), versions);
@@ -482,12 +500,22 @@ impl Node {
     }
 
     /// Recovers a little.
-    pub(crate) fn recover(&mut self) {
+    pub(crate) fn recover(&mut self, impatient: bool) {
         self.grant();
+        let map = self.pg.map().clone();
+        let slow: Vec<_> = (self.pulls.iter())
+            .filter(|(_, from)| impatient || !map.is_up(**from))
+            .map(|(object, from)| (object.clone(), *from))
+            .collect();
+        for (object, from) in slow {
+            self.pulls.remove(&object);
+            self.pg.recovery_failed(&object, from);
+        }
         let epoch = self.epoch();
         for next in self.pg.recover(2) {
             match next {
                 Recover::Pull { object, need, from } => {
+                    self.pulls.insert(object.clone(), from[0]);
                     self.send(from[0], Net::Pull { epoch, object, need });
                 }
                 Recover::Push { object, to } => {

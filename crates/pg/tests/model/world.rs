@@ -217,7 +217,8 @@ impl World {
             82..87 => self.read(),
             87..93 => {
                 let osd = self.pick();
-                self.on(osd, |node, _| node.recover());
+                let impatient = self.chance(10);
+                self.on(osd, |node, _| node.recover(impatient));
                 if self.faulty
                     && self.chance(20)
                     && self.on(osd, |node, _| node.preempt()) == Some(true)
