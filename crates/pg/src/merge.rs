@@ -140,6 +140,19 @@ pub fn adopt(
     Some(undone.unwrap_or(Rewind { to: common, ..Rewind::default() }))
 }
 
+/// Nobody makes the copy undo its divergent entries: it lacks their objects.
+pub fn keep_divergent(auth: &PgLog, theirs: &PgLogMsg, missing: &mut Missing) {
+    let copy = PgLog::from_wire(theirs.clone(), crate::log::LogLimits::default());
+    let Some(common) = common(auth, &copy) else {
+        return;
+    };
+    for entry in copy.after(common).filter(|e| e.is_update()) {
+        let have = EVersion::default();
+        let item = MissingObject { need: entry.prior_version, have, delete: false };
+        missing.set(entry.object.clone(), item);
+    }
+}
+
 /// What the copy behind `theirs` will miss once its divergent entries are undone, and its newest
 /// entry then.
 pub fn peer_missing(

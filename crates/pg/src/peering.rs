@@ -706,10 +706,28 @@ impl Peering {
     }
 }
 
-/// The monitor saw it refuse a connection since it last came up, or removed it.
+/// The monitor saw it refuse a connection since it last came up. One that was removed may not know yet.
 fn is_dead(map: &OsdMap, osd: i32) -> bool {
-    match map.osd(osd).filter(|o| o.exists()) {
-        None => true,
-        Some(o) => o.xinfo.dead_epoch > o.info.up_from,
+    let known = map.osd(osd).filter(|o| o.exists());
+    known.is_some_and(|o| o.xinfo.dead_epoch > o.info.up_from)
+}
+
+#[cfg(test)]
+mod tests {
+    use spirula_maps::{Osd, OsdInfo, OsdXInfo, osd_state};
+
+    use super::*;
+
+    #[test]
+    fn only_who_refused_a_connection_is_dead() {
+        let osd = |state, dead_epoch| Osd {
+            state,
+            info: OsdInfo { up_from: 5, ..OsdInfo::default() },
+            xinfo: OsdXInfo { dead_epoch, ..OsdXInfo::default() },
+            ..Osd::default()
+        };
+        let osds = vec![osd(osd_state::EXISTS, 6), osd(osd_state::EXISTS, 4), osd(0, 6)];
+        let map = OsdMap { osds, ..OsdMap::default() };
+        assert_eq!([0, 1, 2, 3].map(|id| is_dead(&map, id)), [true, false, false, false]);
     }
 }

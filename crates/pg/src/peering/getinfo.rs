@@ -234,8 +234,13 @@ impl Peering {
 
     fn take_peer_log(&mut self, from: i32, mut info: PgInfo, log: PgLogMsg, missing: Missing) {
         let (backfilled, whole) = (info.last_backfill.clone(), Missing::default());
+        // Members undo what is divergent before they become active, others keep it.
+        let kept = (!self.members.contains(&from)).then(|| log.clone());
         match merge::peer_missing(&self.log, log, missing, &backfilled) {
-            Some((missing, common)) => {
+            Some((mut missing, common)) => {
+                if let Some(log) = kept {
+                    merge::keep_divergent(&self.log, &log, &mut missing);
+                }
                 info.last_update = common;
                 self.peers.insert(from, Peer { info, missing: Some(missing) });
             }
@@ -257,6 +262,40 @@ impl Peering {
         self.state = State::WaitUpThru;
         if !self.need_up_thru {
             self.activate();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use spirula_maps::OsdMap;
+    use spirula_wire::types::{PgId, SpgId};
+
+    use super::*;
+    use crate::log::tests::{entry, log, object, v};
+    use crate::peering::Config;
+
+    #[test]
+    fn a_stray_is_no_source_of_what_it_wrote_alone() {
+        let spgid = SpgId::whole(PgId::new(1, 0));
+        let mut pg = Peering::create(0, spgid, Arc::new(OsdMap::default()), Config::default());
+        for e in [entry("a", v(1, 1), v(0, 0)), entry("b", v(1, 2), v(0, 0))] {
+            pg.append(e.clone());
+            pg.missing.add_event(&e);
+        }
+        pg.state = State::Active;
+        let own = [("a", v(1, 1)), ("b", v(1, 2)), ("a", v(1, 3))];
+        let theirs = log(v(0, 0), &own);
+        let info = PgInfo { last_update: v(1, 3), ..pg.info.clone() };
+        for (member, sources) in [(true, [vec![5], vec![5]]), (false, [vec![], vec![5]])] {
+            pg.members = if member { BTreeSet::from([5]) } else { BTreeSet::new() };
+            let log = theirs.to_wire(EVersion::default(), false);
+            pg.take_peer_log(5, info.clone(), log, Missing::default());
+            let found =
+                [("a", v(1, 1)), ("b", v(1, 2))].map(|(o, need)| pg.sources(&object(o), need));
+            assert_eq!(found, sources, "member: {member}");
         }
     }
 }
