@@ -305,6 +305,23 @@ impl Node {
         }
     }
 
+    fn got_ping(
+        &mut self,
+        from: i32,
+        (up_from, sent, delta_ub): (u32, TimeSpan, Option<TimeSpan>),
+        is_reply: bool,
+        now: Duration,
+    ) {
+        let stamps = self.stamps.entry(from).or_default();
+        stamps.got(up_from, now, sent, delta_ub);
+        let (lb, ub) = (stamps.delta_lb, stamps.delta_ub);
+        self.pg.hb_stamps(from, lb, ub, now);
+        self.drain();
+        if !is_reply {
+            self.send_ping(from, true, now);
+        }
+    }
+
     fn send_ping(&mut self, to: i32, reply: bool, now: Duration) {
         let up_from = self.pg.map().osd(self.me).map_or(0, |o| o.info.up_from);
         let delta_ub = self.stamps.entry(to).or_default().to_send(now, CONFIG.lease);
@@ -473,14 +490,7 @@ impl Node {
                 }
             }
             Net::Ping { up_from, sent, delta_ub, reply } => {
-                let stamps = self.stamps.entry(from).or_default();
-                stamps.got(up_from, now, sent, delta_ub);
-                let (lb, ub) = (stamps.delta_lb, stamps.delta_ub);
-                self.pg.hb_stamps(from, lb, ub, now);
-                self.drain();
-                if !reply {
-                    self.send_ping(from, true, now);
-                }
+                self.got_ping(from, (up_from, sent, delta_ub), reply, now);
             }
             _ => {}
         }
