@@ -14,10 +14,12 @@ use spirula_wire::types::{EVersion, HObject, PgLogEntry, RequestId, SpgId, TimeS
 
 use crate::mon::{PGID, Request};
 
-pub(crate) const CONFIG: Config = Config {
-    lease: Duration::from_millis(200),
-    log: LogLimits { entries: 8, batch: 4, dups: 3000 },
-};
+const LEASE: Duration = Duration::from_millis(200);
+
+/// Of logs with so many entries.
+pub(crate) fn config(entries: usize) -> Config {
+    Config { lease: LEASE, log: LogLimits { entries, batch: 4, dups: 3000 } }
+}
 
 /// Versions of an object, oldest first: version, epoch of the store, contents.
 pub(crate) type Versions = Vec<(EVersion, u64, Option<u64>)>;
@@ -105,6 +107,7 @@ pub(crate) enum Effect {
     Done(RequestId, EVersion),
     Undone(usize),
     Clean,
+    Count(&'static str),
 }
 
 pub(crate) struct Node {
@@ -174,22 +177,28 @@ impl Node {
     }
 
     /// A new PG is made by who is to hold it.
-    pub(crate) fn first(me: i32, map: Arc<OsdMap>) -> Self {
+    pub(crate) fn first(me: i32, map: Arc<OsdMap>, config: Config) -> Self {
         let spgid = SpgId::whole(PGID);
         let here = map.pg_to_up_acting(PGID).acting.contains(&me);
         let make = if here { Peering::create } else { Peering::unknown };
-        Self::with(me, make(me, spgid, map, CONFIG), Objects::new())
+        Self::with(me, make(me, spgid, map, config), Objects::new())
     }
 
-    pub(crate) fn restart(me: i32, disk: &Option<Image>, map: Arc<OsdMap>, now: Duration) -> Self {
+    pub(crate) fn restart(
+        me: i32,
+        disk: &Option<Image>,
+        map: Arc<OsdMap>,
+        config: Config,
+        now: Duration,
+    ) -> Self {
         let Some(image) = disk else {
             return Self::with(
                 me,
-                Peering::unknown(me, SpgId::whole(PGID), map, CONFIG),
+                Peering::unknown(me, SpgId::whole(PGID), map, config),
                 Objects::new(),
             );
         };
-        let pg = Peering::load(me, image.stored.clone(), map, CONFIG, now);
+        let pg = Peering::load(me, image.stored.clone(), map, config, now);
         Self::with(me, pg, image.objects.clone())
     }
 
@@ -281,7 +290,8 @@ impl Node {
                 Action::Clean => self.effects.push(Effect::Clean),
                 Action::Remove => {
                     let map = self.pg.map().clone();
-                    self.pg = Peering::unknown(self.me, self.pg.pgid(), map, CONFIG);
+                    let config = config(self.pg.log().limits().entries);
+                    self.pg = Peering::unknown(self.me, self.pg.pgid(), map, config);
                     self.objects.clear();
                     self.submit();
                 }
@@ -296,7 +306,7 @@ impl Node {
     /// Heartbeats to who serves the PG with this OSD.
     pub(crate) fn ping(&mut self, now: Duration) {
         let mut acting = self.pg.mapping().acting_set();
-        if now < self.pinged + CONFIG.lease / 4 || !acting.remove(&self.me) {
+        if now < self.pinged + LEASE / 4 || !acting.remove(&self.me) {
             return;
         }
         self.pinged = now;
@@ -324,7 +334,7 @@ impl Node {
 
     fn send_ping(&mut self, to: i32, reply: bool, now: Duration) {
         let up_from = self.pg.map().osd(self.me).map_or(0, |o| o.info.up_from);
-        let delta_ub = self.stamps.entry(to).or_default().to_send(now, CONFIG.lease);
+        let delta_ub = self.stamps.entry(to).or_default().to_send(now, LEASE);
         let ping = Net::Ping { up_from, sent: span(now), delta_ub, reply };
         self.effects.push(Effect::Send(to, ping));
     }
@@ -465,6 +475,7 @@ impl Node {
                 self.submit();
                 self.progress();
             }
+            Net::PullReply { .. } => self.effects.push(Effect::Count("late pulls")),
             Net::PullFailed { epoch, object } if self.pg.is_current(epoch) => {
                 self.pg.recovery_failed(&object, from);
                 self.pulls.remove(&object);
@@ -525,6 +536,7 @@ impl Node {
         for next in self.pg.recover(2) {
             match next {
                 Recover::Pull { object, need, from } => {
+                    self.effects.push(Effect::Count("pulls"));
                     self.pulls.insert(object.clone(), from[0]);
                     self.send(from[0], Net::Pull { epoch, object, need });
                 }

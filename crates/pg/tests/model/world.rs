@@ -6,17 +6,16 @@ use std::time::Duration;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spirula_maps::WEIGHT_IN;
-use spirula_pg::State;
+use spirula_pg::{Config, State};
 use spirula_wire::types::{EVersion, EntityName, HObject, RequestId, SnapId};
 
 use crate::mon::{Mon, PGID, Request};
-use crate::node::{Effect, Image, Net, Node};
+use crate::node::{Effect, Image, Net, Node, config};
 
 const OSDS: usize = 5;
 /// Of faults. Those that mend others are in every seed.
 const KINDS: u32 = 18;
 const MENDING: [u32; 5] = [2, 3, 4, 16, 17];
-const OBJECTS: u64 = 40;
 const FAULTY_STEPS: u32 = 6000;
 const CALM_STEPS: u32 = 60_000;
 
@@ -62,6 +61,8 @@ impl Seen {
             "epochs",
             "preempted",
             "resized",
+            "pulls",
+            "late pulls",
             "copy reads",
         ];
         all.into_iter().map(|what| (what, self.counts.get(what).copied().unwrap_or(0)))
@@ -91,6 +92,9 @@ pub(crate) struct World {
     faulty: bool,
     /// Of all kinds, those that this seed has: few let other things come about than many.
     faults: Vec<u32>,
+    /// So many objects, and so long logs.
+    objects: u64,
+    config: Config,
     seen: Seen,
 }
 
@@ -109,8 +113,10 @@ impl World {
         let faults = (0..KINDS)
             .filter(|kind| MENDING.contains(kind) || rng.random_range(0..4) < often)
             .collect();
+        let objects = [5, 15, 40][rng.random_range(0..3)];
+        let config = config([8, 30][rng.random_range(0..2)]);
         let mon = Mon::new(OSDS, size, min_size);
-        let nodes = (0..OSDS as i32).map(|me| Some(Node::first(me, mon.current().clone())));
+        let nodes = (0..OSDS as i32).map(|me| Some(Node::first(me, mon.current().clone(), config)));
         let mut world = Self {
             offsets: std::array::from_fn(|_| rng.random_range(0..1_000_000)),
             rates: std::array::from_fn(|_| rng.random_range(0..40)),
@@ -128,6 +134,8 @@ impl World {
             wiped: false,
             faulty: true,
             faults,
+            objects,
+            config,
             seen: Seen::default(),
         };
         for osd in 0..OSDS {
@@ -188,6 +196,7 @@ impl World {
                 Effect::Mon(request) => self.asks[osd].push(request),
                 Effect::Done(reqid, version) => self.done(reqid, version),
                 Effect::Undone(n) => self.seen.count("undone", n as u64),
+                Effect::Count(what) => self.seen.count(what, 1),
                 Effect::Clean => {
                     self.wiped = false;
                     self.seen.count("clean", 1);
@@ -337,7 +346,7 @@ impl World {
             let tid = self.ops.len() as u64 + 1;
             let reqid = RequestId { name: EntityName::client(1), tid, inc: 0 };
             let value = if self.chance(5) { None } else { Some(self.rng.next_u64()) };
-            let object = object(self.rng.random_range(0..OBJECTS));
+            let object = object(self.rng.random_range(0..self.objects));
             self.ops.insert(reqid, Op { object, value, done: None });
             self.seen.count("writes", 1);
             reqid
@@ -352,7 +361,7 @@ impl World {
 
     /// A read shows at least what any client has heard of.
     fn read(&mut self) {
-        let object = object(self.rng.random_range(0..OBJECTS));
+        let object = object(self.rng.random_range(0..self.objects));
         // Stale reads come from those who hear nothing.
         let osd = match self.mon_cut.first().copied() {
             Some(cut) if self.chance(2) => cut as usize,
@@ -507,7 +516,7 @@ impl World {
             Some(image) => self.mon.map(image.epoch),
             None => self.mon.current().clone(),
         };
-        self.nodes[osd] = Some(Node::restart(osd as i32, disk, map, self.local(osd)));
+        self.nodes[osd] = Some(Node::restart(osd as i32, disk, map, self.config, self.local(osd)));
         self.asks[osd] = vec![Request::Boot(osd as i32)];
     }
 
@@ -564,7 +573,7 @@ impl World {
             let copy = node(osd);
             assert!(copy.pg.missing().is_empty() && !copy.pg.info().is_incomplete());
             assert_eq!(copy.pg.info().last_update, primary.pg.info().last_update);
-            for n in 0..OBJECTS {
+            for n in 0..self.objects {
                 let object = object(n);
                 let last = all.iter().rev().find(|(_, op)| op.object == object);
                 let want = last.and_then(|(version, op)| Some((*version, op.value?)));
