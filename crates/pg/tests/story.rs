@@ -30,6 +30,8 @@ struct Pair {
     up_thru: Vec<(i32, u32)>,
     pg_temp: Option<Vec<i32>>,
     now: Duration,
+    /// Entries, and where.
+    undone: Vec<(usize, EVersion)>,
     /// Slots are given at once.
     grants: bool,
     asked: Vec<(usize, Action)>,
@@ -65,6 +67,7 @@ impl Pair {
             up_thru: Vec::new(),
             pg_temp: None,
             now: NOW,
+            undone: Vec::new(),
             grants: true,
             asked: Vec::new(),
         };
@@ -107,7 +110,8 @@ impl Pair {
             } else if let Some((osd, epoch)) = self.up_thru.pop() {
                 self.next_map(|map| map.osds[osd as usize].info.up_thru = epoch, alive);
             } else if let Some(osds) = self.pg_temp.take() {
-                self.next_map(|map| _ = map.pg_temp.insert(PGID, osds), alive);
+                let pgid = self.osds[0].pgid().pgid;
+                self.next_map(|map| _ = map.pg_temp.insert(pgid, osds), alive);
             } else {
                 return;
             }
@@ -126,6 +130,9 @@ impl Pair {
                 | Action::CancelLocal
                 | Action::CancelRemote => self.asked.push((me, action)),
                 Action::WantUpThru(epoch) => self.up_thru.push((me as i32, epoch)),
+                Action::Rewind(rewind) => {
+                    self.undone.extend(rewind.entries.iter().map(|e| (me, e.version)));
+                }
                 Action::WantPgTemp(osds) => self.pg_temp = Some(osds),
                 _ => {}
             }
@@ -151,6 +158,43 @@ impl Pair {
         self.run(&[0, 1]);
     }
 
+    /// A write, and at whom it is logged.
+    fn write_at(&mut self, object: HObject, tid: u64, at: &[usize]) -> EVersion {
+        let primary = self.map.pg_to_up_acting(PGID).acting_primary as usize;
+        let pg = self.primary();
+        let (version, horizon) = (pg.next_version(), pg.horizon());
+        let reqid = RequestId { name: EntityName::client(1), tid, inc: 0 };
+        let mut entry =
+            PgLogEntry { op: log_op::MODIFY, object, version, reqid, ..Default::default() };
+        entry.set_store_epoch(tid);
+        pg.append(entry.clone());
+        for &osd in at.iter().filter(|osd| **osd != primary) {
+            let epoch = self.map.epoch;
+            assert!(self.osds[osd].apply(primary as i32, epoch, entry.clone(), horizon));
+        }
+        version
+    }
+
+    /// The PG is split at these OSDs by the next map, which these have; the others' copies are as they
+    /// were.
+    fn split(mut self, change: impl FnOnce(&mut OsdMap), at: &[usize]) -> (Self, Self) {
+        self.map.epoch += 1;
+        let pool = self.map.pools.get_mut(&PGID.pool).unwrap();
+        (pool.pg_num, pool.pg_num_pending) = (2, 2);
+        change(&mut self.map);
+        let map = Arc::new(self.map.clone());
+        let children = [0, 1].map(|me| child_of(me as i32, &mut self.osds[me]));
+        let mut child = Self { map: self.map.clone(), osds: children, ..Self::new(1) };
+        for pair in [&mut self, &mut child] {
+            for &me in at {
+                pair.osds[me].advance(map.clone(), NOW);
+                pair.osds[me].activate_map(NOW);
+            }
+            pair.run(at);
+        }
+        (self, child)
+    }
+
     fn asked(&mut self) -> Vec<(usize, Action)> {
         std::mem::take(&mut self.asked)
     }
@@ -171,6 +215,11 @@ impl Pair {
 fn goes_down(map: &mut OsdMap, osd: usize) {
     map.osds[osd].state &= !osd_state::UP;
     map.osds[osd].xinfo.dead_epoch = map.epoch;
+}
+
+fn child_of(me: i32, pg: &mut Peering) -> Peering {
+    let stored = pg.split_off(PgId { seed: 1, ..PGID }, 2);
+    Peering::load(me, stored, pg.map().clone(), CONFIG, NOW)
 }
 
 fn object() -> HObject {
@@ -474,4 +523,55 @@ fn a_copy_answers_reads_of_what_all_hold() {
     assert!(reads(&pair), "it is told");
     pair.next_map(|map| goes_down(map, primary), &[copy]);
     assert!(!reads(&pair), "another interval");
+}
+
+/// Two writes of each half are everywhere, one of each is logged by the primary alone.
+fn before_a_split() -> (Pair, usize, [EVersion; 2]) {
+    let mut pair = Pair::new(1);
+    let primary = pair.map.pg_to_up_acting(PGID).acting_primary as usize;
+    let [left, right] = [0, 1].map(|hash| HObject { hash, ..object() });
+    for tid in 1..=4 {
+        let object = if tid % 2 == 0 { &left } else { &right };
+        let version = pair.write_at(object.clone(), tid, &[0, 1]);
+        pair.primary().written_everywhere(version);
+    }
+    let alone = [pair.write_at(left, 5, &[]), pair.write_at(right, 6, &[])];
+    (pair, primary, alone)
+}
+
+#[test]
+fn both_halves_of_a_split_go_on() {
+    let (pair, primary, alone) = before_a_split();
+    let (parent, child) = pair.split(|_| (), &[0, 1]);
+    for (mut half, version) in [(parent, alone[0]), (child, alone[1])] {
+        assert_eq!(half.shows(), "active+recovering+degraded");
+        for osd in &half.osds {
+            assert_eq!(
+                (osd.log().len(), osd.log().entries().next_back().unwrap().version),
+                (3, version)
+            );
+            assert_ne!(osd.info().history.last_epoch_split, 0);
+        }
+        assert_eq!(half.osds[1 - primary].missing().len(), 1);
+        assert_eq!(half.undone, []);
+        assert_eq!(half.osds[0].log().head(), half.osds[1].log().head());
+    }
+}
+
+#[test]
+fn what_one_copy_wrote_alone_before_a_split_is_undone_in_both_halves() {
+    let (pair, primary, alone) = before_a_split();
+    let other = 1 - primary;
+    let (parent, child) = pair.split(|map| goes_down(map, primary), &[other]);
+    for (mut half, version) in [(parent, alone[0]), (child, alone[1])] {
+        assert_eq!(half.shows(), "active+undersized+degraded");
+        let past = &half.osds[other].past_intervals().intervals;
+        let asked = past.iter().any(|i| i.acting.iter().any(|member| member.osd == primary as i32));
+        assert!(asked, "the interval of both may have been written to");
+        half.comes_back(primary);
+        assert_eq!(half.shows(), "active+clean");
+        assert_eq!(half.undone, [(primary, version)]);
+        let heads = half.osds.each_ref().map(|osd| (osd.log().head(), osd.log().len()));
+        assert_eq!((heads[0], heads[0].1), (heads[1], 2));
+    }
 }
