@@ -182,7 +182,6 @@ pub struct Peering {
     need_up_thru: bool,
     /// Members whose activation is durable, this one too.
     activated: BTreeSet<i32>,
-    activations: u64,
     awaiting: Option<u64>,
     pub(crate) recovery: Recovery,
     reserving: Reserving,
@@ -233,7 +232,6 @@ impl Peering {
             want_acting: None,
             need_up_thru: false,
             activated: BTreeSet::new(),
-            activations: 0,
             awaiting: None,
             recovery: Recovery::default(),
             reserving: Reserving::default(),

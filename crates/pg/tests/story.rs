@@ -575,3 +575,32 @@ fn what_one_copy_wrote_alone_before_a_split_is_undone_in_both_halves() {
         assert_eq!((heads[0], heads[0].1), (heads[1], 2));
     }
 }
+
+/// A driver waits for commits on behalf of a machine; then another one is in its place.
+#[test]
+fn a_commit_of_an_earlier_machine_activates_nothing() {
+    let awaited = |mut pair: Pair| {
+        let primary = pair.map.pg_to_up_acting(PGID).acting_primary as usize;
+        let stored = pair.osds[primary].stored();
+        let map = pair.osds[primary].map().clone();
+        let mut pg = Peering::load(primary as i32, stored, map, CONFIG, NOW);
+        pair.next_map(|map| goes_down(map, 1 - primary), &[]);
+        pair.map.osds[primary].info.up_thru = pair.map.epoch;
+        pg.advance(Arc::new(pair.map.clone()), NOW);
+        pg.activate_map(NOW);
+        let awaits = |action| match action {
+            Action::AwaitCommit(number) => Some(number),
+            _ => None,
+        };
+        let number = std::iter::from_fn(|| pg.poll()).find_map(awaits);
+        (pg, number.unwrap())
+    };
+    let (mut first, before) = awaited(Pair::new(1));
+    let (mut second, now) = awaited(Pair::new(1));
+    assert_eq!(second.state(), State::Activating);
+    second.committed(before, NOW);
+    assert_eq!(second.state(), State::Activating);
+    second.committed(now, NOW);
+    first.committed(before, NOW);
+    assert_eq!((first.state(), second.state()), (State::Active, State::Active));
+}

@@ -3,6 +3,7 @@
 //! they are, past intervals and strays are forgotten.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use spirula_wire::msg::pg::{
     OsdPgBackfill, OsdPgInfo2, OsdPgLease, OsdPgLeaseAck, OsdPgLog, OsdPgRemove, backfill_op,
@@ -12,6 +13,10 @@ use spirula_wire::types::{EVersion, HObject, PastIntervals, PgInfo, PgLease, pg_
 use super::{Action, PeerMessage, Peering, State};
 use crate::choose;
 use crate::missing::Missing;
+
+/// What is awaited is told apart from what another machine of the same PG awaited, which it replaced
+/// after a split or a removal: what it stored may be durable before.
+static ACTIVATIONS: AtomicU64 = AtomicU64::new(1);
 
 impl Peering {
     pub(super) fn activate(&mut self) {
@@ -32,9 +37,9 @@ impl Peering {
     }
 
     pub(super) fn await_commit(&mut self) {
-        self.activations += 1;
-        self.awaiting = Some(self.activations);
-        self.out.push_back(Action::AwaitCommit(self.activations));
+        let number = ACTIVATIONS.fetch_add(1, Ordering::Relaxed);
+        self.awaiting = Some(number);
+        self.out.push_back(Action::AwaitCommit(number));
     }
 
     /// Sends a member what makes its copy follow from here on.
