@@ -12,7 +12,7 @@ pub const FULL_MAP_EVERY: u32 = 50;
 pub const GLOBAL_IDS_STEP: u64 = 10_000;
 /// Subscriptions of one session.
 pub const SUBSCRIPTIONS_MAX: usize = 32;
-/// Copies of a pool that OSDs can keep; more come with replication.
-pub const COPIES_MAX: i64 = 1;
+/// Copies that a pool may keep of its objects: Ceph's bound.
+pub const COPIES_MAX: i64 = 10;
 /// Bytes of a request that a monitor passes on to the leader: half of what one frame's front holds.
 pub const FORWARD_BYTES_MAX: usize = 8 << 20;

@@ -58,6 +58,9 @@ pub(crate) struct Identity {
     pub(crate) more_mon_ports: Vec<u16>,
     /// Port base for mgr and OSDs; without one they take whatever port is free.
     pub(crate) port_base: Option<u16>,
+    /// Copies of new pools.
+    #[serde(default = "one")]
+    pub(crate) size: u8,
     pub(crate) device_bytes: u64,
     /// Of devices for WAL and metadata; 0: none.
     #[serde(default)]
@@ -77,7 +80,16 @@ pub(crate) struct OsdIdentity {
     pub(crate) key: String,
 }
 
+fn one() -> u8 {
+    1
+}
+
 impl Identity {
+    /// `osd_pool_default_min_size`: of several copies more than half (Ceph's 0).
+    pub(crate) fn min_size(&self) -> u8 {
+        u8::from(self.size == 1)
+    }
+
     /// Names and ports of the monitors, by rank.
     pub(crate) fn mons(&self) -> Vec<(String, u16)> {
         let ports = std::iter::once(&self.mon_port).chain(&self.more_mon_ports);
@@ -269,8 +281,8 @@ fn ceph_conf(dir: &Path, id: &Identity) -> String {
          auth cluster required = cephx\n\
          auth service required = cephx\n\
          auth client required = cephx\n\
-         osd pool default size = 1\n\
-         osd pool default min size = 1\n\
+         osd pool default size = {size}\n\
+         osd pool default min size = {min_size}\n\
          osd pool default pg num = 32\n\
          osd pool default pgp num = 32\n\
          osd pool default pg autoscale mode = off\n\
@@ -289,6 +301,8 @@ fn ceph_conf(dir: &Path, id: &Identity) -> String {
          [client]\n\
          log file =\n",
         fsid = id.fsid,
+        size = id.size,
+        min_size = id.min_size(),
         mons = id
             .mons()
             .iter()
@@ -316,6 +330,7 @@ mod tests {
             mon_port: 6789,
             more_mon_ports: vec![],
             port_base: None,
+            size: 1,
             device_bytes: 1 << 30,
             wal_device_bytes: 0,
             meta_device_bytes: 0,
@@ -335,6 +350,16 @@ mod tests {
         assert_eq!(dir.identity().unwrap(), Some(identity()));
         let second = ClusterDir::open(temp.path(), false).unwrap_err();
         assert!(matches!(second, DirError::AlreadyOpen { .. }), "{second}");
+    }
+
+    #[test]
+    fn clients_read_how_many_copies_pools_get() {
+        for (size, min_size) in [(1, 1), (3, 0)] {
+            let conf = ceph_conf(Path::new("/c"), &Identity { size, ..identity() });
+            assert!(conf.contains(&format!("\nosd pool default size = {size}\n")), "{conf}");
+            let line = format!("\nosd pool default min size = {min_size}\n");
+            assert!(conf.contains(&line), "{conf}");
+        }
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub(crate) async fn mkfs(dir: &Path, identity: &Identity) -> Result<()> {
             pg_num: FIRST_POOL_PGS,
             application: "rbd".into(),
         }],
-        options: options(),
+        options: options(identity),
         seed: entropy()?,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("clock before 1970")?;
@@ -167,7 +167,7 @@ impl Daemons {
             name: id.into(),
             fsid: Some(fsid(identity)?),
             storage: Box::new(storage),
-            options: options(),
+            options: options(identity),
             log: log_control(&name)?,
         };
         let mon = logging::scope(&name, MonServer::start(config)).await.context(name.clone())?;
@@ -399,7 +399,7 @@ fn bind_addr(identity: &Identity, offset: u16) -> SocketAddr {
 
 /// Those of an OSD: the devices it is made with, too.
 fn osd_options(identity: &Identity) -> BTreeMap<String, String> {
-    let mut all = options();
+    let mut all = options(identity);
     let sizes = [
         ("bluestore_block_db_size", identity.meta_device_bytes),
         ("bluestore_block_wal_size", identity.wal_device_bytes),
@@ -409,10 +409,11 @@ fn osd_options(identity: &Identity) -> BTreeMap<String, String> {
 }
 
 /// Options of the generated ceph.conf that daemons honour.
-fn options() -> BTreeMap<String, String> {
+fn options(identity: &Identity) -> BTreeMap<String, String> {
+    let (size, min_size) = (identity.size.to_string(), identity.min_size().to_string());
     [
-        ("osd_pool_default_size", "1"),
-        ("osd_pool_default_min_size", "1"),
+        ("osd_pool_default_size", size.as_str()),
+        ("osd_pool_default_min_size", &min_size),
         ("osd_pool_default_pg_num", "32"),
         ("osd_pool_default_pgp_num", "32"),
         ("osd_pool_default_pg_autoscale_mode", "off"),

@@ -15,6 +15,7 @@ use crate::cluster_dir::{DeviceClass, Identity, OsdIdentity, VERSION};
 pub(crate) struct Shape {
     pub(crate) osds: u32,
     pub(crate) mons: u8,
+    pub(crate) size: u8,
     pub(crate) port_base: Option<u16>,
     pub(crate) device_bytes: u64,
     pub(crate) wal_device_bytes: u64,
@@ -54,6 +55,7 @@ pub(crate) fn new_identity(shape: &Shape) -> Result<Identity> {
         mon_port: ports[0],
         more_mon_ports: ports[1..].to_vec(),
         port_base: shape.port_base,
+        size: shape.size,
         device_bytes: shape.device_bytes,
         wal_device_bytes: shape.wal_device_bytes,
         meta_device_bytes: shape.meta_device_bytes,

@@ -19,6 +19,8 @@ use crate::procs::Procs;
 
 const DEVICE_BYTES_DEFAULT: u64 = 10 << 30;
 const OSDS_MAX: u32 = 1000;
+/// Ceph's bound.
+const COPIES_MAX: u8 = 10;
 /// Exit status when a signal came before the end: 128 and its number.
 const INTERRUPTED: u8 = 128 + 2;
 const TERMINATED: u8 = 128 + 15;
@@ -34,9 +36,9 @@ pub(crate) struct Args {
     /// Number of monitors of a new cluster: 1, 3 or 5 [default: 1].
     #[arg(long)]
     mons: Option<u8>,
-    /// Copies of each object in new pools; only 1 is there yet.
-    #[arg(long, default_value_t = 1)]
-    size: u32,
+    /// Copies of each object in new pools of a new cluster, at most as many as OSDs [default: 1].
+    #[arg(long)]
+    size: Option<u8>,
     /// First port: the monitor takes it, mgr, OSDs and other monitors the next ones (default: free
     /// ports).
     #[arg(long)]
@@ -68,8 +70,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if let Some(mons) = args.mons.filter(|n| ![1, 3, 5].contains(n)) {
         bail!("--mons {mons}: a quorum has 1, 3 or 5 monitors");
     }
-    if args.size != 1 {
-        bail!("--size {}: replication is not there yet; use --size 1", args.size);
+    if let Some(size) = args.size
+        && (size == 0 || size > COPIES_MAX || u32::from(size) > args.osds.unwrap_or(1))
+    {
+        bail!("--size {size}: pools have 1 to {COPIES_MAX} copies, at most as many as --osds");
     }
     if args.osds.is_some_and(|n| n == 0 || n > OSDS_MAX) {
         bail!("--osds must be 1 to {OSDS_MAX}");
@@ -209,6 +213,7 @@ fn shape(args: &Args) -> Shape {
     Shape {
         osds: args.osds.unwrap_or(1),
         mons: args.mons.unwrap_or(1),
+        size: args.size.unwrap_or(1),
         port_base: args.port,
         device_bytes: args.device_size.unwrap_or(DEVICE_BYTES_DEFAULT),
         wal_device_bytes: args.wal_device_size.unwrap_or(0),
@@ -228,6 +233,7 @@ fn check_shape(args: &Args, dir: &ClusterDir, found: Identity) -> Result<Identit
     let mons = found.mons().len().to_string();
     differs("monitor count", mons, args.mons.map(|n| n.to_string()))?;
     differs("OSD count", found.osds.len().to_string(), args.osds.map(|n| n.to_string()))?;
+    differs("pool size", found.size.to_string(), args.size.map(|n| n.to_string()))?;
     differs(
         "device size",
         found.device_bytes.to_string(),

@@ -98,13 +98,9 @@ fn new_pool(ctx: &Context<'_>, wanted: &NewPool) -> Result<PgPool, Refusal> {
         );
     }
     let size = wanted.size.unwrap_or_else(|| settings.int("osd_pool_default_size"));
-    check_size(ctx, size)?;
-    let size = size as u8;
-    let min_size = match settings.int("osd_pool_default_min_size") {
-        0 => size - size / 2,
-        n => n.clamp(1, i64::from(size)) as u8,
-    };
     let rule = rule_for(ctx, wanted.rule.as_deref())?;
+    let size = check_rule_takes(ctx, rule, size)?;
+    let min_size = default_min_size(ctx, size);
     check_pg_load(ctx, None, pg_num, i64::from(size))?;
     let mode =
         wanted.autoscale.as_deref().unwrap_or(settings.str("osd_pool_default_pg_autoscale_mode"));
@@ -139,22 +135,28 @@ pub(super) fn autoscale_number(mode: &str) -> Option<u8> {
     }
 }
 
-/// Copies: 1 to 10, and 1 only where that is allowed.
-pub(super) fn check_size(ctx: &Context<'_>, size: i64) -> Result<(), Refusal> {
-    if !(1..=10).contains(&size) {
-        return refuse(errno::EINVAL, "pool size must be between 1 and 10");
+/// The size of a new pool, which its rule bounds. As in Ceph, a pool may begin with one copy whatever
+/// `mon_allow_pool_size_one` says.
+fn check_rule_takes(ctx: &Context<'_>, rule: u8, size: i64) -> Result<u8, Refusal> {
+    let crush = &ctx.state.osd.map().crush;
+    let (min, max) = crush
+        .rule(rule.into())
+        .map_or((1, COPIES_MAX), |rule| (rule.mask.min_size.into(), rule.mask.max_size.into()));
+    if size < min.max(1) {
+        return refuse(errno::EINVAL, "pool size is smaller than the crush rule min size");
     }
-    if size == 1 && !ctx.settings.bool("mon_allow_pool_size_one") {
-        return refuse(
-            errno::EPERM,
-            "configuring pool size as 1 is disabled by default; set mon_allow_pool_size_one to true to allow it",
-        );
+    if size > max.min(COPIES_MAX) {
+        return refuse(errno::EINVAL, "pool size is bigger than the crush rule max size");
     }
-    if size > COPIES_MAX {
-        let text = format!("pools of size {size} are not supported yet: at most {COPIES_MAX}");
-        return refuse(errno::EOPNOTSUPP, text);
+    Ok(size as u8)
+}
+
+/// What `osd_pool_default_min_size` comes to for pools of that size; 0 stands for more than half.
+pub(super) fn default_min_size(ctx: &Context<'_>, size: u8) -> u8 {
+    match ctx.settings.int("osd_pool_default_min_size") {
+        0 => size - size / 2,
+        n => n.clamp(1, i64::from(size)) as u8,
     }
-    Ok(())
 }
 
 /// Refuses PG counts that would overload the OSDs.

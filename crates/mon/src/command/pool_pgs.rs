@@ -19,6 +19,7 @@ pub(super) fn set_pg_num(
     if n == i64::from(pool.pg_num_target) {
         return Ok(Done::Same);
     }
+    check_splittable(pool)?;
     let max = ctx.settings.int("mon_max_pool_pg_num");
     if n < 1 || n > max {
         return refuse(
@@ -68,7 +69,7 @@ pub(super) fn set_pgp_num(
         return Ok(Done::Same);
     }
     let n = n as u32;
-    if !stays(ctx.state.osd.map(), id, pool.pg_num_target, n) {
+    if pool.size <= 1 && !stays(ctx.state.osd.map(), id, pool.pg_num_target, n) {
         return refuse(
             errno::EOPNOTSUPP,
             format!(
@@ -88,6 +89,20 @@ fn check_changeable(pool: &PgPool, what: &str) -> Result<(), Refusal> {
         errno::EPERM,
         format!(
             "pool {what} change is disabled; you must unset nopgchange flag for the pool first"
+        ),
+    )
+}
+
+/// OSDs split and merge what only they have; copies of several OSDs do not follow each other yet.
+fn check_splittable(pool: &PgPool) -> Result<(), Refusal> {
+    if pool.size <= 1 {
+        return Ok(());
+    }
+    refuse(
+        errno::EOPNOTSUPP,
+        format!(
+            "pg_num of a pool of size {} cannot be changed yet: its PGs are split and merged with size 1 only",
+            pool.size
         ),
     )
 }

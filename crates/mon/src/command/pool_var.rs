@@ -4,11 +4,12 @@ use spirula_maps::pool::opts;
 use spirula_maps::{PgPool, pool_flags};
 
 use super::osd_dump::{autoscale_mode, opt_json, opt_text};
-use super::pool::{autoscale_number, check_pg_load, check_size, pool_named, put_pool};
+use super::pool::{autoscale_number, check_pg_load, default_min_size, pool_named, put_pool};
 use super::pool_opt::{Done, csum_name, set_option};
 use super::pool_pgs::{set_pg_num, set_pgp_num};
 use super::{Answer, Args, Context, Format, Outcome, Refusal, errno, refuse};
 use crate::json::Json;
+use crate::limits::COPIES_MAX;
 
 /// Variables that are one flag bit.
 const FLAGS: [(&str, u64); 8] = [
@@ -282,21 +283,19 @@ fn set_size(ctx: &Context<'_>, asked: &Asked, pool: &mut PgPool, size: i64) -> R
             "pool size change is disabled; you must unset nosizechange flag for the pool first",
         );
     }
-    check_size(ctx, size)?;
+    if !(1..=COPIES_MAX).contains(&size) {
+        return refuse(errno::EINVAL, format!("pool size must be between 1 and {COPIES_MAX}"));
+    }
+    if size == 1 && !ctx.settings.bool("mon_allow_pool_size_one") {
+        return refuse(errno::EPERM, "configuring pool size as 1 is disabled by default.");
+    }
     if size == 1 && !asked.sure {
         let text = "WARNING: setting pool size 1 could lead to data loss without recovery. If you are *ABSOLUTELY CERTAIN* that is what you want, pass the flag --yes-i-really-mean-it.";
         return refuse(errno::EPERM, text);
     }
     check_pg_load(ctx, Some(asked.id), pool.pg_num_target.into(), size)?;
-    let old = pool.size;
     pool.size = size as u8;
-    // As a new pool of that size would have it.
-    if pool.size < old {
-        pool.min_size = pool.min_size.min(pool.size);
-    } else if pool.size > old {
-        let default = ctx.settings.int("osd_pool_default_min_size");
-        let derived = pool.size - pool.size / 2;
-        pool.min_size = if default > 0 { default.clamp(1, size) as u8 } else { derived };
-    }
+    // Ceph forgets a min_size that was set.
+    pool.min_size = default_min_size(ctx, pool.size);
     Ok(())
 }

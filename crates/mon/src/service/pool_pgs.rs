@@ -20,8 +20,13 @@ impl Service {
             return;
         };
         let (pg_num, pgp_num) = (pool.pg_num_target, pool.pgp_num_target);
-        if !stays(&map, id, pg_num, pgp_num) {
-            tracing::debug!(pool = id, "its PGs would have to move");
+        // PGs of several copies move, but are not split and merged.
+        let can = match pool.size {
+            0 | 1 => stays(&map, id, pg_num, pgp_num),
+            _ => pg_num == pool.pg_num,
+        };
+        if !can {
+            tracing::debug!(pool = id, "its PGs would have to move or be split");
             return;
         }
         let (epoch, merges) = (inc.epoch, pg_num < pool.pg_num);

@@ -82,9 +82,20 @@ impl Mon {
         Self::over(storage, now)
     }
 
-    pub(crate) fn over(mut storage: MemoryStorage, now: Now) -> Self {
+    pub(crate) fn over(storage: MemoryStorage, now: Now) -> Self {
+        Self::over_with(storage, now, service_config())
+    }
+
+    /// The same store with one line less in the configuration file, which wins over `config set`.
+    pub(crate) fn without_option(self, name: &str) -> Self {
+        let mut config = service_config();
+        config.options.remove(name).unwrap();
+        Self::over_with(self.storage, self.now, config)
+    }
+
+    fn over_with(mut storage: MemoryStorage, now: Now, config: ServiceConfig) -> Self {
         let (state, stored) = open(&mut storage, Some(FSID)).unwrap();
-        let service = Service::new(service_config(), state, &stored, now);
+        let service = Service::new(config, state, &stored, now);
         let mut mon = Self {
             service,
             storage,

@@ -19,8 +19,39 @@ fn commands_answer_as_in_ceph() {
     // As where it was measured.
     let off = r#"{"prefix":"config set","who":"mon","name":"osd_pool_default_pg_autoscale_mode","value":"off"}"#;
     mon.ok(id, off);
+    answers_as(&mut mon, id, MEASURED);
+}
+
+#[test]
+fn copies_are_bounded_as_in_ceph() {
+    let mut mon = Mon::new(3).without_option("mon allow pool size one");
+    let id = mon.admin();
+    mon.ok(
+        id,
+        r#"{"prefix":"config set","who":"mon","name":"mon_allow_pool_size_one","value":"true"}"#,
+    );
+    answers_as(&mut mon, id, include_str!("pool_sizes.tsv"));
+}
+
+/// PGs of several copies are not split or merged yet, but they may move.
+#[test]
+fn pg_num_of_replicated_pools_stays() {
+    let mut mon = Mon::new(3);
+    let id = mon.admin();
+    mon.ok(id, r#"{"prefix":"osd pool create","pool":"r","pg_num":8,"size":2}"#);
+    let set = |var: &str, val: u32| {
+        format!(r#"{{"prefix":"osd pool set","pool":"r","var":"{var}","val":"{val}"}}"#)
+    };
+    let refused = mon.command(id, &set("pg_num", 16));
+    assert_eq!((refused.0, refused.1.contains("size 2")), (-95, true), "{refused:?}");
+    assert_eq!(mon.ok(id, &set("pg_num", 8)), "");
+    assert_eq!(mon.ok(id, &set("pgp_num", 4)), "set pool 2 pgp_num to 4");
+}
+
+/// Compares with answers that were measured.
+pub(crate) fn answers_as(mon: &mut Mon, id: u64, measured: &str) {
     let mut wrong = Vec::new();
-    for line in MEASURED.lines().filter(|line| !line.starts_with('#')) {
+    for line in measured.lines().filter(|line| !line.starts_with('#')) {
         let [command, code, status, out] = line.split('\t').collect::<Vec<_>>()[..] else {
             panic!("{line:?}");
         };
