@@ -225,7 +225,7 @@ impl Service {
         self.live.osd_down.retain(|osd, _| down.contains(osd));
         for osd in down {
             let since = *self.live.osd_down.entry(osd).or_insert(now.mono);
-            if !self.can_mark_out(inc, osd) || has_only_copies(&map, osd) {
+            if !self.can_mark_out(inc, osd) {
                 continue;
             }
             if self.is_large_subtree_down(&map, osd) {
@@ -298,13 +298,6 @@ impl Service {
         inc.old_blocklist.extend(map.blocklist.iter().filter_map(is_over));
         inc.old_range_blocklist.extend(map.range_blocklist.iter().filter_map(is_over));
     }
-}
-
-/// Whether a pool of size 1 may have data on this OSD: marked out, it would leave its PGs to others that
-/// have nothing of them.
-fn has_only_copies(map: &OsdMap, osd: i32) -> bool {
-    let single = map.pools.iter().filter(|(_, pool)| pool.size <= 1);
-    single.into_iter().any(|(id, _)| map.pool_devices(*id).contains_key(&osd))
 }
 
 /// Whether a flag of the cluster (`flag`), or one of the OSD, a bucket above it or its device class

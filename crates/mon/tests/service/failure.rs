@@ -30,12 +30,6 @@ fn cluster(osds: u8) -> (Mon, Vec<u64>, u64) {
     (mon, sessions, admin)
 }
 
-/// Without the pool of size 1, which OSDs are not marked out for.
-fn without_pool(mon: &mut Mon, admin: u64) {
-    let name = r#""pool":"rbd","pool2":"rbd","yes_i_really_really_mean_it":true"#;
-    mon.ok(admin, &format!(r#"{{"prefix":"osd pool delete",{name}}}"#));
-}
-
 /// 700 seconds in which all say that they live.
 fn pass_long(mon: &mut Mon, osds: &[u64]) {
     for _ in 0..7 {
@@ -139,11 +133,6 @@ fn a_slow_osd_gets_more_time() {
 fn what_is_down_for_long_goes_out_and_comes_back_in() {
     let (mut mon, osds, admin) = cluster(4);
     mon.send(osds[0], &report(3, 21, REFUSED));
-    pass_long(&mut mon, &osds);
-    assert!(mon.map().is_in(3), "the only copy");
-    mon.boot(3);
-    without_pool(&mut mon, admin);
-    mon.send(osds[0], &report(3, 21, REFUSED));
     mon.pass(595);
     assert!(mon.map().is_in(3));
     mon.pass(10);
@@ -174,7 +163,6 @@ fn flags_hold_what_they_name() {
         let prefix = if on { "osd set" } else { "osd unset" };
         mon.ok(admin, &format!(r#"{{"prefix":"{prefix}","key":"{flag}"}}"#));
     };
-    without_pool(&mut mon, admin);
     set(&mut mon, "nodown", true);
     mon.send(osds[0], &report(2, 21, REFUSED));
     assert!(mon.map().is_up(2));
