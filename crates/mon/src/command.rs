@@ -24,6 +24,7 @@ mod osd;
 mod osd_dump;
 mod osd_edit;
 mod perf;
+mod pg_place;
 mod pool;
 mod pool_app;
 mod pool_opt;

@@ -26,6 +26,7 @@ pub mod server;
 pub mod service;
 pub mod state;
 pub mod storage;
+mod temps;
 pub mod text;
 
 use std::time::Duration;

@@ -20,6 +20,7 @@ mod full;
 mod maps;
 mod members;
 mod peers;
+mod pg_temp;
 mod pool_pgs;
 mod pool_upkeep;
 mod pools;
@@ -392,6 +393,7 @@ impl Service {
             msg::OSD_FULL => return self.osd_full(now, id, raw),
             msg::OSD_MARK_ME_DEAD => return self.osd_mark_me_dead(now, id, raw),
             msg::OSD_MARK_ME_DOWN => return self.osd_mark_me_down(now, id, raw),
+            msg::OSD_PGTEMP => return self.osd_pg_temp(now, id, raw),
             msg::OSD_PG_CREATED => return self.pg_created(now, id, raw),
             msg::LOG => return self.log(now, id, raw),
             msg::MGR_BEACON => return self.mgr_beacon(now, id, raw),
@@ -506,6 +508,7 @@ fn changes(type_: u16) -> bool {
             | msg::OSD_MARK_ME_DEAD
             | msg::OSD_MARK_ME_DOWN
             | msg::OSD_PG_CREATED
+            | msg::OSD_PGTEMP
             | msg::LOG
             | msg::MGR_BEACON
     )

@@ -125,6 +125,23 @@ impl Args {
         }
     }
 
+    /// A repeated parameter of OSD ids, of which there is at least one.
+    pub(crate) fn osds(&self, name: &str) -> Result<Vec<i32>, Refusal> {
+        let id = |v: &Value| match v {
+            Value::Number(n) => n.as_i64().and_then(|n| i32::try_from(n).ok()),
+            _ => None,
+        };
+        let ids = match self.0.get(name) {
+            Some(Value::Array(items)) => items.iter().map(id).collect::<Option<Vec<i32>>>(),
+            Some(one) => id(one).map(|one| vec![one]),
+            None => None,
+        };
+        match ids.filter(|ids| !ids.is_empty()) {
+            Some(ids) => Ok(ids),
+            None => refuse(errno::EINVAL, format!("bad or missing field '{name}'")),
+        }
+    }
+
     /// A parameter as it was sent, for messages.
     pub(crate) fn show(&self, name: &str) -> String {
         match self.0.get(name) {

@@ -6,8 +6,8 @@
 use super::signature::FLAG_TELL;
 use super::{
     Command, Handler, auth, bans, config, config_key, crush, crush_edit, df, fs, health, log, mgr,
-    mon, osd, osd_dump, osd_edit, perf, pool, pool_app, pool_snap, pool_var, profile, release,
-    status, tell, tree,
+    mon, osd, osd_dump, osd_edit, perf, pg_place, pool, pool_app, pool_snap, pool_var, profile,
+    release, status, tell, tree,
 };
 
 const fn row(
@@ -152,6 +152,18 @@ pub(crate) const COMMANDS: &[Command] = &[
         "set the share of an OSD's CRUSH weight that counts", "osd", "rw", 0, osd_edit::reweight),
     row("osd primary-affinity name=id,type=CephOsdName name=weight,type=CephFloat,range=0.0|1.0",
         "set how readily an OSD becomes primary", "osd", "rw", 0, osd_edit::primary_affinity),
+    row("osd pg-temp name=pgid,type=CephPgid name=id,type=CephOsdName,n=N,req=false",
+        "set the OSDs that serve a PG for a while", "osd", "rw", 0, pg_place::pg_temp),
+    row("osd primary-temp name=pgid,type=CephPgid name=id,type=CephOsdName",
+        "set the primary of a PG for a while", "osd", "rw", 0, pg_place::primary_temp),
+    row("osd pg-upmap name=pgid,type=CephPgid name=id,type=CephOsdName,n=N",
+        "set the OSDs of a PG in place of CRUSH's", "osd", "rw", 0, pg_place::upmap),
+    row("osd rm-pg-upmap name=pgid,type=CephPgid",
+        "leave a PG to CRUSH again", "osd", "rw", 0, pg_place::rm_upmap),
+    row("osd pg-upmap-items name=pgid,type=CephPgid name=id,type=CephOsdName,n=N",
+        "replace some of CRUSH's OSDs of a PG by others", "osd", "rw", 0, pg_place::upmap_items),
+    row("osd rm-pg-upmap-items name=pgid,type=CephPgid",
+        "leave a PG to CRUSH again", "osd", "rw", 0, pg_place::rm_upmap_items),
     row("osd setmaxosd name=newmax,type=CephInt,range=0",
         "set the bound of OSD ids", "osd", "rw", 0, osd_edit::setmaxosd),
     row("osd set-full-ratio name=ratio,type=CephFloat,range=0.0|1.0",
@@ -276,6 +288,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         "remove an erasure code profile", "osd", "rw", 0, profile::rm),
     row("pg map name=pgid,type=CephPgid",
         "show which OSDs a PG is on", "pg", "r", 0, osd::pg_map),
+    row("pg repeer name=pgid,type=CephPgid",
+        "have a PG peer anew", "osd", "rw", 0, pg_place::repeer),
     row("auth ls",
         "list entities with keys and capabilities", "auth", "rx", 0, auth::ls),
     row("auth list",

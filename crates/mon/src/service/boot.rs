@@ -180,11 +180,11 @@ impl Service {
         raw: &RawMessage,
     ) -> Result<Handled, DecodeError> {
         let request = OsdAlive::from_raw(raw)?;
-        let Some(osd) = self.osd_session(id) else {
+        let Some(osd) = self.up_osd_session(id) else {
             return Ok(Handled::Done);
         };
         self.live.osd_seen.insert(osd, now.mono);
-        let Some(known) = self.osdmap().osd(osd).filter(|o| o.is_up()) else {
+        let Some(known) = self.osdmap().osd(osd) else {
             return Ok(Handled::Done);
         };
         if known.info.up_thru >= request.want {
@@ -331,6 +331,14 @@ impl Service {
     pub(super) fn osd_session(&self, id: SessionId) -> Option<i32> {
         let session = self.sessions.get(&id)?;
         session.osd().filter(|_| session.caps.may("osd", "x"))
+    }
+
+    /// The OSD of a session that is the very process that the map has up.
+    pub(super) fn up_osd_session(&self, id: SessionId) -> Option<i32> {
+        let osd = self.osd_session(id)?;
+        let addrs = &self.sessions.get(&id)?.peer.addrs;
+        let known = self.osdmap().osd(osd)?;
+        (known.is_up() && known.client_addrs == *addrs).then_some(osd)
     }
 
     fn addrs_of_osd(&self, id: SessionId, osd: i32) -> Option<EntityAddrVec> {

@@ -16,6 +16,7 @@ use crate::Now;
 use crate::command::{Described, described_from_json};
 use crate::fullness::mark_pools;
 use crate::limits::{FULL_MAP_EVERY, OSDMAPS_KEPT};
+use crate::temps;
 
 const F: Features = Features::PACIFIC;
 
@@ -120,7 +121,8 @@ impl OsdMaps {
         }
         let mut next = OsdMap::clone(&self.current);
         next.apply(&inc)?;
-        if mark_pools(&next, &mut inc) {
+        let marked = mark_pools(&next, &mut inc);
+        if temps::clean(&self.current, &next, &mut inc) || marked {
             next = OsdMap::clone(&self.current);
             next.apply(&inc)?;
         }

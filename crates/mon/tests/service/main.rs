@@ -5,6 +5,7 @@ mod config;
 mod failure;
 mod full;
 mod harness;
+mod pg_place;
 mod pools;
 
 use std::collections::BTreeMap;
