@@ -4,8 +4,6 @@
 pub const QUEUE_MAX: usize = 10_000;
 /// Proposals between two snapshots.
 pub const COMPACT_EVERY: u64 = 500;
-/// OSD map epochs kept.
-pub const OSDMAPS_KEPT: u32 = 500;
 /// Every how many epochs a full map is kept; the others are rebuilt from it.
 pub const FULL_MAP_EVERY: u32 = 50;
 /// Global ids reserved by one proposal.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use spirula_maps::PgMapDigest;
 use spirula_wire::msg::mgr::{HealthChecks, ProgressEvent};
-use spirula_wire::types::{EntityAddrVec, EntityNameStr, EntityType};
+use spirula_wire::types::{EntityAddrVec, EntityNameStr, EntityType, PgId};
 
 use crate::Now;
 
@@ -38,6 +38,10 @@ pub struct Live {
     pub checks: HealthChecks,
     /// OSD -> when it was heard of last.
     pub osd_seen: BTreeMap<i32, Duration>,
+    /// OSD that is up -> the epoch of the map that it had.
+    pub osd_epochs: BTreeMap<i32, u32>,
+    /// PG -> the last epoch at which it was clean, by its primary.
+    pub last_clean: BTreeMap<PgId, u32>,
     /// OSD -> since when it has had no session.
     pub osd_gone: BTreeMap<i32, Duration>,
     /// OSD that is down, but in -> since when, as far as this monitor knows.
@@ -99,6 +103,8 @@ impl Live {
     pub fn forget_daemons(&mut self) {
         self.osd_seen.clear();
         self.osd_gone.clear();
+        self.osd_epochs.clear();
+        self.last_clean.clear();
         self.failures.clear();
         self.mgr_seen.clear();
     }

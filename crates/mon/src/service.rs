@@ -17,6 +17,7 @@ mod boot;
 mod commands;
 mod failure;
 mod full;
+mod map_trim;
 mod maps;
 mod members;
 mod peers;

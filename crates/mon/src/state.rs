@@ -173,6 +173,7 @@ impl State {
             Change::Metadata { daemon, values } => {
                 self.metadata.insert(daemon.clone(), values.clone());
             }
+            Change::TrimOsdMaps(first) => self.osd.trim_to(*first),
             Change::MgrCommands(json) => self.mgr.set_commands(json),
             Change::PurgedSnaps { pool, snaps } => {
                 self.purged_snaps.entry(*pool).or_default().union(snaps);

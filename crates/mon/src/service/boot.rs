@@ -208,11 +208,14 @@ impl Service {
         id: SessionId,
         raw: &RawMessage,
     ) -> Result<(), DecodeError> {
-        OsdBeacon::from_raw(raw)?;
+        let beacon = OsdBeacon::from_raw(raw)?;
         let Some(osd) = self.osd_session(id) else {
             return Ok(());
         };
         self.live.osd_seen.insert(osd, now.mono);
+        if self.up_osd_session(id).is_some() {
+            self.note_clean(osd, &beacon);
+        }
         if !self.osdmap().is_up(osd) {
             // It does not know that it is down: the map tells it.
             self.send_osdmaps_unless_subscribed(id, self.state.osd.epoch());

@@ -14,6 +14,7 @@ use spirula_wire::types::{EntityAddr, UTime};
 use spirula_wire::{DecodeError, Message, RawMessage};
 use tracing::debug;
 
+use super::map_trim::is_there;
 use super::{Handled, Service, SessionId};
 use crate::Now;
 use crate::health::location_text;
@@ -114,6 +115,8 @@ impl Service {
         let map = self.state.osd.shared();
         self.live.failures.retain(|osd, _| map.is_up(*osd));
         self.live.osd_gone.retain(|osd, _| map.is_up(*osd));
+        self.live.osd_epochs.retain(|osd, _| map.is_up(*osd));
+        self.live.last_clean.retain(|pg, _| is_there(&map, *pg));
         self.live.osd_down.retain(|osd, _| map.is_in(*osd) && !map.is_up(*osd));
         for (osd, _) in map.existing_osds().filter(|(_, o)| o.is_up()) {
             self.live.osd_seen.entry(osd).or_insert(now.mono);

@@ -53,6 +53,7 @@ impl Service {
         self.check_quotas(now, &mut inc);
         self.prune_purged_snaps(&mut inc);
         self.adjust_pg_nums(&mut inc);
+        changes.extend(self.old_osdmaps());
         if !inc.is_empty() {
             changes = self.sealed(inc, changes).unwrap_or_default();
         }

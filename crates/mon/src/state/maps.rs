@@ -15,7 +15,7 @@ use super::{ApplyError, Change};
 use crate::Now;
 use crate::command::{Described, described_from_json};
 use crate::fullness::mark_pools;
-use crate::limits::{FULL_MAP_EVERY, OSDMAPS_KEPT};
+use crate::limits::FULL_MAP_EVERY;
 use crate::temps;
 
 const F: Features = Features::PACIFIC;
@@ -141,17 +141,19 @@ impl OsdMaps {
         if epoch.is_multiple_of(FULL_MAP_EVERY) {
             self.fulls.insert(epoch, self.full.clone());
         }
-        self.trim();
         Ok(())
     }
 
-    /// Forgets epochs before the newest full map that leaves [`OSDMAPS_KEPT`] of them.
-    fn trim(&mut self) {
-        let bound = self.epoch().saturating_sub(OSDMAPS_KEPT);
-        if let Some((&base, _)) = self.fulls.range(..=bound).next_back() {
-            self.fulls = self.fulls.split_off(&base);
-            self.incrementals = self.incrementals.split_off(&(base + 1));
-        }
+    /// The oldest epoch that is left if those before `first` are not needed: one with a full map.
+    pub(crate) fn oldest_from(&self, first: u32) -> u32 {
+        self.fulls.range(..=first).next_back().map_or(self.oldest(), |(base, _)| *base)
+    }
+
+    /// Forgets epochs before the newest full map that is not after `first`.
+    pub(super) fn trim_to(&mut self, first: u32) {
+        let base = self.oldest_from(first);
+        self.fulls = self.fulls.split_off(&base);
+        self.incrementals = self.incrementals.split_off(&(base + 1));
     }
 }
 

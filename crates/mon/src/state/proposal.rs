@@ -87,6 +87,8 @@ pub enum Change {
     },
     /// The commands that the active manager answers, as JSON.
     MgrCommands(String),
+    /// Nobody needs maps of epochs before this one.
+    TrimOsdMaps(u32),
     /// Ids of a pool that no snapshot has (any more), beside those that map changes name.
     PurgedSnaps {
         pool: i64,
@@ -178,6 +180,7 @@ fn encode_change(change: &Change, out: &mut Vec<u8>, f: Features) {
             id.encode(out, f);
             name.encode(out, f);
         }
+        Change::TrimOsdMaps(first) => (tag(out, 17), first.encode(out, f)).1,
     }
 }
 
@@ -207,6 +210,7 @@ fn decode_change(r: &mut Reader<'_>) -> Result<Change, DecodeError> {
         14 => Change::PurgedSnaps { pool: r.i64()?, snaps: Decode::decode(r)? },
         15 => Change::GlobalIds { run: r.u64()?, count: r.u64()? },
         16 => Change::Member { id: r.u64()?, name: Decode::decode(r)? },
+        17 => Change::TrimOsdMaps(r.u32()?),
         other => {
             return Err(DecodeError::Invalid { what: "change", value: other.into() });
         }
@@ -253,6 +257,7 @@ mod tests {
                 Change::PurgedSnaps { pool: 3, snaps: SnapIntervals([(1, 2)].into()) },
                 Change::GlobalIds { run: 5, count: 7 },
                 Change::Member { id: 4, name: Some("d".into()) },
+                Change::TrimOsdMaps(501),
             ],
         );
         let bytes = proposal.to_bytes(Features::PACIFIC);

@@ -10,10 +10,11 @@ use spirula_mon::{
     Action, MemoryStorage, MkfsConfig, NewOsd, NewPoolSpec, Now, Peer, Service, ServiceConfig,
     Storage, mkfs, open,
 };
+use spirula_wire::msg::Paxos;
 use spirula_wire::msg::mgr::MgrBeacon;
 use spirula_wire::msg::mon::{MonCommand, MonCommandAck, MonSubscribe, SubscribeItem};
-use spirula_wire::msg::osd::OsdBoot;
-use spirula_wire::types::{EntityAddr, EntityAddrVec, EntityNameStr, OsdSuperblock, Uuid};
+use spirula_wire::msg::osd::{OsdBeacon, OsdBoot};
+use spirula_wire::types::{EntityAddr, EntityAddrVec, EntityNameStr, OsdSuperblock, PgId, Uuid};
 use spirula_wire::{Features, Message, RawMessage};
 
 pub(crate) const F: Features = Features::PACIFIC;
@@ -245,6 +246,22 @@ impl Mon {
         let id = self.session_at(&format!("osd.{osd}"), "allow profile osd", &at);
         self.send(id, &boot_message(osd));
         id
+    }
+
+    /// Session `id` says that its OSD has the newest map, and all PGs of pool 1 clean at `clean`.
+    pub(crate) fn beacon(&mut self, id: u64, clean: u32) {
+        let pgs = (0..self.map().pools[&1].pg_num).map(|seed| PgId::new(1, seed)).collect();
+        let paxos = Paxos::at(self.map().epoch.into());
+        let beacon = OsdBeacon { paxos, pgs, min_last_epoch_clean: clean, ..OsdBeacon::default() };
+        self.send(id, &beacon);
+    }
+
+    /// Changes the OSD map `times` times.
+    pub(crate) fn churn(&mut self, admin: u64, times: u32) {
+        for n in 0..times {
+            let prefix = if n % 2 == 0 { "osd set" } else { "osd unset" };
+            self.ok(admin, &format!(r#"{{"prefix":"{prefix}","key":"noout"}}"#));
+        }
     }
 
     pub(crate) fn manager(&mut self) -> u64 {

@@ -5,6 +5,7 @@ mod config;
 mod failure;
 mod full;
 mod harness;
+mod map_trim;
 mod pg_place;
 mod pools;
 

@@ -224,10 +224,10 @@ fn osds_are_told_what_was_purged() {
     }
     assert_eq!(ask(admin, 1, 100), []);
     // What maps told that are gone comes with the oldest one, beside ids that removals took.
-    for n in 0..600 {
-        let prefix = if n % 2 == 0 { "osd set" } else { "osd unset" };
-        a.mon.ok(admin, &format!(r#"{{"prefix":"{prefix}","key":"noout"}}"#));
-    }
+    a.mon.churn(admin, 600);
+    let epoch = a.mon.map().epoch;
+    a.mon.beacon(osd, epoch);
+    a.mon.pass(1);
     let oldest = a.mon.service.state().osd.oldest();
     assert!(oldest > second);
     let of_all = |mon: &mut Mon, start| {
