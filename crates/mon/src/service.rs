@@ -153,6 +153,8 @@ pub struct Service {
     /// Sessions that stand for a peer's: its number and its name for the session.
     proxies: BTreeMap<SessionId, (u64, SessionId)>,
     next_proxy: u64,
+    /// On which session another monitor was heard last, by its number.
+    speaks: BTreeMap<u64, SessionId>,
     /// Requests that the leader has and has not done with.
     forwarded: BTreeMap<u64, (SessionId, RawMessage)>,
     next_forward: u64,
@@ -225,6 +227,7 @@ impl Service {
             sessions: BTreeMap::new(),
             proxies: BTreeMap::new(),
             next_proxy: 0,
+            speaks: BTreeMap::new(),
             forwarded: BTreeMap::new(),
             next_forward: 0,
             announced: BTreeSet::new(),
@@ -306,6 +309,7 @@ impl Service {
 
     pub fn session_closed(&mut self, now: Now, id: SessionId) {
         self.session_left(id);
+        self.monitor_left(now, id);
         self.drop_session(now, id);
     }
 

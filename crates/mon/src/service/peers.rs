@@ -28,14 +28,45 @@ impl Service {
     pub fn peer_connected(&mut self, now: Now, name: &str) {
         let Role::Follows(leader) = self.quorum.role() else { return };
         if self.state.members.get(&leader).is_some_and(|n| n == name) {
-            self.announced.clear();
-            let again: Vec<_> = std::mem::take(&mut self.forwarded).into_values().collect();
-            for item in again.into_iter().rev() {
-                self.waiting.push_front(item);
-            }
-            self.announce_osds();
+            self.begin_anew();
         }
         self.settle(now);
+    }
+
+    /// Tells the leader again of the sessions here, and asks again what it has not answered.
+    fn begin_anew(&mut self) {
+        self.announced.clear();
+        let again: Vec<_> = std::mem::take(&mut self.forwarded).into_values().collect();
+        for item in again.into_iter().rev() {
+            self.waiting.push_front(item);
+        }
+        self.announce_osds();
+    }
+
+    /// Monitor `from` was heard on a session that is not the one before: what it sent on that one may
+    /// be lost, and it may be another run of it, which announces its sessions itself.
+    fn heard_anew(&mut self, now: Now, from: u64) {
+        self.drop_proxies_of(now, from);
+        if self.quorum.role() == Role::Follows(from) {
+            self.begin_anew();
+        }
+    }
+
+    /// A session ended: if a monitor spoke on it, its sessions are gone until it opens another one.
+    pub(super) fn monitor_left(&mut self, now: Now, id: SessionId) {
+        let from = self.speaks.iter().find(|(_, session)| **session == id).map(|(from, _)| *from);
+        if let Some(from) = from {
+            self.speaks.remove(&from);
+            self.drop_proxies_of(now, from);
+        }
+    }
+
+    fn drop_proxies_of(&mut self, now: Now, from: u64) {
+        let its = self.proxies.iter().filter(|(_, (peer, _))| *peer == from);
+        for id in its.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.proxies.remove(&id);
+            self.drop_session(now, id);
+        }
     }
 
     /// A message of another monitor.
@@ -59,6 +90,9 @@ impl Service {
             return Ok(());
         }
         self.names.insert(from, message.name);
+        if self.speaks.insert(from, id) != Some(id) {
+            self.heard_anew(now, from);
+        }
         let leads = self.quorum.role() == Role::Leads;
         let follows = self.quorum.role() == Role::Follows(from);
         match body {
