@@ -17,6 +17,16 @@ use crate::state::{Change, Proposal, State};
 const VIEW_EVERY: Duration = Duration::from_secs(1);
 
 impl Service {
+    /// The term of the quorum's log.
+    pub fn term(&self) -> u64 {
+        self.quorum.term()
+    }
+
+    /// The numbers of those who vote, as of the newest entry.
+    pub fn voters(&self) -> &[u64] {
+        self.quorum.members()
+    }
+
     /// Write `number` is durable.
     pub fn written(&mut self, now: Now, number: u64) {
         self.quorum.written(number);

@@ -4,6 +4,8 @@
 //! its new store has a new number, and the leader takes the old number out of the quorum before the
 //! new one comes in. Each is a change of the membership of its own, by the majority of the time.
 
+use std::time::Duration;
+
 use tracing::{debug, info};
 
 use super::Service;
@@ -11,10 +13,15 @@ use crate::Now;
 use crate::peer::PeerMessage;
 use crate::state::Change;
 
+/// Who votes and joins has asked to within this time of a new leader.
+const STRAY_AFTER: Duration = Duration::from_secs(5);
+
 impl Service {
-    /// A monitor with an empty store asks whoever is there.
+    /// A monitor whose number the members' list does not name asks whoever is there. One that votes
+    /// already asks too: the leader that let it in may be gone.
     pub(super) fn ask_to_join(&mut self) {
-        if self.applied > 0 {
+        let known = self.state.monmap.rank_of(&self.live.name) >= 0;
+        if !known || self.state.members.contains_key(&self.quorum.id()) {
             return;
         }
         let mut others = self.state.monmap.map().ranks.clone();
@@ -38,6 +45,11 @@ impl Service {
 
     /// Does the next step that brings the quorum's members in line with the monitors there are.
     pub(super) fn change_members(&mut self, now: Now) {
+        let (own, name) = (self.quorum.id(), &self.live.name);
+        if !self.state.members.contains_key(&own) && self.state.monmap.rank_of(name) >= 0 {
+            // Let in and elected before the leader of the time gave it a name.
+            self.joining.insert(name.clone(), own);
+        }
         let leaving = self.state.members.iter().find(|(id, name)| {
             let replaced = self.joining.get(*name).is_some_and(|new| new != *id);
             replaced || self.state.monmap.rank_of(name) < 0
@@ -51,6 +63,13 @@ impl Service {
             } else if self.in_flight.is_none() {
                 let change = Change::Member { id, name: None };
                 self.propose(now, vec![change], Vec::new(), None, false);
+            }
+            return;
+        }
+        if let Some(id) = self.stray_voter(now) {
+            info!(id, "a voter that nobody knows leaves the quorum");
+            if let Err(e) = self.quorum.remove(now.mono, id) {
+                debug!("not yet: {e}");
             }
             return;
         }
@@ -71,5 +90,14 @@ impl Service {
         } else {
             self.joining.remove(&name);
         }
+    }
+
+    /// One that was let in, has no name and does not ask for one: its store is lost.
+    fn stray_voter(&self, now: Now) -> Option<u64> {
+        let known = |id: &u64| {
+            self.state.members.contains_key(id) || self.joining.values().any(|joins| joins == id)
+        };
+        let waited = now.mono >= self.live.leading_since + STRAY_AFTER;
+        self.quorum.members().iter().copied().find(|id| waited && !known(id))
     }
 }

@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Mons, Trap, sessions_of, tag};
+use harness::{Mons, Trap, name_of, sessions_of, tag};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -72,5 +72,52 @@ fn the_sessions_of_a_monitor_that_reconnects_come_back() {
         assert_eq!(known(&mons), 1);
         assert!(!mons.service(leader).live().osd_gone.contains_key(&7));
     }
+}
+
+/// The number of a monitor, as the members' list of another says.
+fn number_of(mons: &Mons, n: usize, name: &str) -> Vec<u64> {
+    let members = &mons.service(n).state().members;
+    members.iter().filter(|(_, m)| *m == name).map(|(id, _)| *id).collect()
+}
+
+/// The leader dies after the new store was let in, before anybody was told its name.
+fn let_in_without_a_name() -> (Mons, usize, u64) {
+    let mut mons = Mons::new(3);
+    let (leader, lost) = follower(&mut mons);
+    mons.crash(lost, true);
+    let number = mons.blank(lost);
+    mons.start(lost);
+    let let_in = |m: &mut Mons| m.service(leader).voters().contains(&number);
+    assert!(mons.run_until(SECOND * 10, let_in), "it was not let in");
+    let votes = |m: &mut Mons| m.service(lost).voters() == m.service(leader).voters();
+    assert!(mons.run_until(SECOND / 2, votes), "it does not know of it");
+    assert!(number_of(&mons, leader, &name_of(lost)).is_empty(), "it is named already");
+    mons.crash(leader, true);
+    (mons, lost, number)
+}
+
+#[test]
+fn a_monitor_that_joins_gets_its_name_from_the_next_leader() {
+    let (mut mons, lost, number) = let_in_without_a_name();
+    let leader = mons.leader();
+    let named = |m: &mut Mons| number_of(m, leader, &name_of(lost)) == [number];
+    assert!(mons.run_until(SECOND * 10, named), "it has no name");
+}
+
+#[test]
+fn a_voter_that_nobody_knows_leaves() {
+    let (mut mons, lost, stray) = let_in_without_a_name();
+    let leader = (0..3).find(|n| mons.nodes[*n].service.is_none()).unwrap();
+    mons.crash(lost, true);
+    let number = mons.blank(lost);
+    mons.start(leader);
+    mons.start(lost);
+    let other = 3 - leader - lost;
+    let settled = |m: &mut Mons| {
+        let voters = m.service(other).voters();
+        voters.contains(&number) && !voters.contains(&stray) && voters.len() == 3
+    };
+    assert!(mons.run_until(SECOND * 30, settled), "{:?}", mons.service(other).voters());
+    assert_eq!(number_of(&mons, other, &name_of(lost)), [number]);
 }
 
