@@ -126,6 +126,8 @@ pub struct Quorum {
     /// As of the last step, and as of the last output.
     role: Role,
     shown: Role,
+    /// The term of that role.
+    role_term: u64,
     next_question: u64,
     /// Batches handed out and batches durable.
     handed: u64,
@@ -156,6 +158,7 @@ impl Quorum {
             leading: None,
             role: Role::Electing,
             shown: Role::Electing,
+            role_term: 0,
             next_question: 0,
             handed: 0,
             durable: 0,
@@ -422,9 +425,12 @@ impl Quorum {
             Some(_) => Role::Electing,
             None => self.node.leader().map_or(Role::Electing, Role::Follows),
         };
-        if self.role != role {
-            info!(id = self.id(), term = self.node.term(), ?role, "quorum");
-            self.role = role;
+        let term = self.node.term();
+        // A leader that was elected again, unnoticed, knows nothing of what it was asked before.
+        let again = matches!(role, Role::Follows(_)) && self.role_term != term;
+        if self.role != role || again {
+            info!(id = self.id(), term, ?role, "quorum");
+            (self.role, self.role_term) = (role, term);
             self.push(Output::Role(role));
         }
     }

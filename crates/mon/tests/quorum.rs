@@ -426,3 +426,28 @@ fn three_elect_a_leader_fast() {
         assert!(world.now < MS * 300, "no leader");
     }
 }
+
+/// A leader that was elected anew while a follower heard nothing must be asked again.
+#[test]
+fn a_new_term_of_the_same_leader_is_told() {
+    let mut world = World::new(3, 3);
+    let mut node = world.nodes.remove(&2).unwrap();
+    let mut quorum = node.quorum.take().unwrap();
+    let mut roles = Vec::new();
+    for term in [5, 5, 6] {
+        let mut bytes = vec![5];
+        for field in [term, 1, 1, 1, 1] {
+            u64::encode(&field, &mut bytes, F);
+        }
+        0u32.encode(&mut bytes, F);
+        quorum.message(MS, 1, QuorumMessage::from_bytes(&bytes).unwrap());
+        while let Some(output) = quorum.poll_output() {
+            match output {
+                Output::Write(number, _) => quorum.written(number),
+                Output::Role(role) => roles.push(role),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(roles, [Role::Follows(1), Role::Follows(1)]);
+}

@@ -97,7 +97,8 @@ impl Service {
         let follows = self.quorum.role() == Role::Follows(from);
         match body {
             PeerMessage::Quorum(message) => self.quorum.message(now.mono, from, message),
-            PeerMessage::View(view) if follows => {
+            // One of an earlier leadership says nothing about this one.
+            PeerMessage::View(view) if follows && view.term == self.quorum.term() => {
                 self.take_view(now, from, &view);
                 self.refresh_health(now);
                 self.announce_osds();

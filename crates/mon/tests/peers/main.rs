@@ -5,6 +5,7 @@ mod harness;
 use std::time::Duration;
 
 use harness::{Mons, Trap, name_of, sessions_of, tag};
+use spirula_wire::Encode as _;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -119,5 +120,35 @@ fn a_voter_that_nobody_knows_leaves() {
     };
     assert!(mons.run_until(SECOND * 30, settled), "{:?}", mons.service(other).voters());
     assert_eq!(number_of(&mons, other, &name_of(lost)), [number]);
+}
+
+fn view(term: u64, index: u64) -> Vec<u8> {
+    let mut out = vec![tag::VIEW];
+    let quorum: Vec<u64> = vec![1, 2, 3];
+    term.encode(&mut out, harness::F);
+    quorum.encode(&mut out, harness::F);
+    0u64.encode(&mut out, harness::F);
+    index.encode(&mut out, harness::F);
+    out
+}
+
+/// What an earlier leadership said of how far it was does not let a follower answer.
+#[test]
+fn a_view_of_another_term_is_not_taken() {
+    let mut mons = Mons::new(3);
+    let (leader, other) = follower(&mut mons);
+    let term = mons.service(leader).term();
+    mons.isolate(other);
+    mons.run_for(SECOND * 3);
+    assert!(!mons.service(other).is_served(mons.now(other)));
+    mons.mute = Some(tag::VIEW);
+    mons.heal();
+    mons.run_for(SECOND * 3);
+    for wrong in [term - 1, term + 1] {
+        mons.forge(leader, other, view(wrong, 0));
+        assert!(!mons.service(other).is_served(mons.now(other)), "a view of term {wrong}");
+    }
+    mons.forge(leader, other, view(term, 0));
+    assert!(mons.service(other).is_served(mons.now(other)));
 }
 
