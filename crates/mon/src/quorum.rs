@@ -55,6 +55,8 @@ const EAGER_EVERY: Duration = Duration::from_millis(200);
 const SNAPSHOT_AGAIN: Duration = Duration::from_secs(2);
 /// Entries in one message.
 const BATCH: usize = 64;
+/// And their bytes, but for a single one: a quarter of what one frame's data holds.
+const BATCH_BYTES: usize = 32 << 20;
 
 /// What the owner has to do, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -356,9 +358,12 @@ impl Quorum {
 
     fn perform(&mut self, now: Duration, action: Action) {
         let output = match action {
-            Action::Send { to, message } => {
+            Action::Send { to, mut message } => {
                 if self.is_repeated(now, to, &message) {
                     return;
+                }
+                if let Message::AppendEntries(append) = &mut message {
+                    shorten(&mut append.entries);
                 }
                 Output::Send(to, QuorumMessage(message))
             }
@@ -462,4 +467,15 @@ impl Quorum {
             leading.asked.retain(|_, asked| *asked > at);
         }
     }
+}
+
+/// Takes entries away from the end, which go with a later message, until they fit into one.
+fn shorten(entries: &mut Vec<raft_io::LogEntry>) {
+    let mut bytes = 0;
+    let mut fits = |entry: &raft_io::LogEntry| {
+        bytes += entry.command.len();
+        bytes <= BATCH_BYTES
+    };
+    let fit = entries.iter().take_while(|entry| fits(entry)).count();
+    entries.truncate(fit.max(1));
 }

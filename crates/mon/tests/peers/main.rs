@@ -5,6 +5,7 @@ mod harness;
 use std::time::Duration;
 
 use harness::{Mons, Trap, name_of, sessions_of, tag};
+use spirula_mon::limits::COMPACT_EVERY;
 use spirula_wire::Encode as _;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -152,3 +153,23 @@ fn a_view_of_another_term_is_not_taken() {
     assert!(mons.service(other).is_served(mons.now(other)));
 }
 
+/// A state of 20 MiB still gets to a monitor that has none.
+#[test]
+fn a_large_state_reaches_a_new_monitor() {
+    let mut mons = Mons::new(3);
+    let (leader, lost) = follower(&mut mons);
+    mons.crash(lost, true);
+    let value = "x".repeat(60_000);
+    let client = mons.admin(leader);
+    for n in 0..COMPACT_EVERY.max(350) {
+        let value = if n < 350 { &value } else { "" };
+        mons.send(leader, client, n, &set_key(&format!("k{n}"), value));
+        assert!(mons.run_until(SECOND * 5, |m| m.answer(leader, client, n).is_some()));
+    }
+    let number = mons.blank(lost);
+    mons.start(lost);
+    let named = |m: &mut Mons| number_of(m, lost, &name_of(lost)) == [number];
+    assert!(mons.run_until(SECOND * 30, named), "it did not come back");
+    let states = [leader, lost].map(|n| mons.service(n).state().keys.len());
+    assert_eq!(states[0], states[1]);
+}

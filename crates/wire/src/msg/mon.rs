@@ -96,15 +96,17 @@ pub struct MonGetVersionReply {
 }
 
 /// `mon_peer`: what our monitors tell each other, in place of Ceph's elections and Paxos. Numbers
-/// are those of the quorum; the body is the monitor's own (`docs/protocol-mon.md`).
+/// are those of the quorum; the body is the monitor's own (`docs/protocol-mon.md`) and may be longer
+/// than what a front holds.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
-#[message(ty = types::MON_PEER, version = 1, compat = 1, priority = PRIO_HIGH)]
+#[message(ty = types::MON_PEER, version = 2, compat = 2, oldest = 2, priority = PRIO_HIGH)]
 pub struct MonPeer {
     pub from: u64,
     /// 0: whoever gets it.
     pub to: u64,
     /// Name of the sender.
     pub name: String,
+    #[message(data)]
     pub body: Bytes,
 }
 
