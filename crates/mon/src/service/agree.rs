@@ -127,13 +127,16 @@ impl Service {
     ) {
         debug_assert!(self.in_flight.is_none(), "one proposal at a time");
         if !self.pending_log.is_empty() {
-            changes.push(Change::Log(std::mem::take(&mut self.pending_log)));
+            changes.push(Change::Log(self.pending_log.clone()));
         }
-        let wanting = std::mem::take(&mut self.want_ids).into_iter();
-        changes.extend(wanting.map(|run| Change::GlobalIds { run, count: super::GLOBAL_IDS_STEP }));
+        let wanting = self.want_ids.iter();
+        let ids = |run: &u64| Change::GlobalIds { run: *run, count: super::GLOBAL_IDS_STEP };
+        changes.extend(wanting.map(ids));
         let data: Bytes = Proposal::new(now.wall, changes).to_bytes(F).into();
         match self.quorum.propose(now.mono, data) {
             Ok((index, term)) => {
+                self.pending_log.clear();
+                self.want_ids.clear();
                 self.in_flight = Some(InFlight { index, term, replies, origin, again });
             }
             // Whoever leads next is asked again.
@@ -232,5 +235,42 @@ impl Service {
         if self.applied >= view.index {
             self.caught_up = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::ServiceConfig;
+    use crate::storage::MemoryStorage;
+    use crate::{MkfsConfig, mkfs, open};
+
+    /// Lines for the cluster log wait for a proposal that is taken.
+    #[test]
+    fn a_refused_proposal_loses_nothing() {
+        let now = Now::default();
+        let mut storage = MemoryStorage::default();
+        let config = MkfsConfig {
+            fsid: Default::default(),
+            mons: ["a", "b", "c"].map(|n| (n.to_owned(), Default::default())).into(),
+            hostname: "h".into(),
+            admin_key: Default::default(),
+            mgrs: vec![],
+            osds: vec![],
+            device_class: String::new(),
+            pools: vec![],
+            options: Default::default(),
+            seed: [0; 32],
+        };
+        mkfs(&config, now, &mut storage).unwrap();
+        let (state, stored) = open(&mut storage, None).unwrap();
+        let config = ServiceConfig { name: "a".into(), ..ServiceConfig::default() };
+        let mut service = Service::new(config, state, &stored, now);
+        assert_ne!(service.quorum.role(), Role::Leads);
+        service.info(now, "a line".into());
+        service.want_ids.insert(5);
+        service.propose(now, Vec::new(), Vec::new(), None, false);
+        assert_eq!(service.pending_log.len(), 1);
+        assert_eq!(service.want_ids, [5].into());
     }
 }
