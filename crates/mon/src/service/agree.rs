@@ -82,7 +82,7 @@ impl Service {
         }
         match own {
             Some(InFlight { origin: Some((id, raw)), again: true, .. }) => {
-                self.handle(now, id, raw);
+                self.accept(now, id, raw);
             }
             Some(InFlight { origin: Some((id, raw)), .. }) => self.done(id, &raw),
             _ => {}
@@ -91,7 +91,8 @@ impl Service {
             && self.quorum.role() == Role::Leads
             && let Some((id, raw)) = self.queue.pop_front()
         {
-            self.handle(now, id, raw);
+            // Not without a lease: it may need no proposal after all.
+            self.accept(now, id, raw);
         }
     }
 
