@@ -20,6 +20,7 @@ mod health;
 mod log;
 mod mgr;
 mod mon;
+mod mon_edit;
 mod osd;
 mod osd_dump;
 mod osd_edit;

@@ -13,6 +13,7 @@ use crate::fullness::{self, Fullness};
 use crate::json::float;
 use crate::live::Live;
 use crate::options::Settings;
+use crate::service::Skew;
 use crate::state::State;
 
 /// How long PGs may be inactive before it is a problem (they are, for a moment, on every change).
@@ -33,6 +34,7 @@ type Check = fn(&View<'_>) -> Option<HealthCheck>;
 const CHECKS: &[(&str, Check)] = &[
     ("AUTH_INSECURE_GLOBAL_ID_RECLAIM_ALLOWED", insecure_reclaim),
     ("MGR_DOWN", mgr_down),
+    ("MON_CLOCK_SKEW", mon_clock_skew),
     ("MON_DOWN", mon_down),
     ("OSDMAP_FLAGS", osdmap_flags),
     ("OSD_BACKFILLFULL", osd_backfillfull),
@@ -138,6 +140,25 @@ fn mon_down(view: &View<'_>) -> Option<HealthCheck> {
     }
     let summary = format!("{n}/{} mons down, quorum {}", map.ranks.len(), quorum.join(","));
     warn(summary, n, detail)
+}
+
+/// What is wrong with a clock, in Ceph's words.
+pub(crate) fn clock_text(settings: &Settings, found: &Skew) -> Option<String> {
+    let (skew, max) = (found.skew.abs(), settings.float("mon_clock_drift_allowed"));
+    let text = || format!("clock skew {}s > max {}s", float(skew, 6), float(max, 6));
+    (skew > max).then(text)
+}
+
+fn mon_clock_skew(view: &View<'_>) -> Option<HealthCheck> {
+    let found = &view.live.clocks.found;
+    let wrong = found.iter().filter_map(|(name, f)| Some((name, f, clock_text(view.settings, f)?)));
+    let (mut names, mut detail) = (Vec::new(), Vec::new());
+    for (name, found, text) in wrong {
+        names.push(format!("mon.{name}"));
+        detail.push(format!("mon.{name} {text} (latency {}s)", float(found.latency, 6)));
+    }
+    let n = names.len();
+    (n > 0).then(|| warn(format!("clock skew detected on {}", names.join(", ")), n, detail))?
 }
 
 fn mgr_down(view: &View<'_>) -> Option<HealthCheck> {

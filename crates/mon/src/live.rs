@@ -10,6 +10,7 @@ use spirula_wire::msg::mgr::{HealthChecks, ProgressEvent};
 use spirula_wire::types::{EntityAddrVec, EntityNameStr, EntityType, PgId};
 
 use crate::Now;
+use crate::service::Clocks;
 
 #[derive(Debug, Default)]
 pub struct Live {
@@ -23,6 +24,8 @@ pub struct Live {
     /// When it began to lead: silence counts from then.
     pub leading_since: Duration,
     pub quorum: QuorumView,
+    /// The other monitors' clocks, if this one leads.
+    pub clocks: Clocks,
     /// The manager's last report.
     pub digest: PgMapDigest,
     /// Reports so far.

@@ -3,6 +3,7 @@
 //!
 //! The encoding is described in `docs/protocol-mon.md`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use spirula_auth::AuthenticatedPeer;
@@ -33,8 +34,14 @@ pub(crate) enum PeerMessage {
     WantIds(u64),
     /// What the manager reported.
     Report(RawMessage),
-    /// The sender has an empty store and wants to be a member.
+    /// The sender is not among the members and wants to be.
     Join,
+    /// What the sender says about itself.
+    Metadata(BTreeMap<String, String>),
+    /// The leader asks for the time, in this round.
+    AskTime(u64),
+    /// The time of the sender, for that round.
+    Time(u64, Duration),
 }
 
 /// Who is in the quorum, and how far it got.
@@ -83,6 +90,13 @@ impl Encode for PeerMessage {
             Self::WantIds(run) => (tag(out, 9), run.encode(out, f)).1,
             Self::Report(raw) => (tag(out, 10), encode_raw(raw, out, f)).1,
             Self::Join => tag(out, 11),
+            Self::Metadata(values) => (tag(out, 12), values.encode(out, f)).1,
+            Self::AskTime(round) => (tag(out, 13), round.encode(out, f)).1,
+            Self::Time(round, wall) => {
+                tag(out, 14);
+                round.encode(out, f);
+                (wall.as_nanos() as u64).encode(out, f);
+            }
         }
     }
 }
@@ -108,6 +122,9 @@ impl Decode for PeerMessage {
             9 => Self::WantIds(r.u64()?),
             10 => Self::Report(decode_raw(r)?),
             11 => Self::Join,
+            12 => Self::Metadata(Decode::decode(r)?),
+            13 => Self::AskTime(r.u64()?),
+            14 => Self::Time(r.u64()?, Duration::from_nanos(r.u64()?)),
             other => {
                 return Err(DecodeError::Invalid { what: "peer message", value: other.into() });
             }

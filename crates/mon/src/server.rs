@@ -103,8 +103,16 @@ impl MonServer {
         first_writes(&mut service, config.storage.as_mut())?;
         let (commits, work) = mpsc::channel();
         let (sessions, peers, log) = (HashMap::new(), HashMap::new(), config.log);
-        let core =
-            Core { service, sessions, peers, rng, log, commits: Some(commits), failed: None };
+        let core = Core {
+            service,
+            sessions,
+            peers,
+            rng,
+            log,
+            commits: Some(commits),
+            failed: None,
+            removed: false,
+        };
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
             failed: AtomicBool::new(false),
@@ -134,7 +142,12 @@ impl MonServer {
         self.shared.failed.load(Ordering::Acquire)
     }
 
-    /// Ends once the store has failed.
+    /// Whether it stopped since it was taken out of the cluster.
+    pub fn is_removed(&self) -> bool {
+        self.shared.lock().removed
+    }
+
+    /// Ends once the store has failed, or the monitor was taken out of the cluster.
     pub async fn failed(&self) {
         while !self.has_failed() {
             self.shared.stopped.notified().await;
@@ -186,6 +199,8 @@ struct Core {
     commits: Option<mpsc::Sender<Work>>,
     /// Why the service cannot go on.
     failed: Option<String>,
+    /// It is no member any more, which is no failure.
+    removed: bool,
 }
 
 /// A batch for the store, by number.
@@ -253,6 +268,10 @@ impl Core {
                 return;
             }
             Action::Fail(why) => return self.failed = Some(why),
+            Action::Removed => {
+                self.removed = true;
+                return self.failed = Some("it was taken out of the monitor map".into());
+            }
             Action::Write(number, writes) => (number, writes),
         };
         if let Some(commits) = &self.commits {

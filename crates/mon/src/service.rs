@@ -14,6 +14,7 @@ mod agree;
 mod auth;
 mod beacon;
 mod boot;
+mod clocks;
 mod commands;
 mod failure;
 mod full;
@@ -61,6 +62,7 @@ use subs::Subscription;
 
 pub(crate) use auth::rotation;
 pub(crate) use beacon::{drop_active, promote_standby};
+pub use clocks::{Clocks, Skew};
 pub use commands::CommandResult;
 
 pub type SessionId = u64;
@@ -81,6 +83,8 @@ pub enum Action {
     Peer(String, RawMessage),
     /// Stop: the reason why this monitor cannot go on.
     Fail(String),
+    /// Stop: this monitor was taken out of the monitor map.
+    Removed,
 }
 
 /// How a monitor is set up.
@@ -166,6 +170,10 @@ pub struct Service {
     names: BTreeMap<u64, String>,
     /// Monitors with new stores, by name, on their way into the quorum.
     joining: BTreeMap<String, u64>,
+    /// What other monitors say about themselves and the state does not, by name.
+    told: BTreeMap<String, BTreeMap<String, String>>,
+    /// Not in the monitor map any more.
+    removed: bool,
     /// When requests were taken last.
     served: Duration,
     /// A follower knows all that was committed when it began to follow.
@@ -234,6 +242,8 @@ impl Service {
             waiting: VecDeque::new(),
             names: BTreeMap::new(),
             joining: BTreeMap::new(),
+            told: BTreeMap::new(),
+            removed: false,
             served: now.mono,
             caught_up: false,
             quorum_now: Vec::new(),

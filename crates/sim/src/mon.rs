@@ -102,7 +102,7 @@ impl Mon {
             Action::Send(id, raw) | Action::Log(_, id, raw) => {
                 return sessions.get(&id).into_iter().for_each(|s| s.send(raw.clone()));
             }
-            Action::OptionsChanged => return,
+            Action::OptionsChanged | Action::Removed => return,
             Action::Close(id) => return sessions.get(&id).into_iter().for_each(Session::close),
             Action::Peer(name, raw) => {
                 return self

@@ -97,9 +97,6 @@ impl Identity {
     }
 }
 
-/// Monitors that a cluster may begin with.
-pub(crate) const MONS_MAX: u8 = 5;
-
 /// `a` for the first monitor.
 pub(crate) fn mon_name(n: u8) -> String {
     char::from(b'a' + n % 26).to_string()

@@ -14,12 +14,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
-use spirula_auth::CryptoKey;
+use spirula_auth::{CryptoKey, Keyring};
+use spirula_maps::MonMap;
 use spirula_mon::{
     LogControl, MkfsConfig, MonServer, MonServerConfig, NewOsd, NewPoolSpec, RedbStorage,
+    StartError,
 };
 use spirula_osd::TargetConfig;
-use spirula_wire::types::{EntityAddr, Uuid, pg_state};
+use spirula_wire::Decode as _;
+use spirula_wire::types::{EntityAddr, EntityNameStr, EntityType, Uuid, pg_state};
 use tokio::sync::mpsc;
 
 use crate::admin_socket::{
@@ -28,6 +31,7 @@ use crate::admin_socket::{
 use crate::cluster_dir::{DeviceClass, Identity, OsdIdentity, create_store_dir, mon_name, osd_dir};
 use crate::logging::{self, LogHandle};
 use crate::mkfs::entropy;
+use crate::print::say;
 use crate::procs::Role;
 
 /// The pool that every new cluster has.
@@ -91,6 +95,33 @@ pub(crate) async fn mkfs(dir: &Path, identity: &Identity) -> Result<()> {
     Ok(())
 }
 
+/// Makes the store of a monitor that joins: it knows the others by a monitor map and proves itself
+/// to them by the key of the keyring's `mon.`, and takes the rest over from them.
+pub(crate) fn mkfs_mon(dir: &Path, id: &str, monmap: &Path, keyring: &Path) -> Result<()> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| path.display().to_string());
+    let map = MonMap::from_bytes(&read(monmap)?)
+        .with_context(|| format!("{}: no monitor map", monmap.display()))?;
+    if map.rank_of(id).is_none() {
+        bail!(
+            "{}: it does not name mon.{id}; `ceph mon add {id} ADDR`, then get the map again",
+            monmap.display()
+        );
+    }
+    let keys =
+        Keyring::parse_bytes(&read(keyring)?).with_context(|| keyring.display().to_string())?;
+    let name = EntityNameStr::new(EntityType::MON, "");
+    let auth = keys.get(&name);
+    let auth = auth.with_context(|| format!("{}: no key of mon.", keyring.display()))?;
+    let path = mon_dir(dir, id);
+    if path.exists() {
+        bail!("{}: there is a store; without --monmap and --keyring it starts", path.display());
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("clock before 1970")?;
+    let now = spirula_mon::Now { mono: Duration::ZERO, wall: now };
+    let mut storage = RedbStorage::create(&path)?;
+    Ok(spirula_mon::mkfs_join(map, auth.key.clone(), now, entropy()?, &mut storage)?)
+}
+
 fn new_osd(osd: &OsdIdentity, identity: &Identity) -> Result<NewOsd> {
     Ok(NewOsd { uuid: uuid(&osd.uuid)?, key: key(&osd.key)?, bytes: identity.device_bytes })
 }
@@ -135,7 +166,7 @@ impl Daemons {
             mkfs(dir, identity).await?;
         }
         for (name, _) in identity.mons() {
-            self.start_mon(dir, identity, &name).await?;
+            self.start_mon_if_member(dir, identity, &name).await?;
         }
         self.start_mgr(dir, identity).await?;
         let osds: Vec<_> = identity.osds.iter().collect();
@@ -197,6 +228,23 @@ impl Daemons {
         self.listen(dir, "mgr.x", Arc::new(admin))
     }
 
+    /// As [`Self::start_mon`]; one that the cluster removed since it was made is left out.
+    async fn start_mon_if_member(
+        &mut self,
+        dir: &Path,
+        identity: &Identity,
+        id: &str,
+    ) -> Result<()> {
+        let result = self.start_mon(dir, identity, id).await;
+        match result.as_ref().err().and_then(|e| e.downcast_ref()) {
+            Some(StartError::Stranger(_)) => {
+                say!("mon.{id} was taken out of the monitor map; it does not start");
+                Ok(())
+            }
+            _ => result,
+        }
+    }
+
     /// Opens the admin socket of a daemon.
     fn listen(&mut self, dir: &Path, name: &str, daemon: Arc<dyn DaemonAdmin>) -> Result<()> {
         let log = log_handle()?;
@@ -236,13 +284,24 @@ impl Daemons {
 
     /// Returns when a daemon ends by itself.
     pub(crate) async fn failed(&mut self) -> Error {
-        let mut mons: Vec<_> = self.mons.iter().map(|mon| Box::pin(mon.failed())).collect();
+        let mut mons: Vec<_> =
+            self.mons.iter().map(|mon| (mon, Some(Box::pin(mon.failed())))).collect();
         let mon = std::future::poll_fn(|cx| {
-            let failed = mons.iter_mut().any(|mon| mon.as_mut().poll(cx).is_ready());
-            if failed { Poll::Ready(()) } else { Poll::Pending }
+            for (mon, failed) in &mut mons {
+                if failed.as_mut().is_some_and(|f| f.as_mut().poll(cx).is_ready()) {
+                    *failed = None;
+                    // One that was removed is not missed, unless it is all that runs here.
+                    if !mon.is_removed() {
+                        return Poll::Ready(anyhow!("a monitor stopped: its store failed"));
+                    }
+                }
+            }
+            let all = !mons.is_empty() && mons.iter().all(|(_, failed)| failed.is_none());
+            let removed = || anyhow!("the monitor was taken out of the monitor map");
+            if all { Poll::Ready(removed()) } else { Poll::Pending }
         });
         tokio::select! {
-            () = mon => anyhow!("a monitor stopped: its store failed"),
+            error = mon => error,
             Some((name, error)) = self.ended.recv() => {
                 anyhow!("{name} stopped: {}", error.unwrap_or_else(|| "no reason given".into()))
             }

@@ -35,13 +35,7 @@ enum Command {
     /// Start a whole cluster on this host for development and tests.
     Vstart(vstart::Args),
     /// Run the monitor of a cluster directory (what `vstart --procs` starts).
-    Mon {
-        #[command(flatten)]
-        daemon: DaemonArgs,
-        /// Which monitor.
-        #[arg(long, default_value = "a")]
-        id: String,
-    },
+    Mon(MonArgs),
     /// Run the manager of a cluster directory.
     Mgr(DaemonArgs),
     /// Run one OSD of a cluster directory.
@@ -65,6 +59,22 @@ enum Command {
 }
 
 #[derive(clap::Args)]
+struct MonArgs {
+    #[command(flatten)]
+    daemon: DaemonArgs,
+    /// Which monitor.
+    #[arg(long, default_value = "a")]
+    id: String,
+    /// Make a new store and join the monitors of this map (`ceph mon getmap -o FILE`), which names
+    /// this monitor too (`ceph mon add`).
+    #[arg(long, value_name = "FILE", requires = "keyring")]
+    monmap: Option<PathBuf>,
+    /// Holds the key of `mon.` for that (`ceph auth get mon. -o FILE`).
+    #[arg(long, value_name = "FILE", requires = "monmap")]
+    keyring: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
 struct DaemonArgs {
     /// Cluster directory that `spirula vstart` made.
     #[arg(long)]
@@ -83,7 +93,7 @@ fn main() -> ExitCode {
         Command::Load(args) => cli::load(args),
         Command::Vos(args) => vos::run(args),
         Command::Vstart(args) => vstart::run(args),
-        Command::Mon { daemon, id } => procs::mon(&daemon, &id),
+        Command::Mon(args) => procs::mon(&args),
         Command::Mgr(args) => procs::daemon(&args, procs::Role::Mgr),
         Command::Engine { daemon, osd } => procs::daemon(&daemon, procs::Role::Osd(osd)),
     };

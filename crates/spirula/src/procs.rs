@@ -12,11 +12,11 @@ use rustix::process::{self, Pid, Signal};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::DaemonArgs;
-use crate::cluster_dir::{ClusterDir, Identity, MONS_MAX, mon_name, read_identity};
+use crate::cluster_dir::{ClusterDir, Identity, mon_name, read_identity};
 use crate::daemons::{self, Daemons};
 use crate::logging::{self, LogConfig};
 use crate::print::say;
+use crate::{DaemonArgs, MonArgs};
 
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
@@ -197,10 +197,14 @@ fn ready_file(dir: &Path, role: Role) -> PathBuf {
 }
 
 /// Runs the monitor `id` of a cluster directory.
-pub(crate) fn mon(args: &DaemonArgs, id: &str) -> Result<ExitCode> {
-    let known = (0..MONS_MAX).find(|n| mon_name(*n) == id);
+pub(crate) fn mon(args: &MonArgs) -> Result<ExitCode> {
+    let id = &args.id;
+    let known = (0..26).find(|n| mon_name(*n) == *id);
     let n = known.with_context(|| format!("--id {id}: monitors are a, b, c, ..."))?;
-    daemon(args, Role::Mon(n))
+    if let (Some(monmap), Some(keyring)) = (&args.monmap, &args.keyring) {
+        daemons::mkfs_mon(&args.daemon.dir, id, monmap, keyring)?;
+    }
+    daemon(&args.daemon, Role::Mon(n))
 }
 
 /// Runs one daemon of a cluster directory in the foreground until SIGINT or SIGTERM.

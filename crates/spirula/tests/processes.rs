@@ -53,6 +53,52 @@ fn daemons_end_when_their_parent_is_killed() {
     wait_for("the end", || !pids.iter().any(|pid| runs(pid)));
 }
 
+/// By `mon add` and the files that a user brings to its host; removed, it ends by itself.
+#[test]
+fn a_monitor_with_a_new_store_joins_and_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let vstart = ["vstart", "--procs", "--osds", "1", "--device-size", "1G", "--dir"];
+    let mut parent = spirula(&vstart)
+        .arg(dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("the start", || {
+        assert_eq!(parent.try_wait().unwrap(), None, "vstart ended early");
+        DAEMONS.iter().all(|name| dir.path().join(format!("run/{name}.ready")).exists())
+    });
+    let ceph = |words: &str| {
+        let mut command = spirula(&["ceph"]);
+        let out = command.args(words.split(' ')).env("CEPH_CONF", path("ceph.conf")).output();
+        let out = out.unwrap();
+        assert!(out.status.success(), "{words}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    // An address of this process alone.
+    let pid = std::process::id();
+    ceph(&format!("mon add b 127.7.{}.{}:3300", pid / 250 % 250 + 1, pid % 250 + 1));
+    let (monmap, keyring) = (path("monmap"), path("mon.keyring"));
+    ceph(&format!("mon getmap -o {monmap}"));
+    ceph(&format!("auth get mon. -o {keyring}"));
+    let mut joins = spirula(&["mon", "--id", "b", "--monmap", &monmap, "--keyring", &keyring])
+        .args(["--parent", &pid.to_string(), "--dir", &path("")])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("the way into the quorum", || {
+        assert_eq!(joins.try_wait().unwrap(), None, "the monitor ended early");
+        ceph("mon stat").contains("quorum 0,1 a,b")
+    });
+    ceph("mon rm b");
+    wait_for("the end", || joins.try_wait().unwrap().is_some());
+    ceph("osd set noout");
+    assert!(ceph("mon stat").contains("quorum 0 a"));
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+}
+
 #[test]
 fn a_daemon_without_its_parent_does_not_start() {
     let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use spirula_maps::MonMap;
 use spirula_maps::monmap::MonInfo;
 use spirula_wire::Features;
 
-use super::status::{busy, count_property, counts_json, metadata_json};
+use super::status::{count_property, counts_json, daemons, metadata_json};
 use super::{Answer, Args, Context, Format, Outcome, errno, refuse};
 use crate::json::Json;
 use crate::live::MonState;
@@ -67,10 +67,11 @@ pub(super) fn stat(ctx: &mut Context<'_>, _: &Args) -> Outcome {
                 map.by_rank().map(|m| format!("{}={}", m.name, m.public_addrs)).collect();
             let ranks: Vec<String> = quorum_ranks(ctx).iter().map(ToString::to_string).collect();
             format!(
-                "e{}: {} mons at {{{}}} removed_ranks: {{}}, election epoch {}, leader {} {leader}, quorum {} {}\n",
+                "e{}: {} mons at {{{}}} removed_ranks: {{{}}}, election epoch {}, leader {} {leader}, quorum {} {}\n",
                 map.epoch,
                 map.ranks.len(),
                 mons.join(","),
+                removed_ranks(map),
                 view.epoch,
                 ctx.state.monmap.rank_of(leader),
                 ranks.join(","),
@@ -154,14 +155,17 @@ pub(super) fn quorum_age(ctx: &Context<'_>) -> Duration {
 }
 
 pub(super) fn metadata(ctx: &mut Context<'_>, args: &Args) -> Outcome {
-    let json = |name: &str| metadata_json(&ctx.live.metadata, "name", name.into());
-    match args.str_opt("id")? {
-        None => Ok(ctx.json_nl(&Json::Arr(vec![json(&ctx.live.name)]))),
-        Some(id) if id == ctx.live.name => {
-            let values = ctx.live.metadata.iter().map(|(k, v)| (k.clone(), Json::from(v)));
+    let known = daemons(ctx, "mon");
+    let Some(id) = args.str_opt("id")? else {
+        let one = |(name, values): (String, _)| metadata_json(values, "name", name.into());
+        return Ok(ctx.json_nl(&Json::Arr(known.into_iter().map(one).collect())));
+    };
+    match known.into_iter().find(|(name, _)| name == id) {
+        Some((_, values)) => {
+            let values = values.iter().map(|(k, v)| (k.clone(), Json::from(v)));
             Ok(ctx.json_nl(&Json::obj(values)))
         }
-        Some(_) => refuse(errno::ENOENT, "requested mon not found"),
+        None => refuse(errno::ENOENT, "requested mon not found"),
     }
 }
 
@@ -192,13 +196,8 @@ pub(super) fn feature_ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     ))
 }
 
-pub(super) fn ok_to_stop(_: &mut Context<'_>, args: &Args) -> Outcome {
-    let ids = args.strs("ids")?.join(",");
-    busy(&format!("not enough monitors would be available () after stopping mons [{ids}]"))
-}
-
-pub(super) fn ok_to_add_offline(_: &mut Context<'_>, _: &Args) -> Outcome {
-    busy("adding a monitor may break quorum (until that monitor starts)")
+fn removed_ranks(map: &MonMap) -> String {
+    map.removed_ranks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 pub(super) fn monmap_json(map: &MonMap) -> Json {
@@ -227,7 +226,7 @@ pub(super) fn monmap_json(map: &MonMap) -> Json {
         "disallowed_leaders: " => "",
         "stretch_mode" => map.stretch_mode_enabled,
         "tiebreaker_mon" => &map.tiebreaker_mon,
-        "removed_ranks: " => "",
+        "removed_ranks: " => removed_ranks(map),
         "features" => obj! { "persistent" => Json::arr(FEATURES), "optional" => Json::Arr(vec![]) },
         "mons" => mons.collect::<Vec<_>>(),
     }

@@ -10,6 +10,7 @@ use super::health::{health_json, muted_note, status_name, summaries};
 use super::{Answer, Args, Context, Format, Outcome, Refusal, errno, refuse};
 use crate::json::Json;
 use crate::obj;
+use crate::service::Skew;
 use crate::text::{age, bytes_iec, count_si, stamp};
 
 /// Flags that every cluster has and `status` does not show.
@@ -403,7 +404,15 @@ pub(super) fn daemons<'a>(
     let of =
         |name: String| Some((name.clone(), ctx.state.metadata.get(&format!("{kind}.{name}"))?));
     match kind {
-        "mon" => vec![(ctx.live.name.clone(), &ctx.live.metadata)],
+        "mon" => {
+            let own = |name: &String| *name == ctx.live.name;
+            let names = ctx.state.monmap.map().ranks.iter();
+            let each = names.map(|n| match own(n) {
+                true => Some((n.clone(), &ctx.live.metadata)),
+                false => of(n.clone()),
+            });
+            each.flatten().collect()
+        }
         "osd" => map.existing_osds().filter_map(|(id, _)| of(id.to_string())).collect(),
         "mgr" => {
             let active = Some(&mgrmap.active_name).filter(|n| !n.is_empty());
@@ -459,13 +468,31 @@ fn hosts_json(ctx: &Context<'_>, kind: &str) -> Json {
 
 /// With one monitor there is nothing to compare clocks with.
 pub(super) fn time_sync_status(ctx: &mut Context<'_>, _: &Args) -> Outcome {
-    Ok(ctx.json(&obj! {
-        "timechecks" => obj! {
-            "epoch" => ctx.live.quorum.epoch,
-            "round" => 0u32,
-            "round_status" => "finished",
-        },
-    }))
+    let clocks = &ctx.live.clocks;
+    let one = |(name, found): (&String, &Skew)| {
+        let bad = crate::health::clock_text(ctx.settings, found);
+        let health = if bad.is_some() { "HEALTH_WARN" } else { "HEALTH_OK" };
+        let mut json = obj! {
+            "skew" => found.skew,
+            "latency" => found.latency,
+            "health" => health,
+        };
+        if let Some(text) = bad {
+            json = json.with("details", text);
+        }
+        (name.clone(), json)
+    };
+    let checks = obj! {
+        "epoch" => ctx.live.quorum.epoch,
+        "round" => clocks.round,
+        "round_status" => if clocks.is_under_way() { "on-going" } else { "finished" },
+    };
+    let mut members = Vec::new();
+    if !clocks.found.is_empty() {
+        members.push(("time_skew_status", Json::obj(clocks.found.iter().map(one))));
+    }
+    members.push(("timechecks", checks));
+    Ok(ctx.json(&Json::obj(members)))
 }
 
 /// The metadata of one daemon or of all of a kind, under `key` for the name.

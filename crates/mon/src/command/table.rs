@@ -3,10 +3,11 @@
 //! Signatures, modules, permissions and flags are Ceph's, since tools and capability profiles go
 //! by them. `signature.rs` describes the language.
 
-use super::signature::FLAG_TELL;
+use super::signature::{FLAG_DEPRECATED, FLAG_TELL};
 use super::{
     Command, Handler, auth, bans, config, config_key, crush, crush_edit, df, fs, health, log, mgr,
-    mon, osd, osd_dump, osd_edit, perf, pg_place, pool, pool_app, pool_snap, pool_var, profile,
+    mon, mon_edit, osd, osd_dump, osd_edit, perf, pg_place, pool, pool_app, pool_snap, pool_var,
+    profile,
     release, status, tell, tree,
 };
 
@@ -66,10 +67,18 @@ pub(crate) const COMMANDS: &[Command] = &[
         "count monitors by version", "mon", "r", 0, status::mon_versions),
     row("mon feature ls name=with_value,type=CephChoices,strings=--with-value,req=false",
         "list features of the monitor map", "mon", "r", 0, mon::feature_ls),
+    row("mon add name=name,type=CephString name=addr,type=CephIPAddr name=location,type=CephString,n=N,goodchars=[A-Za-z0-9-_.=],req=false",
+        "add a monitor at an address; it votes once it runs", "mon", "rw", 0, mon_edit::add),
+    row("mon rm name=name,type=CephString",
+        "take a monitor out of the cluster", "mon", "rw", 0, mon_edit::rm),
+    row("mon remove name=name,type=CephString",
+        "take a monitor out of the cluster", "mon", "rw", FLAG_DEPRECATED, mon_edit::rm),
     row("mon ok-to-stop name=ids,type=CephString,n=N",
-        "say whether monitors can stop without harm", "mon", "r", 0, mon::ok_to_stop),
+        "say whether monitors can stop without harm", "mon", "r", 0, mon_edit::ok_to_stop),
     row("mon ok-to-add-offline",
-        "say whether a monitor can be added before it runs", "mon", "r", 0, mon::ok_to_add_offline),
+        "say whether a monitor can be added before it runs", "mon", "r", 0, mon_edit::ok_to_add_offline),
+    row("mon ok-to-rm name=id,type=CephString",
+        "say whether a monitor can be removed without harm", "mon", "r", 0, mon_edit::ok_to_rm),
     row("mgr dump name=epoch,type=CephInt,req=false,range=0",
         "dump the manager map", "mgr", "r", 0, mgr::dump),
     row("mgr stat",

@@ -47,7 +47,10 @@ impl Service {
                     }
                     Output::Restore { index, state } => self.restore(now, index, &state),
                     Output::Role(role) => self.role_changed(now, role),
-                    Output::Members(members) => debug!(?members, "members of the quorum"),
+                    Output::Members(members) => {
+                        debug!(?members, "members of the quorum");
+                        self.view(now, false);
+                    }
                 }
             }
             if !self.handle_waiting(now) {
@@ -166,6 +169,7 @@ impl Service {
         self.proxies.clear();
         self.live.quorum.since = now.mono;
         self.quorum_since = now.mono;
+        self.leave_if_removed();
         match role {
             Role::Leads => self.lead(now),
             Role::Follows(leader) => debug!(leader, "follows"),
@@ -175,6 +179,7 @@ impl Service {
 
     fn lead(&mut self, now: Now) {
         self.live.leading_since = now.mono;
+        self.live.clocks = Default::default();
         self.joining.clear();
         self.live.forget_daemons();
         self.note_osds(now);
@@ -199,6 +204,7 @@ impl Service {
         if changed {
             self.quorum_since = now.mono;
             self.quorum_now.clone_from(&quorum);
+            self.restart_clocks(now);
         }
         let due = now.mono >= self.next_view;
         if !changed && !force && !due {
@@ -218,7 +224,8 @@ impl Service {
 
     /// What the leader says of the quorum.
     pub(super) fn take_view(&mut self, now: Now, leader: u64, view: &View) {
-        let names = |id: &u64| self.state.members.get(id).cloned();
+        let known = |name: &&String| self.state.monmap.rank_of(name) >= 0;
+        let names = |id: &u64| self.state.members.get(id).filter(known).cloned();
         let mut quorum: Vec<String> = view.quorum.iter().filter_map(names).collect();
         quorum.sort_by_key(|name| self.state.monmap.rank_of(name));
         let alone = self.state.monmap.map().ranks.len() == 1;

@@ -4,14 +4,21 @@
 //! its new store has a new number, and the leader takes the old number out of the quorum before the
 //! new one comes in. Each is a change of the membership of its own, by the majority of the time.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tracing::{debug, info};
 
-use super::Service;
+use super::{Action, Service};
 use crate::Now;
 use crate::peer::PeerMessage;
+use crate::quorum::Role;
 use crate::state::Change;
+
+/// Under which name metadata of a monitor is kept.
+fn daemon(name: &str) -> String {
+    format!("mon.{name}")
+}
 
 /// Who votes and joins has asked to within this time of a new leader.
 const STRAY_AFTER: Duration = Duration::from_secs(5);
@@ -20,8 +27,7 @@ impl Service {
     /// A monitor whose number the members' list does not name asks whoever is there. One that votes
     /// already asks too: the leader that let it in may be gone.
     pub(super) fn ask_to_join(&mut self) {
-        let known = self.state.monmap.rank_of(&self.live.name) >= 0;
-        if !known || self.state.members.contains_key(&self.quorum.id()) {
+        if !self.is_known() || self.state.members.contains_key(&self.quorum.id()) {
             return;
         }
         let mut others = self.state.monmap.map().ranks.clone();
@@ -29,6 +35,66 @@ impl Service {
         for name in others {
             self.tell_by_name(name, 0, &PeerMessage::Join);
         }
+    }
+
+    /// A follower has the leader keep what it says about itself.
+    pub(super) fn tell_metadata(&mut self) {
+        let own = &self.live.metadata;
+        let kept = self.state.metadata.get(&daemon(&self.live.name));
+        if let Role::Follows(leader) = self.quorum.role()
+            && !own.is_empty()
+            && kept != Some(own)
+        {
+            self.tell(leader, &PeerMessage::Metadata(own.clone()));
+        }
+    }
+
+    pub(super) fn take_metadata(&mut self, from: u64, values: BTreeMap<String, String>) {
+        if let Some(name) = self.state.members.get(&from) {
+            self.told.insert(name.clone(), values);
+        }
+    }
+
+    /// What the state does not have of it, this monitor's own too.
+    pub(super) fn new_metadata(&mut self) -> Vec<Change> {
+        let mut told = std::mem::take(&mut self.told);
+        if !self.live.metadata.is_empty() {
+            told.insert(self.live.name.clone(), self.live.metadata.clone());
+        }
+        let named = told.into_iter().map(|(name, values)| (daemon(&name), values));
+        let news = named.filter(|(name, values)| self.state.metadata.get(name) != Some(values));
+        news.map(|(daemon, values)| Change::Metadata { daemon, values }).collect()
+    }
+
+    /// After a change of the monitor map.
+    pub(super) fn monmap_changed(&mut self) {
+        self.live.addrs = self.state.monmap.addrs_of(&self.live.name);
+        let map = self.state.monmap.map();
+        self.live.quorum.names.retain(|name| map.rank_of(name).is_some());
+        self.leave_if_removed();
+    }
+
+    /// Stops if the monitor map does not name this monitor any more. A leader takes itself out of the
+    /// quorum first: without it the others may have no majority.
+    pub(super) fn leave_if_removed(&mut self) {
+        let own = self.quorum.id();
+        let may_leave = match self.quorum.role() {
+            Role::Leads => false,
+            Role::Follows(_) => true,
+            Role::Electing => !self.quorum.members().contains(&own),
+        };
+        // One that joins may pass through maps of before it was added.
+        let had_joined = self.state.members.contains_key(&own);
+        if !self.is_known() && had_joined && may_leave && !self.removed {
+            info!("this monitor was removed");
+            self.removed = true;
+            self.actions.push_back(Action::Removed);
+        }
+    }
+
+    /// Whether the monitor map names this monitor.
+    pub(super) fn is_known(&self) -> bool {
+        self.state.monmap.rank_of(&self.live.name) >= 0
     }
 
     /// Monitor `id` says that it has a new store.
@@ -46,7 +112,7 @@ impl Service {
     /// Does the next step that brings the quorum's members in line with the monitors there are.
     pub(super) fn change_members(&mut self, now: Now) {
         let (own, name) = (self.quorum.id(), &self.live.name);
-        if !self.state.members.contains_key(&own) && self.state.monmap.rank_of(name) >= 0 {
+        if !self.state.members.contains_key(&own) && self.is_known() {
             // Let in and elected before the leader of the time gave it a name.
             self.joining.insert(name.clone(), own);
         }

@@ -127,6 +127,11 @@ impl Service {
                     self.propose(now, Vec::new(), Vec::new(), None, false);
                 }
             }
+            PeerMessage::Metadata(values) if leads => self.take_metadata(from, values),
+            PeerMessage::AskTime(round) if follows => {
+                self.tell(from, &PeerMessage::Time(round, now.wall));
+            }
+            PeerMessage::Time(round, wall) if leads => self.take_time(now, from, round, wall),
             PeerMessage::Join if leads => self.wants_to_join(now, from),
             PeerMessage::Report(raw) if follows => self.take_report(now, &raw)?,
             _ => debug!(from, "a message for another role"),
@@ -255,6 +260,7 @@ impl Service {
     /// is not behind.
     pub fn is_served(&self, now: Now) -> bool {
         match self.quorum.role() {
+            _ if !self.is_known() => false,
             Role::Leads => self.quorum.has_lease(now.mono),
             Role::Follows(_) => self.caught_up,
             Role::Electing => false,

@@ -37,15 +37,18 @@ impl Service {
         self.refresh_health(now);
         if self.quorum.role() != Role::Leads {
             self.ask_to_join();
+            self.tell_metadata();
             return self.ask_for_ids(now);
         }
         self.change_members(now);
+        self.check_clocks(now);
         if self.in_flight.is_some() {
             return;
         }
         let mut changes = self.auth_upkeep(now);
         changes.extend(self.silent_mgr(now));
         changes.extend(self.ended_mutes(now));
+        changes.extend(self.new_metadata());
         let mut inc = self.state.osd.next(now);
         self.silent_osds(now, &mut inc);
         self.mark_lost_osds_out(now, &mut inc);
@@ -99,6 +102,9 @@ impl Service {
         self.take_ids(proposal);
         if proposal.changes.iter().any(|c| matches!(c, Change::OsdMap(_))) {
             self.note_osds(now);
+        }
+        if proposal.changes.iter().any(|c| matches!(c, Change::MonMap(_))) {
+            self.monmap_changed();
         }
         if proposal.changes.iter().any(|c| !matches!(c, Change::Log(_))) {
             self.refresh_health(now);

@@ -35,8 +35,8 @@ pub(crate) struct Node {
     pub(crate) ahead: Duration,
     /// What its clients were sent.
     pub(crate) sent: Vec<(u64, RawMessage)>,
-    /// Why it stopped by itself.
-    pub(crate) failed: Option<String>,
+    /// It stopped since it was taken out of the cluster.
+    pub(crate) removed: bool,
 }
 
 struct InTransit {
@@ -97,8 +97,7 @@ impl Mons {
             seed: [5; 32],
         };
         let now = Now { mono: Duration::ZERO, wall: START };
-        let mut stores = vec![MemoryStorage::default(); 0];
-        stores.resize_with(count, MemoryStorage::default);
+        let mut stores: Vec<_> = (0..count).map(|_| MemoryStorage::default()).collect();
         let state = mkfs(&config, now, &mut stores[0]).unwrap();
         for (n, store) in stores.iter_mut().enumerate().skip(1) {
             mkfs_peer(&state, &name_of(n), store).unwrap();
@@ -128,7 +127,7 @@ impl Mons {
             service: None,
             ahead: Duration::ZERO,
             sent: Vec::new(),
-            failed: None,
+            removed: false,
         });
     }
 
@@ -419,8 +418,9 @@ impl Mons {
                     }
                 }
                 Action::Peer(name, raw) => self.send_peer(n, &name, raw),
-                Action::Fail(why) => {
-                    self.nodes[n].failed = Some(why);
+                Action::Fail(why) => panic!("mon.{}: {why}", self.nodes[n].name),
+                Action::Removed => {
+                    self.nodes[n].removed = true;
                     self.crash(n, true);
                 }
             }

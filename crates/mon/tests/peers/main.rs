@@ -1,6 +1,7 @@
 //! Several monitors: what they owe each other when sessions break and processes end.
 
 mod harness;
+mod members;
 mod reads;
 
 use std::time::Duration;

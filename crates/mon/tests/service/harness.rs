@@ -131,7 +131,7 @@ impl Mon {
                     self.storage.write(&writes).unwrap();
                     self.held.push(number);
                 }
-                Action::Peer(..) | Action::Fail(_) => panic!("{action:?}"),
+                Action::Peer(..) | Action::Fail(_) | Action::Removed => panic!("{action:?}"),
             }
             if !self.stalled {
                 self.commit();
