@@ -53,6 +53,8 @@ pub const TARGETS: &[Target] = targets! {
     mon_proposal = spirula_mon::fuzzing::proposal,
     mon_snapshot = spirula_mon::fuzzing::snapshot,
     mon_command = spirula_mon::fuzzing::command,
+    mon_quorum = spirula_mon::fuzzing::quorum,
+    mon_peer = spirula_mon::fuzzing::peer,
 };
 
 /// The target of that name.

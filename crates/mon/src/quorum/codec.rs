@@ -80,20 +80,20 @@ impl Decode for QuorumMessage {
         if !(1..=10).contains(&tag) {
             return Err(DecodeError::Invalid { what: "quorum message", value: tag.into() });
         }
-        let (term, from) = (r.u64()?, r.u64()?);
+        let (term, from) = (number(r)?, r.u64()?);
         Ok(Self(match tag {
             1 => Message::PreVote(PreVote {
                 term,
                 candidate: from,
-                last_log_index: r.u64()?,
-                last_log_term: r.u64()?,
+                last_log_index: number(r)?,
+                last_log_term: number(r)?,
             }),
             2 => Message::PreVoteReply(PreVoteReply { term, from, vote_granted: r.u64()? != 0 }),
             3 => Message::RequestVote(RequestVote {
                 term,
                 candidate: from,
-                last_log_index: r.u64()?,
-                last_log_term: r.u64()?,
+                last_log_index: number(r)?,
+                last_log_term: number(r)?,
                 force: false,
             }),
             4 => Message::RequestVoteReply(RequestVoteReply {
@@ -106,12 +106,12 @@ impl Decode for QuorumMessage {
                 term,
                 from,
                 success: r.u64()? != 0,
-                match_index: r.u64()?,
-                conflict_index: r.u64()?,
-                conflict_term: r.u64()?,
+                match_index: number(r)?,
+                conflict_index: number(r)?,
+                conflict_term: number(r)?,
             }),
             7 => {
-                let (index, snapshot_term) = (r.u64()?, r.u64()?);
+                let (index, snapshot_term) = (number(r)?, number(r)?);
                 let config = Decode::decode(r)?;
                 let data = r.blob("snapshot")?.to_vec();
                 let snapshot = Snapshot::with_config(index, snapshot_term, config, data);
@@ -120,16 +120,26 @@ impl Decode for QuorumMessage {
             8 => Message::InstallSnapshotReply(InstallSnapshotReply {
                 term,
                 from,
-                last_index: r.u64()?,
+                last_index: number(r)?,
             }),
-            9 => Message::ReadProbe(ReadProbe { term, leader: from, seq: r.u64()? }),
-            _ => Message::ReadProbeReply(ReadProbeReply { term, from, seq: r.u64()? }),
+            9 => Message::ReadProbe(ReadProbe { term, leader: from, seq: number(r)? }),
+            _ => Message::ReadProbeReply(ReadProbeReply { term, from, seq: number(r)? }),
         }))
     }
 }
 
+/// No term, index or question is ever that large, and the library counts on from what it is told.
+const NUMBER_MAX: u64 = 1 << 62;
+
+fn number(r: &mut Reader<'_>) -> Result<u64, DecodeError> {
+    match r.u64()? {
+        value if value <= NUMBER_MAX => Ok(value),
+        value => Err(DecodeError::Invalid { what: "number of the quorum", value }),
+    }
+}
+
 fn decode_append(r: &mut Reader<'_>, term: u64, leader: u64) -> Result<Message, DecodeError> {
-    let (prev_log_index, prev_log_term, leader_commit) = (r.u64()?, r.u64()?, r.u64()?);
+    let (prev_log_index, prev_log_term, leader_commit) = (number(r)?, number(r)?, number(r)?);
     let mut entries = Vec::new();
     for n in 0..r.count(MIN_ENTRY, "entries")? {
         let entry = decode_entry(r)?;
@@ -160,7 +170,7 @@ fn encode_entry(entry: &LogEntry, out: &mut Vec<u8>, f: Features) {
 }
 
 fn decode_entry(r: &mut Reader<'_>) -> Result<LogEntry, DecodeError> {
-    let (index, term, config) = (r.u64()?, r.u64()?, r.u8()? != 0);
+    let (index, term, config) = (number(r)?, number(r)?, r.u8()? != 0);
     let kind = if config { EntryKind::Config } else { EntryKind::Normal };
     let data = r.blob("entry")?.to_vec();
     Ok(LogEntry { kind, ..LogEntry::new(term, index, data) })
