@@ -35,6 +35,15 @@ pub enum OpError {
     Gone,
 }
 
+/// What the monitors answered to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandReply {
+    pub r: i32,
+    pub out: Bytes,
+    /// The epoch of the OSD map, if the command changed it.
+    pub version: u64,
+}
+
 /// A handle of a client; clones reach the same one. Only for tasks of its own host.
 #[derive(Clone)]
 pub struct Client(Rc<Inner>);
@@ -51,6 +60,7 @@ struct Core {
     mons: MonSessions<Rc<RefCell<Outbox>>>,
     links: BTreeMap<SessionId, Session>,
     waiters: BTreeMap<u64, OneshotSender<Result<Reply, Failure>>>,
+    commands: BTreeMap<u64, OneshotSender<CommandReply>>,
     /// The question behind [`objecter::Action::AskNewest`].
     newest_tid: Option<u64>,
     nonce: u32,
@@ -76,6 +86,7 @@ impl Client {
             mons: MonSessions::default(),
             links: BTreeMap::new(),
             waiters: BTreeMap::new(),
+            commands: BTreeMap::new(),
             newest_tid: None,
             nonce: spirula_xstream::random_u64() as u32 | 1,
             global_seq: 0,
@@ -146,6 +157,16 @@ impl Client {
             core.monc.command(at, command, Bytes::new());
             core.monc.send(report.to_raw(0, Features::PACIFIC));
         });
+    }
+
+    /// Runs a command at the monitors, however long it takes.
+    pub async fn command(&self, text: &str) -> Result<CommandReply, OpError> {
+        let (sender, receiver) = oneshot();
+        self.with(|core, now| {
+            let tid = core.monc.command(now, text, Bytes::new());
+            core.commands.insert(tid, sender);
+        });
+        receiver.await.map_err(|_| OpError::Gone)
     }
 
     /// The number of the session with the monitor, while there is one.
@@ -284,6 +305,12 @@ impl Core {
                 if let monc::Reply::Version { newest, .. } = reply {
                     let newest = u32::try_from(newest).unwrap_or(u32::MAX);
                     self.objecter.handle_newest(now.mono, newest);
+                }
+            }
+            monc::Event::Reply { tid, reply: monc::Reply::Command { r, outbl, version, .. } } => {
+                if let Some(waiter) = self.commands.remove(&tid) {
+                    // Whoever gave up does not hear of it.
+                    let _ = waiter.send(CommandReply { r, out: outbl, version });
                 }
             }
             monc::Event::AuthFailed(e) => tracing::warn!("the monitor refuses the client: {e}"),

@@ -196,6 +196,13 @@ impl Cluster {
         move || Client::start(principal, mons)
     }
 
+    /// As [`Self::connector`], of a client that knows only the monitor of this rank.
+    pub fn connector_to(&self, rank: usize) -> impl FnOnce() -> Client + use<> {
+        let principal = self.admin.clone();
+        let mon = SocketAddr::new(self.mons[rank].ip(), MON_PORT);
+        move || Client::start(principal, vec![mon])
+    }
+
     /// Whether the target runs, the map says so, and its PGs take requests.
     pub fn is_healthy(&self) -> bool {
         self.target(0).is_some_and(|target| {

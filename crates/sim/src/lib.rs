@@ -11,6 +11,6 @@ mod client;
 mod cluster;
 mod mon;
 
-pub use client::{Client, OpError};
+pub use client::{Client, CommandReply, OpError};
 pub use cluster::Cluster;
 pub use mon::MonConfig;

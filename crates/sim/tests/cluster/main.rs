@@ -5,6 +5,7 @@
 mod faults;
 mod monitors;
 mod peers;
+mod reads;
 mod redirects;
 mod reshape;
 mod shared;
