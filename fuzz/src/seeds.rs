@@ -22,6 +22,9 @@ pub fn write(dir: &Path) -> Result<()> {
     for seed in spirula_msgr_core::fuzzing::session_seeds() {
         put(dir, "msgr_session", &seed)?;
     }
+    for (target, seed) in spirula_wire::fuzzing::seeds() {
+        put(dir, target, &seed)?;
+    }
     for (target, seed) in spirula_vos::fuzzing::seeds() {
         put(dir, &format!("vos_{target}"), &seed)?;
     }

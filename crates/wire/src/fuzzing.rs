@@ -5,9 +5,9 @@
 use bytes::Bytes;
 
 use crate::msg::perf::{OsdPerfQueries, OsdPerfReports};
-use crate::msg::{auth, command, mgr, mon, osd, osd_op, pg};
+use crate::msg::{auth, command, copies, mgr, mon, osd, osd_op, pg};
 use crate::types::{
-    CopyData, EntityAddr, EntityAddrVec, EntityNameStr, HObject, ListSnapsResponse,
+    CopyData, EVersion, EntityAddr, EntityAddrVec, EntityNameStr, HObject, ListSnapsResponse,
     ListWatchResponse, ObjectLocator, OsdStat, OsdSuperblock, PastIntervals, PgInfo, PgLogMsg,
     PgMissing, PgNlsResponse, PgStat, PoolStat, RequestId, ScrubListArgs, SpgId,
 };
@@ -56,6 +56,9 @@ families! {
     pg_messages {
         pg: OsdPgNotify2 OsdPgNotify OsdPgQuery2 OsdPgInfo2 OsdPgLog OsdPgLease OsdPgLeaseAck OsdPgTrim
             OsdPgRemove BackfillReserve RecoveryReserve OsdPgScan OsdPgBackfill;
+    }
+    copies_messages {
+        copies: ObjectPush ObjectPushReply ObjectPull ObjectScan ObjectScanReply;
     }
     mgr_messages {
         mgr: MgrMapMsg ServiceMapMsg MgrBeacon MgrOpen MgrConfigure MgrReport MgrClose MgrCommand
@@ -142,4 +145,28 @@ pub fn check_raw(raw: &RawMessage) {
             other => assert!(other.is_none(), "own encoding does not decode: {other:?}"),
         }
     }
+}
+
+/// Messages of our own, which nobody captured, with the name of their target.
+pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    use copies::{ObjectPull, ObjectPush, ObjectPushReply, ObjectScan, ObjectScanReply};
+    let object = || HObject { oid: "o".into(), hash: 7, pool: 3, ..HObject::min() };
+    let version = EVersion::new(3, 9);
+    let f = Features::PACIFIC;
+    let push = ObjectPush { object: object(), version, ..ObjectPush::default() };
+    let reply = ObjectPushReply { object: object(), version, result: -5, ..Default::default() };
+    let pull = ObjectPull { object: object(), need: version, ..ObjectPull::default() };
+    let scan = ObjectScan { after: object(), max: 9, tid: 1, ..ObjectScan::default() };
+    let objects = vec![(object(), version), (HObject::max(), version)];
+    let scanned = ObjectScanReply { upto: object(), objects, tid: 1, ..Default::default() };
+    let part = ObjectPush { part: 1, last: true, data: vec!["data".into()], ..push.clone() };
+    let all = [
+        push.to_raw(0, f),
+        part.to_raw(0, f),
+        reply.to_raw(0, f),
+        pull.to_raw(0, f),
+        scan.to_raw(0, f),
+        scanned.to_raw(0, f),
+    ];
+    all.iter().filter_map(|raw| Some(("wire_copies", input_of(raw)?))).collect()
 }

@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod command;
+pub mod copies;
 pub mod mgr;
 pub mod mon;
 pub mod ops;
@@ -121,6 +122,11 @@ message_types! {
     MGR_COMMAND = 0x709, "mgr_command";
     MGR_COMMAND_REPLY = 0x70a, "mgr_command_reply";
     MON_PEER = 0xf100, "mon_peer";
+    OBJECT_PUSH = 0xf101, "object_push";
+    OBJECT_PUSH_REPLY = 0xf102, "object_push_reply";
+    OBJECT_PULL = 0xf103, "object_pull";
+    OBJECT_SCAN = 0xf104, "object_scan";
+    OBJECT_SCAN_REPLY = 0xf105, "object_scan_reply";
 }
 
 /// What every message of a mon service begins with (`PaxosServiceMessage`). `version` is what the

@@ -10,9 +10,9 @@ use spirula_wire::denc::Opaque;
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, OsdOpReply, OsdOpResult, Redirect};
 use spirula_wire::msg::perf::*;
-use spirula_wire::msg::{auth::*, command::*, mgr::*, mon::*, osd::*, pg::*};
+use spirula_wire::msg::{auth::*, command::*, copies::*, mgr::*, mon::*, osd::*, pg::*};
 use spirula_wire::types::*;
-use spirula_wire::{Decode, Encode, Features, Message, Reader};
+use spirula_wire::{Decode, Encode, Features, Message, Payload, RawMessage, Reader};
 
 const F: Features = Features::PACIFIC;
 
@@ -37,6 +37,42 @@ fn rare_messages() {
     check(OsdBackoff { id: 3, begin: HObject::min(), end: HObject::max(), ..Default::default() });
     let ping = OsdPing { padding: 100, delta_ub: Some(TimeSpan::default()), ..Default::default() };
     assert_eq!(check(ping), 33 + 4 + 16 + 9 + 100);
+}
+
+#[test]
+fn copies_of_objects() {
+    let object = HObject { oid: "o".into(), hash: 7, pool: 3, ..HObject::min() };
+    let version = EVersion::new(3, 9);
+    let push = ObjectPush {
+        spgid: SpgId::whole(PgId::new(3, 7)),
+        map_epoch: 12,
+        min_epoch: 11,
+        object: object.clone(),
+        version,
+        part: 2,
+        last: true,
+        data: vec!["a".into(), Bytes::new(), "b".into()],
+    };
+    let raw = push.to_raw(1, F);
+    assert_eq!(raw.payload.data, ["a", "b"], "nothing is copied");
+    let whole = ObjectPush { data: vec!["ab".into()], ..push.clone() };
+    let received = Payload { data: vec!["ab".into()], ..raw.payload.clone() };
+    assert_eq!(ObjectPush::from_raw(&RawMessage { payload: received, ..raw }), Ok(whole.clone()));
+    check(whole);
+    check(ObjectPush { data: Vec::new(), version: EVersion::default(), ..push });
+    check(ObjectPushReply { object: object.clone(), version, result: -28, ..Default::default() });
+    check(ObjectPull { object: object.clone(), need: version, ..Default::default() });
+    check(ObjectScan { tid: 5, after: HObject::min(), max: 512, ..Default::default() });
+    let objects = vec![(object.clone(), version), (HObject::max(), EVersion::default())];
+    let reply = ObjectScanReply { tid: 5, upto: object, objects, ..Default::default() };
+    check(reply.clone());
+    // A count that the message cannot hold.
+    let mut raw = reply.to_raw(1, F);
+    let mut front = raw.payload.front.to_vec();
+    let at = front.len() - 4 - reply.objects.to_bytes(F).len();
+    front[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    raw.payload.front = front.into();
+    assert!(ObjectScanReply::from_raw(&raw).is_err());
 }
 
 #[test]
