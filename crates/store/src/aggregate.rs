@@ -10,7 +10,8 @@ use crate::{Store, StoreError};
 
 impl Store {
     /// Removes the versions of an object that are neither retained nor visible at or above `horizon`,
-    /// and merges its extents. Afterwards transactions below the horizon are refused.
+    /// and merges its extents. Afterwards transactions below the horizon are refused. An object that is
+    /// held still is aggregated later.
     pub async fn aggregate_object(
         &self,
         cid: ContainerId,
@@ -30,6 +31,9 @@ impl Store {
         let (mut cursor, mut refused) = (Some(Cursor::default()), false);
         while let Some(at) = cursor.take() {
             self.admit().await;
+            if self.puts_off(cid, oid, horizon) {
+                return Ok(());
+            }
             let mut tx = Tx::new(horizon);
             tx.aggregate(cid, oid, at.clone(), AGGREGATE_BUDGET);
             match self.submit_staged(&tx) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use spirula_vos::{BLOCK_SIZE, ContainerId, StageError};
+use spirula_vos::{BLOCK_SIZE, ContainerId, ObjectKey, StageError};
 use spirula_xstream::{AlignedBuf, yield_now};
 
 use crate::limits::{COLLECT_BUDGET, ZERO_AHEAD_BLOCKS, ZERO_BYTES};
@@ -19,13 +19,27 @@ use crate::{Store, StoreError};
 pub(crate) struct Aggregations {
     /// The horizon to use; a later request replaces it.
     wanted: BTreeMap<ContainerId, u64>,
+    /// Objects of which it was put off.
+    objects: BTreeMap<(ContainerId, ObjectKey), u64>,
     /// The one being aggregated, or the last one that was.
     last: Option<ContainerId>,
     running: bool,
 }
 
 impl Aggregations {
-    /// The next one, in turn.
+    /// An object may be aggregated now.
+    pub(crate) fn add_object(&mut self, key: (ContainerId, ObjectKey), horizon: u64) {
+        let wanted = self.objects.entry(key).or_insert(horizon);
+        *wanted = horizon.max(*wanted);
+    }
+
+    fn take_object(&mut self) -> Option<((ContainerId, ObjectKey), u64)> {
+        let next = self.objects.pop_first();
+        self.running |= next.is_some();
+        next
+    }
+
+    /// The next container, in turn.
     fn take(&mut self) -> Option<(ContainerId, u64)> {
         let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.wanted.range((from, Bound::Unbounded)).next();
@@ -61,7 +75,8 @@ impl Store {
             }
             {
                 let aggregations = self.inner.aggregations.borrow();
-                if aggregations.wanted.is_empty() && !aggregations.running {
+                let waiting = !aggregations.wanted.is_empty() || !aggregations.objects.is_empty();
+                if !waiting && !aggregations.running {
                     return Ok(());
                 }
             }
@@ -72,13 +87,19 @@ impl Store {
     /// The aggregation task.
     pub(crate) async fn run_aggregation(self) {
         while self.stopped().is_none() {
-            let next = self.inner.aggregations.borrow_mut().take();
-            let Some((cid, horizon)) = next else {
-                self.inner.progress.notify_all();
-                self.inner.aggregation_wanted.notified().await;
-                continue;
+            let object = self.inner.aggregations.borrow_mut().take_object();
+            let (cid, done) = if let Some(((cid, oid), horizon)) = object {
+                (cid, self.aggregate_object(cid, &oid, horizon).await)
+            } else {
+                let next = self.inner.aggregations.borrow_mut().take();
+                let Some((cid, horizon)) = next else {
+                    self.inner.progress.notify_all();
+                    self.inner.aggregation_wanted.notified().await;
+                    continue;
+                };
+                (cid, self.aggregate_container(cid, horizon).await)
             };
-            if let Err(e) = self.aggregate_container(cid, horizon).await
+            if let Err(e) = done
                 && self.stopped().is_none()
             {
                 // What is whole is served as before.

@@ -32,6 +32,7 @@ mod prepared;
 mod read;
 mod reserve;
 mod scrub;
+mod still;
 mod trim;
 
 use std::cell::{Cell, RefCell};
@@ -53,6 +54,7 @@ pub use read::Data;
 pub use reserve::Reservation;
 pub use scrub::{Corruption, ScrubReport, ScrubStatus};
 pub use spirula_bio::{Devices, Faults};
+pub use still::Still;
 
 /// What the caller decides about an open store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -147,6 +149,8 @@ pub(crate) struct Inner {
     pub(crate) aggregations: RefCell<background::Aggregations>,
     /// There are some, or their task should end.
     pub(crate) aggregation_wanted: Notify,
+    /// Objects that must not be aggregated now.
+    pub(crate) stills: RefCell<still::Stills>,
     /// Whether the device is told of free space.
     pub(crate) trim: Cell<trim::Trim>,
     /// It may be told now, or the task should end.

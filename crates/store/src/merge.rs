@@ -99,6 +99,9 @@ impl Store {
             if self.read(|vos| array.extents(vos, &range)).await? != extents {
                 return Ok(());
             }
+            if self.puts_off(array.cid, array.oid, horizon) {
+                return Ok(());
+            }
             match self.submit(&tx) {
                 Ok(commit) => return commit.await,
                 Err(StageError::Missing(pages)) => self.load_more(pages).await?,

@@ -182,6 +182,7 @@ impl Store {
             garbage: Notify::new(),
             aggregations: RefCell::default(),
             aggregation_wanted: Notify::new(),
+            stills: RefCell::default(),
             trim: Cell::default(),
             trim_wanted: Notify::new(),
             scrub: RefCell::default(),

@@ -54,6 +54,30 @@ async fn overwrite(store: &Store, rounds: std::ops::Range<u64>) {
 }
 
 #[test]
+fn what_is_held_still_is_aggregated_when_it_is_let_go() {
+    host(4)
+        .block_on(async {
+            let store = open().await;
+            overwrite(&store, 2..7).await;
+            let held = [store.hold_still(CID, &object(3)), store.hold_still(CID, &object(3))];
+            store.aggregate_container(CID, 6).await.unwrap();
+            store.make_room().await.unwrap();
+            assert_eq!(store.statfs().stored, (19 + 5) * 8192);
+            let [first, second] = held;
+            drop(first);
+            store.aggregate_object(CID, &object(3), 6).await.unwrap();
+            store.make_room().await.unwrap();
+            assert_eq!(store.statfs().stored, (19 + 5) * 8192);
+            drop(second);
+            store.aggregated().await.unwrap();
+            store.make_room().await.unwrap();
+            assert_eq!(store.statfs().stored, 20 * 8192);
+            store.close().await.unwrap();
+        })
+        .unwrap();
+}
+
+#[test]
 fn aggregation_in_the_background_returns_space() {
     host(1)
         .block_on(async {
