@@ -54,6 +54,10 @@ pub mod dkey {
 /// The akey of parts that have one value.
 pub const AKEY: &[u8] = b".";
 
+/// Under the info of an object of which only clones are left: the version of the change that left them,
+/// or of the last one of them.
+pub const WHITEOUT: &[u8] = b"w";
+
 /// The key of `o` (a head object) in its PG's container.
 pub fn object_key(hash: u32, nspace: &[u8], key: &[u8], name: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(16 + nspace.len() + key.len() + name.len());

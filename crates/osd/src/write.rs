@@ -377,7 +377,8 @@ impl Plan {
             }
             released = change.released;
             let (info, snaps) = (change.info.as_ref(), change.snaps.as_ref());
-            let change = ObjectChange { effects: change.effects, info, snaps, crcs };
+            let effects = change.effects;
+            let change = ObjectChange { effects, info, snaps, crcs, version };
             apply_object(&mut tx, pg.cid, oid, change);
         }
         let trim = state.log.due_trim();

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use spirula_vos::{ContainerId, ObjectKey, Tx};
+use spirula_wire::types::EVersion;
 use spirula_wire::{Encode, Features};
 
 use crate::apply::{DataCrcs, apply_effects, meta_object};
-use crate::object::{AKEY, ObjectInfo, dkey};
+use crate::object::{AKEY, ObjectInfo, WHITEOUT, dkey};
 use crate::plan::Effect;
 use crate::snap::{SnapChange, SnapHeader, clone_akey};
 
@@ -19,11 +20,13 @@ pub struct ObjectChange<'a> {
     pub info: Option<&'a ObjectInfo>,
     pub snaps: Option<&'a SnapChange>,
     pub crcs: DataCrcs<'a>,
+    /// Of the log entry.
+    pub version: EVersion,
 }
 
 /// Adds the change to `tx`. Before anything else the epochs are retained that clones are read at.
 pub fn apply_object(tx: &mut Tx, cid: ContainerId, oid: &ObjectKey, change: ObjectChange<'_>) {
-    let ObjectChange { effects, info, snaps, crcs } = change;
+    let ObjectChange { effects, info, snaps, crcs, version } = change;
     let Some(snaps) = snaps else {
         return apply_effects(tx, cid, oid, effects, info, crcs, false);
     };
@@ -36,6 +39,9 @@ pub fn apply_object(tx: &mut Tx, cid: ContainerId, oid: &ObjectKey, change: Obje
     if has_clones || info.is_some() {
         let whole = removed && !has_clones;
         apply_snapset(tx, cid, oid, snaps, whole);
+    }
+    if has_clones && info.is_none() {
+        tx.update(cid, oid, dkey::INFO, WHITEOUT, version.to_bytes(F).into());
     }
 }
 

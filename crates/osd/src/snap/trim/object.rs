@@ -99,7 +99,8 @@ fn plan_object(
         step.entry.kind = EntryKind::Delete;
     }
     let (info, snaps) = (info.as_ref(), Some(&change));
-    let change = ObjectChange { effects, info, snaps, crcs: DataCrcs::default() };
+    let (version, crcs) = (step.entry.version, DataCrcs::default());
+    let change = ObjectChange { effects, info, snaps, crcs, version };
     apply_object(&mut step.tx, pg.cid, oid, change);
     Ok(Some(step))
 }
