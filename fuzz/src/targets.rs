@@ -51,6 +51,7 @@ pub const TARGETS: &[Target] = targets! {
     osd_stored = spirula_osd::fuzzing::stored,
     osd_plan = spirula_osd::fuzzing::plan,
     osd_inputs = spirula_osd::fuzzing::inputs,
+    osd_copies = spirula_osd::fuzzing::copies,
     mon_proposal = spirula_mon::fuzzing::proposal,
     mon_snapshot = spirula_mon::fuzzing::snapshot,
     mon_command = spirula_mon::fuzzing::command,

@@ -47,6 +47,11 @@ fn round_trip<T: Decode + Encode + PartialEq + std::fmt::Debug>(data: &[u8]) {
     }
 }
 
+/// Parts of objects that other OSDs push.
+pub fn copies(data: &[u8]) {
+    crate::copies::fuzz(data);
+}
+
 /// Inputs that are read before a plan is made, and what other OSDs answer; the first byte chooses.
 pub fn inputs(data: &[u8]) {
     let Some((&which, body)) = data.split_first() else {
@@ -161,6 +166,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("inputs", parts),
         redirect(false),
         redirect(true),
+        ("copies", crate::copies::seed()),
     ];
     seeds.extend(requests);
     seeds

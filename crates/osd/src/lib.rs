@@ -13,6 +13,7 @@ pub mod backoff;
 pub mod boot;
 pub mod class;
 pub mod clog;
+pub mod copies;
 pub mod copy;
 mod devices;
 pub mod errno;

@@ -7,3 +7,4 @@ mod round_trip;
 mod snapshots;
 mod support;
 mod watch;
+mod whole_objects;
