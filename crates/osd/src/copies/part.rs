@@ -117,6 +117,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_seed_reaches_the_entries() {
+        let (_, content) = Content::split(&seed().into()).unwrap();
+        let (mut tx, oid) = (Tx::new(1), ObjectKey(Bytes::from_static(b"o")));
+        let taken = tx.import(ContainerId([0; 16]), &oid, content.entries, content.pieces);
+        assert_eq!(taken, Ok(()));
+    }
+
+    #[test]
     fn parts_round_trip_and_damaged_ones_are_refused() {
         let content = Content {
             snaps: vec![SnapId(4), SnapId(9)],
