@@ -34,7 +34,7 @@ use crate::snap::{SnapClone, clone_of_akey};
 pub use digest::digest;
 pub use incoming::{Added, Incoming};
 pub use outgoing::{Outgoing, read_object};
-pub use part::{PART_BYTES, Part};
+pub use part::{PART_BYTES, PART_ENTRIES, Part};
 pub(crate) use part::{fuzz, seed};
 
 /// The newest state.

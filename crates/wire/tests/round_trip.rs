@@ -60,7 +60,8 @@ fn copies_of_objects() {
     assert_eq!(ObjectPush::from_raw(&RawMessage { payload: received, ..raw }), Ok(whole.clone()));
     check(whole);
     check(ObjectPush { data: Vec::new(), version: EVersion::default(), ..push });
-    check(ObjectPushReply { object: object.clone(), version, result: -28, ..Default::default() });
+    let reply = ObjectPushReply { part: 2, last: true, result: -28, ..Default::default() };
+    check(ObjectPushReply { object: object.clone(), version, ..reply });
     check(ObjectPull { object: object.clone(), need: version, ..Default::default() });
     check(ObjectScan { tid: 5, after: HObject::min(), max: 512, ..Default::default() });
     let objects = vec![(object.clone(), version), (HObject::max(), EVersion::default())];

@@ -6,7 +6,7 @@ use spirula_vos::{ContainerId, ObjectKey, Tx, Vos};
 use spirula_wire::types::EVersion;
 
 use super::part::Content;
-use super::{CopyError, Part, stored_version, submit, submit_removal};
+use super::{CopyError, Part, remove, stored_version, submit, submit_removal};
 use crate::apply::meta_object;
 use crate::object::dkey;
 
@@ -39,8 +39,20 @@ impl Incoming {
     /// submitted: it tells that of the PG's newest one (`last_epoch`), since the last part also changes
     /// the PG's index of snapshots, and neither may be before the other.
     ///
-    /// After an error only part 0 is taken. If there is no space the object is not here any more.
+    /// After an error only part 0 is taken. If there is no space nothing of the object is here any more.
     pub async fn add(&mut self, part: Part, epoch: impl Fn() -> u64) -> Result<Added, CopyError> {
+        let added = self.store_part(part, &epoch).await;
+        if added == Err(CopyError::NoSpace) {
+            remove(&self.store, self.cid, &self.oid).await?;
+        }
+        added
+    }
+
+    async fn store_part(
+        &mut self,
+        part: Part,
+        epoch: &dyn Fn() -> u64,
+    ) -> Result<Added, CopyError> {
         let Part { number, last, data } = part;
         if number != 0 && number != self.next {
             return Err(CopyError::Order { expected: self.next, found: number });
@@ -62,7 +74,7 @@ impl Incoming {
                 tx.update(cid, &meta, &dkey::snap(*snap), &self.oid.0, Bytes::new());
             }
         }
-        let commit = submit(store, &mut tx, &epoch).await?;
+        let commit = submit(store, &mut tx, epoch).await?;
         if let Some(removed) = removed {
             removed.await?;
         }

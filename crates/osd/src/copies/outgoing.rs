@@ -5,7 +5,7 @@ use spirula_vos::{Anchor, ContainerId, Export, Extent, ObjectKey, Vos};
 use spirula_wire::types::{EVersion, SnapId};
 
 use super::part::Content;
-use super::{CopyError, PART_BYTES, Part, clones, stored_version};
+use super::{CopyError, PART_BYTES, PART_ENTRIES, Part, clones, stored_version};
 
 /// Entries of the store in one part.
 const ENTRIES_MAX: usize = 1024;
@@ -20,7 +20,7 @@ pub struct Outgoing {
     number: u32,
     /// Where the next part begins.
     anchor: Option<Anchor>,
-    /// Entries that make no more than [`PART_BYTES`], as far as is known.
+    /// Entries that are not too much for a part, as far as is known.
     budget: usize,
     _still: Still,
 }
@@ -68,7 +68,7 @@ impl Outgoing {
             let (cid, oid, budget) = (self.cid, &self.oid, self.budget);
             let export = self.store.read(|vos| vos.export(cid, oid, &anchor, budget)).await?;
             let export = export.ok_or(CopyError::Gone)?;
-            if budget == 1 || len_of(&export) <= PART_BYTES {
+            if budget == 1 || fits(&export) {
                 return self.finish(export).await.map(Some);
             }
             self.budget = budget / 2;
@@ -90,6 +90,7 @@ impl Outgoing {
     }
 }
 
-fn len_of(export: &Export) -> usize {
-    export.entries.len() + export.data.iter().map(|e| e.len as usize).sum::<usize>()
+fn fits(export: &Export) -> bool {
+    let data: usize = export.data.iter().map(|extent| extent.len as usize).sum();
+    export.entries.len() <= PART_ENTRIES && data <= PART_BYTES
 }

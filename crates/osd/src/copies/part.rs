@@ -9,8 +9,11 @@ use super::CopyError;
 
 const F: Features = Features::PACIFIC;
 const PART_VERSION: u8 = 1;
-/// Bytes of a part, as a rule: a single value that is longer makes a longer one.
+/// Data in a part.
 pub const PART_BYTES: usize = 4 << 20;
+/// Bytes of all else in it, as a rule: a single value that is longer makes a longer part. They go into
+/// the receiver's WAL, a record of which has room in the smallest one.
+pub const PART_ENTRIES: usize = 128 << 10;
 
 /// A part of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]

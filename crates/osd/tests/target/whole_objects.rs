@@ -9,8 +9,8 @@ use bytes::Bytes;
 use spirula_bio::Device;
 use spirula_osd::apply::{DataCrcs, Layout, container_id, create_container, meta_object};
 use spirula_osd::copies::{
-    Added, CopyError, Incoming, PART_BYTES, Part, digest, list_objects, read_object, remove,
-    stored_version,
+    Added, CopyError, Incoming, PART_BYTES, PART_ENTRIES, Part, digest, list_objects, read_object,
+    remove, stored_version,
 };
 use spirula_osd::object::{AKEY, ObjectInfo, dkey, object_key};
 use spirula_osd::plan::Effect;
@@ -248,7 +248,7 @@ fn objects_are_copied_with_all_that_they_have() {
         assert!(parts.len() > 3, "{}", parts.len());
         for part in &parts {
             let len: usize = part.data.iter().map(Bytes::len).sum();
-            assert!(len <= PART_BYTES + 4096, "{len}");
+            assert!(len <= PART_BYTES + PART_ENTRIES + 4096, "{len}");
         }
         for older in [false, true] {
             if older {
@@ -275,6 +275,29 @@ fn objects_are_copied_with_all_that_they_have() {
             site.store.check().await.unwrap();
             site.store.close().await.unwrap();
         }
+    });
+    assert!(done.is_ok());
+}
+
+#[test]
+fn long_omaps_and_long_values_are_copied_through_a_small_wal() {
+    let (_world, host) = world(10);
+    host.disk("/tiny", 40 << 20);
+    let done = host.block_on(async {
+        let (from, to) = (Site::new("/from").await, Site::new("/tiny").await);
+        let pair = |i: u64| (Bytes::from(format!("{i:06}")), bytes(i, 2000 + i as usize % 500));
+        for batch in 0..3 {
+            let effects =
+                vec![Effect::SetOmap((batch * 200..(batch + 1) * 200).map(pair).collect())];
+            from.change(&oid(), batch + 1, effects, info(0), None).await;
+        }
+        let long = Effect::SetXattr { name: "long".into(), value: bytes(1, 400_000) };
+        from.change(&oid(), 11, vec![long], info(0), None).await;
+        let parts = from.parts(&oid()).await;
+        let len = |part: &Part| part.data.iter().map(Bytes::len).sum::<usize>();
+        assert_eq!(parts.iter().filter(|part| len(part) > PART_ENTRIES + 4096).count(), 1);
+        assert_eq!(to.take(&oid(), &parts).await, Ok(Some(version(11))));
+        assert_eq!(from.digest(&oid()).await, to.digest(&oid()).await);
     });
     assert!(done.is_ok());
 }
@@ -519,7 +542,7 @@ fn a_full_store_refuses_copies_and_still_removes_objects() {
         assert!(kept.len() > 1 && refused.1 == CopyError::NoSpace, "{refused:?}");
         assert_eq!(refused.1.errno(), -28);
         assert_eq!(to.version(&refused.0).await, None);
-        remove(&to.store, cid(), &refused.0).await.unwrap();
+        assert_eq!(to.listed(&HObject::min(), 99).await.0.len(), kept.len(), "no part is left");
         remove(&to.store, cid(), &kept.pop().unwrap()).await.unwrap();
         assert_eq!(to.take(&refused.0, &parts).await, Ok(Some(version(5))));
         assert_eq!(to.digest(&refused.0).await, new);

@@ -76,8 +76,8 @@ impl Message for ObjectPush {
     }
 }
 
-/// `object_push_reply`: the whole object is stored durably, or why not. Also answers a pull that cannot
-/// be served.
+/// `object_push_reply`: the part, after the last one the whole object, is stored durably, or why not. Also
+/// answers a pull that cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
 #[message(ty = types::OBJECT_PUSH_REPLY, version = 1, compat = 1)]
 pub struct ObjectPushReply {
@@ -87,6 +87,8 @@ pub struct ObjectPushReply {
     pub object: HObject,
     /// That of the push, or what was asked for.
     pub version: EVersion,
+    pub part: u32,
+    pub last: bool,
     /// 0, or a negative error.
     pub result: i32,
 }
