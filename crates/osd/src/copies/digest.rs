@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use spirula_store::Store;
 use spirula_vos::{ContainerId, Extent, Keys, ObjectKey, ReadError, Vos};
+use spirula_xstream::yield_now;
 
 use super::{CopyError, NOW, clones};
 
@@ -83,6 +84,7 @@ impl At<'_> {
                 }
             }
             keys = page_behind(items.len(), items.last().map(|(akey, ..)| akey));
+            yield_now().await;
         }
         Ok(())
     }

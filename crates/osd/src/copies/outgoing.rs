@@ -22,6 +22,7 @@ pub struct Outgoing {
     anchor: Option<Anchor>,
     /// Entries that are not too much for a part, as far as is known.
     budget: usize,
+    entries_max: usize,
     _still: Still,
 }
 
@@ -49,6 +50,7 @@ pub async fn read_object(
         number: 0,
         anchor: Some(Anchor::default()),
         budget: ENTRIES_MAX,
+        entries_max: ENTRIES_MAX,
         _still: still,
     }))
 }
@@ -57,6 +59,12 @@ impl Outgoing {
     /// That of the object: it is the same for all parts.
     pub fn version(&self) -> EVersion {
         self.version
+    }
+
+    /// Makes parts of about so many keys, values and extents, if that is less.
+    pub fn set_entries_max(&mut self, max: usize) {
+        self.entries_max = max.clamp(1, ENTRIES_MAX);
+        self.budget = self.budget.min(self.entries_max);
     }
 
     /// The next part; `None` after the last one. After an error there are no more.
@@ -84,7 +92,7 @@ impl Outgoing {
         let content = Content { snaps, entries: export.entries, pieces: data.pieces };
         let part = Part { number: self.number, last, data: content.encode(data.crc) };
         self.number += 1;
-        self.budget = (self.budget * 2).min(ENTRIES_MAX);
+        self.budget = (self.budget * 2).min(self.entries_max);
         self.anchor = export.next;
         Ok(part)
     }

@@ -8,3 +8,4 @@ mod snapshots;
 mod support;
 mod watch;
 mod whole_objects;
+mod whole_objects_random;

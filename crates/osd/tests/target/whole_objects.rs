@@ -27,35 +27,35 @@ fn pgid() -> SpgId {
     SpgId::whole(PgId::new(3, 2))
 }
 
-fn cid() -> ContainerId {
+pub(crate) fn cid() -> ContainerId {
     container_id(pgid(), Layout::Splittable)
 }
 
-fn version(n: u64) -> EVersion {
+pub(crate) fn version(n: u64) -> EVersion {
     EVersion::new(5, n)
 }
 
-fn name(hash: u32, oid: &str) -> HObject {
+pub(crate) fn name(hash: u32, oid: &str) -> HObject {
     let oid = oid.to_owned().into();
     HObject { oid, hash, pool: 3, snap: SnapId::HEAD, ..HObject::min() }
 }
 
-fn key(o: &HObject) -> ObjectKey {
+pub(crate) fn key(o: &HObject) -> ObjectKey {
     ObjectKey(object_key(o.hash, &o.nspace, &o.key, &o.oid))
 }
 
-fn oid() -> ObjectKey {
+pub(crate) fn oid() -> ObjectKey {
     key(&name(2, "o"))
 }
 
 /// A store with one PG.
-struct Site {
-    store: Store,
-    last_epoch: Cell<u64>,
+pub(crate) struct Site {
+    pub(crate) store: Store,
+    pub(crate) last_epoch: Cell<u64>,
 }
 
 impl Site {
-    async fn new(path: &str) -> Self {
+    pub(crate) async fn new(path: &str) -> Self {
         let device = Device::open(path).unwrap();
         Store::format(&device, &FormatOptions::default()).await.unwrap();
         drop(device);
@@ -88,7 +88,7 @@ impl Site {
     }
 
     /// As a write of version `v` does it; without `info` the head goes.
-    async fn change(
+    pub(crate) async fn change(
         &self,
         oid: &ObjectKey,
         v: u64,
@@ -110,11 +110,11 @@ impl Site {
         self.submit(&tx).await.unwrap();
     }
 
-    async fn version(&self, oid: &ObjectKey) -> Option<EVersion> {
+    pub(crate) async fn version(&self, oid: &ObjectKey) -> Option<EVersion> {
         self.store.read(|vos: &Vos| stored_version(vos, cid(), oid)).await.unwrap()
     }
 
-    async fn digest(&self, oid: &ObjectKey) -> Option<u64> {
+    pub(crate) async fn digest(&self, oid: &ObjectKey) -> Option<u64> {
         digest(&self.store, cid(), oid).await.unwrap()
     }
 
@@ -130,7 +130,11 @@ impl Site {
         parts
     }
 
-    async fn take(&self, oid: &ObjectKey, parts: &[Part]) -> Result<Option<EVersion>, CopyError> {
+    pub(crate) async fn take(
+        &self,
+        oid: &ObjectKey,
+        parts: &[Part],
+    ) -> Result<Option<EVersion>, CopyError> {
         let mut incoming = Incoming::new(&self.store, cid(), oid);
         let mut whole = None;
         for part in parts {
@@ -160,7 +164,7 @@ impl Site {
     }
 }
 
-fn bytes(seed: u64, len: usize) -> Bytes {
+pub(crate) fn bytes(seed: u64, len: usize) -> Bytes {
     let mut x = seed | 1;
     let mut next = || {
         x ^= x << 13;
