@@ -6,11 +6,15 @@
 //!   written meanwhile (its lock); aggregation waits by itself.
 //! - At the destination: an [`Incoming`] for each object, [`Incoming::add`] for each part. The PG's
 //!   container must exist; no transaction may write the object meanwhile.
+//!   Parts are large: have only a few on their way, the next ones when these are answered.
 //! - [`remove`] for what does not exist at its source, or [`remove_object`] in the caller's transaction.
 //!
 //! Invariant: what is stored in parts exists from the transaction of the last part on. Before that the
 //! object is as it was, or [`stored_version`] does not find it: so a crash leaves nothing that looks
 //! like what it is not, and the leavings are in [`list_objects`], at version `0'0`.
+//!
+//! Versions keep the epochs of their source: a PG that has objects from elsewhere must write above the
+//! epochs of the log that it took over, or the store refuses.
 
 mod digest;
 mod incoming;
