@@ -48,6 +48,7 @@ pub const TARGETS: &[Target] = targets! {
     vos_page = spirula_vos::fuzzing::page,
     vos_root = spirula_vos::fuzzing::root,
     vos_entry = spirula_vos::fuzzing::entry,
+    vos_tx = spirula_vos::fuzzing::tx,
     osd_stored = spirula_osd::fuzzing::stored,
     osd_plan = spirula_osd::fuzzing::plan,
     osd_inputs = spirula_osd::fuzzing::inputs,

@@ -61,6 +61,11 @@ pub fn entry(data: &[u8]) {
     crate::record::fuzz(data);
 }
 
+/// A transaction of another store.
+pub fn tx(data: &[u8]) {
+    crate::tx_wire::fuzz(data);
+}
+
 const BLOCKS: u64 = 4096;
 const CONTAINER: ContainerId = ContainerId([1; 16]);
 
@@ -245,6 +250,22 @@ fn records(vos: &Vos, out: &mut Vec<(&'static str, Vec<u8>)>) {
     }
 }
 
+/// Transactions as they go to other stores.
+fn portable(txs: &[Tx]) -> Vec<(&'static str, Vec<u8>)> {
+    let (cid, oid) = (CONTAINER, object());
+    let mut others = Tx::new(41);
+    others.write(cid, &oid, b"d", b"w", 0, vec![4; 4096].into(), Some(vec![1]));
+    others.discard(cid, &oid, 40, 41);
+    others.discard_some(cid, &oid, (40, 41), crate::Cursor::default(), 9);
+    others.set_container_property(cid, b"name", Some(Bytes::from_static(b"value")));
+    others.set_container_property(cid, b"name", None);
+    let inputs = txs
+        .iter()
+        .chain([&others])
+        .filter_map(move |tx| crate::tx_wire::fuzz_input(tx, crate::Home { cid, records: &oid }));
+    inputs.map(|input| ("tx", input)).collect()
+}
+
 /// Inputs of the targets as a store writes them, by target.
 pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let mut vos = Vos::format(Config::default(), 16, BLOCKS, 0);
@@ -254,6 +275,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let mut txs = vec![first(), second(), kept, swept, one, other, end];
     txs.extend(large());
     txs.extend(merged());
+    out.extend(portable(&txs));
     for tx in txs {
         if let Ok(staged) = vos.stage(&tx) {
             if tx.prepare.is_some() {
@@ -294,11 +316,13 @@ mod tests {
         assert_eq!(codes.len(), 23, "every operation but conditions: {codes:?}");
         let count = |name| seeds.iter().filter(|(target, _)| *target == name).count();
         assert!(count("entry") >= 5 && count("page") >= 2 && count("wal_record") >= 20);
+        assert!(count("tx") >= 5, "{}", count("tx"));
         for (target, seed) in seeds {
             match target {
                 "wal_record" => wal_record(&seed),
                 "page" => page(&seed),
                 "entry" => entry(&seed),
+                "tx" => tx(&seed),
                 _ => root(&seed),
             }
         }

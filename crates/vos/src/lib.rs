@@ -51,6 +51,7 @@ mod stage;
 pub mod timestamp;
 mod tree;
 mod tx;
+mod tx_wire;
 mod types;
 mod view;
 mod vos;
@@ -72,6 +73,7 @@ pub use scrub::{Owner, OwnerSearch, PageCursor, PagePlace, ScrubExtent, ScrubSte
 pub use space::{Fragmentation, Run};
 pub use stage::{DataWrite, ReplayError, Staged};
 pub use tx::{Must, Target, Tx};
+pub use tx_wire::{BadTx, Home, NotPortable};
 pub use types::*;
 pub use view::{OpenObject, View};
 pub use vos::{Config, ContainerStats, Stats, Vos};

@@ -199,12 +199,12 @@ fn record_len_hint(tx: &Tx) -> usize {
     64 + tx.objects.iter().map(|(_, o)| o.0.len() + 20).sum::<usize>() + inline
 }
 
-fn head(out: &mut Vec<u8>, code: u8, object: u32) {
+pub(crate) fn head(out: &mut Vec<u8>, code: u8, object: u32) {
     out.push(code);
     put_varint(out, u64::from(object));
 }
 
-fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
+pub(crate) fn encode_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
     match op {
         TxOp::CreateContainer(_) | TxOp::DestroyContainer(_) | TxOp::RetainContainer { .. } => {
             encode_container_op(out, op)
@@ -329,7 +329,11 @@ fn encode_array_op(out: &mut Vec<u8>, op: &TxOp, decision: Decision) {
     }
 }
 
-fn decode_op(code: u8, r: &mut Reader, objects: usize) -> Result<(TxOp, Decision), Malformed> {
+pub(crate) fn decode_op(
+    code: u8,
+    r: &mut Reader,
+    objects: usize,
+) -> Result<(TxOp, Decision), Malformed> {
     let decision = Decision::default();
     match code {
         1 => return Ok((TxOp::CreateContainer(ContainerId(r.array()?)), decision)),
@@ -389,12 +393,12 @@ fn decode_op(code: u8, r: &mut Reader, objects: usize) -> Result<(TxOp, Decision
     Ok((op, decision))
 }
 
-fn encode_epochs(out: &mut Vec<u8>, epochs: &[u64]) {
+pub(crate) fn encode_epochs(out: &mut Vec<u8>, epochs: &[u64]) {
     put_varint(out, epochs.len() as u64);
     epochs.iter().for_each(|&e| put_u64(out, e));
 }
 
-fn decode_epochs(r: &mut Reader) -> Result<Vec<u64>, Malformed> {
+pub(crate) fn decode_epochs(r: &mut Reader) -> Result<Vec<u64>, Malformed> {
     let count = r.count(8)?;
     (0..count).map(|_| r.u64()).collect()
 }

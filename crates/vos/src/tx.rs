@@ -18,7 +18,7 @@ pub struct Tx {
     /// The epoch of every version the transaction writes.
     pub epoch: u64,
     /// Below the epoch: from where on all epochs stay readable.
-    horizon: Option<u64>,
+    pub(crate) horizon: Option<u64>,
     pub(crate) objects: Vec<(ContainerId, ObjectKey)>,
     pub(crate) ops: Vec<TxOp>,
     pub(crate) reclaims: bool,
