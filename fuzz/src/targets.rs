@@ -23,6 +23,7 @@ pub const TARGETS: &[Target] = targets! {
     wire_osd_op = spirula_wire::fuzzing::osd_op_messages,
     wire_pg = spirula_wire::fuzzing::pg_messages,
     wire_copies = spirula_wire::fuzzing::copies_messages,
+    wire_repop = spirula_wire::fuzzing::repop_messages,
     wire_mgr = spirula_wire::fuzzing::mgr_messages,
     cls_methods = spirula_cls::fuzzing::methods,
     crush_map = spirula_crush::fuzzing::crushmap,

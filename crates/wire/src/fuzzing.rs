@@ -5,11 +5,12 @@
 use bytes::Bytes;
 
 use crate::msg::perf::{OsdPerfQueries, OsdPerfReports};
-use crate::msg::{auth, command, copies, mgr, mon, osd, osd_op, pg};
+use crate::msg::repop::{RepOp, RepOpReply};
+use crate::msg::{auth, command, copies, mgr, mon, osd, osd_op, pg, repop};
 use crate::types::{
     CopyData, EVersion, EntityAddr, EntityAddrVec, EntityNameStr, HObject, ListSnapsResponse,
-    ListWatchResponse, ObjectLocator, OsdStat, OsdSuperblock, PastIntervals, PgInfo, PgLogMsg,
-    PgMissing, PgNlsResponse, PgStat, PoolStat, RequestId, ScrubListArgs, SpgId,
+    ListWatchResponse, ObjectLocator, OsdStat, OsdSuperblock, PastIntervals, PgInfo, PgLogEntry,
+    PgLogMsg, PgMissing, PgNlsResponse, PgStat, PoolStat, RequestId, ScrubListArgs, SpgId,
 };
 use crate::{Decode, DecodeError, Encode, Features, Header, Message, Payload, RawMessage};
 
@@ -60,6 +61,7 @@ families! {
     copies_messages {
         copies: ObjectPush ObjectPushReply ObjectPull ObjectScan ObjectScanReply;
     }
+    repop_messages { repop: RepOp RepOpReply; }
     mgr_messages {
         mgr: MgrMapMsg ServiceMapMsg MgrBeacon MgrOpen MgrConfigure MgrReport MgrClose MgrCommand
             MgrCommandReply MonMgrReport MgrDigest;
@@ -168,5 +170,19 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         scan.to_raw(0, f),
         scanned.to_raw(0, f),
     ];
-    all.iter().filter_map(|raw| Some(("wire_copies", input_of(raw)?))).collect()
+    let copies = all.iter().filter_map(|raw| Some(("wire_copies", input_of(raw)?)));
+    copies.chain(repop_seeds()).collect()
+}
+
+fn repop_seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let version = EVersion::new(3, 9);
+    let object = HObject { oid: "o".into(), hash: 7, pool: 3, ..HObject::min() };
+    let mut entry = PgLogEntry { op: 1, object, version, user_version: 9, ..Default::default() };
+    entry.set_store_epoch(77);
+    let short = RepOp { entry, horizon: version, tx: "tx".into(), ..RepOp::default() };
+    let long = RepOp { stats: "stats".into(), data: vec!["data".into()], ..short.clone() };
+    let reply = RepOpReply { version, result: -5, ..RepOpReply::default() };
+    let f = Features::PACIFIC;
+    let all = [short.to_raw(0, f), long.to_raw(0, f), reply.to_raw(0, f)];
+    all.iter().filter_map(|raw| Some(("wire_repop", input_of(raw)?))).collect()
 }

@@ -13,6 +13,7 @@ pub mod osd;
 pub mod osd_op;
 pub mod perf;
 pub mod pg;
+pub mod repop;
 
 use crate::Denc;
 
@@ -121,6 +122,8 @@ message_types! {
     MGR_CLOSE = 0x708, "mgrclose";
     MGR_COMMAND = 0x709, "mgr_command";
     MGR_COMMAND_REPLY = 0x70a, "mgr_command_reply";
+    REP_OP = 0x5310, "rep_op";
+    REP_OP_REPLY = 0x5311, "rep_op_reply";
     MON_PEER = 0xf100, "mon_peer";
     OBJECT_PUSH = 0xf101, "object_push";
     OBJECT_PUSH_REPLY = 0xf102, "object_push_reply";

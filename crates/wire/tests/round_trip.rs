@@ -10,7 +10,7 @@ use spirula_wire::denc::Opaque;
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, OsdOpReply, OsdOpResult, Redirect};
 use spirula_wire::msg::perf::*;
-use spirula_wire::msg::{auth::*, command::*, copies::*, mgr::*, mon::*, osd::*, pg::*};
+use spirula_wire::msg::{auth::*, command::*, copies::*, mgr::*, mon::*, osd::*, pg::*, repop::*};
 use spirula_wire::types::*;
 use spirula_wire::{Decode, Encode, Features, Message, Payload, RawMessage, Reader};
 
@@ -74,6 +74,37 @@ fn copies_of_objects() {
     front[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
     raw.payload.front = front.into();
     assert!(ObjectScanReply::from_raw(&raw).is_err());
+}
+
+#[test]
+fn replicated_operations() {
+    let version = EVersion::new(3, 9);
+    let mut entry = PgLogEntry { op: log_op::MODIFY, version, ..Default::default() };
+    entry.set_store_epoch(5);
+    let op = RepOp {
+        spgid: SpgId::whole(PgId::new(3, 7)),
+        map_epoch: 12,
+        min_epoch: 11,
+        reqid: RequestId { tid: 8, ..Default::default() },
+        entry,
+        stats: "stats".into(),
+        horizon: EVersion::new(3, 8),
+        trim_to: EVersion::new(2, 1),
+        tx: "encoded".into(),
+        data: vec!["a".into(), Bytes::new(), "b".into()],
+    };
+    let raw = op.to_raw(1, F);
+    let pieces = raw.payload.data.iter().map(|piece| piece.as_ptr());
+    assert!(pieces.eq([op.data[0].as_ptr(), op.data[2].as_ptr()]), "a piece was copied");
+    let received = Payload { data: vec!["ab".into()], ..raw.payload.clone() };
+    let again = RepOp::from_raw(&RawMessage { payload: received, ..raw.clone() }).unwrap();
+    assert!(raw.payload.front.as_ptr_range().contains(&again.tx.as_ptr()), "copied");
+    assert_eq!(again, RepOp { data: vec!["ab".into()], ..op.clone() });
+    check(RepOp { data: Vec::new(), tx: Bytes::new(), ..op });
+    let reply = RepOpReply { version, last_complete: version, result: -28, ..Default::default() };
+    assert_eq!(check(reply), 24 + 4 + 4 + 12 + 12 + 4);
+    // Numbers that no message of Ceph has.
+    assert_eq!((RepOp::TYPE, RepOpReply::TYPE), (0x5310, 0x5311));
 }
 
 #[test]
@@ -310,5 +341,6 @@ proptest! {
         osd_messages(&data);
         osd_op_messages(&data);
         mgr_messages(&data);
+        repop_messages(&data);
     }
 }
