@@ -7,6 +7,8 @@
 //! Invariant: memory and store hold the same records, because both change only with a transaction
 //! that was submitted.
 
+pub mod wire;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
