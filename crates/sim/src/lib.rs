@@ -7,6 +7,7 @@
 //! Invariant: nothing here takes time, randomness or order from anywhere but the world.
 #![forbid(unsafe_code)]
 
+pub mod check;
 mod client;
 mod cluster;
 mod mon;
