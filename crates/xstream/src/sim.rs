@@ -6,6 +6,8 @@
 //! the same seed does the same things at the same times, which [`SimWorld::trace`] sums up. Time
 //! passes only when nothing can run, plus a microsecond per step, so that loops end.
 //!
+//! Hosts share one clock for intervals; their wall clocks may be set ahead of it.
+//!
 //! The fault models are at the top of `sim/net.rs` and `sim/disk.rs`.
 //!
 //! ```
@@ -106,6 +108,7 @@ impl SimWorld {
             ip: net::host_ip(id),
             powered: true,
             incarnation: 0,
+            clock_ahead: Duration::ZERO,
             done: Vec::new(),
         });
         world.runtimes.push(None);
@@ -130,6 +133,11 @@ impl SimWorld {
     /// Nothing passes from `from` to `to`; the way back stays open.
     pub fn block(&self, from: &SimHost, to: &SimHost) {
         self.world.borrow_mut().net.block(from.id, to.id);
+    }
+
+    /// Ends what [`SimWorld::block`] began.
+    pub fn unblock(&self, from: &SimHost, to: &SimHost) {
+        self.world.borrow_mut().net.unblock(from.id, to.id);
     }
 
     /// Ends all partitions.
@@ -340,6 +348,12 @@ impl SimHost {
         self.world.end(self.id, Ending::PowerLost);
     }
 
+    /// Its wall clock jumps: from now on it is this far ahead of the world's. Intervals are measured by
+    /// another clock, which does not jump.
+    pub fn set_clock_ahead(&self, ahead: Duration) {
+        self.world.world.borrow_mut().core.hosts[self.id].clock_ahead = ahead;
+    }
+
     /// The disk under `path`, made with `size` zero bytes if it is not there.
     pub fn disk(&self, path: impl AsRef<Path>, size: u64) -> SimDisk {
         let mut world = self.world.world.borrow_mut();
@@ -432,6 +446,12 @@ impl SimDisk {
     pub fn corrupt(&self, offset: u64, len: u64) {
         let world = &mut *self.world.world.borrow_mut();
         world.disks[self.disk].corrupt(offset, len, &mut world.core.rng);
+    }
+
+    /// It is exchanged for an empty one of its size; no process may have it open.
+    pub fn replace(&self) {
+        let disk = &mut self.world.world.borrow_mut().disks[self.disk];
+        *disk = Disk::new(disk.len());
     }
 
     /// Changes the times the disk takes.

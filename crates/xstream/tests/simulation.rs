@@ -309,6 +309,102 @@ fn disks_fail_and_rot_on_demand() {
 }
 
 #[test]
+fn an_exchanged_disk_is_empty() {
+    let world = SimWorld::new(10);
+    let host = world.host("a");
+    let disk = host.disk("/dev/disk", 1 << 20);
+    let wrote = host.block_on(async { open(false).await.write_at(0, vec![block(5)]).await });
+    wrote.expect("run").expect("write");
+    host.power_loss();
+    disk.replace();
+    assert_eq!(disk.peek(0, 2 << 20), vec![0; 1 << 20]);
+}
+
+#[test]
+fn a_wall_clock_jumps_alone() {
+    let world = SimWorld::new(12);
+    let (a, b) = (world.host("a"), world.host("b"));
+    let clocks = |host: &SimHost| host.block_on(async { (wall_now(), now()) }).expect("run");
+    let hour = Duration::from_secs(3600);
+    a.set_clock_ahead(hour);
+    let (one, two) = (clocks(&a), clocks(&b));
+    assert!(one.0 > two.0 + hour / 2 && one.1 < two.1);
+    a.set_clock_ahead(Duration::ZERO);
+    assert!(clocks(&a).0 < one.0);
+}
+
+/// Of two connections, the one that was sent on later is often heard first.
+#[test]
+fn stalled_connections_let_others_pass() {
+    let mut passed = 0;
+    for seed in 0..40 {
+        let world = SimWorld::new(seed);
+        let (a, b) = (world.host("a"), world.host("b"));
+        b.spawn(Class::Client, serve(addr(&b)));
+        let target = addr(&b);
+        world.set_net(NetConfig { stall_per_million: 300_000, ..NetConfig::default() });
+        let order = a.block_on(async move {
+            let order = Rc::new(RefCell::new(Vec::new()));
+            let asks = [1u8, 2].map(|number| {
+                let order = order.clone();
+                spawn(Class::Client, async move {
+                    let stream = TcpStream::connect(target).await.expect("connect");
+                    sleep(Duration::from_millis(10 * u64::from(number))).await;
+                    ask(&stream, &[number]).await.expect("an answer");
+                    order.borrow_mut().push(number);
+                })
+            });
+            for ask in asks {
+                ask.await.expect("task");
+            }
+            order.take()
+        });
+        passed += usize::from(order.expect("run") == [2, 1]);
+    }
+    assert!(passed > 5, "{passed}");
+}
+
+/// What was sent on a connection that is broken for its sender arrives after what it sent on another.
+#[test]
+fn connections_are_left_behind() {
+    let world = SimWorld::new(13);
+    let (a, b) = (world.host("a"), world.host("b"));
+    let (listen, target) = (addr(&b), addr(&b));
+    let heard = Rc::new(RefCell::new(Vec::new()));
+    let (into, limit) = (heard.clone(), Duration::from_secs(20));
+    let served = b.spawn(Class::Client, async move {
+        let listener = TcpListener::bind(listen).expect("bind");
+        let (first, _) = listener.accept().await.expect("accept");
+        let (second, _) = listener.accept().await.expect("accept");
+        for stream in [second, first] {
+            let (result, buf) = stream.recv(BytesMut::new()).await;
+            into.borrow_mut().push((result.is_ok(), buf.freeze()));
+            if into.borrow().len() == 2 {
+                let (result, _) = stream.recv(BytesMut::new()).await;
+                assert!(!matches!(result, Ok(1..)), "it ends for both in the end");
+            }
+        }
+    });
+    let net = |share| NetConfig { left_behind_per_million: share, ..NetConfig::default() };
+    let rough = world.clone();
+    let broken = a.block_on(async move {
+        let first = TcpStream::connect(target).await.expect("connect");
+        rough.set_net(net(1_000_000));
+        let _ = first.send(vec![Bytes::from_static(b"first")]).await;
+        rough.set_net(net(0));
+        let (result, _) = first.recv(BytesMut::new()).await;
+        let second = TcpStream::connect(target).await.expect("connect");
+        second.send(vec![Bytes::from_static(b"second")]).await.expect("send");
+        sleep(Duration::from_millis(100)).await;
+        result.is_err()
+    });
+    assert!(broken.expect("run"), "the sender knows");
+    assert!(world.run_until(limit, || served.is_finished()));
+    let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"second"));
+    assert_eq!(heard.take(), [(true, second), (true, first)]);
+}
+
+#[test]
 fn worlds_leave_nothing_behind() {
     let marker = Rc::new(());
     let world = SimWorld::new(11);

@@ -51,6 +51,8 @@ pub(super) struct Host {
     pub(super) powered: bool,
     /// Changes whenever the host's process ends; outcomes for an earlier one are dropped.
     pub(super) incarnation: u64,
+    /// How far its wall clock is ahead.
+    pub(super) clock_ahead: Duration,
     /// Outcomes for the runtime to collect.
     pub(super) done: Vec<(Key, Output)>,
 }

@@ -15,8 +15,9 @@
 //!   each write in flight happens in full or not at all, then and there.
 //! - Names of files are durable at once, and a disk survives its host.
 //! - On demand: damaged sectors ([`super::SimDisk::corrupt`]), I/O that fails from a moment on
-//!   ([`super::SimDisk::fail_after`]), after which the disk keeps what it has, and a device that does not
-//!   give space back ([`super::SimDisk::refuse_punches`]).
+//!   ([`super::SimDisk::fail_after`]), after which the disk keeps what it has, a device that does not
+//!   give space back ([`super::SimDisk::refuse_punches`]), slow operations
+//!   ([`super::SimDisk::set_config`]), and an empty disk in its place ([`super::SimDisk::replace`]).
 //!
 //! What is not modelled: a device that lies about flushes, or writes that land elsewhere.
 

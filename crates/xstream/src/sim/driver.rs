@@ -137,7 +137,8 @@ impl Driver for SimDriver {
     }
 
     fn wall_now(&self) -> Duration {
-        WALL_AT_START + self.now()
+        let ahead = self.with(|world| world.core.hosts[self.host].clock_ahead);
+        WALL_AT_START + self.now() + ahead.unwrap_or_default()
     }
 
     fn fill_random(&mut self, out: &mut [u8]) {

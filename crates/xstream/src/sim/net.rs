@@ -6,6 +6,11 @@
 //! back until it heals or TCP gives up on them (`ETIMEDOUT` at the sender, nothing at the
 //! receiver). A host without power answers nothing; once it is back, old connections are reset. A
 //! killed process resets its connections. A reset may destroy what had arrived and was not read.
+//!
+//! A connection may *stall*: what is sent on it from then on, one way, waits, while other connections go
+//! on, so that packets of two connections are reordered over seconds. It may be *left behind*: its
+//! sender's end breaks, but the other end does not notice before `stall` is over, and what was under way
+//! still arrives until then; whoever connects anew has two connections with the same peer meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -35,6 +40,11 @@ pub struct NetConfig {
     pub retransmit: Duration,
     /// Connections reset, in millionths of segments.
     pub reset_per_million: u32,
+    /// Connections that stall one way, in millionths of segments, and for how long.
+    pub stall_per_million: u32,
+    pub stall: Range<Duration>,
+    /// Connections of which one end breaks long before the other, in millionths of segments.
+    pub left_behind_per_million: u32,
     /// When TCP gives up on a peer that does not answer.
     pub give_up: Duration,
     pub segment_bytes_max: usize,
@@ -47,6 +57,9 @@ impl Default for NetConfig {
             loss_per_million: 0,
             retransmit: Duration::from_millis(200),
             reset_per_million: 0,
+            stall_per_million: 0,
+            stall: Duration::from_millis(10)..Duration::from_secs(5),
+            left_behind_per_million: 0,
             give_up: Duration::from_secs(60),
             segment_bytes_max: 64 << 10,
         }
@@ -123,6 +136,10 @@ impl Net {
 
     pub(super) fn block(&mut self, from: HostId, to: HostId) {
         self.blocked.insert((from, to));
+    }
+
+    pub(super) fn unblock(&mut self, from: HostId, to: HostId) {
+        self.blocked.remove(&(from, to));
     }
 
     pub(super) fn unblock_all(&mut self) {
@@ -492,8 +509,16 @@ impl Net {
         while core.rng.chance(self.config.loss_per_million) {
             latency += self.config.retransmit;
         }
-        let reset =
-            matches!(content, Content::Data(_)) && core.rng.chance(self.config.reset_per_million);
+        let data = matches!(content, Content::Data(_));
+        let reset = data && core.rng.chance(self.config.reset_per_million);
+        // No chance is taken of what is off: seeds keep their meaning.
+        let chance = |core: &mut Core, share: u32| data && share > 0 && core.rng.chance(share);
+        if chance(core, self.config.stall_per_million) {
+            latency += core.rng.duration(&self.config.stall);
+        }
+        if !reset && chance(core, self.config.left_behind_per_million) {
+            return self.leave_behind(core, from, content, latency);
+        }
         let Some(wire) = self.wires.get_mut(&from) else {
             return;
         };
@@ -507,6 +532,23 @@ impl Net {
         if reset {
             core.schedule(core.now + latency, Event::Reset { sock: from });
         }
+    }
+
+    /// The sender's end breaks now, the other one only when its reset arrives, after all else.
+    fn leave_behind(&mut self, core: &mut Core, from: Raw, content: Content, latency: Duration) {
+        let late = core.rng.duration(&self.config.stall);
+        let Some(wire) = self.wires.get_mut(&from) else {
+            return;
+        };
+        if wire.packets.is_empty() {
+            core.schedule(wire.last_due.max(core.now + latency), Event::Wire { from });
+        }
+        for (content, latency) in [(content, latency), (Content::Reset, latency + late)] {
+            let due = wire.last_due.max(core.now + latency);
+            wire.last_due = due;
+            wire.packets.push_back(Packet { due, sent: core.now, content });
+        }
+        core.schedule(core.now, Event::Reset { sock: from });
     }
 
     /// Breaks one end: what waits on it fails, what comes later too.
