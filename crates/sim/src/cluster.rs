@@ -1,6 +1,6 @@
 //! The hosts of a simulated cluster, and how their processes start and end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
@@ -9,19 +9,22 @@ use std::time::Duration;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use spirula_auth::{CryptoKey, METHOD_CEPHX, Principal};
-use spirula_mon::{MemoryStorage, MkfsConfig, NewOsd, NewPoolSpec, Now};
+use spirula_mon::{
+    MemoryStorage, MkfsConfig, NewOsd, NewPoolSpec, Now, Proposal, State, Storage as _, Stored,
+};
 use spirula_osd::full::Level;
-use spirula_osd::{Target, TargetConfig};
+use spirula_osd::{Target, TargetConfig, TargetError};
 use spirula_store::Options;
+use spirula_wire::Decode as _;
 use spirula_wire::types::{EntityAddr, EntityAddrVec, EntityNameStr, EntityType, Uuid};
 use spirula_xstream::Class;
-use spirula_xstream::sim::{SimHost, SimWorld};
+use spirula_xstream::sim::{SimDisk, SimHost, SimWorld};
 
 use crate::Client;
 use crate::mon::{self, MonConfig};
 
-const DISK: &str = "/dev/disk";
-const DISK_BYTES: u64 = 64 << 20;
+pub(crate) const DISK: &str = "/dev/disk";
+pub(crate) const DISK_BYTES: u64 = 64 << 20;
 const MON_PORT: u16 = 3300;
 const OSD_PORT: u16 = 6800;
 
@@ -35,9 +38,13 @@ pub struct Cluster {
     /// The host of osd.0.
     pub osd: SimHost,
     pub client: SimHost,
-    mon_configs: Vec<MonConfig>,
+    /// That host and more for clients.
+    pub clients: Vec<SimHost>,
+    mon_configs: Vec<RefCell<MonConfig>>,
     osds: Vec<Osd>,
     admin: Principal,
+    /// A target that stops by itself is no failure of the run.
+    tolerant: Cell<bool>,
 }
 
 /// An OSD on a host of its own.
@@ -45,6 +52,27 @@ struct Osd {
     host: SimHost,
     config: TargetConfig,
     target: Rc<RefCell<Option<Target>>>,
+    /// Why its last process ended by itself.
+    ended: Rc<RefCell<Option<TargetError>>>,
+}
+
+/// What a cluster is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    pub seed: u64,
+    pub pg_num: u32,
+    pub mons: usize,
+    pub osds: usize,
+    /// Copies of the pool that is there from the start.
+    pub size: usize,
+    /// Hosts for clients.
+    pub clients: usize,
+}
+
+impl Spec {
+    pub fn new(seed: u64, pg_num: u32) -> Self {
+        Self { seed, pg_num, mons: 1, osds: 1, size: 1, clients: 1 }
+    }
 }
 
 impl Cluster {
@@ -53,28 +81,31 @@ impl Cluster {
 
     /// A new cluster of one OSD, formatted but not started; all of it follows from `seed`.
     pub fn new(seed: u64, pg_num: u32) -> Self {
-        Self::of(seed, pg_num, 1, 1)
+        Self::with(&Spec::new(seed, pg_num))
     }
 
     /// As [`Self::new`], with this many OSDs on as many hosts.
     pub fn with_osds(seed: u64, pg_num: u32, count: usize) -> Self {
-        Self::of(seed, pg_num, 1, count)
+        Self::with(&Spec { osds: count, ..Spec::new(seed, pg_num) })
     }
 
     /// As [`Self::new`], with this many monitors.
     pub fn with_mons(seed: u64, pg_num: u32, count: usize) -> Self {
-        Self::of(seed, pg_num, count, 1)
+        Self::with(&Spec { mons: count, ..Spec::new(seed, pg_num) })
     }
 
-    fn of(seed: u64, pg_num: u32, mons: usize, osds: usize) -> Self {
-        let world = SimWorld::new(seed);
-        let names = &["a", "b", "c", "d", "e"][..mons];
+    /// A new cluster, formatted but not started.
+    pub fn with(spec: &Spec) -> Self {
+        let world = SimWorld::new(spec.seed);
+        let names = &["a", "b", "c", "d", "e"][..spec.mons];
         let (mon, osd, client) = (world.host("mon"), world.host("osd"), world.host("client"));
-        let more = (1..osds).map(|id| world.host(format!("osd{id}")));
+        let more = (1..spec.osds).map(|id| world.host(format!("osd{id}")));
         let hosts: Vec<SimHost> = std::iter::once(osd.clone()).chain(more).collect();
         hosts.iter().for_each(|host| drop(host.disk(DISK, DISK_BYTES)));
         let more = names[1..].iter().map(|name| world.host(format!("mon.{name}")));
         let mons: Vec<SimHost> = std::iter::once(mon.clone()).chain(more).collect();
+        let more = (1..spec.clients).map(|n| world.host(format!("client{n}")));
+        let clients: Vec<SimHost> = std::iter::once(client.clone()).chain(more).collect();
         let mut rng_seed = [0; 32];
         for part in rng_seed.chunks_exact_mut(8) {
             part.copy_from_slice(&world.random_u64().to_le_bytes());
@@ -87,22 +118,26 @@ impl Cluster {
             .zip(hosts)
             .map(|(id, host)| {
                 let config = osd_config(id, fsid, &host, &mon_addrs, &mut rng);
-                Osd { host, config, target: Rc::default() }
+                Osd { host, config, target: Rc::default(), ended: Rc::default() }
             })
             .collect();
-        let mkfs = mkfs_config(&osds, names, pg_num, &mut rng);
+        let mkfs = mkfs_config(&osds, names, spec, &mut rng);
         let admin = Principal {
             name: EntityNameStr::new(EntityType::CLIENT, "admin"),
             key: mkfs.admin_key.clone(),
         };
-        let mon_config = |(name, _): &(String, EntityAddrVec)| MonConfig {
-            name: name.clone(),
-            storage: MemoryStorage::default(),
-            options: mkfs.options.clone(),
-            append_max: Duration::from_millis(5),
+        let mon_config = |(name, _): &(String, EntityAddrVec)| {
+            RefCell::new(MonConfig {
+                name: name.clone(),
+                storage: MemoryStorage::default(),
+                options: mkfs.options.clone(),
+                append_max: Duration::from_millis(5),
+            })
         };
         let mon_configs = mkfs.mons.iter().map(mon_config).collect();
-        let cluster = Self { world, mon, mons, osd, client, mon_configs, osds, admin };
+        let tolerant = Cell::new(false);
+        let cluster =
+            Self { world, mon, mons, osd, client, clients, mon_configs, osds, admin, tolerant };
         cluster.format(mkfs);
         cluster
     }
@@ -114,13 +149,13 @@ impl Cluster {
 
     /// Starts the monitor of a rank.
     pub fn start_mon_of(&self, rank: usize) {
-        let config = self.mon_configs[rank].clone();
+        let config = self.mon_configs[rank].borrow().clone();
         drop(self.mons[rank].spawn(Class::Client, mon::run(config)));
     }
 
     /// The store of a monitor is lost while it is down; it comes back with an empty one.
-    pub fn lose_mon_store(&mut self, rank: usize) {
-        let mut other = self.mon_configs[(rank + 1) % self.mons.len()].storage.clone();
+    pub fn lose_mon_store(&self, rank: usize) {
+        let mut other = self.mon_configs[(rank + 1) % self.mons.len()].borrow().storage.clone();
         let state = spirula_mon::open(&mut other, None).expect("another monitor's store").0;
         let name = EntityNameStr::new(EntityType::MON, "");
         let key = state.auth.get(&name).expect("monitors have a key").key.clone();
@@ -130,12 +165,34 @@ impl Cluster {
         let now = Now { mono: self.world.now(), wall: state.stamp };
         let made = spirula_mon::mkfs_join(state.monmap.map().clone(), key, now, seed, &mut fresh);
         assert!(made.is_ok(), "{made:?}");
-        self.mon_configs[rank].storage = fresh;
+        self.mon_configs[rank].borrow_mut().storage = fresh;
     }
 
     /// What the stores of the monitors hold, by rank.
     pub fn mon_stores(&self) -> Vec<MemoryStorage> {
-        self.mon_configs.iter().map(|c| c.storage.clone()).collect()
+        self.mon_configs.iter().map(|c| c.borrow().storage.clone()).collect()
+    }
+
+    /// What the monitors hold, by name, after the last entry that all of them have.
+    pub fn mon_states(&self) -> Vec<(String, State)> {
+        let stored: Vec<_> = self.mon_stores().iter_mut().map(load).collect();
+        let last = |s: &Stored| {
+            let start = s.snapshot.as_ref().map_or(0, |s| s.index);
+            s.log.last().map_or(start, |e| e.index)
+        };
+        let common = stored.iter().map(last).min().unwrap_or(0);
+        let names = self.mon_configs.iter().map(|config| config.borrow().name.clone());
+        names.zip(stored.iter().map(|stored| state_at(stored, common))).collect()
+    }
+
+    /// The indexes of the last entries of the monitors' logs.
+    pub fn mon_positions(&self) -> Vec<u64> {
+        let stores = self.mon_stores();
+        let last = |mut store: MemoryStorage| {
+            let stored = load(&mut store);
+            stored.log.last().map_or(0, |e| e.index).max(stored.snapshot.map_or(0, |s| s.index))
+        };
+        stores.into_iter().map(last).collect()
     }
 
     /// Starts osd.0 on what its disk holds.
@@ -152,20 +209,56 @@ impl Cluster {
     pub fn start_osd_of(&self, id: usize) {
         let osd = &self.osds[id];
         let (config, target) = (osd.config.clone(), osd.target.clone());
-        let seed = self.world.seed();
+        let (seed, tolerant, why) = (self.world.seed(), self.tolerant.get(), osd.ended.clone());
         drop(osd.host.spawn(Class::Client, async move {
             let started = |started: &Target, _| *target.borrow_mut() = Some(started.clone());
             let ended = spirula_osd::start(config, Path::new(DISK), Options::default(), started);
-            if let Err(e) = ended.await {
-                panic!("seed {seed}: the target stopped: {e}");
+            let ended = ended.await;
+            target.take();
+            if let Err(e) = ended {
+                assert!(tolerant, "seed {seed}: the target stopped: {e}");
+                *why.borrow_mut() = Some(e);
             }
         }));
     }
 
+    /// From now on a target may stop by itself: [`Cluster::osd_ended`] tells.
+    pub fn tolerate_stops(&self) {
+        self.tolerant.set(true);
+    }
+
+    /// Why an OSD's process ended by itself, once; its host is down then.
+    pub fn osd_ended(&self, id: usize) -> Option<TargetError> {
+        let why = self.osds[id].ended.take()?;
+        self.osd_kill_of(id);
+        Some(why)
+    }
+
+    /// How many OSDs there are.
+    pub fn osd_count(&self) -> usize {
+        self.osds.len()
+    }
+
+    /// The host of an OSD loses power.
+    pub fn osd_power_loss_of(&self, id: usize) {
+        self.osds[id].target.take();
+        self.osds[id].host.power_loss();
+    }
+
+    /// The disk of an OSD.
+    pub fn osd_disk(&self, id: usize) -> SimDisk {
+        self.osds[id].host.disk(DISK, DISK_BYTES)
+    }
+
+    /// The disk of an OSD that does not run is exchanged for an empty one, formatted for the same id.
+    pub fn replace_osd_disk(&self, id: usize) {
+        self.osd_disk(id).replace();
+        self.format_osd(&self.osds[id]);
+    }
+
     /// The host of osd.0 loses power.
     pub fn osd_power_loss(&self) {
-        self.osds[0].target.take();
-        self.osd.power_loss();
+        self.osd_power_loss_of(0);
     }
 
     /// The process of osd.0 is killed; the machine and its caches live on.
@@ -218,11 +311,14 @@ impl Cluster {
 
     /// The target counts as this full until it is told otherwise.
     pub fn pretend_full(&self, level: Level) {
-        let target = self.target(0);
-        let done = self.osd.block_on(async move {
-            if let Some(target) = target {
-                target.fullness().inject(&target, level, -1);
-            }
+        self.pretend_full_of(0, level);
+    }
+
+    /// The same of any OSD.
+    pub fn pretend_full_of(&self, id: usize, level: Level) {
+        let Some(target) = self.target(id) else { return };
+        let done = self.osds[id].host.block_on(async move {
+            target.fullness().inject(&target, level, -1);
         });
         assert!(done.is_ok());
     }
@@ -239,13 +335,15 @@ impl Cluster {
             Ok::<(), spirula_mon::MkfsError>(())
         });
         assert!(matches!(made, Ok(Ok(()))), "seed {seed}: mkfs: {made:?}");
-        for osd in &self.osds {
-            let config = osd.config.clone();
-            let formatting =
-                async move { spirula_osd::format(Path::new(DISK), None, &config).await };
-            let made = osd.host.block_on(formatting);
-            assert!(matches!(made, Ok(Ok(()))), "seed {seed}: format: {made:?}");
-        }
+        self.osds.iter().for_each(|osd| self.format_osd(osd));
+    }
+
+    fn format_osd(&self, osd: &Osd) {
+        let config = osd.config.clone();
+        let formatting = async move { spirula_osd::format(Path::new(DISK), None, &config).await };
+        let made = osd.host.block_on(formatting);
+        let seed = self.world.seed();
+        assert!(matches!(made, Ok(Ok(()))), "seed {seed}: format: {made:?}");
     }
 }
 
@@ -256,6 +354,23 @@ impl Drop for Cluster {
             osd.target.take();
         }
     }
+}
+
+fn load(store: &mut MemoryStorage) -> Stored {
+    store.load().expect("in memory")
+}
+
+/// The state after the entry at `index`.
+fn state_at(stored: &Stored, index: u64) -> State {
+    let snapshot = stored.snapshot.as_ref().expect("every store has one");
+    let mut state = State::from_bytes(&snapshot.state).expect("its own encoding");
+    for entry in stored.log.iter().filter(|e| e.index <= index) {
+        if !entry.config && !entry.data.is_empty() {
+            let proposal = Proposal::from_bytes(&entry.data).expect("its own encoding");
+            state.apply(&proposal).expect("what was agreed on applies");
+        }
+    }
+    state
 }
 
 fn osd_config(
@@ -279,10 +394,12 @@ fn osd_config(
     }
 }
 
-fn mkfs_config(osds: &[Osd], names: &[&str], pg_num: u32, rng: &mut ChaCha20Rng) -> MkfsConfig {
+fn mkfs_config(osds: &[Osd], names: &[&str], spec: &Spec, rng: &mut ChaCha20Rng) -> MkfsConfig {
+    let (pg_num, size) = (spec.pg_num, spec.size.to_string());
     let options = [
-        ("osd_pool_default_size", "1"),
+        ("osd_pool_default_size", size.as_str()),
         ("osd_crush_chooseleaf_type", "0"),
+        ("mon_allow_pool_delete", "true"),
         // All OSDs are below one host in the CRUSH map.
         ("mon_osd_reporter_subtree_level", "osd"),
     ];

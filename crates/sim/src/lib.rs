@@ -13,5 +13,5 @@ mod cluster;
 mod mon;
 
 pub use client::{Client, CommandReply, OpError};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Spec};
 pub use mon::MonConfig;

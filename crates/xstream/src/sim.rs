@@ -21,7 +21,7 @@
 //! ```
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -66,6 +66,8 @@ struct World {
     /// Which disk a host finds under a path.
     names: BTreeMap<(HostId, PathBuf), usize>,
     runtimes: Vec<Option<Rc<Runtime>>>,
+    /// Hosts whose processes are stopped.
+    paused: BTreeSet<HostId>,
     /// Hosts that ended while one of their own tasks ran.
     ending: Vec<(HostId, Ending)>,
 }
@@ -86,6 +88,7 @@ impl SimWorld {
             disks: Vec::new(),
             names: BTreeMap::new(),
             runtimes: Vec::new(),
+            paused: BTreeSet::new(),
             ending: Vec::new(),
         };
         SimWorld { world: Rc::new(RefCell::new(world)) }
@@ -217,7 +220,7 @@ impl SimWorld {
         let due: Vec<Rc<Runtime>> = {
             let world = self.world.borrow();
             let due = |at: Duration| at <= world.core.now;
-            let runtimes = world.runtimes.iter().flatten();
+            let runtimes = world.awake().map(|(_, runtime)| runtime);
             runtimes.filter(|runtime| runtime.next_deadline().is_some_and(due)).cloned().collect()
         };
         for runtime in due {
@@ -229,12 +232,10 @@ impl SimWorld {
     /// Chooses among the hosts that can run.
     fn pick_host(&self) -> Option<HostId> {
         let mut world = self.world.borrow_mut();
-        let able: Vec<HostId> = (0..world.runtimes.len())
-            .filter(|host| match &world.runtimes[*host] {
-                Some(runtime) => runtime.is_runnable() || !world.core.hosts[*host].done.is_empty(),
-                None => false,
-            })
-            .collect();
+        let is_able = |(host, runtime): &(HostId, &Rc<Runtime>)| {
+            runtime.is_runnable() || !world.core.hosts[*host].done.is_empty()
+        };
+        let able: Vec<HostId> = world.awake().filter(is_able).map(|(host, _)| host).collect();
         match able.len() {
             0 => None,
             len => Some(able[world.core.rng.below(len as u64) as usize]),
@@ -243,7 +244,7 @@ impl SimWorld {
 
     fn next_time(&self) -> Option<Duration> {
         let world = self.world.borrow();
-        let timers = world.runtimes.iter().flatten().filter_map(|runtime| runtime.next_deadline());
+        let timers = world.awake().filter_map(|(_, runtime)| runtime.next_deadline());
         timers.chain(world.core.next_event_at()).min()
     }
 
@@ -341,6 +342,17 @@ impl SimHost {
     /// Its process is gone at once; the machine and its disks' caches stay.
     pub fn kill(&self) {
         self.world.end(self.id, Ending::Killed);
+    }
+
+    /// Its process does nothing more, as if stopped by a signal, while its machine still takes what
+    /// arrives, until [`SimHost::resume`] or its end.
+    pub fn pause(&self) {
+        self.world.world.borrow_mut().paused.insert(self.id);
+    }
+
+    /// Its process goes on.
+    pub fn resume(&self) {
+        self.world.world.borrow_mut().paused.remove(&self.id);
     }
 
     /// The machine loses power: its process, its connections and what was not flushed.
@@ -507,8 +519,16 @@ impl World {
         }
     }
 
+    /// Processes that may run.
+    fn awake(&self) -> impl Iterator<Item = (HostId, &Rc<Runtime>)> {
+        let running = self.runtimes.iter().enumerate();
+        let running = running.filter_map(|(host, runtime)| Some((host, runtime.as_ref()?)));
+        running.filter(|(host, _)| !self.paused.contains(host))
+    }
+
     /// The host's process is gone. Returns outcomes nobody takes, to be dropped by the caller.
     fn host_down(&mut self, host: HostId, ending: Ending) -> impl Sized + use<> {
+        self.paused.remove(&host);
         let power_lost = ending == Ending::PowerLost;
         let down = if power_lost { Down::PowerLost } else { Down::Killed };
         self.net.host_down(&mut self.core, host, down);

@@ -333,6 +333,29 @@ fn a_wall_clock_jumps_alone() {
     assert!(clocks(&a).0 < one.0);
 }
 
+#[test]
+fn a_paused_process_does_nothing_until_it_goes_on() {
+    let world = SimWorld::new(14);
+    let host = world.host("a");
+    let beats = Rc::new(Cell::new(0));
+    let count = beats.clone();
+    host.spawn(Class::Client, async move {
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            count.set(count.get() + 1);
+        }
+    });
+    let minute = Duration::from_secs(60);
+    world.run_for(minute);
+    host.pause();
+    let before = beats.get();
+    world.run_for(minute);
+    assert!(before > 50 && beats.get() == before);
+    host.resume();
+    world.run_for(minute);
+    assert!(beats.get() > before + 50);
+}
+
 /// Of two connections, the one that was sent on later is often heard first.
 #[test]
 fn stalled_connections_let_others_pass() {

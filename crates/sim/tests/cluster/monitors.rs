@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use spirula_mon::{Proposal, State, Storage as _};
+use spirula_mon::Storage as _;
 use spirula_sim::Cluster;
-use spirula_wire::Decode as _;
+use spirula_sim::check::monitors;
 use spirula_xstream::JoinHandle;
 use spirula_xstream::sim::SimHost;
 
@@ -29,7 +29,7 @@ fn a_quorum_lives_through_the_loss_of_any_monitor() {
 #[test]
 fn monitors_that_lost_their_disks_come_back() {
     let _named = Seed(40);
-    let mut cluster = Cluster::with_mons(40, 4, 3);
+    let cluster = Cluster::with_mons(40, 4, 3);
     let load = Load::default();
     cluster.start_mon();
     cluster.start_osd();
@@ -42,7 +42,8 @@ fn monitors_that_lost_their_disks_come_back() {
         cluster.world.run_for(Duration::from_secs(1));
         cluster.start_mon_of(rank);
         cluster.world.run_for(Duration::from_secs(20));
-        let (state, stored) = (states(&cluster).remove(rank), cluster.mon_stores()[rank].load());
+        let (_, state) = cluster.mon_states().remove(rank);
+        let stored = cluster.mon_stores()[rank].load();
         let node = stored.expect("in memory").node;
         assert_eq!(state.members.get(&node).map(String::as_str), Some(["a", "b", "c"][rank]));
         assert_eq!(state.members.len(), 3);
@@ -52,8 +53,7 @@ fn monitors_that_lost_their_disks_come_back() {
     assert!(cluster.world.run_until(HEALED_IN, ended), "requests hang");
     load.verify(&cluster, HEALED_IN);
     cluster.world.run_for(Duration::from_secs(5));
-    let states = states(&cluster);
-    assert!(states.iter().all(|state| *state == states[0]), "the monitors differ");
+    assert_eq!(monitors::check(&cluster.mon_states()), []);
 }
 
 fn play(seed: u64) {
@@ -76,9 +76,8 @@ fn play(seed: u64) {
     assert!(world.run_until(HEALED_IN, ended), "requests hang");
     load.verify(&cluster, HEALED_IN);
     world.run_for(Duration::from_secs(20));
-    let states = states(&cluster);
-    assert!(states[0].version > 3, "nothing happened");
-    assert!(states.iter().all(|state| *state == states[0]), "the monitors differ");
+    assert!(cluster.mon_states()[0].1.version > 3, "nothing happened");
+    assert_eq!(monitors::check(&cluster.mon_states()), []);
 }
 
 /// One monitor is lost for a while, and sometimes the target restarts meanwhile.
@@ -103,24 +102,4 @@ fn fault(cluster: &Cluster) {
     world.run_for(Duration::from_millis(1 + world.random_u64() % 8000));
     assert!(world.run_until(HEALED_IN, || cluster.is_healthy()), "two monitors are a quorum");
     if cut { world.heal() } else { cluster.start_mon_of(rank) }
-}
-
-/// What the monitors hold, as far as all of them do.
-fn states(cluster: &Cluster) -> Vec<State> {
-    let stored: Vec<_> = cluster.mon_stores().iter_mut().map(|s| s.load().unwrap()).collect();
-    let last = |s: &spirula_mon::Stored| {
-        let start = s.snapshot.as_ref().map_or(0, |s| s.index);
-        s.log.last().map_or(start, |e| e.index)
-    };
-    let common = stored.iter().map(last).min().unwrap_or(0);
-    let state_of = |s: &spirula_mon::Stored| {
-        let mut state = State::from_bytes(&s.snapshot.as_ref().unwrap().state).unwrap();
-        for entry in s.log.iter().filter(|e| e.index <= common) {
-            if !entry.config && !entry.data.is_empty() {
-                state.apply(&Proposal::from_bytes(&entry.data).unwrap()).unwrap();
-            }
-        }
-        state
-    };
-    stored.iter().map(state_of).collect()
 }
