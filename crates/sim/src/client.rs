@@ -145,18 +145,20 @@ impl Client {
         let command = format!(
             r#"{{"prefix": "osd pool set", "pool": "{pool}", "var": "pg_num", "val": "{wanted}"}}"#
         );
-        let clean = pg_state::ACTIVE | pg_state::CLEAN;
+        self.with(|core, at| core.monc.command(at, command, Bytes::new()));
+        self.report_pgs(&[(pg_state::ACTIVE | pg_state::CLEAN, now)]);
+    }
+
+    /// Tells the monitor, as the manager would, how many PGs are in which state.
+    pub fn report_pgs(&self, by_state: &[(u64, u32)]) {
         let digest = PgMapDigest {
-            num_pg: now.into(),
-            num_pg_by_state: [(clean, now as i32)].into(),
+            num_pg: by_state.iter().map(|(_, count)| i64::from(*count)).sum(),
+            num_pg_by_state: by_state.iter().map(|(state, n)| (*state, *n as i32)).collect(),
             ..PgMapDigest::default()
         };
         let digest = digest.to_bytes(Features::PACIFIC).into();
         let report = MonMgrReport { digest, ..MonMgrReport::default() };
-        self.with(|core, at| {
-            core.monc.command(at, command, Bytes::new());
-            core.monc.send(report.to_raw(0, Features::PACIFIC));
-        });
+        self.with(|core, _| core.monc.send(report.to_raw(0, Features::PACIFIC)));
     }
 
     /// Runs a command at the monitors, however long it takes.

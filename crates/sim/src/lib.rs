@@ -10,7 +10,10 @@
 pub mod check;
 mod client;
 mod cluster;
+pub mod fault;
+pub mod load;
 mod mon;
+pub mod run;
 
 pub use client::{Client, CommandReply, OpError};
 pub use cluster::{Cluster, Spec};
