@@ -190,6 +190,7 @@ impl Objecter {
             if !self.homeless.is_empty() || self.ops.values().any(laggy) {
                 self.want_newer();
             }
+            self.ping_laggy(now);
         }
     }
 

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use spirula_wire::msg::command::Ping;
 use spirula_wire::msg::osd::{OsdBackoff, backoff_op};
 use spirula_wire::types::{EntityAddr, HObject, SpgId};
 use spirula_wire::{Features, Message as _};
 
 use super::op::{Op, Work};
 use super::{Action, Objecter, SessionId};
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, BACKOFFS_MAX};
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, BACKOFFS_MAX, LAGGY_AFTER};
 
 pub(super) struct OsdSession {
     pub(super) id: SessionId,
@@ -65,6 +66,20 @@ impl OsdSession {
 }
 
 impl Objecter {
+    /// Says something on the sessions that owe an answer for long: one whose other end is gone without
+    /// a word breaks then, and its requests go out again.
+    pub(super) fn ping_laggy(&mut self, now: Duration) {
+        let laggy = |tid: &u64| {
+            let sent_at = self.ops.get(tid).and_then(|op| op.sent_at);
+            sent_at.is_some_and(|at| at + LAGGY_AFTER <= now)
+        };
+        let open = self.sessions.values().filter(|session| session.state == State::Open);
+        for session in open.filter(|session| session.ops.iter().any(laggy)) {
+            let message = Ping::default().to_raw(0, Features::PACIFIC);
+            self.actions.push_back(Action::Send { session: session.id, message });
+        }
+    }
+
     /// A session is open; its requests go out.
     pub fn handle_connected(&mut self, now: Duration, session: SessionId) {
         let Some(osd) = self.osd_of(session) else {

@@ -283,6 +283,33 @@ fn a_new_primary_gets_what_the_old_one_did_not_answer() {
     assert_eq!(play.done(), [(tid, Ok(0))]);
 }
 
+/// The other end may be gone without a word: only who sends something learns of it.
+#[test]
+fn sessions_that_owe_an_answer_are_pinged() {
+    let mut play = Play::new();
+    let pings = |play: &mut Play, on: SessionId| {
+        let before = play.actions.len();
+        play.actions.retain(|action| match action {
+            Action::Send { session, message } if message.header.type_ == types::PING => {
+                assert_eq!(*session, on);
+                false
+            }
+            _ => true,
+        });
+        before - play.actions.len()
+    };
+    let tid = play.read();
+    let (session, _) = play.connected();
+    assert_eq!(play.sent(session), [(tid, 0)]);
+    play.pass(TICK);
+    assert_eq!(pings(&mut play, session), 0);
+    play.pass(TICK);
+    assert_eq!(pings(&mut play, session), 1);
+    play.reply(session, tid, 0, 0);
+    play.pass(TICK);
+    assert_eq!(pings(&mut play, session), 0);
+}
+
 #[test]
 fn without_a_primary_requests_wait_for_maps() {
     let mut play = Play::new();
