@@ -10,6 +10,7 @@ mod clients;
 mod packages;
 mod real_ceph;
 mod run;
+mod sim;
 mod tidy;
 mod trace;
 mod verify;
@@ -47,6 +48,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Play seeds of the simulated cluster; a ledger remembers what was played.
+    Sim(sim::Args),
     /// Run the scripts of tests/clients with real Ceph clients.
     Clients {
         /// Only scripts whose name contains this.
@@ -63,6 +66,7 @@ fn main() -> anyhow::Result<()> {
         Command::BenchVos(args) => bench_vos::run(&args),
         Command::Stress { args } => clients::stress(&args),
         Command::TraceVsCeph => trace::run(),
+        Command::Sim(args) => sim::run(&args),
         Command::Clients { filter } => clients::run(filter.as_deref()),
     }
 }

@@ -17,8 +17,8 @@ use spirula_osd::{Target, TargetConfig, TargetError};
 use spirula_store::Options;
 use spirula_wire::Decode as _;
 use spirula_wire::types::{EntityAddr, EntityAddrVec, EntityNameStr, EntityType, Uuid};
-use spirula_xstream::Class;
 use spirula_xstream::sim::{SimDisk, SimHost, SimWorld};
+use spirula_xstream::{Class, JoinHandle};
 
 use crate::Client;
 use crate::mon::{self, MonConfig};
@@ -311,16 +311,17 @@ impl Cluster {
 
     /// The target counts as this full until it is told otherwise.
     pub fn pretend_full(&self, level: Level) {
-        self.pretend_full_of(0, level);
+        let told = self.pretend_full_of(0, level);
+        let told = told.expect("it runs");
+        assert!(self.world.run_until(Duration::from_secs(1), || told.is_finished()));
     }
 
-    /// The same of any OSD.
-    pub fn pretend_full_of(&self, id: usize, level: Level) {
-        let Some(target) = self.target(id) else { return };
-        let done = self.osds[id].host.block_on(async move {
+    /// The same of any OSD that runs, as soon as it does something.
+    pub fn pretend_full_of(&self, id: usize, level: Level) -> Option<JoinHandle<()>> {
+        let target = self.target(id)?;
+        Some(self.osds[id].host.spawn(Class::Client, async move {
             target.fullness().inject(&target, level, -1);
-        });
-        assert!(done.is_ok());
+        }))
     }
 
     fn format(&self, mkfs: MkfsConfig) {

@@ -25,7 +25,7 @@ struct Args {
     /// Only faults of these names.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Say what happened even if all is well.
+    /// Say what happens while it does.
     #[arg(long)]
     verbose: bool,
 }
@@ -35,12 +35,14 @@ fn main() -> ExitCode {
     let options = Options {
         faults: args.faults,
         only: args.only,
+        aloud: args.verbose,
         ..Options::new(args.seed, args.size, args.osds, args.mons)
     };
     let report = play(&options);
-    if args.verbose || !report.is_good() {
-        print!("{}", report.text());
+    if !args.verbose && !report.is_good() {
+        report.notes.iter().for_each(|note| println!("{note}"));
     }
+    print!("{}", report.text());
     println!("seed {}: {}", args.seed, if report.is_good() { "good" } else { "BAD" });
     ExitCode::from(u8::from(!report.is_good()))
 }

@@ -27,6 +27,8 @@ pub struct Options {
     pub faults: usize,
     /// Only faults with these names; all if it is empty.
     pub only: Vec<String>,
+    /// Print notes as they come.
+    pub aloud: bool,
 }
 
 /// What a run came to; equal for equal options.
@@ -47,7 +49,7 @@ impl Options {
     /// Three monitors, two clients and the administrator's.
     pub fn new(seed: u64, size: usize, osds: usize, mons: usize) -> Self {
         let spec = Spec { seed, pg_num: 4, mons, osds, size, clients: 3 };
-        Self { spec, faults: 20, only: Vec::new() }
+        Self { spec, faults: 20, only: Vec::new(), aloud: false }
     }
 
     fn plan(&self) -> Plan {
@@ -65,10 +67,9 @@ impl Report {
     /// For people.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        let violations = self.violations.iter().map(ToString::to_string);
-        for line in self.notes.iter().cloned().chain(violations) {
+        for violation in &self.violations {
             // A string takes whatever is written to it.
-            let _ = writeln!(out, "{line}");
+            let _ = writeln!(out, "{violation}");
         }
         let (count, hash) = self.trace;
         let _ = writeln!(
@@ -88,12 +89,14 @@ pub fn play(options: &Options) -> Report {
     let mut stage = set_up(options);
     let faults = safety(&mut stage, &options.plan());
     let mut violations = Vec::new();
+    stage.note("the faults are over");
     if let Err(what) = liveness(&mut stage) {
         stage.note(format!("failed: {what}"));
         violations.push(Violation::new("liveness", what));
     } else {
         violations.extend(check::monitors::check(&stage.cluster.mon_states()));
     }
+    stage.note("checks");
     let history = stage.load.history();
     violations.extend(check::history(&history, is_log));
     Report {
@@ -119,6 +122,7 @@ fn set_up(options: &Options) -> Stage {
     assert!(ready.is_ok());
     let admin = made.take().expect("it was made");
     let mut stage = Stage::new(cluster, options.spec.clone(), Load::default(), admin);
+    stage.aloud = options.aloud;
     for number in 0..stage.mortal_clients() {
         let workers = stage.load.start(&stage.cluster, &stage.cluster.clients[number]);
         stage.workers.extend(workers);

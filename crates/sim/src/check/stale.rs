@@ -1,9 +1,9 @@
 //! No stale read, by versions: what was answered before a request began is not newer than what that
 //! request was answered.
 
+use super::Violation;
 use super::history::Call;
-use super::model::Snaps;
-use super::{Violation, snaps::reads_only};
+use super::model::{Snaps, Step};
 
 const NAME: &str = "stale read";
 
@@ -29,13 +29,20 @@ pub fn check(object: &str, calls: &[Call]) -> Option<Violation> {
             }
         }
         let Some((earlier, most)) = newest else { continue };
-        if version < most || (version == most && !reads_only(call) && !reads_only(earlier)) {
+        if version < most || (version == most && changes(call) && changes(earlier)) {
             let what =
                 format!("{object}: version {version} of {call:?} follows {most} of {earlier:?}");
             return Some(Violation::new(NAME, what));
         }
     }
     None
+}
+
+/// Whether success means that something changed: taking away what is not there leaves the version.
+fn changes(call: &Call) -> bool {
+    let writes =
+        |step: &Step| matches!(step, Step::Append(_) | Step::WriteFull(_) | Step::Write(..));
+    call.request.steps.iter().any(writes)
 }
 
 #[cfg(test)]
@@ -54,6 +61,8 @@ mod tests {
         assert_eq!(check("o", &[write(1, 4, 8), read(2, 3, 7), read(5, 6, 8)]), None);
         assert!(check("o", &[write(1, 2, 8), read(3, 4, 7)]).is_some());
         assert!(check("o", &[read(1, 2, 8), read(3, 4, 7)]).is_some());
+        let clear = call(Step::OmapClear, 3, Some((4, done(8))));
+        assert_eq!(check("o", &[write(1, 2, 8), clear]), None);
         // Two changes are two versions.
         assert!(check("o", &[write(1, 2, 8), write(3, 4, 8)]).is_some());
     }

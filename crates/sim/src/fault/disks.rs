@@ -18,12 +18,12 @@ fn one(id: usize) -> Option<Mark> {
 pub(super) fn fill(stage: &mut Stage, pick: u64) -> Option<Mark> {
     let id = running_osd(stage, pick)?;
     let levels = [Level::Nearfull, Level::Backfillfull, Level::Full, Level::Failsafe];
-    stage.cluster.pretend_full_of(id, levels[(pick >> 16) as usize % levels.len()]);
+    stage.cluster.pretend_full_of(id, levels[(pick >> 16) as usize % levels.len()])?;
     one(id)
 }
 
 pub(super) fn empty(stage: &mut Stage, mark: Mark) {
-    mark.about.into_iter().for_each(|id| stage.cluster.pretend_full_of(id, Level::None));
+    mark.about.into_iter().for_each(|id| drop(stage.cluster.pretend_full_of(id, Level::None)));
 }
 
 /// Everything on a disk takes up to a large part of a second.

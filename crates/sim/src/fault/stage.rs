@@ -35,6 +35,8 @@ pub struct Stage {
     pub wounded: bool,
     /// What a reader of a failure wants to know.
     pub notes: Vec<String>,
+    /// Print notes as they come.
+    pub aloud: bool,
     /// OSDs that ended by themselves, and when they are started again.
     restarts: Vec<(Duration, usize)>,
     report_at: Duration,
@@ -71,6 +73,7 @@ impl Stage {
             rough: Vec::new(),
             wounded: false,
             notes: Vec::new(),
+            aloud: false,
             restarts: Vec::new(),
             report_at: Duration::ZERO,
             pools: 0,
@@ -79,8 +82,11 @@ impl Stage {
 
     pub fn note(&mut self, text: impl AsRef<str>) {
         let at = self.cluster.world.now().as_secs_f64();
-        self.notes.push(format!("{at:9.3} {}", text.as_ref()));
-        tracing::info!("{at:9.3} {}", text.as_ref());
+        let note = format!("{at:9.3} {}", text.as_ref());
+        if self.aloud {
+            eprintln!("{note}");
+        }
+        self.notes.push(note);
     }
 
     /// All hosts: monitors, OSDs, clients, in this order.
@@ -238,7 +244,7 @@ impl Stage {
             let disk = self.cluster.osd_disk(id);
             disk.fail_after(None);
             disk.set_config(DiskConfig::default());
-            self.cluster.pretend_full_of(id, Level::None);
+            drop(self.cluster.pretend_full_of(id, Level::None));
             if !self.cluster.osd_host(id).is_running() {
                 self.cluster.start_osd_of(id);
             }
