@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use clap::Parser as _;
 
 use crate::run;
 
@@ -47,6 +48,21 @@ pub(crate) struct Args {
     /// The dev profile instead of release: slower, with all assertions.
     #[arg(long)]
     pub(crate) dev: bool,
+}
+
+impl Default for Args {
+    /// As the command line has it.
+    fn default() -> Self {
+        let Cli { args } = Cli::parse_from(["sim"]);
+        args
+    }
+}
+
+/// The arguments alone, for their defaults.
+#[derive(clap::Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: Args,
 }
 
 /// What became of a seed.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::{bench_vos, clients, packages, run, tidy};
+use crate::{bench_vos, clients, packages, run, sim, tidy};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
@@ -15,7 +15,7 @@ pub(crate) enum Suite {
     Build,
     /// Unit, property and tool-comparison tests of every crate.
     Unit,
-    /// Simulated power loss, the `kill -9` ledger and a short stress against a model.
+    /// Simulated power loss, simulated clusters, the `kill -9` ledger and a short stress against a model.
     Crash,
     /// A short run of every fuzz target over its kept corpus.
     Fuzz,
@@ -32,10 +32,13 @@ struct Row {
 const SUITES: &[Row] = &[
     Row { suite: Suite::Build, budget_minutes: 15, run: build },
     Row { suite: Suite::Unit, budget_minutes: 5, run: unit },
-    Row { suite: Suite::Crash, budget_minutes: 5, run: crash },
+    Row { suite: Suite::Crash, budget_minutes: 6, run: crash },
     Row { suite: Suite::Fuzz, budget_minutes: 3, run: fuzz },
     Row { suite: Suite::Clients, budget_minutes: 15, run: all_clients },
 ];
+
+/// About a minute on two cores.
+const SIM_SEEDS: u64 = 60;
 
 pub(crate) fn run(only: &[Suite]) -> Result<()> {
     packages::ensure(packages::GATE)?;
@@ -83,10 +86,11 @@ fn unit() -> Result<()> {
     )
 }
 
-/// 500 seeds of power loss through the store, then 50 rounds of `kill -9` under load, then random
-/// operations against a model with two such kills.
+/// 500 seeds of power loss through the store, some of whole simulated clusters, then 50 rounds of
+/// `kill -9` under load, then random operations against a model with two such kills.
 fn crash() -> Result<()> {
     run::run("cargo", &["test", "--quiet", "-p", "spirula-store", "--test", "sim"])?;
+    sim::run(&sim::Args { seeds: SIM_SEEDS, ..sim::Args::default() })?;
     clients::ledger(50)?;
     clients::stress(&["--seconds", "40", "--restarts", "2"].map(String::from))
 }

@@ -10,11 +10,13 @@ use std::time::Duration;
 use spirula_xstream::sim::SimHost;
 use spirula_xstream::{Class, JoinHandle, random_u64, sleep};
 
-use crate::check::{History, Request, Snaps, Step};
+use crate::check::{Answer, History, Request, Snaps, Step};
 use crate::{Client, Cluster};
 
 mod choose;
 mod ops;
+
+const EIO: i32 = -5;
 
 /// Objects of each kind.
 const REGISTERS: u64 = 6;
@@ -36,6 +38,8 @@ struct Inner {
     marks: Cell<u64>,
     clients: Cell<u64>,
     stopping: Cell<bool>,
+    /// A copy that cannot be read has no other one.
+    alone: Cell<bool>,
 }
 
 /// Whether an object is only appended to.
@@ -53,6 +57,12 @@ impl Load {
     /// How many requests were answered.
     pub fn answered(&self) -> u64 {
         self.0.history.borrow().answered()
+    }
+
+    /// There is one copy of each object: while its disk is broken, `EIO` is a right answer, of which
+    /// nothing follows.
+    pub fn expect_errors(&self) {
+        self.0.alone.set(true);
     }
 
     /// Workers end after their present request.
@@ -113,7 +123,9 @@ impl Load {
     async fn ask(&self, client: &Client, number: u64, object: &str, request: Request) {
         let call = self.0.history.borrow_mut().invoke(number, object, request.clone());
         // Without an answer nobody knows what became of it.
-        if let Some(answer) = ops::carry_out(client, object, &request).await {
+        let answer = ops::carry_out(client, object, &request).await;
+        let told = |answer: &Answer| !(self.0.alone.get() && answer.result == EIO);
+        if let Some(answer) = answer.filter(told) {
             self.0.history.borrow_mut().answer(call, answer);
         }
     }

@@ -123,6 +123,9 @@ fn set_up(options: &Options) -> Stage {
     let admin = made.take().expect("it was made");
     let mut stage = Stage::new(cluster, options.spec.clone(), Load::default(), admin);
     stage.aloud = options.aloud;
+    if options.spec.size == 1 {
+        stage.load.expect_errors();
+    }
     for number in 0..stage.mortal_clients() {
         let workers = stage.load.start(&stage.cluster, &stage.cluster.clients[number]);
         stage.workers.extend(workers);
