@@ -84,10 +84,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut build = vec!["build", "--quiet", "-p", "spirula-sim"];
     build.extend((!args.dev).then_some("--release"));
     run::run("cargo", &build)?;
-    let binary = run::binary(if args.dev { "debug" } else { "release" }, "spirula-sim");
+    let built = run::binary(if args.dev { "debug" } else { "release" }, "spirula-sim");
     let commit = commit()?;
     let directory = run::target_dir().join("sim");
     fs::create_dir_all(&directory)?;
+    // What is built meanwhile does not get in between.
+    let binary = directory.join(format!("spirula-sim-{}", std::process::id()));
+    fs::copy(&built, &binary).with_context(|| built.display().to_string())?;
     let path = directory.join(format!("{commit}-{}.tsv", args.make()));
     // Nobody can tell what a changed tree was when it was played.
     let ledger = Mutex::new(Ledger::open(&path, !commit.ends_with("dirty"))?);
@@ -100,7 +103,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         args.seeds as usize - due.len(),
         path.display()
     );
-    play_all(args, &binary, &due, &ledger)?;
+    let played = play_all(args, &binary, &due, &ledger);
+    fs::remove_file(&binary)?;
+    played?;
     let ledger = ledger.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     report(args, &commit, &ledger, wanted)
 }

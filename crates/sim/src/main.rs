@@ -28,10 +28,17 @@ struct Args {
     /// Say what happens while it does.
     #[arg(long)]
     verbose: bool,
+    /// What the daemons log, as `debug` or `spirula_osd=trace,info`.
+    #[arg(long)]
+    log: Option<String>,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(filter) = &args.log {
+        // The wall's time says nothing here.
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_ansi(false).init();
+    }
     let options = Options {
         faults: args.faults,
         only: args.only,

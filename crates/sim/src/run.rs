@@ -184,7 +184,8 @@ fn liveness(stage: &mut Stage) -> Result<(), String> {
     let ended = |stage: &Stage| stage.workers.iter().all(JoinHandle::is_finished);
     if !stage.run_while(ANSWERED_IN, ended) {
         let left = stage.workers.iter().filter(|worker| !worker.is_finished()).count();
-        return Err(format!("{left} requests hang"));
+        let open = stage.load.history().open().join("; ");
+        return Err(format!("{left} requests hang, of these: {open}"));
     }
     look(stage)?;
     stage.note("all OSDs lose power");

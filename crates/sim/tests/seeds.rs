@@ -14,13 +14,22 @@ struct Found {
     mons: usize,
 }
 
-const FOUND: &[Found] = &[Found {
-    bug: "a client that was cut off for longer than TCP tries waited for an answer forever",
-    seed: 5,
-    size: 1,
-    osds: 3,
-    mons: 3,
-}];
+const FOUND: &[Found] = &[
+    Found {
+        bug: "a client that was cut off for longer than TCP tries waited for an answer forever",
+        seed: 5,
+        size: 1,
+        osds: 3,
+        mons: 3,
+    },
+    Found {
+        bug: "a client did not send again what a PG that was split had dropped",
+        seed: 41,
+        size: 1,
+        osds: 3,
+        mons: 3,
+    },
+];
 
 fn good(options: &Options) -> Report {
     let report = play(options);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use spirula_maps::OsdMap;
 use spirula_wire::msg::osd::OsdMapMsg;
 
 use super::op::Work;
@@ -10,7 +11,7 @@ use super::{Action, Objecter};
 impl Objecter {
     /// Maps from a monitor or an OSD.
     pub fn handle_map(&mut self, now: Duration, message: &OsdMapMsg) {
-        let before = self.epoch();
+        let (before, old) = (self.epoch(), self.map().cloned());
         let done = self.maps.handle(message);
         if let Some(error) = done.error {
             tracing::warn!("map not taken: {error}");
@@ -19,15 +20,19 @@ impl Objecter {
             self.actions.push_back(Action::WantMap { start });
         }
         if done.advanced {
-            self.map_changed(now, before);
+            self.map_changed(now, before, old.as_deref());
         }
     }
 
-    fn map_changed(&mut self, now: Duration, before: u32) {
+    fn map_changed(&mut self, now: Duration, before: u32, old: Option<&OsdMap>) {
         self.primaries.clear();
         self.drop_stale_sessions();
         if self.epoch() > before + 1 {
-            self.forget_all_sent();
+            self.forget_sent_to(|_| true);
+        } else if let (Some(old), Some(new)) = (old, self.map().cloned()) {
+            // A PG that is split or merged drops what was sent before, though it may stay where it is.
+            let pg_num = |map: &OsdMap, id| map.pool(id).map(|pool| pool.pg_num);
+            self.forget_sent_to(|pool| pg_num(old, pool) != pg_num(&new, pool));
         }
         let tids: Vec<u64> = self.ops.keys().copied().collect();
         for tid in tids {
@@ -41,10 +46,12 @@ impl Objecter {
         }
     }
 
-    /// Maps were skipped: by one of them a PG may have left its primary, which then drops what was sent
-    /// before, and have come back. An operation that was executed is known by its identity.
-    fn forget_all_sent(&mut self) {
-        for op in self.ops.values_mut().filter(|op| matches!(op.work, Work::Op(_))) {
+    /// Operations in these pools go out again. All do where maps were skipped: by one of them a PG may have
+    /// left its primary, which then drops what was sent before, and have come back. An operation that was
+    /// executed is known by its identity.
+    fn forget_sent_to(&mut self, pools: impl Fn(i64) -> bool) {
+        let ops = self.ops.values_mut().filter(|op| matches!(op.work, Work::Op(_)));
+        for op in ops.filter(|op| pools(op.pg.pgid.pool)) {
             op.sent_at = None;
         }
     }

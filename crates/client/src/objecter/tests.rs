@@ -264,6 +264,26 @@ fn operations_go_out_again_when_maps_were_skipped() {
 }
 
 #[test]
+fn operations_go_out_again_when_pgs_are_split_or_merged() {
+    let mut play = Play::new();
+    let tid = play.read();
+    let (session, osd) = play.connected();
+    assert_eq!(play.sent(session), [(tid, 0)]);
+    // One OSD has all PGs, and sooner or later the object stays in its PG.
+    let mut attempt = 0;
+    for pg_num in [2, 3, 4, 3, 2, 1] {
+        play.publish(|map| {
+            map.pools.get_mut(&POOL).unwrap().pg_num = pg_num;
+            for (id, other) in map.osds.iter_mut().enumerate() {
+                other.weight = if id as i32 == osd { spirula_maps::WEIGHT_IN } else { 0 };
+            }
+        });
+        attempt += 1;
+        assert_eq!(play.sent(session), [(tid, attempt)], "with {pg_num} PGs");
+    }
+}
+
+#[test]
 fn a_new_primary_gets_what_the_old_one_did_not_answer() {
     let mut play = Play::new();
     let tid = play.read();

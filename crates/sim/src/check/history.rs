@@ -64,6 +64,12 @@ impl History {
         self.answered
     }
 
+    /// The requests without an answer, for messages.
+    pub fn open(&self) -> Vec<String> {
+        let open = self.calls.iter().filter(|(_, call)| call.returned.is_none());
+        open.map(|(object, call)| format!("{object}: {call:?}")).collect()
+    }
+
     /// How many requests there were.
     pub fn len(&self) -> usize {
         self.calls.len()
