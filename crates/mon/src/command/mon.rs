@@ -196,6 +196,11 @@ pub(super) fn feature_ls(ctx: &mut Context<'_>, _: &Args) -> Outcome {
     ))
 }
 
+fn location_text(mon: &MonInfo) -> String {
+    let pairs: Vec<String> = mon.crush_loc.iter().map(|(t, n)| format!("{t}={n}")).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
 fn removed_ranks(map: &MonMap) -> String {
     map.removed_ranks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
@@ -211,7 +216,7 @@ pub(super) fn monmap_json(map: &MonMap) -> Json {
             "public_addr" => &addr,
             "priority" => mon.priority,
             "weight" => mon.weight,
-            "crush_location" => "{}",
+            "crush_location" => location_text(mon),
         }
     });
     obj! {

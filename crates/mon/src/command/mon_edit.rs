@@ -86,14 +86,12 @@ pub(super) fn rm(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     if next.ranks.len() == 1 {
         return refuse(errno::EINVAL, format!("error: refusing removal of last monitor {name}"));
     }
-    let addrs = ctx.state.monmap.addrs_of(name);
     next.ranks.remove(rank);
     next.mons.remove(name);
     next.disallowed_leaders.remove(name);
     next.removed_ranks = [rank as u32].into();
-    let left = next.ranks.len();
     put(ctx, &next);
-    Ok(Answer::status(format!("removing mon.{name} at {addrs}, there will be {left} monitors")))
+    Ok(Answer::default())
 }
 
 /// The map that would follow.

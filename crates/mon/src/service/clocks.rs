@@ -137,8 +137,10 @@ impl Service {
 
 /// The least that clocks differ by if they seem to by `delta` and finding it out took `latency`.
 fn bounded(delta: f64, latency: f64) -> f64 {
-    let least = (delta.abs() - latency).max(0.0);
-    if delta < 0.0 { -least } else { least }
+    match delta.abs() - latency {
+        least if least <= 0.0 => 0.0,
+        least => least.copysign(delta),
+    }
 }
 
 #[cfg(test)]
@@ -150,7 +152,7 @@ mod tests {
         for (delta, latency, skew) in
             [(0.5, 0.25, 0.25), (-0.5, 0.25, -0.25), (0.25, 0.5, 0.0), (-0.25, 0.5, 0.0)]
         {
-            assert_eq!(bounded(delta, latency), skew);
+            assert_eq!(bounded(delta, latency).to_bits(), f64::to_bits(skew), "{delta}");
         }
     }
 }
