@@ -3,7 +3,7 @@
 //! Methods, by kind:
 //! * getters: [`Service::state`], [`Service::poll_timeout`];
 //! * inputs: [`Service::session_opened`], [`Service::message`], [`Service::session_closed`],
-//!   [`Service::written`], [`Service::peer_connected`], [`Service::tick`];
+//!   [`Service::written`], [`Service::peer_connected`], [`Service::peer_answer`], [`Service::tick`];
 //! * outputs: [`Service::poll_action`], to be drained after every input.
 //!
 //! Invariants: the state changes only by proposals that the quorum committed, in its order; at most

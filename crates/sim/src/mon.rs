@@ -180,6 +180,9 @@ async fn link(
                     mon.with(|service, now| service.peer_connected(now, &name));
                 }
                 Ok(Some(Event::Closed(_)) | None) => break,
+                Ok(Some(Event::Message(incoming))) => {
+                    mon.with(|service, _| service.peer_answer(&incoming.raw));
+                }
                 Ok(Some(_)) => {}
                 Err(_) if ready => session.keepalive(),
                 Err(_) => {}

@@ -1,5 +1,6 @@
 //! The ways to the other monitors: a session to each, opened again whenever it ends. What is sent
-//! while there is none is lost, which the quorum expects.
+//! while there is none is lost, which the quorum expects. What comes back on one is the answer to a
+//! question for the monitor map.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -98,6 +99,9 @@ async fn keep(
                     debug!("the way to mon.{name} ended: {reason}");
                     shared.lock().peers.remove(name);
                     return;
+                }
+                Some(Event::Message(incoming)) => {
+                    shared.with(|core, _| core.service.peer_answer(&incoming.raw));
                 }
                 Some(_) => {}
                 None => return,

@@ -7,9 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tracing::{debug, info};
+use spirula_maps::MonMap;
+use spirula_wire::msg::mon::{MonGetMap, MonMapMsg};
+use spirula_wire::{Decode as _, Message as _, RawMessage};
+use tracing::{debug, info, warn};
 
-use super::{Action, Service};
+use super::{Action, F, Service};
 use crate::Now;
 use crate::peer::PeerMessage;
 use crate::quorum::Role;
@@ -20,6 +23,8 @@ fn daemon(name: &str) -> String {
     format!("mon.{name}")
 }
 
+/// Elections are over long before.
+const ASK_MAP_AFTER: Duration = Duration::from_secs(10);
 /// Who votes and joins has asked to within this time of a new leader.
 const STRAY_AFTER: Duration = Duration::from_secs(5);
 
@@ -30,9 +35,7 @@ impl Service {
         if !self.is_known() || self.state.members.contains_key(&self.quorum.id()) {
             return;
         }
-        let mut others = self.state.monmap.map().ranks.clone();
-        others.retain(|name| *name != self.live.name);
-        for name in others {
+        for name in self.other_names() {
             self.tell_by_name(name, 0, &PeerMessage::Join);
         }
     }
@@ -85,11 +88,46 @@ impl Service {
         };
         // One that joins may pass through maps of before it was added.
         let had_joined = self.state.members.contains_key(&own);
-        if !self.is_known() && had_joined && may_leave && !self.removed {
+        if !self.is_known() && had_joined && may_leave {
+            self.leave();
+        }
+    }
+
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.removed, true) {
             info!("this monitor was removed");
-            self.removed = true;
             self.actions.push_back(Action::Removed);
         }
+    }
+
+    /// Who finds no leader for long may have been removed meanwhile; the others' maps tell.
+    pub(super) fn ask_for_map(&mut self, now: Now) {
+        if self.quorum.role() != Role::Electing || now.mono < self.quorum_since + ASK_MAP_AFTER {
+            return;
+        }
+        for name in self.other_names() {
+            self.actions.push_back(Action::Peer(name, MonGetMap {}.to_raw(0, F)));
+        }
+    }
+
+    /// What another monitor answered on the session that this one opened.
+    pub fn peer_answer(&mut self, raw: &RawMessage) {
+        if raw.header.type_ != MonMapMsg::TYPE {
+            return;
+        }
+        let Ok(map) = MonMapMsg::from_raw(raw).and_then(|m| MonMap::from_bytes(&m.monmap)) else {
+            return warn!("an undecodable monitor map from another monitor");
+        };
+        let newer = map.fsid == self.state.fsid && map.epoch > self.state.monmap.epoch();
+        let electing = self.quorum.role() == Role::Electing;
+        if newer && electing && map.rank_of(&self.live.name).is_none() {
+            self.leave();
+        }
+    }
+
+    fn other_names(&self) -> Vec<String> {
+        let names = self.state.monmap.map().ranks.iter();
+        names.filter(|name| **name != self.live.name).cloned().collect()
     }
 
     /// Whether the monitor map names this monitor.

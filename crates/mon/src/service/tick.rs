@@ -38,6 +38,7 @@ impl Service {
         if self.quorum.role() != Role::Leads {
             self.ask_to_join();
             self.tell_metadata();
+            self.ask_for_map(now);
             return self.ask_for_ids(now);
         }
         self.change_members(now);

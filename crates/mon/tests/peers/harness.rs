@@ -45,6 +45,8 @@ struct InTransit {
     to: usize,
     session: u64,
     raw: RawMessage,
+    /// It goes back on the session, from the one that accepted it.
+    answer: bool,
 }
 
 /// A message that is lost with the session that carries it, once.
@@ -260,11 +262,14 @@ impl Mons {
         self.net = later;
         let due: Vec<InTransit> = due;
         for m in due {
-            let there = self.links.get(&(m.from, m.to)) == Some(&m.session);
+            let link = if m.answer { (m.to, m.from) } else { (m.from, m.to) };
+            let there = self.links.get(&link) == Some(&m.session);
             if there && !self.cut.contains(&(m.from, m.to)) {
                 let now = self.now(m.to);
-                if let Some(service) = &mut self.nodes[m.to].service {
-                    service.message(now, m.session, m.raw);
+                match &mut self.nodes[m.to].service {
+                    Some(service) if m.answer => service.peer_answer(&m.raw),
+                    Some(service) => service.message(now, m.session, m.raw),
+                    None => {}
                 }
                 self.pump(m.to);
             }
@@ -407,7 +412,7 @@ impl Mons {
             let Some(action) = service.poll_action() else { return };
             match action {
                 Action::Send(id, raw) | Action::Log(_, id, raw) => {
-                    self.nodes[n].sent.push((id, raw));
+                    self.send_back(n, id, raw);
                 }
                 Action::OptionsChanged | Action::Close(_) => {}
                 Action::Write(number, writes) => {
@@ -427,12 +432,23 @@ impl Mons {
         }
     }
 
+    /// To a client, or to the monitor that opened the session.
+    fn send_back(&mut self, from: usize, session: u64, raw: RawMessage) {
+        match self.links.iter().find(|(link, id)| **id == session && link.1 == from) {
+            Some((&(to, _), _)) => {
+                let due = self.mono + STEP;
+                self.net.push(InTransit { due, from, to, session, raw, answer: true });
+            }
+            None => self.nodes[from].sent.push((session, raw)),
+        }
+    }
+
     fn send_peer(&mut self, from: usize, name: &str, raw: RawMessage) {
         let Some(to) = self.nodes.iter().position(|node| node.name == name) else { return };
         let Some(session) = self.links.get(&(from, to)).copied() else { return };
         assert!(raw.payload.front.len() <= FRONT_MAX, "a front too long for a frame");
         assert!(raw.payload.data_len() <= DATA_MAX, "data too long for a frame");
-        let tag = MonPeer::from_raw(&raw).unwrap().body.first().copied();
+        let tag = MonPeer::from_raw(&raw).ok().and_then(|m| m.body.first().copied());
         if self.mute.is_some() && tag == self.mute {
             return;
         }
@@ -440,7 +456,8 @@ impl Mons {
         if self.trap.take_if(trapped).is_some() {
             return self.break_link(from, to);
         }
-        self.net.push(InTransit { due: self.mono + STEP, from, to, session, raw });
+        let due = self.mono + STEP;
+        self.net.push(InTransit { due, from, to, session, raw, answer: false });
     }
 }
 

@@ -50,6 +50,11 @@ fn what_is_wrong_with_an_added_monitor_is_said() {
     let last = "error: refusing removal of last monitor a".to_owned();
     assert_eq!(refused(&mut mons, &rm("a")), (-22, last));
     assert_eq!(mons.service(0).state().monmap.epoch(), epoch);
+    let at = r#""location": ["rack=r1", "host=h"]"#;
+    let added = add("z", "10.0.0.9").replace('}', &format!(", {at}}}"));
+    assert_eq!(refused(&mut mons, &added).0, 0);
+    let shown = mons.ok(0, &command("mon dump", &[("format", "json")]));
+    assert!(shown.contains(r#""crush_location":"{host=h,rack=r1}"}"#), "{shown}");
 }
 
 /// From one monitor to three, and back to the two that the first is not among.
@@ -72,9 +77,7 @@ fn monitors_come_and_go() {
     assert_eq!(mons.service(0).state().monmap.epoch(), 3);
     let first = mons.leader();
     let name = name_of(first);
-    let said = mons.ok(first, &rm(&name));
-    let at = addr_of(first);
-    assert_eq!(said, format!("removing mon.{name} at {at}, there will be 2 monitors"));
+    assert_eq!(mons.ok(first, &rm(&name)), "");
     assert!(mons.run_until(SECOND * 5, |m| m.nodes[first].removed), "it stays");
     let leader = mons.leader();
     let two = |m: &mut Mons| {
@@ -103,6 +106,25 @@ fn a_monitor_that_is_away_can_be_removed() {
     mons.ok(leader, &rm(&name_of(away)));
     let two = |m: &mut Mons| m.service(leader).voters().len() == 2;
     assert!(mons.run_until(SECOND * 20, two));
+    // The others do not count it in any more, so nobody brings it up to date; it finds out itself.
+    mons.start(away);
+    assert!(
+        mons.run_until(SECOND * 20, |m| m.nodes[away].removed),
+        "it looks for a quorum for ever"
+    );
+}
+
+/// Without a quorum nobody is taken for removed.
+#[test]
+fn who_waits_for_a_quorum_stays() {
+    let mut mons = Mons::new(3);
+    mons.leader();
+    mons.crash(1, true);
+    mons.crash(2, true);
+    mons.run_for(SECOND * 30);
+    mons.start(1);
+    mons.leader();
+    assert!(!mons.nodes[0].removed);
 }
 
 #[test]
