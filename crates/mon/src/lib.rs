@@ -32,7 +32,9 @@ pub mod text;
 use std::time::Duration;
 
 pub use command::{cluster_commands, describe_commands, own_commands};
-pub use mkfs::{MkfsConfig, MkfsError, NewOsd, NewPoolSpec, mkfs, mkfs_join, mkfs_peer, open};
+pub use mkfs::{
+    MkfsConfig, MkfsError, NewOsd, NewPoolSpec, addrs_of, mkfs, mkfs_join, mkfs_peer, open,
+};
 pub use server::{LOG_LEVELS, LogControl, MonServer, MonServerConfig, StartError};
 pub use service::{Action, Peer, Service, ServiceConfig, SessionId};
 pub use state::{Change, Proposal, State};

@@ -180,6 +180,28 @@ pub fn open(
     Ok((state, stored))
 }
 
+/// The newest monitor map that a store holds. The log may have one, committed or not, that the
+/// snapshot's state has not: a monitor must find itself and the others by it before it can learn
+/// what was committed.
+pub(crate) fn newest_monmap(state: &State, stored: &Stored) -> MonMap {
+    let proposals = stored.log.iter().rev().filter(|e| !e.config && !e.data.is_empty());
+    let changes =
+        proposals.filter_map(|e| Proposal::from_bytes(&e.data).ok()).flat_map(|p| p.changes);
+    let mut maps = changes.filter_map(|change| match change {
+        Change::MonMap(bytes) => MonMap::from_bytes(&bytes).ok(),
+        _ => None,
+    });
+    maps.next().unwrap_or_else(|| state.monmap.map().clone())
+}
+
+/// Where a monitor is: one that was just taken out of the map was where it is.
+pub fn addrs_of(state: &State, stored: &Stored, name: &str) -> EntityAddrVec {
+    match newest_monmap(state, stored).mons.remove(name) {
+        Some(mon) => mon.public_addrs,
+        None => state.monmap.addrs_of(name),
+    }
+}
+
 fn first_osdmap(config: &MkfsConfig, settings: &Settings, now: UTime) -> Result<OsdMap, MkfsError> {
     let weight = |bytes: u64| (bytes as f64 / BYTES_PER_WEIGHT * 65_536.0).max(1.0) as u32;
     let domain = match settings.int("osd_crush_chooseleaf_type") {

@@ -30,7 +30,7 @@ use tracing::{Instrument as _, error, info, warn};
 
 use crate::service::{Action, CommandResult, Peer, Service, ServiceConfig};
 use crate::storage::{Storage, StorageError, Write};
-use crate::{MkfsError, Now, open};
+use crate::{MkfsError, Now, addrs_of, open};
 
 pub use host::metadata as host_metadata;
 
@@ -82,7 +82,7 @@ impl MonServer {
     /// Opens the store, listens, and serves on the current tokio runtime.
     pub async fn start(mut config: MonServerConfig) -> Result<Self, StartError> {
         let (state, stored) = open(config.storage.as_mut(), config.fsid)?;
-        let addrs = state.monmap.addrs_of(&config.name);
+        let addrs = addrs_of(&state, &stored, &config.name);
         let addr = addrs.msgr2().and_then(|a| a.addr);
         let addr = addr.ok_or_else(|| StartError::Stranger(config.name.clone()))?;
         let listen = |source| StartError::Listen { addr, source };
@@ -92,7 +92,6 @@ impl MonServer {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut service_seed = [0; 32];
         rng.fill_bytes(&mut service_seed);
-        let rank = state.monmap.rank_of(&config.name);
         let service_config = ServiceConfig {
             name: config.name.clone(),
             metadata: host_metadata(&addrs),
@@ -100,6 +99,7 @@ impl MonServer {
             seed: service_seed,
         };
         let mut service = Service::new(service_config, state, &stored, now());
+        let rank = service.monmap().rank_of(&config.name).map_or(-1, |rank| rank as i64);
         first_writes(&mut service, config.storage.as_mut())?;
         let (commits, work) = mpsc::channel();
         let (sessions, peers, log) = (HashMap::new(), HashMap::new(), config.log);

@@ -36,6 +36,7 @@ use std::time::Duration;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng};
 use spirula_auth::{AuthenticatedPeer, MonAuthConfig};
+use spirula_maps::MonMap;
 use spirula_wire::msg::mon::{
     LogEntry, MonGetVersion, MonGetVersionReply, MonMapMsg, log_priority,
 };
@@ -51,6 +52,7 @@ use crate::caps::SessionCaps;
 use crate::json::Json;
 use crate::limits::{GLOBAL_IDS_STEP, QUEUE_MAX};
 use crate::live::{Live, PeerInfo};
+use crate::mkfs::newest_monmap;
 use crate::obj;
 use crate::options::Settings;
 use crate::peer::PeerMessage;
@@ -172,6 +174,8 @@ pub struct Service {
     joining: BTreeMap<String, u64>,
     /// What other monitors say about themselves and the state does not, by name.
     told: BTreeMap<String, BTreeMap<String, String>>,
+    /// The newest monitor map of the store at the start, which the state may reach only later.
+    stored_monmap: MonMap,
     /// Not in the monitor map any more.
     removed: bool,
     /// When requests were taken last.
@@ -228,7 +232,6 @@ impl Service {
             applied: start,
             quorum: Quorum::new(stored, rng.next_u64(), now.mono),
             run: rng.next_u64(),
-            state,
             live,
             settings,
             rng,
@@ -243,7 +246,9 @@ impl Service {
             names: BTreeMap::new(),
             joining: BTreeMap::new(),
             told: BTreeMap::new(),
+            stored_monmap: newest_monmap(&state, stored),
             removed: false,
+            state,
             served: now.mono,
             caught_up: false,
             quorum_now: Vec::new(),
@@ -267,6 +272,12 @@ impl Service {
 
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The newest monitor map that this monitor knows of: who to reach and where.
+    pub fn monmap(&self) -> &MonMap {
+        let current = self.state.monmap.map();
+        if self.stored_monmap.epoch > current.epoch { &self.stored_monmap } else { current }
     }
 
     pub fn live(&self) -> &Live {

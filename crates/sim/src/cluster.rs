@@ -155,17 +155,37 @@ impl Cluster {
 
     /// The store of a monitor is lost while it is down; it comes back with an empty one.
     pub fn lose_mon_store(&self, rank: usize) {
+        let blank = self.blank_mon(rank);
+        self.mon_configs[rank].borrow_mut().storage = blank;
+    }
+
+    /// A host for another monitor, with an empty store; it joins once the map names it (`mon add`).
+    pub fn add_mon(&mut self, name: &str) -> SocketAddr {
+        let host = self.world.host(format!("mon.{name}"));
+        let addr = SocketAddr::new(host.ip(), MON_PORT);
+        self.mons.push(host);
+        let like = self.mon_configs[0].borrow().clone();
+        self.mon_configs.push(RefCell::new(MonConfig { name: name.to_owned(), ..like }));
+        self.lose_mon_store(self.mons.len() - 1);
+        addr
+    }
+
+    /// The store of a monitor that joins, made of what another one knows.
+    fn blank_mon(&self, rank: usize) -> MemoryStorage {
         let mut other = self.mon_configs[(rank + 1) % self.mons.len()].borrow().storage.clone();
         let state = spirula_mon::open(&mut other, None).expect("another monitor's store").0;
+        let mut monmap = state.monmap.map().clone();
+        let addr = SocketAddr::new(self.mons[rank].ip(), MON_PORT);
+        monmap.add(&self.mon_configs[rank].borrow().name, EntityAddr::msgr2(addr, 0).into());
         let name = EntityNameStr::new(EntityType::MON, "");
         let key = state.auth.get(&name).expect("monitors have a key").key.clone();
         let mut fresh = MemoryStorage::default();
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.world.random_u64().to_le_bytes());
         let now = Now { mono: self.world.now(), wall: state.stamp };
-        let made = spirula_mon::mkfs_join(state.monmap.map().clone(), key, now, seed, &mut fresh);
+        let made = spirula_mon::mkfs_join(monmap, key, now, seed, &mut fresh);
         assert!(made.is_ok(), "{made:?}");
-        self.mon_configs[rank].borrow_mut().storage = fresh;
+        fresh
     }
 
     /// What the stores of the monitors hold, by rank.
@@ -175,13 +195,18 @@ impl Cluster {
 
     /// What the monitors hold, by name, after the last entry that all of them have.
     pub fn mon_states(&self) -> Vec<(String, State)> {
-        let stored: Vec<_> = self.mon_stores().iter_mut().map(load).collect();
+        self.mon_states_from(0)
+    }
+
+    /// The same of those from a rank on: one that was removed is left behind.
+    pub fn mon_states_from(&self, first: usize) -> Vec<(String, State)> {
+        let stored: Vec<_> = self.mon_stores()[first..].iter_mut().map(load).collect();
         let last = |s: &Stored| {
             let start = s.snapshot.as_ref().map_or(0, |s| s.index);
             s.log.last().map_or(start, |e| e.index)
         };
         let common = stored.iter().map(last).min().unwrap_or(0);
-        let names = self.mon_configs.iter().map(|config| config.borrow().name.clone());
+        let names = self.mon_configs.iter().skip(first).map(|config| config.borrow().name.clone());
         names.zip(stored.iter().map(|stored| state_at(stored, common))).collect()
     }
 

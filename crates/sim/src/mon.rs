@@ -3,7 +3,7 @@
 //! Its log outlives the host ([`MemoryStorage`]); an append takes a while, and one that has not
 //! ended when the host loses power never happened.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,7 +38,7 @@ pub(crate) async fn run(mut config: MonConfig) {
         Ok(opened) => opened,
         Err(e) => panic!("the monitor's store does not open: {e}"),
     };
-    let addrs = state.monmap.addrs_of(&config.name);
+    let addrs = spirula_mon::addrs_of(&state, &stored, &config.name);
     let name = EntityName::mon(state.monmap.rank_of(&config.name));
     let Some(addr) = addrs.msgr2().and_then(|a| a.addr) else {
         panic!("mon.{} has no address", config.name);
@@ -60,15 +60,11 @@ pub(crate) async fn run(mut config: MonConfig) {
         service: Arc::new(Mutex::new(Service::new(service_config, state, &stored, now()))),
         sessions: RefCell::default(),
         peers: RefCell::default(),
+        removed: Cell::new(false),
         appends,
     });
     mon.with(|_, _| ());
-    let others = lock(&mon.service).state().monmap.map().clone();
-    for other in others.by_rank().filter(|m| m.name != config.name) {
-        let Some(addr) = other.public_addrs.msgr2() else { continue };
-        let link = link(mon.clone(), other.name.clone(), addr, name, addrs.clone());
-        drop(spawn(Class::Client, link));
-    }
+    drop(spawn(Class::Client, links(mon.clone(), name, addrs.clone())));
     drop(spawn(Class::Client, commit(mon.clone(), config, work)));
     drop(spawn(Class::Client, tick(mon.clone())));
     serve(mon, listener, name, addrs).await;
@@ -80,6 +76,8 @@ struct Mon {
     sessions: RefCell<BTreeMap<u64, Session>>,
     /// Open ways to other monitors, by name.
     peers: RefCell<BTreeMap<String, Session>>,
+    /// It is no member any more and serves nobody.
+    removed: Cell<bool>,
     appends: QueueSender<Work>,
 }
 
@@ -102,7 +100,12 @@ impl Mon {
             Action::Send(id, raw) | Action::Log(_, id, raw) => {
                 return sessions.get(&id).into_iter().for_each(|s| s.send(raw.clone()));
             }
-            Action::OptionsChanged | Action::Removed => return,
+            Action::OptionsChanged => return,
+            Action::Removed => {
+                self.removed.set(true);
+                self.peers.borrow().values().for_each(Session::close);
+                return sessions.values().for_each(Session::close);
+            }
             Action::Close(id) => return sessions.get(&id).into_iter().for_each(Session::close),
             Action::Peer(name, raw) => {
                 return self
@@ -153,7 +156,31 @@ fn now() -> Now {
     Now { mono: now.mono, wall: now.wall }
 }
 
-/// Keeps the way to another monitor.
+/// The other monitors, as the map says.
+fn others(mon: &Mon) -> BTreeMap<String, EntityAddr> {
+    let service = lock(&mon.service);
+    let map = service.monmap();
+    let others = map.by_rank().filter(|m| m.name != service.live().name && !mon.removed.get());
+    others.filter_map(|m| Some((m.name.clone(), m.public_addrs.msgr2()?))).collect()
+}
+
+/// Keeps a way to every other monitor that there is.
+async fn links(mon: Rc<Mon>, entity: EntityName, addrs: EntityAddrVec) {
+    let mut linked = BTreeMap::new();
+    loop {
+        let others = others(&mon);
+        linked.retain(|name, addr| others.get(name) == Some(addr));
+        for (name, addr) in others {
+            if linked.insert(name.clone(), addr) != Some(addr) {
+                let link = link(mon.clone(), name, addr, entity, addrs.clone());
+                drop(spawn(Class::Client, link));
+            }
+        }
+        sleep(LINK_LOOK).await;
+    }
+}
+
+/// Keeps the way to another monitor while it is at this address.
 async fn link(
     mon: Rc<Mon>,
     name: String,
@@ -162,7 +189,7 @@ async fn link(
     addrs: EntityAddrVec,
 ) {
     let mut global_seq = 0;
-    loop {
+    while others(&mon).get(&name) == Some(&addr) {
         global_seq += 1;
         let timeouts = Timeouts { idle: LINK_IDLE, ..Timeouts::default() };
         let config = Config { global_seq, timeouts, ..Config::new(entity, addrs.clone()) };
@@ -194,6 +221,7 @@ async fn link(
     }
 }
 
+const LINK_LOOK: Duration = Duration::from_millis(500);
 const LINK_IDLE: Duration = Duration::from_secs(10);
 const LINK_BEAT: Duration = Duration::from_secs(1);
 const LINK_RETRY: Duration = Duration::from_millis(200);
@@ -236,6 +264,9 @@ async fn tick(mon: Rc<Mon>) {
 async fn serve(mon: Rc<Mon>, listener: TcpListener, name: EntityName, addrs: EntityAddrVec) {
     let mut global_seq = 0;
     let accept = |_| {
+        if mon.removed.get() {
+            return None;
+        }
         let mut seed = [0; 32];
         spirula_xstream::fill_random(&mut seed);
         let auth_config = lock(&mon.service).handshake_config();

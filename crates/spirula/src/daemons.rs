@@ -44,6 +44,11 @@ const OSD_START_MAX: Duration = Duration::from_secs(30);
 const CLEAN_MAX: Duration = Duration::from_secs(30);
 const CLEAN_POLL: Duration = Duration::from_millis(5);
 
+/// All monitors of this process were taken out of the cluster: no failure, but nothing is left to do.
+#[derive(Debug, thiserror::Error)]
+#[error("the monitor was taken out of the monitor map")]
+pub(crate) struct Removed;
+
 /// Daemons that run in this process.
 pub(crate) struct Daemons {
     mons: Vec<MonServer>,
@@ -297,8 +302,7 @@ impl Daemons {
                 }
             }
             let all = !mons.is_empty() && mons.iter().all(|(_, failed)| failed.is_none());
-            let removed = || anyhow!("the monitor was taken out of the monitor map");
-            if all { Poll::Ready(removed()) } else { Poll::Pending }
+            if all { Poll::Ready(Removed.into()) } else { Poll::Pending }
         });
         tokio::select! {
             error = mon => error,

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster_dir::{ClusterDir, Identity, mon_name, read_identity};
-use crate::daemons::{self, Daemons};
+use crate::daemons::{self, Daemons, Removed};
 use crate::logging::{self, LogConfig};
 use crate::print::say;
 use crate::{DaemonArgs, MonArgs};
@@ -104,11 +104,18 @@ impl Procs {
     async fn wait_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + START_TIME_MAX;
         loop {
+            let mut removed = Vec::new();
             for (role, child) in &mut self.children {
-                if let Some(status) = child.try_wait()? {
-                    bail!(ended_at_start(&self.dir, *role, status));
+                match child.try_wait()? {
+                    // It was taken out of the cluster before this start.
+                    Some(status) if status.success() && matches!(role, Role::Mon(_)) => {
+                        removed.push(*role);
+                    }
+                    Some(status) => bail!(ended_at_start(&self.dir, *role, status)),
+                    None => {}
                 }
             }
+            self.children.retain(|(role, _)| !removed.contains(role));
             let mut roles = self.children.iter().map(|(role, _)| *role);
             let Some(unready) = roles.rfind(|role| !ready_file(&self.dir, *role).exists()) else {
                 return Ok(());
@@ -232,7 +239,12 @@ pub(crate) fn daemon(args: &DaemonArgs, role: Role) -> Result<ExitCode> {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
-            error = serve(&mut running, &ready) => return Err(error),
+            error = serve(&mut running, &ready) => {
+                if !error.is::<Removed>() {
+                    return Err(error);
+                }
+                say!("{}: {error}", role.name());
+            }
         }
         running.stop().await?;
         let _ = std::fs::remove_file(&ready);

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -82,17 +82,25 @@ fn a_monitor_with_a_new_store_joins_and_leaves() {
     let (monmap, keyring) = (path("monmap"), path("mon.keyring"));
     ceph(&format!("mon getmap -o {monmap}"));
     ceph(&format!("auth get mon. -o {keyring}"));
-    let mut joins = spirula(&["mon", "--id", "b", "--monmap", &monmap, "--keyring", &keyring])
-        .args(["--parent", &pid.to_string(), "--dir", &path("")])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_for("the way into the quorum", || {
-        assert_eq!(joins.try_wait().unwrap(), None, "the monitor ended early");
-        ceph("mon stat").contains("quorum 0,1 a,b")
-    });
+    let start = |more: &[&str]| {
+        let mut command = spirula(&["mon", "--id", "b", "--parent", &pid.to_string()]);
+        command.args(["--dir", &path("")]).args(more).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut joins = start(&["--monmap", &monmap, "--keyring", &keyring]);
+    let in_quorum = |mon: &mut Child| {
+        wait_for("the way into the quorum", || {
+            assert_eq!(mon.try_wait().unwrap(), None, "the monitor ended early");
+            ceph("mon stat").contains("quorum 0,1 a,b")
+        });
+    };
+    in_quorum(&mut joins);
+    // It knows from its log alone that it is a monitor.
+    joins.kill().unwrap();
+    joins.wait().unwrap();
+    let mut joins = start(&[]);
+    in_quorum(&mut joins);
     ceph("mon rm b");
-    wait_for("the end", || joins.try_wait().unwrap().is_some());
+    wait_for("the end", || joins.try_wait().unwrap().is_some_and(|status| status.success()));
     ceph("osd set noout");
     assert!(ceph("mon stat").contains("quorum 0 a"));
     parent.kill().unwrap();

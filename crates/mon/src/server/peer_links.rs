@@ -45,7 +45,7 @@ pub(super) async fn run(shared: Arc<Shared>, entity: EntityName, addrs: EntityAd
 fn others(shared: &Shared) -> BTreeMap<String, EntityAddr> {
     let core = shared.lock();
     let own = &core.service.live().name;
-    let map = core.service.state().monmap.map();
+    let map = core.service.monmap();
     let others = map.by_rank().filter(|m| m.name != *own);
     others.filter_map(|m| Some((m.name.clone(), m.public_addrs.msgr2()?))).collect()
 }

@@ -126,7 +126,7 @@ impl Service {
     }
 
     fn other_names(&self) -> Vec<String> {
-        let names = self.state.monmap.map().ranks.iter();
+        let names = self.monmap().ranks.iter();
         names.filter(|name| **name != self.live.name).cloned().collect()
     }
 

@@ -282,7 +282,7 @@ impl Mons {
             for to in (0..self.nodes.len()).filter(|to| *to != from) {
                 let name = self.nodes[to].name.clone();
                 let Some(service) = &self.nodes[from].service else { continue };
-                let known = service.state().monmap.rank_of(&name) >= 0;
+                let known = service.monmap().rank_of(&name).is_some();
                 let cut = self.cut.contains(&(from, to)) || self.cut.contains(&(to, from));
                 let up = self.nodes[to].service.is_some() && !self.links.contains_key(&(from, to));
                 if !known || cut || !up {

@@ -73,6 +73,10 @@ fn monitors_come_and_go() {
         };
         assert!(mons.run_until(SECOND * 20, let_in), "mon.{name} is not let in");
         assert_eq!(mons.service(0).voters().len(), n + 1);
+        // Its snapshot is of before it was added; only its log names it.
+        mons.crash(n, true);
+        mons.start(n);
+        assert_eq!(mons.service(n).monmap().rank_of(&name), Some(n));
     }
     assert_eq!(mons.service(0).state().monmap.epoch(), 3);
     let first = mons.leader();

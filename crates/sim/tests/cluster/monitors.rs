@@ -1,13 +1,15 @@
 //! Three monitors that lose power and are cut off while clients write and the target restarts:
 //! requests go on while two of them are there, and in the end all three hold the same.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use spirula_mon::Storage as _;
-use spirula_sim::Cluster;
 use spirula_sim::check::monitors;
-use spirula_xstream::JoinHandle;
+use spirula_sim::{Client, Cluster};
 use spirula_xstream::sim::SimHost;
+use spirula_xstream::{Class, JoinHandle, spawn};
 
 use crate::Seed;
 use crate::work::Load;
@@ -54,6 +56,75 @@ fn monitors_that_lost_their_disks_come_back() {
     load.verify(&cluster, HEALED_IN);
     cluster.world.run_for(Duration::from_secs(5));
     assert_eq!(monitors::check(&cluster.mon_states()), []);
+}
+
+/// Runs a command, however long it takes; what it printed.
+fn run(cluster: &Cluster, client: &Client, text: String) -> String {
+    let answer = Rc::new(RefCell::new(None));
+    let (kept, client) = (answer.clone(), client.clone());
+    let asked = cluster.client.block_on(async move {
+        let asking = async move { *kept.borrow_mut() = client.command(&text).await.ok() };
+        drop(spawn(Class::Client, asking));
+    });
+    assert!(asked.is_ok());
+    assert!(cluster.world.run_until(HEALED_IN, || answer.borrow().is_some()), "no answer");
+    let reply = answer.take().expect("an answer");
+    assert_eq!(reply.r, 0);
+    String::from_utf8_lossy(&reply.out).into_owned()
+}
+
+fn wait_for_quorum(cluster: &Cluster, client: &Client, names: &str) {
+    for _ in 0..60 {
+        let stat = run(cluster, client, r#"{"prefix": "mon stat"}"#.into());
+        if stat.trim_end().ends_with(names) {
+            return;
+        }
+        cluster.world.run_for(Duration::from_secs(1));
+    }
+    panic!("no quorum of {names}");
+}
+
+/// From three monitors to five and, without the first two, back to three, while clients write and one
+/// or the other monitor loses power.
+#[test]
+fn monitors_are_added_and_removed_under_load() {
+    let _named = Seed(41);
+    let mut cluster = Cluster::with_mons(41, 4, 3);
+    let load = Load::default();
+    cluster.start_mon();
+    cluster.start_osd();
+    let workers = load.start(&cluster);
+    let connect = cluster.connector_to(2);
+    let client = cluster.client.block_on(async move { connect() }).expect("the host runs");
+    assert!(cluster.world.run_until(HEALED_IN, || cluster.is_healthy()));
+    for (name, names) in [("d", "a,b,c,d"), ("e", "a,b,c,d,e")] {
+        let addr = cluster.add_mon(name);
+        let add = format!(r#"{{"prefix": "mon add", "name": "{name}", "addr": "{addr}"}}"#);
+        run(&cluster, &client, add);
+        cluster.start_mon_of(cluster.mons.len() - 1);
+        cluster.world.run_for(Duration::from_millis(cluster.world.random_u64() % 3000));
+        cluster.mons[0].power_loss();
+        cluster.world.run_for(Duration::from_secs(5));
+        cluster.start_mon_of(0);
+        wait_for_quorum(&cluster, &client, names);
+    }
+    for (name, names) in [("a", "b,c,d,e"), ("b", "c,d,e")] {
+        run(&cluster, &client, format!(r#"{{"prefix": "mon rm", "name": "{name}"}}"#));
+        cluster.mons[3].power_loss();
+        cluster.world.run_for(Duration::from_secs(5));
+        cluster.start_mon_of(3);
+        wait_for_quorum(&cluster, &client, names);
+    }
+    let before = load.requests();
+    assert!(cluster.world.run_until(HEALED_IN, || load.requests() > before + 20), "no progress");
+    load.stop();
+    let ended = || workers.iter().all(JoinHandle::is_finished);
+    assert!(cluster.world.run_until(HEALED_IN, ended), "requests hang");
+    load.verify(&cluster, HEALED_IN);
+    cluster.world.run_for(Duration::from_secs(5));
+    let states = cluster.mon_states_from(2);
+    assert_eq!(states[0].1.members.len(), 3, "{:?}", states[0].1.members);
+    assert_eq!(monitors::check(&states), []);
 }
 
 fn play(seed: u64) {
