@@ -139,7 +139,7 @@ pub(crate) fn mon_status_json(ctx: &Context<'_>) -> Json {
         "extra_probe_peers" => Json::Arr(vec![]),
         "sync_provider" => Json::Arr(vec![]),
         "monmap" => monmap_json(map),
-        "feature_map" => super::status::features_json(ctx),
+        "feature_map" => super::status::features_json(ctx, 1),
         "stretch_mode" => map.stretch_mode_enabled,
     }
 }

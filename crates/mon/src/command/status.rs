@@ -424,12 +424,14 @@ pub(super) fn daemons<'a>(
 }
 
 pub(super) fn features(ctx: &mut Context<'_>, _: &Args) -> Outcome {
-    Ok(ctx.json(&features_json(ctx)))
+    let mons = ctx.live.quorum.names.len().max(1) as u64;
+    Ok(ctx.json(&features_json(ctx, mons)))
 }
 
-pub(super) fn features_json(ctx: &Context<'_>) -> Json {
+/// Of so many monitors and of the peers that are connected.
+pub(super) fn features_json(ctx: &Context<'_>, mons: u64) -> Json {
     let one = |(bits, n): (u64, u64)| obj! { "features" => format!("{bits:#x}"), "release" => "luminous", "num" => n };
-    let mut members = vec![("mon", Json::Arr(vec![one((Features::PACIFIC.0, 1))]))];
+    let mut members = vec![("mon", Json::Arr(vec![one((Features::PACIFIC.0, mons))]))];
     for (name, type_) in
         [("osd", EntityType::OSD), ("client", EntityType::CLIENT), ("mgr", EntityType::MGR)]
     {

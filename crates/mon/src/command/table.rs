@@ -7,8 +7,7 @@ use super::signature::{FLAG_DEPRECATED, FLAG_TELL};
 use super::{
     Command, Handler, auth, bans, config, config_key, crush, crush_edit, df, fs, health, log, mgr,
     mon, mon_edit, osd, osd_dump, osd_edit, perf, pg_place, pool, pool_app, pool_snap, pool_var,
-    profile,
-    release, status, tell, tree,
+    profile, release, status, tell, tree,
 };
 
 const fn row(

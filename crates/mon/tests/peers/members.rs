@@ -193,6 +193,13 @@ fn every_monitor_is_described() {
         let said = mons.ok(leader, &command(prefix, &[("format", "json")]));
         assert!(said.contains(r#"{"unknown":3}"#), "{said}");
     }
+    let said = mons.ok(leader, &command("features", &[("format", "json")]));
+    assert!(
+        said.starts_with(
+            r#"{"mon":[{"features":"0x3f01cfbdfffdffff","release":"luminous","num":3}]"#
+        ),
+        "{said}"
+    );
     let said = command("mon count-metadata", &[("property", "hostname"), ("format", "json")]);
     assert_eq!(mons.ok(leader, &said), "{\"host0\":1,\"host1\":1,\"host2\":1}\n");
 }
