@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use spirula_mon::json::Json;
@@ -15,7 +16,7 @@ use spirula_wire::msg::mgr::{DaemonConfig, config_level};
 use spirula_wire::types::{EntityAddr, EntityName};
 
 use crate::daemons::DaemonOptions;
-use crate::health::QuotaThresholds;
+use crate::health::{QuotaThresholds, Thresholds};
 
 const LEVEL_MAX: u8 = 99;
 
@@ -109,8 +110,15 @@ impl Options {
         self.mon = values;
     }
 
+    /// What health checks go by.
+    pub(crate) fn thresholds(&self) -> Thresholds {
+        let stuck = self.mon.get("mon_pg_stuck_threshold").and_then(|v| v.parse().ok());
+        let stuck = Duration::from_secs(stuck.unwrap_or(60));
+        Thresholds { quotas: self.quota_thresholds(), stuck }
+    }
+
     /// From which use of their quota on pools are in a health check.
-    pub(crate) fn quota_thresholds(&self) -> QuotaThresholds {
+    fn quota_thresholds(&self) -> QuotaThresholds {
         let percent = |name: &str| self.mon.get(name).and_then(|v| v.parse().ok()).unwrap_or(0);
         QuotaThresholds {
             warn: percent("mon_pool_quota_warn_threshold"),

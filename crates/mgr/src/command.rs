@@ -8,9 +8,12 @@ mod osd;
 mod osd_df;
 mod pg;
 mod pg_dump;
+mod pg_stuck;
 mod pool;
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -37,13 +40,29 @@ pub struct Asked<'a> {
     pub need: Perm,
 }
 
+/// What the manager knows.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub pgmap: &'a PgMap,
+    pub osdmap: &'a OsdMap,
+    pub daemons: &'a Daemons,
+    /// For how long PGs are unwell that count as stuck.
+    pub stuck: Duration,
+}
+
 /// What a handler may look at.
 pub(crate) struct Context<'a> {
-    pub(crate) pgmap: &'a PgMap,
-    pub(crate) osdmap: &'a OsdMap,
-    pub(crate) daemons: &'a Daemons,
+    view: View<'a>,
     /// The parsed command.
     args: &'a Value,
+}
+
+impl<'a> Deref for Context<'a> {
+    type Target = View<'a>;
+
+    fn deref(&self) -> &View<'a> {
+        &self.view
+    }
 }
 
 /// Plain text and JSON of one answer; the caller's format chooses.
@@ -105,6 +124,24 @@ pub(crate) const COMMANDS: &[Row] = &[
         "show OSD utilization",
         osd_df::df,
     ),
+    row(
+        "pg dump_stuck",
+        "name=stuckops,type=CephChoices,strings=inactive|unclean|stale|undersized|degraded,n=N,req=false name=threshold,type=CephInt,req=false",
+        "show information about stuck pgs",
+        pg_stuck::dump_stuck,
+    ),
+    row(
+        "pg debug",
+        "name=debugop,type=CephChoices,strings=unfound_objects_exist|degraded_pgs_exist",
+        "show debug info about pgs",
+        pg_stuck::debug,
+    ),
+    row(
+        "osd blocked-by",
+        "",
+        "print histogram of which OSDs are blocking their peers",
+        osd::blocked_by,
+    ),
     row("osd perf", "", "print dump of OSD perf summary stats", osd::perf),
     row(
         "osd pool stats",
@@ -162,9 +199,7 @@ pub fn descriptions() -> Vec<CommandDescription> {
 /// Answers one command; `allowed` decides by prefix and permission whether the caller may.
 pub fn answer(
     cmd: &[String],
-    pgmap: &PgMap,
-    osdmap: &OsdMap,
-    daemons: &Daemons,
+    view: View<'_>,
     allowed: impl FnOnce(&Asked<'_>) -> bool,
 ) -> MgrCommandReply {
     let failed =
@@ -188,7 +223,7 @@ pub fn answer(
     if !allowed(&asked) {
         return failed(EACCES, NO_CAPS.into());
     }
-    match (row.run)(&Context { pgmap, osdmap, daemons, args: &args }) {
+    match (row.run)(&Context { view, args: &args }) {
         Err((errno, text)) => failed(errno, text),
         Ok(shown) => {
             let out = match (args["format"].as_str(), shown.json) {
@@ -266,16 +301,26 @@ pub(crate) fn pgid(pg: PgId) -> String {
     format!("{}.{:x}", pg.pool, pg.seed)
 }
 
+/// Answers a command about these in tests.
+#[cfg(test)]
+pub(crate) fn ask(args: &Value, pgmap: &PgMap, osdmap: &OsdMap) -> MgrCommandReply {
+    let (daemons, stuck) = (&Daemons::default(), Duration::from_secs(60));
+    answer(&[args.to_string()], View { pgmap, osdmap, daemons, stuck }, |_| true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn view<'a>(pgmap: &'a PgMap, osdmap: &'a OsdMap, daemons: &'a Daemons) -> View<'a> {
+        View { pgmap, osdmap, daemons, stuck: Duration::ZERO }
+    }
+
     #[test]
     fn unknown_commands_and_missing_rights_are_refused() {
-        let (pgmap, osdmap) = (PgMap::default(), OsdMap::default());
-        let run = |json: &str, may| {
-            answer(&[json.to_owned()], &pgmap, &osdmap, &Daemons::default(), |_| may)
-        };
+        let (pgmap, osdmap, daemons) = (PgMap::default(), OsdMap::default(), Daemons::default());
+        let run =
+            |json: &str, may| answer(&[json.to_owned()], view(&pgmap, &osdmap, &daemons), |_| may);
         assert_eq!(run("{\"prefix\":\"pg stat\"}", true).r, 0);
         assert_eq!(run("{\"prefix\":\"pg stat\"}", false).r, -EACCES);
         assert_eq!(run("{\"prefix\":\"rbd perf image stats\"}\"", true).r, -EOPNOTSUPP);
@@ -290,8 +335,8 @@ mod tests {
     fn every_row_is_described() {
         assert_eq!(descriptions().len(), COMMANDS.len() + module::COMMANDS.len());
         let ask = ["{\"prefix\":\"get_command_descriptions\"}".to_owned()];
-        let (pgmap, osdmap) = (PgMap::default(), OsdMap::default());
-        let reply = answer(&ask, &pgmap, &osdmap, &Daemons::default(), |_| false);
+        let (pgmap, osdmap, daemons) = (PgMap::default(), OsdMap::default(), Daemons::default());
+        let reply = answer(&ask, view(&pgmap, &osdmap, &daemons), |_| false);
         let text = String::from_utf8_lossy(&reply.outbl);
         let first = r#"{"cmd000":{"sig":["pg","stat"],"help":"show placement group status.","module":"pg","perm":"r","flags":0},"#;
         assert!(reply.r == 0 && text.starts_with(first), "{text}");

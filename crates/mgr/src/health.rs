@@ -1,10 +1,13 @@
 //! Health checks that follow from what PGs report, by Ceph's codes and texts.
 
+use std::time::Duration;
+
 use spirula_maps::{OsdMap, PgPool};
 use spirula_mon::text::bytes_iec;
 use spirula_wire::msg::mgr::{HealthCheck, HealthChecks, health};
-use spirula_wire::types::{ObjectStatSum, pg_state};
+use spirula_wire::types::ObjectStatSum;
 
+use crate::pg_health;
 use crate::pgmap::PgMap;
 
 /// Lines of detail in a check (`mon_health_max_detail`).
@@ -17,36 +20,28 @@ pub(crate) struct QuotaThresholds {
     pub(crate) critical: u64,
 }
 
-pub(crate) fn of(pgmap: &PgMap, osdmap: &OsdMap, quotas: QuotaThresholds) -> HealthChecks {
+/// Options that checks go by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Thresholds {
+    pub(crate) quotas: QuotaThresholds,
+    /// For how long a PG may be unwell that only passes through a state (`mon_pg_stuck_threshold`).
+    pub(crate) stuck: Duration,
+}
+
+pub(crate) fn of(pgmap: &PgMap, osdmap: &OsdMap, thresholds: Thresholds) -> HealthChecks {
     let mut found = HealthChecks::default();
-    damage(pgmap, &mut found);
-    near_quotas(pgmap, osdmap, quotas, &mut found);
+    scrub_errors(pgmap, &mut found);
+    pg_health::check(pgmap, osdmap, thresholds.stuck, &mut found);
+    near_quotas(pgmap, osdmap, thresholds.quotas, &mut found);
     found
 }
 
-fn damage(pgmap: &PgMap, found: &mut HealthChecks) {
-    let mut add = |code: &str, summary, count, detail| {
-        let check = HealthCheck { severity: health::ERR, summary, detail, count };
-        found.checks.insert(code.to_owned(), check);
-    };
-    let errors = pgmap.pg_sum().stats.sum.num_scrub_errors;
-    if errors > 0 {
-        add("OSD_SCRUB_ERRORS", format!("{errors} scrub errors"), errors, Vec::new());
-    }
-    let damaged = pgmap.pgs.iter().filter(|(_, pg)| pg.state() & pg_state::INCONSISTENT != 0);
-    let mut detail: Vec<String> = damaged
-        .map(|(pgid, pg)| {
-            let acting: Vec<String> = pg.acting.iter().map(i32::to_string).collect();
-            let state = pg_state::name(pg.state());
-            format!("pg {pgid} is {state}, acting [{}]", acting.join(","))
-        })
-        .collect();
-    let count = detail.len();
+fn scrub_errors(pgmap: &PgMap, found: &mut HealthChecks) {
+    let count = pgmap.pg_sum().stats.sum.num_scrub_errors;
     if count > 0 {
-        let s = if count == 1 { "" } else { "s" };
-        let summary = format!("Possible data damage: {count} pg{s} inconsistent");
-        detail.truncate(DETAIL_MAX);
-        add("PG_DAMAGED", summary, count as i64, detail);
+        let summary = format!("{count} scrub errors");
+        let check = HealthCheck { severity: health::ERR, summary, detail: Vec::new(), count };
+        found.checks.insert("OSD_SCRUB_ERRORS".to_owned(), check);
     }
 }
 
@@ -115,12 +110,12 @@ fn quotas(pool: &PgPool, sum: &ObjectStatSum) -> impl Iterator<Item = (u64, u64,
 
 #[cfg(test)]
 mod tests {
-    use spirula_wire::types::{PgId, PgStat};
+    use spirula_wire::types::{PgId, PgStat, pg_state};
 
     use super::*;
 
     fn of(pgmap: &PgMap) -> HealthChecks {
-        super::of(pgmap, &OsdMap::default(), QuotaThresholds::default())
+        super::of(pgmap, &OsdMap::default(), Thresholds::default())
     }
 
     /// Texts and severities as of 16.2.15 for the same numbers.
@@ -136,7 +131,12 @@ mod tests {
         (pg.stats.sum.num_objects, pg.stats.sum.num_bytes) = (3, 300_000);
         pgmap.pgs.insert(PgId::new(1, 0), pg);
         let found = |warn, critical| {
-            let checks = super::of(&pgmap, &osdmap, QuotaThresholds { warn, critical }).checks;
+            let checks = super::of(
+                &pgmap,
+                &osdmap,
+                Thresholds { quotas: QuotaThresholds { warn, critical }, stuck: Duration::MAX },
+            )
+            .checks;
             let each = checks.into_iter();
             each.map(|(code, c)| (code, c.severity, c.summary, c.detail)).collect::<Vec<_>>()
         };

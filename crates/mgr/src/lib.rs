@@ -10,5 +10,6 @@ pub mod daemons;
 mod digest;
 mod health;
 pub mod manager;
+mod pg_health;
 pub mod pgmap;
 pub mod server;

@@ -151,8 +151,7 @@ impl Manager {
 
     /// A newer OSDMap: PGs and OSDs come and go with it.
     pub fn handle_osdmap(&mut self, map: Arc<OsdMap>, now: Duration) {
-        let pools = map.pools.iter().map(|(id, p)| (*id, p.pg_num)).collect();
-        self.pgmap.handle_map(&pools, |osd| map.exists(osd), now);
+        self.pgmap.handle_map(&map, now);
         self.daemons.keep_osds(|osd| map.exists(osd));
         let was_first = self.osdmap.replace(map).is_none();
         if was_first {
@@ -258,7 +257,8 @@ impl Manager {
         let Some(osd) = self.osd_of(session) else { return Ok(()) };
         let acked = report.pg_stat.iter().map(|(pg, s)| (*pg, (s.reported_seq, s.reported_epoch)));
         let ack = PgStatsAck { pg_stat: acked.collect() };
-        self.pgmap.handle_report(osd, report, now);
+        let is_in = self.osdmap.as_ref().is_none_or(|map| map.is_in(osd));
+        self.pgmap.handle_report(osd, is_in, report, now);
         self.send(session, &ack, raw.header.tid);
         self.report_if_changed();
         Ok(())
@@ -320,9 +320,13 @@ impl Manager {
         let session = self.sessions.get(&session);
         let empty = OsdMap::default();
         let osdmap = self.osdmap.as_deref().unwrap_or(&empty);
-        command::answer(cmd, &self.pgmap, osdmap, &self.daemons, |asked| {
-            session.is_some_and(|session| session.may(asked))
-        })
+        let view = command::View {
+            pgmap: &self.pgmap,
+            osdmap,
+            daemons: &self.daemons,
+            stuck: self.options.thresholds().stuck,
+        };
+        command::answer(cmd, view, |asked| session.is_some_and(|session| session.may(asked)))
     }
 
     fn send(&mut self, session: u64, message: &impl Message, tid: u64) {
@@ -363,7 +367,7 @@ impl Manager {
         self.reported_states = self.pgmap.states();
         let digest = digest::of(&self.pgmap, osdmap);
         let report = MonMgrReport {
-            health_checks: health::of(&self.pgmap, osdmap, self.options.quota_thresholds()),
+            health_checks: health::of(&self.pgmap, osdmap, self.options.thresholds()),
             service_map: empty_service_map(self.pgmap.stamp),
             gid: self.identity.gid,
             digest: Bytes::from(digest.to_bytes(Features::PACIFIC)),

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use spirula_maps::{OsdMap, PgPool, flags, osd_state, pool_flags};
 use spirula_wire::msg::mgr::{HealthCheck, HealthChecks, health};
-use spirula_wire::types::pg_state;
 
 use crate::Now;
 use crate::fullness::{self, Fullness};
@@ -45,7 +44,6 @@ const CHECKS: &[(&str, Check)] = &[
     ("OSD_NEARFULL", osd_nearfull),
     ("OSD_OUT_OF_ORDER_FULL", osd_out_of_order_full),
     ("OSD_ROOT_DOWN", osd_root_down),
-    ("PG_AVAILABILITY", pg_availability),
     ("POOL_APP_NOT_ENABLED", pool_app),
     ("POOL_BACKFILLFULL", pool_backfillfull),
     ("POOL_FULL", pool_full),
@@ -319,34 +317,6 @@ fn osd_flags(view: &View<'_>) -> Option<HealthCheck> {
     (n > 0).then(|| warn(summary(), n, detail))?
 }
 
-/// From the digest, which knows states but not since when: only after a minute of silence about it.
-fn pg_availability(view: &View<'_>) -> Option<HealthCheck> {
-    let since = view.live.inactive_since?;
-    if view.now.mono.saturating_sub(since) < INACTIVE_GRACE {
-        return None;
-    }
-    let states = &view.live.digest.num_pg_by_state;
-    let count = |bit: u64| -> i64 {
-        states.iter().filter(|(s, _)| *s & bit != 0).map(|(_, n)| i64::from(*n)).sum()
-    };
-    let inactive = view.live.digest.num_pg - count(pg_state::ACTIVE);
-    let mut parts = vec![format!("{inactive} pg{} inactive", if inactive == 1 { "" } else { "s" })];
-    let kinds = [
-        (pg_state::DOWN, "down"),
-        (pg_state::INCOMPLETE, "incomplete"),
-        (pg_state::PEERING, "peering"),
-        (pg_state::STALE, "stale"),
-    ];
-    for (bit, word) in kinds {
-        let n = count(bit);
-        if n > 0 {
-            parts.push(format!("{n} pg{} {word}", if n == 1 { "" } else { "s" }));
-        }
-    }
-    let summary = format!("Reduced data availability: {}", parts.join(", "));
-    (inactive > 0).then(|| warn(summary, inactive as usize, vec![]))?
-}
-
 fn pool_app(view: &View<'_>) -> Option<HealthCheck> {
     if !view.settings.bool("mon_warn_on_pool_no_app") {
         return None;
@@ -476,15 +446,4 @@ fn too_many_pgs(view: &View<'_>) -> Option<HealthCheck> {
     let per_osd = copies / in_osds.max(1);
     let warns = max > 0 && in_osds > 0 && per_osd > max;
     warns.then(|| warn(format!("too many PGs per OSD ({per_osd} > max {max})"), 0, vec![]))?
-}
-
-/// Whether the digest shows PGs that serve nobody.
-pub(crate) fn has_inactive(digest: &spirula_maps::PgMapDigest) -> bool {
-    let active: i64 = digest
-        .num_pg_by_state
-        .iter()
-        .filter(|(s, _)| *s & pg_state::ACTIVE != 0)
-        .map(|(_, n)| i64::from(*n))
-        .sum();
-    digest.num_pg > active
 }

@@ -30,8 +30,6 @@ pub struct Live {
     pub digest: PgMapDigest,
     /// Reports so far.
     pub digest_version: u64,
-    /// Since when the digest shows PGs that are not active.
-    pub inactive_since: Option<Duration>,
     /// Health checks of the manager.
     pub mgr_checks: HealthChecks,
     /// Encoded service map of the manager.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use spirula_wire::types::ObjectStatSum;
 use time::OffsetDateTime;
 
 /// How a column is aligned, heading and cells apart.
@@ -130,6 +131,33 @@ pub fn age(span: Duration) -> String {
         s if s < 720 * DAY => format!("{}M", s / (30 * DAY)),
         s => format!("{}y", s / (365 * DAY)),
     }
+}
+
+/// How many objects have too few copies, are not where they belong, or have no copy left: numbers, the
+/// totals they are parts of, and the words for them.
+pub fn recovery_parts(sum: &ObjectStatSum) -> impl Iterator<Item = (&'static str, i64, i64)> {
+    let (objects, copies) = (sum.num_objects, sum.num_object_copies);
+    [
+        ("degraded", sum.num_objects_degraded, copies),
+        ("misplaced", sum.num_objects_misplaced, copies),
+        ("unfound", sum.num_objects_unfound, objects),
+    ]
+    .into_iter()
+    .filter(|(_, n, of)| *n != 0 && *of > 0)
+}
+
+/// The same as `5/15 objects degraded (33.333%)`.
+pub fn recovery_lines(sum: &ObjectStatSum) -> impl Iterator<Item = String> {
+    recovery_parts(sum).map(|(word, n, of)| {
+        format!("{n}/{of} objects {word} ({:.3}%)", 100.0 * n as f64 / of as f64)
+    })
+}
+
+/// Bytes, keys and objects that were recovered in a second, as `1 MiB/s, 3 objects/s`; keys are shown
+/// if there were any.
+pub fn recovery_rate(bytes: u64, keys: Option<u64>, objects: u64) -> String {
+    let keys = keys.map_or(String::new(), |n| format!(", {} keys/s", count_si(n)));
+    format!("{}/s{keys}, {} objects/s", bytes_iec(bytes), count_si(objects))
 }
 
 /// Seconds in `90`, `1h`, `2 days 3h`: numbers with units, one behind another. The errors are Ceph's

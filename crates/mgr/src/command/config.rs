@@ -114,7 +114,7 @@ mod tests {
     use spirula_wire::msg::mgr::{DaemonConfig, MgrCommandReply};
 
     use super::*;
-    use crate::command::answer;
+    use crate::command::{View, answer};
     use crate::daemons::Daemons;
     use crate::pgmap::PgMap;
 
@@ -140,7 +140,13 @@ mod tests {
 
     fn ask(args: serde_json::Value) -> MgrCommandReply {
         let (pgmap, osdmap) = (PgMap::default(), OsdMap::default());
-        answer(&[args.to_string()], &pgmap, &osdmap, &daemons(), |_| true)
+        let view = View {
+            pgmap: &pgmap,
+            osdmap: &osdmap,
+            daemons: &daemons(),
+            stuck: std::time::Duration::ZERO,
+        };
+        answer(&[args.to_string()], view, |_| true)
     }
 
     fn check(args: serde_json::Value, want: &str) {

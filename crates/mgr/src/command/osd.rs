@@ -1,4 +1,6 @@
-//! `osd perf`.
+//! `osd perf`, `osd blocked-by`.
+
+use std::collections::BTreeMap;
 
 use spirula_mon::json;
 use spirula_mon::obj;
@@ -29,5 +31,21 @@ pub(super) fn perf(c: &Context<'_>) -> Outcome {
         });
     }
     let json = obj! { "pg_ready" => true, "osdstats" => obj! { "osd_perf_infos" => infos } };
+    Ok(Shown { plain: table.render(), json: Some(json), status: String::new() })
+}
+
+/// OSDs without which PGs cannot go on peering.
+pub(super) fn blocked_by(c: &Context<'_>) -> Outcome {
+    let mut blocked: BTreeMap<i32, u64> = BTreeMap::new();
+    let by = c.pgmap.pgs.values().flat_map(|pg| &pg.blocked_by);
+    by.for_each(|osd| *blocked.entry(*osd).or_default() += 1);
+    let mut table = TextTable::default();
+    table.column("osd", Align::Left, Align::Right);
+    table.column("num_blocked", Align::Left, Align::Right);
+    blocked.iter().for_each(|(osd, n)| table.row(vec![osd.to_string(), n.to_string()]));
+    let infos = blocked.iter().map(|(osd, n)| obj! { "id" => *osd, "num_blocked" => *n });
+    let infos: Vec<_> = infos.collect();
+    let json =
+        obj! { "pg_ready" => true, "osd_blocked_by" => obj! { "osd_blocked_by_infos" => infos } };
     Ok(Shown { plain: table.render(), json: Some(json), status: String::new() })
 }

@@ -39,6 +39,17 @@ pub(super) fn stat(c: &Context<'_>) -> Outcome {
         plain += &shown;
         summary = rates.into_iter().fold(summary, |json, (name, n)| json.with(name, n));
     }
+    for (word, n, of) in text::recovery_parts(&sum) {
+        summary = summary
+            .with(&format!("{word}_objects"), n)
+            .with(&format!("{word}_total"), of)
+            .with(&format!("{word}_ratio"), n as f64 / of as f64);
+    }
+    plain.extend(text::recovery_lines(&sum).map(|line| format!("; {line}")));
+    if let Some((shown, rates)) = recovery_rates(&c.pgmap.rate(None)) {
+        plain += &shown;
+        summary = rates.into_iter().fold(summary, |json, (name, n)| json.with(name, n));
+    }
     let json = obj! { "pg_ready" => true, "pg_summary" => summary };
     Ok(Shown { plain: format!("{plain}\n"), json: Some(json), status: String::new() })
 }
@@ -63,6 +74,31 @@ fn io_rates(rate: &Rate) -> Option<(String, Vec<(&'static str, i64)>)> {
     shown.push(format!("{} op/s", text::count_si(ops.max(0) as u64)));
     rates.push(("io_sec", ops));
     Some((format!("; {}", shown.join(", ")), rates))
+}
+
+/// `; 1 MiB/s, 3 objects/s recovering` and the same for JSON; `None` if nothing was.
+fn recovery_rates(rate: &Rate) -> Option<(String, [(&'static str, i64); 6])> {
+    let delta = &rate.delta;
+    let (objects, bytes, keys) =
+        (delta.num_objects_recovered, delta.num_bytes_recovered, delta.num_keys_recovered);
+    if objects <= 0 && bytes <= 0 && keys <= 0 {
+        return None;
+    }
+    let per_second = |n: i64| rate.per_second(n).max(0);
+    let shown = text::recovery_rate(
+        per_second(bytes) as u64,
+        (keys > 0).then(|| per_second(keys) as u64),
+        per_second(objects) as u64,
+    );
+    let rates = [
+        ("recovering_objects_per_sec", per_second(objects)),
+        ("recovering_bytes_per_sec", per_second(bytes)),
+        ("recovering_keys_per_sec", per_second(keys)),
+        ("num_objects_recovered", objects),
+        ("num_bytes_recovered", bytes),
+        ("num_keys_recovered", keys),
+    ];
+    Some((format!("; {shown} recovering"), rates))
 }
 
 pub(super) fn ls(c: &Context<'_>) -> Outcome {
@@ -191,8 +227,7 @@ mod tests {
     use spirula_wire::msg::mgr::MgrCommandReply;
 
     use super::*;
-    use crate::command::answer;
-    use crate::daemons::Daemons;
+    use crate::command;
     use crate::pgmap::PgMap;
 
     /// Of two PGs, one active and clean, one not heard of yet.
@@ -204,7 +239,7 @@ mod tests {
             pgmap.pgs.insert(PgId { pool: 1, seed }, pg);
         }
         let osdmap = OsdMap::default();
-        answer(&[args.to_string()], &pgmap, &osdmap, &Daemons::default(), |_| true)
+        command::ask(&args, &pgmap, &osdmap)
     }
 
     fn json_of(args: Value) -> Value {
@@ -234,6 +269,19 @@ mod tests {
             refused.rs.starts_with("'nope' is not a valid pg state, available choices: stale+")
         );
         assert!(refused.rs.ends_with("+snaptrim_error"));
+    }
+
+    #[test]
+    fn recovery_is_shown_while_there_is_any() {
+        let mut rate = Rate { span: Duration::from_secs(10), ..Rate::default() };
+        assert_eq!(recovery_rates(&rate), None);
+        (rate.delta.num_objects_recovered, rate.delta.num_bytes_recovered) = (40, 81_920);
+        let (shown, rates) = recovery_rates(&rate).unwrap();
+        assert_eq!(shown, "; 8 KiB/s, 4 objects/s recovering");
+        assert_eq!(
+            rates[..2],
+            [("recovering_objects_per_sec", 4), ("recovering_bytes_per_sec", 8192)]
+        );
     }
 
     #[test]

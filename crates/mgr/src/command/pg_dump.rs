@@ -29,8 +29,12 @@ pub(super) fn dump(c: &Context<'_>) -> Outcome {
 }
 
 fn all_text(c: &Context<'_>) -> String {
-    let tables =
-        [pg_table(c, false), pool_table(c, false), sum_table(c, false), osd_table(c, true)];
+    let tables = [
+        pg_table(c.pgmap.pgs.iter().rev(), false),
+        pool_table(c, false),
+        sum_table(c, false),
+        osd_table(c, true),
+    ];
     head_text(c) + &tables.concat() + OMAP_NOTE
 }
 
@@ -43,10 +47,10 @@ fn parts(c: &Context<'_>, asked: &[&str]) -> (String, Json) {
     let wants = |what: &str| asked.contains(&what);
     let (mut plain, mut json) = (String::new(), obj! {});
     if wants("pgs_brief") {
-        plain += &pg_table(c, true);
+        plain += &pg_table(c.pgmap.pgs.iter().rev(), true);
     }
     if wants("pgs") {
-        plain += &pg_table(c, false);
+        plain += &pg_table(c.pgmap.pgs.iter().rev(), false);
     }
     if wants("pools") {
         // Behind the PGs, their headings serve.
@@ -104,13 +108,16 @@ const PG_STATE_COLUMNS: &[&str] = &[
 ];
 const BRIEF_COLUMNS: &[&str] = &["STATE", "UP", "UP_PRIMARY", "ACTING", "ACTING_PRIMARY"];
 
-fn pg_table(c: &Context<'_>, is_brief: bool) -> String {
+pub(super) fn pg_table<'a>(
+    pgs: impl Iterator<Item = (&'a PgId, &'a PgStat)>,
+    is_brief: bool,
+) -> String {
     let mut table = TextTable::default();
     table.column("PG_STAT", Align::Left, Align::Left);
     let headings: Vec<&str> =
         if is_brief { BRIEF_COLUMNS.to_vec() } else { [PG_COLUMNS, PG_STATE_COLUMNS].concat() };
     headings.iter().for_each(|h| _ = table.column(h, Align::Left, Align::Right));
-    for (pg, s) in c.pgmap.pgs.iter().rev() {
+    for (pg, s) in pgs {
         let mut row = vec![pgid(*pg)];
         let (up, acting) = (format!("{:?}", s.up), format!("{:?}", s.acting));
         let (up, acting) = (up.replace(' ', ""), acting.replace(' ', ""));

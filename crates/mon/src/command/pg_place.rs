@@ -1,7 +1,6 @@
 //! `osd pg-temp|primary-temp|pg-upmap*`, `pg repeer`: places of single PGs.
 
-use spirula_crush::ITEM_NONE;
-use spirula_maps::{OsdMap, PgPool, Release};
+use spirula_maps::{ITEM_NONE, OsdMap, PgPool, Release};
 use spirula_wire::types::PgId;
 
 use super::osd_edit::put;

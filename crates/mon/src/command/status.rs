@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use spirula_maps::{OsdMap, flags};
 use spirula_wire::Features;
-use spirula_wire::types::{EntityType, PoolStat, pg_state};
+use spirula_wire::types::{EntityType, ObjectStatSum, PoolStat, pg_state};
 
 use super::health::{health_json, muted_note, status_name, summaries};
 use super::{Answer, Args, Context, Format, Outcome, Refusal, errno, refuse};
 use crate::json::Json;
 use crate::obj;
 use crate::service::Skew;
-use crate::text::{age, bytes_iec, count_si, stamp};
+use crate::text::{age, bytes_iec, count_si, recovery_lines, recovery_parts, recovery_rate, stamp};
 
 /// Flags that every cluster has and `status` does not show.
 const USUAL_FLAGS: u32 = flags::REQUIRE_JEWEL
@@ -166,14 +166,7 @@ fn data_text(ctx: &Context<'_>) -> String {
     if inactive > 0 {
         lines.push(format!("{:.3}% pgs not active", percent(inactive, digest.num_pg)));
     }
-    let copies = sum.num_object_copies;
-    for (n, word) in
-        [(sum.num_objects_degraded, "degraded"), (sum.num_objects_misplaced, "misplaced")]
-    {
-        if n > 0 {
-            lines.push(format!("{n}/{copies} objects {word} ({:.3}%)", percent(n, copies)));
-        }
-    }
+    lines.extend(recovery_lines(sum));
     let states = by_state(ctx);
     let width = states.iter().map(|(_, n)| n.to_string().len()).max().unwrap_or(0);
     lines.extend(states.iter().map(|(name, n)| format!("{n:<width$} {name}")));
@@ -228,6 +221,10 @@ fn rates(ctx: &Context<'_>) -> Rates {
     Rates::of(&digest.pg_sum_delta, span.as_secs_f64())
 }
 
+fn has_recovered(delta: &ObjectStatSum) -> bool {
+    delta.num_bytes_recovered > 0 || delta.num_objects_recovered > 0 || delta.num_keys_recovered > 0
+}
+
 fn io_text(ctx: &Context<'_>) -> String {
     let delta = &ctx.live.digest.pg_sum_delta.stats.sum;
     let r = rates(ctx);
@@ -248,9 +245,10 @@ fn io_text(ctx: &Context<'_>) -> String {
         }
         out += &format!("    client:   {}\n", parts.join(", "));
     }
-    if delta.num_bytes_recovered > 0 || delta.num_objects_recovered > 0 {
-        let (bytes, objects) = (bytes_iec(r.recovered_bytes), count_si(r.recovered_objects));
-        out += &format!("    recovery: {bytes}/s, {objects} objects/s\n");
+    if has_recovered(delta) {
+        let keys = (delta.num_keys_recovered > 0).then_some(r.recovered_keys);
+        let rate = recovery_rate(r.recovered_bytes, keys, r.recovered_objects);
+        out += &format!("    recovery: {rate}\n");
     }
     out
 }
@@ -311,8 +309,14 @@ fn pgmap_json(ctx: &Context<'_>) -> Json {
     if inactive > 0 {
         json = json.with("inactive_pgs_ratio", ratio(inactive));
     }
+    for (word, n, of) in recovery_parts(sum) {
+        json = json
+            .with(&format!("{word}_objects"), n)
+            .with(&format!("{word}_total"), of)
+            .with(&format!("{word}_ratio"), n as f64 / of as f64);
+    }
     let (delta, r) = (&digest.pg_sum_delta.stats.sum, rates(ctx));
-    if delta.num_bytes_recovered > 0 || delta.num_objects_recovered > 0 {
+    if has_recovered(delta) {
         json = json
             .with("recovering_objects_per_sec", r.recovered_objects)
             .with("recovering_bytes_per_sec", r.recovered_bytes)

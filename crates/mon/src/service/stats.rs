@@ -11,7 +11,6 @@ use tracing::debug;
 
 use super::{Service, SessionId};
 use crate::Now;
-use crate::health;
 use crate::peer::PeerMessage;
 
 impl Service {
@@ -38,8 +37,6 @@ impl Service {
     pub(super) fn take_report(&mut self, now: Now, raw: &RawMessage) -> Result<(), DecodeError> {
         let report = MonMgrReport::from_raw(raw)?;
         let digest = PgMapDigest::from_bytes(&report.digest)?;
-        let since = self.live.inactive_since.unwrap_or(now.mono);
-        self.live.inactive_since = health::has_inactive(&digest).then_some(since);
         self.live.digest = digest;
         self.live.digest_version += 1;
         self.live.mgr_checks = report.health_checks;

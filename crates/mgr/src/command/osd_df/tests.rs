@@ -7,8 +7,7 @@ use spirula_maps::{NewCluster, OsdMap, PgPool, osd_state};
 use spirula_wire::msg::mgr::MgrCommandReply;
 use spirula_wire::types::{OsdStat, StoreStatfs, UTime, Uuid};
 
-use crate::command::answer;
-use crate::daemons::Daemons;
+use crate::command;
 use crate::pgmap::PgMap;
 
 const WEIGHT: u32 = 131;
@@ -58,7 +57,7 @@ fn ask_of(map: &OsdMap, args: Value) -> MgrCommandReply {
         };
         pgmap.osds.insert(osd, OsdStat { statfs, ..OsdStat::default() });
     }
-    answer(&[args.to_string()], &pgmap, map, &Daemons::default(), |_| true)
+    command::ask(&args, &pgmap, map)
 }
 
 fn ask(method: &str, filter: &str, format: &str) -> MgrCommandReply {
