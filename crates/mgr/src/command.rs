@@ -6,12 +6,15 @@ mod config;
 mod module;
 mod osd;
 mod osd_df;
+mod osd_safety;
 mod pg;
 mod pg_dump;
+mod pg_orders;
 mod pg_stuck;
 mod pool;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -20,10 +23,11 @@ use serde_json::Value;
 use spirula_auth::caps::Perm;
 use spirula_maps::OsdMap;
 use spirula_mon::json::Json;
-use spirula_wire::errno::{EACCES, EINVAL, ENOENT, EOPNOTSUPP};
+use spirula_wire::errno::{EACCES, EAGAIN, EBUSY, EINVAL, ENOENT, EOPNOTSUPP};
 use spirula_wire::msg::command::CommandReply;
 use spirula_wire::msg::mgr::{CommandDescription, MgrCommandReply};
-use spirula_wire::types::PgId;
+use spirula_wire::types::{PgId, Uuid};
+use spirula_wire::{Features, Message, RawMessage};
 
 use crate::daemons::Daemons;
 use crate::pgmap::PgMap;
@@ -48,6 +52,24 @@ pub struct View<'a> {
     pub daemons: &'a Daemons,
     /// For how long PGs are unwell that count as stuck.
     pub stuck: Duration,
+    pub fsid: Uuid,
+    /// OSDs with a session.
+    pub connected: &'a BTreeSet<i32>,
+}
+
+/// What a command comes to.
+pub struct Answered {
+    pub reply: MgrCommandReply,
+    /// To be sent to these OSDs first.
+    pub to_osds: Vec<(i32, RawMessage)>,
+    /// A command for the monitor, whose answer is the reply to a command that went well.
+    pub to_mon: Option<String>,
+}
+
+impl From<MgrCommandReply> for Answered {
+    fn from(reply: MgrCommandReply) -> Self {
+        Self { reply, to_osds: Vec::new(), to_mon: None }
+    }
 }
 
 /// What a handler may look at.
@@ -55,6 +77,8 @@ pub(crate) struct Context<'a> {
     view: View<'a>,
     /// The parsed command.
     args: &'a Value,
+    to_osds: RefCell<Vec<(i32, RawMessage)>>,
+    to_mon: RefCell<Option<String>>,
 }
 
 impl<'a> Deref for Context<'a> {
@@ -72,6 +96,20 @@ pub(crate) struct Shown {
     pub(crate) json: Option<Json>,
     /// Printed to stderr by the tool.
     pub(crate) status: String,
+    /// Some commands show why they refuse.
+    pub(crate) errno: i32,
+}
+
+impl Shown {
+    /// The answer in every format.
+    pub(crate) fn text(plain: impl Into<String>) -> Self {
+        Self { plain: plain.into(), json: None, status: String::new(), errno: 0 }
+    }
+
+    /// Nothing but a status line.
+    pub(crate) fn status(status: impl Into<String>) -> Self {
+        Self { status: status.into(), ..Self::text("") }
+    }
 }
 
 pub(crate) type Outcome = Result<Shown, (i32, String)>;
@@ -142,6 +180,122 @@ pub(crate) const COMMANDS: &[Row] = &[
         "print histogram of which OSDs are blocking their peers",
         osd::blocked_by,
     ),
+    row(
+        "osd safe-to-destroy",
+        "name=ids,type=CephString,n=N",
+        "check whether osd(s) can be safely destroyed without reducing data durability",
+        osd_safety::safe_to_destroy,
+    ),
+    row(
+        "osd ok-to-stop",
+        "name=ids,type=CephString,n=N name=max,type=CephInt,req=false",
+        "check whether osd(s) can be safely stopped without reducing immediate data availability",
+        osd_safety::ok_to_stop,
+    ),
+    order(
+        "osd destroy",
+        "name=id,type=CephOsdName name=force,type=CephBool,req=false name=yes_i_really_mean_it,type=CephBool,req=false",
+        "destroy an OSD, if that is safe or forced",
+        osd_safety::destroy,
+    ),
+    order(
+        "osd purge",
+        "name=id,type=CephOsdName name=force,type=CephBool,req=false name=yes_i_really_mean_it,type=CephBool,req=false",
+        "purge an OSD, if that is safe or forced",
+        osd_safety::destroy,
+    ),
+    order("pg scrub", "name=pgid,type=CephPgid", "start scrub on <pgid>", pg_orders::scrub_pg),
+    order(
+        "osd scrub",
+        "name=who,type=CephString",
+        "start scrub on osd <who>, or use <all|any> on all",
+        pg_orders::scrub_osd,
+    ),
+    order(
+        "osd pool scrub",
+        "name=who,type=CephPoolname,n=N",
+        "start scrub on pool <who>",
+        pg_orders::scrub_pools,
+    ),
+    order(
+        "pg deep-scrub",
+        "name=pgid,type=CephPgid",
+        "start deep-scrub on <pgid>",
+        pg_orders::scrub_pg,
+    ),
+    order(
+        "osd deep-scrub",
+        "name=who,type=CephString",
+        "start deep-scrub on osd <who>, or use <all|any> on all",
+        pg_orders::scrub_osd,
+    ),
+    order(
+        "osd pool deep-scrub",
+        "name=who,type=CephPoolname,n=N",
+        "start deep-scrub on pool <who>",
+        pg_orders::scrub_pools,
+    ),
+    order("pg repair", "name=pgid,type=CephPgid", "start repair on <pgid>", pg_orders::scrub_pg),
+    order(
+        "osd repair",
+        "name=who,type=CephString",
+        "start repair on osd <who>, or use <all|any> on all",
+        pg_orders::scrub_osd,
+    ),
+    order(
+        "osd pool repair",
+        "name=who,type=CephPoolname,n=N",
+        "start repair on pool <who>",
+        pg_orders::scrub_pools,
+    ),
+    order(
+        "pg force-recovery",
+        "name=pgid,type=CephPgid,n=N",
+        "force-recovery of <pgid>",
+        pg_orders::force_pgs,
+    ),
+    order(
+        "osd pool force-recovery",
+        "name=who,type=CephPoolname,n=N",
+        "force-recovery of pool <who>",
+        pg_orders::force_pools,
+    ),
+    order(
+        "pg force-backfill",
+        "name=pgid,type=CephPgid,n=N",
+        "force-backfill of <pgid>",
+        pg_orders::force_pgs,
+    ),
+    order(
+        "osd pool force-backfill",
+        "name=who,type=CephPoolname,n=N",
+        "force-backfill of pool <who>",
+        pg_orders::force_pools,
+    ),
+    order(
+        "pg cancel-force-recovery",
+        "name=pgid,type=CephPgid,n=N",
+        "cancel-force-recovery of <pgid>",
+        pg_orders::force_pgs,
+    ),
+    order(
+        "osd pool cancel-force-recovery",
+        "name=who,type=CephPoolname,n=N",
+        "cancel-force-recovery of pool <who>",
+        pg_orders::force_pools,
+    ),
+    order(
+        "pg cancel-force-backfill",
+        "name=pgid,type=CephPgid,n=N",
+        "cancel-force-backfill of <pgid>",
+        pg_orders::force_pgs,
+    ),
+    order(
+        "osd pool cancel-force-backfill",
+        "name=who,type=CephPoolname,n=N",
+        "cancel-force-backfill of pool <who>",
+        pg_orders::force_pools,
+    ),
     row("osd perf", "", "print dump of OSD perf summary stats", osd::perf),
     row(
         "osd pool stats",
@@ -177,6 +331,17 @@ const fn row(
     Row { prefix, params, help, module, need: Perm::R, run }
 }
 
+/// A command that changes something.
+const fn order(
+    prefix: &'static str,
+    params: &'static str,
+    help: &'static str,
+    run: fn(&Context<'_>) -> Outcome,
+) -> Row {
+    let Row { module, .. } = row(prefix, params, help, run);
+    Row { prefix, params, help, module, need: Perm::RW, run }
+}
+
 /// The words of every command that is carried out, and of those that are answered as by a manager
 /// whose module is off.
 pub fn prefixes() -> (Vec<&'static str>, Vec<&'static str>) {
@@ -189,7 +354,7 @@ pub fn descriptions() -> Vec<CommandDescription> {
         cmdstring: format!("{} {}", r.prefix, r.params).trim_end().to_owned(),
         helpstring: r.help.to_owned(),
         module: r.module.to_owned(),
-        req_perms: "r".to_owned(),
+        req_perms: if r.need.has(Perm::W) { "rw" } else { "r" }.to_owned(),
         availability: "cli,rest".to_owned(),
         flags: 0,
     });
@@ -201,16 +366,17 @@ pub fn answer(
     cmd: &[String],
     view: View<'_>,
     allowed: impl FnOnce(&Asked<'_>) -> bool,
-) -> MgrCommandReply {
-    let failed =
-        |errno: i32, text: String| MgrCommandReply { r: -errno, rs: text, outbl: Bytes::new() };
+) -> Answered {
+    let failed = |errno: i32, text: String| -> Answered {
+        MgrCommandReply { r: -errno, rs: text, outbl: Bytes::new() }.into()
+    };
     let Some(args) = parse(&cmd.concat()) else {
         return failed(EINVAL, "command is not valid JSON".into());
     };
     let prefix = args["prefix"].as_str().unwrap_or_default().to_owned();
     if prefix == "get_command_descriptions" {
         let outbl = spirula_mon::describe_commands(&descriptions()).compact().into();
-        return MgrCommandReply { outbl, ..MgrCommandReply::default() };
+        return MgrCommandReply { outbl, ..MgrCommandReply::default() }.into();
     }
     let texts = string_args(&args);
     let Some(row) = COMMANDS.iter().find(|r| r.prefix == prefix) else {
@@ -223,7 +389,9 @@ pub fn answer(
     if !allowed(&asked) {
         return failed(EACCES, NO_CAPS.into());
     }
-    match (row.run)(&Context { view, args: &args }) {
+    let (to_osds, to_mon) = (RefCell::default(), RefCell::default());
+    let context = Context { view, args: &args, to_osds, to_mon };
+    match (row.run)(&context) {
         Err((errno, text)) => failed(errno, text),
         Ok(shown) => {
             let out = match (args["format"].as_str(), shown.json) {
@@ -231,7 +399,11 @@ pub fn answer(
                 (Some(f), Some(json)) if f.starts_with("json") => json.compact(),
                 _ => shown.plain,
             };
-            MgrCommandReply { r: 0, rs: shown.status, outbl: out.into() }
+            Answered {
+                reply: MgrCommandReply { r: -shown.errno, rs: shown.status, outbl: out.into() },
+                to_osds: context.to_osds.into_inner(),
+                to_mon: context.to_mon.into_inner(),
+            }
         }
     }
 }
@@ -263,6 +435,24 @@ fn unknown(prefix: &str) -> String {
 }
 
 impl Context<'_> {
+    /// Has a message sent to an OSD that is connected.
+    pub(crate) fn tell(&self, osd: i32, message: &impl Message) {
+        self.to_osds.borrow_mut().push((osd, message.to_raw(0, Features::PACIFIC)));
+    }
+
+    /// Leaves the rest to a command of the monitor.
+    pub(crate) fn pass_on(&self, command: &Json) {
+        *self.to_mon.borrow_mut() = Some(command.compact());
+    }
+
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        match &self.args[name] {
+            Value::Bool(set) => *set,
+            Value::String(text) => text.starts_with("--") || text == "true",
+            _ => false,
+        }
+    }
+
     pub(crate) fn str(&self, name: &str) -> Option<&str> {
         self.args[name].as_str()
     }
@@ -304,23 +494,39 @@ pub(crate) fn pgid(pg: PgId) -> String {
 /// Answers a command about these in tests.
 #[cfg(test)]
 pub(crate) fn ask(args: &Value, pgmap: &PgMap, osdmap: &OsdMap) -> MgrCommandReply {
-    let (daemons, stuck) = (&Daemons::default(), Duration::from_secs(60));
-    answer(&[args.to_string()], View { pgmap, osdmap, daemons, stuck }, |_| true)
+    ask_with(args, pgmap, osdmap, &BTreeSet::new()).reply
+}
+
+/// The same while these OSDs are connected.
+#[cfg(test)]
+pub(crate) fn ask_with(
+    args: &Value,
+    pgmap: &PgMap,
+    osdmap: &OsdMap,
+    connected: &BTreeSet<i32>,
+) -> Answered {
+    let (daemons, stuck, fsid) = (&Daemons::default(), Duration::from_secs(60), Uuid([7; 16]));
+    let view = View { pgmap, osdmap, daemons, stuck, fsid, connected };
+    answer(&[args.to_string()], view, |_| true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    static NOBODY: BTreeSet<i32> = BTreeSet::new();
+
     fn view<'a>(pgmap: &'a PgMap, osdmap: &'a OsdMap, daemons: &'a Daemons) -> View<'a> {
-        View { pgmap, osdmap, daemons, stuck: Duration::ZERO }
+        let (stuck, fsid, connected) = (Duration::ZERO, Uuid::default(), &NOBODY);
+        View { pgmap, osdmap, daemons, stuck, fsid, connected }
     }
 
     #[test]
     fn unknown_commands_and_missing_rights_are_refused() {
         let (pgmap, osdmap, daemons) = (PgMap::default(), OsdMap::default(), Daemons::default());
-        let run =
-            |json: &str, may| answer(&[json.to_owned()], view(&pgmap, &osdmap, &daemons), |_| may);
+        let run = |json: &str, may| {
+            answer(&[json.to_owned()], view(&pgmap, &osdmap, &daemons), |_| may).reply
+        };
         assert_eq!(run("{\"prefix\":\"pg stat\"}", true).r, 0);
         assert_eq!(run("{\"prefix\":\"pg stat\"}", false).r, -EACCES);
         assert_eq!(run("{\"prefix\":\"rbd perf image stats\"}\"", true).r, -EOPNOTSUPP);
@@ -336,7 +542,7 @@ mod tests {
         assert_eq!(descriptions().len(), COMMANDS.len() + module::COMMANDS.len());
         let ask = ["{\"prefix\":\"get_command_descriptions\"}".to_owned()];
         let (pgmap, osdmap, daemons) = (PgMap::default(), OsdMap::default(), Daemons::default());
-        let reply = answer(&ask, view(&pgmap, &osdmap, &daemons), |_| false);
+        let reply = answer(&ask, view(&pgmap, &osdmap, &daemons), |_| false).reply;
         let text = String::from_utf8_lossy(&reply.outbl);
         let first = r#"{"cmd000":{"sig":["pg","stat"],"help":"show placement group status.","module":"pg","perm":"r","flags":0},"#;
         assert!(reply.r == 0 && text.starts_with(first), "{text}");

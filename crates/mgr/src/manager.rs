@@ -55,6 +55,8 @@ pub enum Output {
     Send(u64, RawMessage),
     Close(u64),
     ToMon(RawMessage),
+    /// A command for the monitor; its answer goes to [`Manager::handle_mon_reply`] with this number.
+    AskMon(u64, String),
     /// Carry out this log command, then send the reply to the session.
     Log(String, u64, RawMessage),
     /// The log may have to follow other debug levels.
@@ -98,7 +100,19 @@ pub struct Manager {
     sessions: BTreeMap<u64, SessionState>,
     /// States of all PGs at the last report: a change is reported at once.
     reported_states: BTreeMap<u64, i32>,
+    /// Sessions that wait for the monitor's answer, with the numbers and kinds of their requests.
+    waiting: BTreeMap<u64, Waiting>,
+    next_question: u64,
     outputs: VecDeque<Output>,
+}
+
+/// Whom an answer of the monitor is for.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    session: u64,
+    tid: u64,
+    /// A `tell`, which is answered by another message.
+    is_tell: bool,
 }
 
 impl Manager {
@@ -112,6 +126,8 @@ impl Manager {
             daemons: Daemons::default(),
             sessions: BTreeMap::new(),
             reported_states: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            next_question: 0,
             outputs: VecDeque::new(),
         };
         manager.note_options();
@@ -147,6 +163,7 @@ impl Manager {
 
     pub fn handle_closed(&mut self, session: u64) {
         self.sessions.remove(&session);
+        self.waiting.retain(|_, waiting| waiting.session != session);
     }
 
     /// A newer OSDMap: PGs and OSDs come and go with it.
@@ -278,8 +295,8 @@ impl Manager {
 
     fn handle_command(&mut self, session: u64, raw: &RawMessage) -> Result<(), DecodeError> {
         let command = MgrCommand::from_raw(raw)?;
-        let reply = self.answer(session, &command.cmd);
-        self.send(session, &reply, raw.header.tid);
+        let asker = Waiting { session, tid: raw.header.tid, is_tell: false };
+        self.answer(asker, &command.cmd);
         Ok(())
     }
 
@@ -288,8 +305,8 @@ impl Manager {
     fn handle_tell(&mut self, session: u64, raw: &RawMessage) -> Result<(), DecodeError> {
         let command = Command::from_raw(raw)?;
         let reply = if command.fsid == Uuid::default() {
-            let MgrCommandReply { r, rs, outbl } = self.answer(session, &command.cmd);
-            CommandReply { r, rs, outbl }
+            self.answer(Waiting { session, tid: raw.header.tid, is_tell: true }, &command.cmd);
+            return Ok(());
         } else if !self.may_do_all(session) {
             command::access_denied()
         } else {
@@ -316,7 +333,47 @@ impl Manager {
         self.sessions.get(&session).map_or(Features::PACIFIC, |s| s.features)
     }
 
-    fn answer(&self, session: u64, cmd: &[String]) -> MgrCommandReply {
+    /// Carries out a command, and answers it or has the monitor do so.
+    fn answer(&mut self, asker: Waiting, cmd: &[String]) {
+        let answered = self.carry_out(asker.session, cmd);
+        for (osd, message) in answered.to_osds {
+            let sessions: Vec<u64> = self.osd_sessions(osd).collect();
+            let sends = sessions.into_iter().map(|id| Output::Send(id, message.clone()));
+            self.outputs.extend(sends);
+        }
+        match answered.to_mon {
+            None => self.reply(asker, answered.reply),
+            Some(command) => {
+                self.next_question += 1;
+                self.waiting.insert(self.next_question, asker);
+                self.outputs.push_back(Output::AskMon(self.next_question, command));
+            }
+        }
+    }
+
+    /// The monitor's answer to a question.
+    pub fn handle_mon_reply(&mut self, question: u64, reply: MgrCommandReply) {
+        if let Some(asker) = self.waiting.remove(&question) {
+            self.reply(asker, reply);
+        }
+    }
+
+    fn reply(&mut self, asker: Waiting, reply: MgrCommandReply) {
+        if asker.is_tell {
+            let MgrCommandReply { r, rs, outbl } = reply;
+            self.send(asker.session, &CommandReply { r, rs, outbl }, asker.tid);
+        } else {
+            self.send(asker.session, &reply, asker.tid);
+        }
+    }
+
+    fn osd_sessions(&self, osd: i32) -> impl Iterator<Item = u64> {
+        self.sessions.keys().copied().filter(move |id| self.osd_of(*id) == Some(osd))
+    }
+
+    fn carry_out(&self, session: u64, cmd: &[String]) -> command::Answered {
+        let connected: BTreeSet<i32> =
+            self.sessions.keys().filter_map(|id| self.osd_of(*id)).collect();
         let session = self.sessions.get(&session);
         let empty = OsdMap::default();
         let osdmap = self.osdmap.as_deref().unwrap_or(&empty);
@@ -325,6 +382,8 @@ impl Manager {
             osdmap,
             daemons: &self.daemons,
             stuck: self.options.thresholds().stuck,
+            fsid: self.identity.fsid,
+            connected: &connected,
         };
         command::answer(cmd, view, |asked| session.is_some_and(|session| session.may(asked)))
     }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use spirula_auth::{
@@ -15,10 +16,11 @@ use spirula_auth::{
 };
 use spirula_maps::{MgrMap, OsdMapFollower};
 use spirula_mon::{LOG_LEVELS, LogControl};
-use spirula_monc::{ConnId, Event as MonEvent, MonClient};
+use spirula_monc::{ConnId, Event as MonEvent, MonClient, Reply};
 use spirula_msgr::on_tokio::{self, Event, Session};
 use spirula_msgr::{Accepted, Config as MsgrConfig, MonAction, MonSessions, Outbox, Target};
 use spirula_wire::msg::command::CommandReply;
+use spirula_wire::msg::mgr::MgrCommandReply;
 use spirula_wire::msg::osd::OsdMapMsg;
 use spirula_wire::types::{
     AddrType, EntityAddr, EntityAddrVec, EntityName, EntityNameStr, EntityType, Uuid,
@@ -128,6 +130,8 @@ struct Door {
 
 struct Server {
     monc: MonClient,
+    /// Commands under way at the monitor, and what the manager calls them.
+    questions: BTreeMap<u64, u64>,
     mon_config: MsgrConfig,
     mons: MonSessions<Arc<Mutex<Outbox>>>,
     manager: Manager,
@@ -164,6 +168,7 @@ impl Server {
         };
         let (inputs, receiver) = mpsc::unbounded_channel();
         Self {
+            questions: BTreeMap::new(),
             monc: MonClient::new(spirula_monc::Config::new(principal, config.mons), mon_seed),
             mon_config: MsgrConfig::new(entity, addrs),
             mons: MonSessions::default(),
@@ -260,6 +265,10 @@ impl Server {
                 }
             }
             Output::ToMon(message) => self.monc.send(message),
+            Output::AskMon(question, command) => {
+                let tid = self.monc.command(on_tokio::now(), command, Bytes::new());
+                self.questions.insert(tid, question);
+            }
             Output::OptionsChanged => (self.log)(LOG_LEVELS, Box::new(|| ())),
             Output::Log(prefix, id, reply) => {
                 let inputs = self.inputs.clone();
@@ -286,6 +295,11 @@ impl Server {
             MonEvent::Connected { global_id } => {
                 self.manager.set_gid(global_id);
                 self.lock_door().config.name.num = global_id as i64;
+            }
+            MonEvent::Reply { tid, reply: Reply::Command { r, rs, outbl, .. } } => {
+                if let Some(question) = self.questions.remove(&tid) {
+                    self.manager.handle_mon_reply(question, MgrCommandReply { r, rs, outbl });
+                }
             }
             MonEvent::RotatingKeys(secrets) => self.lock_door().secrets = secrets,
             MonEvent::MgrMap(bytes) => match MgrMap::from_bytes(&bytes) {

@@ -24,6 +24,8 @@ mod mon_edit;
 mod osd;
 mod osd_dump;
 mod osd_edit;
+mod osd_group;
+mod osd_remove;
 mod perf;
 mod pg_place;
 mod pool;

@@ -51,7 +51,7 @@ families! {
     osd_messages {
         osd: OsdMapMsg OsdBoot OsdAlive OsdBeacon OsdFailure OsdMarkMeDown OsdMarkMeDead OsdFull
             OsdPgTemp OsdPgCreated OsdPgCreate2 PgStats PgStatsAck OsdBackoff WatchNotify OsdPing
-            MonGetPurgedSnaps MonGetPurgedSnapsReply;
+            MonGetPurgedSnaps MonGetPurgedSnapsReply OsdScrub2 OsdForceRecovery;
     }
     osd_op_messages { osd_op: OsdOpMsg OsdOpReply; }
     pg_messages {

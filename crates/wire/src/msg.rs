@@ -109,6 +109,7 @@ message_types! {
     OSD_PG_LEASE_ACK = 134, "pg_lease_ack";
     MON_PING = 140, "mon_ping";
     OSD_RECOVERY_RESERVE = 150, "recovery_reserve";
+    OSD_FORCE_RECOVERY = 151, "force_recovery";
     TIMECHECK2 = 0x609, "timecheck2";
     MON_HEALTH_CHECKS = 0x608, "mon_health_checks";
     MGR_OPEN = 0x700, "mgropen";

@@ -28,6 +28,13 @@ fn rare_messages() {
     assert_eq!(check(MonSubscribeAck { interval: 300, fsid: Uuid([7; 16]) }), 20);
     assert_eq!(check(PgStatsAck { pg_stat: [(PgId::new(1, 2), (3, 4))].into() }), 4 + 17 + 12);
     assert_eq!(check(OsdFull { map_epoch: 9, state: 16, ..Default::default() }), 26);
+    let pgs = vec![SpgId::whole(PgId::new(1, 2))];
+    assert_eq!(
+        check(OsdScrub2 { epoch: 5, pgs, deep: true, ..Default::default() }),
+        16 + 4 + 4 + 6 + 18 + 2
+    );
+    let pgs = vec![PgId::new(1, 2)];
+    assert_eq!(check(OsdForceRecovery { pgs, options: 5, ..Default::default() }), 16 + 4 + 17 + 1);
     assert_eq!(check(OsdMarkMeDead { target_osd: 1, epoch: 9, ..Default::default() }), 42);
     assert_eq!(check(MgrClose { daemon_name: "0".into(), service_name: "osd".into() }), 12);
     assert_eq!(check(Ping::with_text("{}")), 6);

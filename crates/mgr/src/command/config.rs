@@ -44,7 +44,7 @@ fn shown(c: &Context<'_>, lines: impl Fn(&DaemonOptions) -> Vec<Line<'_>>) -> Ou
     let lines = if options.defaults.is_empty() { Vec::new() } else { lines(options) };
     let plain = if options.defaults.is_empty() { String::new() } else { table(&lines) };
     let json = Some(Json::Arr(lines.iter().map(json).collect()));
-    Ok(Shown { plain, json, status: String::new() })
+    Ok(Shown { plain, json, status: String::new(), errno: 0 })
 }
 
 /// The value alone, whatever the format.
@@ -53,7 +53,7 @@ fn value_of(c: &Context<'_>, options: &DaemonOptions, key: &str) -> Outcome {
     let set = || Some(line(options, key)?.value.to_owned());
     let value = fsid().or_else(set).or_else(|| options.defaults.get(key).cloned());
     let value = value.ok_or((ENOENT, String::new()))?;
-    Ok(Shown { plain: format!("{value}\n"), json: None, status: String::new() })
+    Ok(Shown { plain: format!("{value}\n"), json: None, status: String::new(), errno: 0 })
 }
 
 fn line<'a>(options: &'a DaemonOptions, name: &str) -> Option<Line<'a>> {
@@ -145,8 +145,10 @@ mod tests {
             osdmap: &osdmap,
             daemons: &daemons(),
             stuck: std::time::Duration::ZERO,
+            fsid: Default::default(),
+            connected: &Default::default(),
         };
-        answer(&[args.to_string()], view, |_| true)
+        answer(&[args.to_string()], view, |_| true).reply
     }
 
     fn check(args: serde_json::Value, want: &str) {

@@ -31,7 +31,7 @@ pub(super) fn perf(c: &Context<'_>) -> Outcome {
         });
     }
     let json = obj! { "pg_ready" => true, "osdstats" => obj! { "osd_perf_infos" => infos } };
-    Ok(Shown { plain: table.render(), json: Some(json), status: String::new() })
+    Ok(Shown { plain: table.render(), json: Some(json), status: String::new(), errno: 0 })
 }
 
 /// OSDs without which PGs cannot go on peering.
@@ -47,5 +47,5 @@ pub(super) fn blocked_by(c: &Context<'_>) -> Outcome {
     let infos: Vec<_> = infos.collect();
     let json =
         obj! { "pg_ready" => true, "osd_blocked_by" => obj! { "osd_blocked_by_infos" => infos } };
-    Ok(Shown { plain: table.render(), json: Some(json), status: String::new() })
+    Ok(Shown { plain: table.render(), json: Some(json), status: String::new(), errno: 0 })
 }

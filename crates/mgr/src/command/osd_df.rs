@@ -106,6 +106,7 @@ pub(super) fn df(c: &Context<'_>) -> Outcome {
             "summary" => summary_json(&summary),
         }),
         status: String::new(),
+        errno: 0,
     })
 }
 

@@ -51,7 +51,7 @@ pub(super) fn stat(c: &Context<'_>) -> Outcome {
         summary = rates.into_iter().fold(summary, |json, (name, n)| json.with(name, n));
     }
     let json = obj! { "pg_ready" => true, "pg_summary" => summary };
-    Ok(Shown { plain: format!("{plain}\n"), json: Some(json), status: String::new() })
+    Ok(Shown { plain: format!("{plain}\n"), json: Some(json), status: String::new(), errno: 0 })
 }
 
 /// `; 1 MiB/s rd, 2 MiB/s wr, 3 op/s` and the same for JSON; `None` when idle.
@@ -154,7 +154,7 @@ fn list(c: &Context<'_>, wanted: impl Fn(PgId, &PgStat) -> bool) -> Outcome {
         c.pgmap.pgs.iter().filter(|(pg, stat)| wanted(**pg, stat) && in_state(stat)).collect();
     if chosen.is_empty() {
         let json = Some(obj! { "pg_ready" => true });
-        return Ok(Shown { plain: String::new(), json, status: String::new() });
+        return Ok(Shown { plain: String::new(), json, status: String::new(), errno: 0 });
     }
     let mut table = TextTable::default();
     for (heading, align) in COLUMNS {
@@ -171,6 +171,7 @@ fn list(c: &Context<'_>, wanted: impl Fn(PgId, &PgStat) -> bool) -> Outcome {
         plain: format!("{}{OMAP_NOTE}", table.render()),
         json: Some(json),
         status: String::new(),
+        errno: 0,
     })
 }
 

@@ -25,7 +25,7 @@ pub(super) fn dump(c: &Context<'_>) -> Outcome {
         parts(c, &asked)
     };
     let json = with_all(obj! { "pg_ready" => true }, shown);
-    Ok(Shown { plain, json: Some(json), status: format!("dumped {}", asked.join(",")) })
+    Ok(Shown { plain, json: Some(json), status: format!("dumped {}", asked.join(",")), errno: 0 })
 }
 
 fn all_text(c: &Context<'_>) -> String {

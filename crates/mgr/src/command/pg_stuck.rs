@@ -44,7 +44,7 @@ pub(super) fn dump_stuck(c: &Context<'_>) -> Outcome {
     };
     let stats: Vec<_> = stuck.iter().map(|(pgid, pg)| pg_json(**pgid, pg)).collect();
     let json = obj! { "pg_ready" => true, "stuck_pg_stats" => stats };
-    Ok(Shown { plain, json: Some(json), status: "ok".to_owned() })
+    Ok(Shown { plain, json: Some(json), status: "ok".to_owned(), errno: 0 })
 }
 
 pub(super) fn debug(c: &Context<'_>) -> Outcome {
@@ -55,7 +55,7 @@ pub(super) fn debug(c: &Context<'_>) -> Outcome {
         _ => return Err((EINVAL, "debugop not recognized".to_owned())),
     };
     let plain = if exist { "TRUE\n" } else { "FALSE\n" };
-    Ok(Shown { plain: plain.to_owned(), json: None, status: String::new() })
+    Ok(Shown { plain: plain.to_owned(), json: None, status: String::new(), errno: 0 })
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub(super) fn stats(c: &Context<'_>) -> Outcome {
             "client_io_rate" => rate_json(&rate),
         });
     }
-    Ok(Shown { plain, json: Some(Json::Arr(all)), status: String::new() })
+    Ok(Shown { plain, json: Some(Json::Arr(all)), status: String::new(), errno: 0 })
 }
 
 fn client_io(rate: &Rate) -> String {

@@ -64,7 +64,7 @@ fn change_flag(ctx: &mut Context<'_>, key: &str, on: bool) -> Outcome {
 }
 
 /// The OSDs that `ids` names; `any` and `all` name every one for which `eligible` holds.
-fn osds_named(
+pub(super) fn osds_named(
     ctx: &Context<'_>,
     args: &Args,
     eligible: impl Fn(i32) -> bool,
@@ -268,14 +268,18 @@ pub(super) fn new_osd(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     }
     let free = || (0..map.max_osd()).find(|id| !map.exists(*id)).unwrap_or(map.max_osd());
     let id = if args.has("id") { args.osd("id")? } else { free() };
-    if map.exists(id) {
+    let destroyed = map.osd(id).is_some_and(|known| known.is_destroyed());
+    if map.exists(id) && !destroyed {
         return refuse(errno::EEXIST, format!("osd.{id} already exists with another uuid"));
     }
     let mut inc = ctx.state.osd.next(ctx.now);
     if id >= map.max_osd() {
         inc.new_max_osd = u32::try_from(id + 1).ok();
     }
-    inc.new_state.insert(id, osd_state::EXISTS | osd_state::NEW);
+    // Of one that was destroyed the id is taken over.
+    let state = map.osd(id).map_or(0, |known| known.state);
+    let wanted = (state | osd_state::EXISTS | osd_state::NEW) & !osd_state::DESTROYED;
+    inc.new_state.insert(id, state ^ wanted);
     inc.new_uuid.insert(id, uuid);
     put(ctx, inc)?;
     if let Some(key) = secret_of(&ctx.input)? {

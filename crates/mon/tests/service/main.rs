@@ -6,6 +6,7 @@ mod failure;
 mod full;
 mod harness;
 mod map_trim;
+mod osd_remove;
 mod pg_place;
 mod pools;
 

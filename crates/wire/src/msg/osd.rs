@@ -146,6 +146,34 @@ pub struct OsdPgTemp {
     pub forced: bool,
 }
 
+/// `scrub2`: the manager has an OSD scrub PGs that it leads.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
+#[message(ty = types::OSD_SCRUB2, version = 1, compat = 1)]
+pub struct OsdScrub2 {
+    pub fsid: Uuid,
+    pub epoch: u32,
+    pub pgs: Vec<SpgId>,
+    pub repair: bool,
+    pub deep: bool,
+}
+
+/// `force_recovery`: the manager has an OSD recover PGs that it leads before others, or no longer.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
+#[message(ty = types::OSD_FORCE_RECOVERY, version = 1, compat = 1)]
+pub struct OsdForceRecovery {
+    pub fsid: Uuid,
+    pub pgs: Vec<PgId>,
+    /// Bits of [`OsdForceRecovery::RECOVERY`] and those behind it.
+    pub options: u8,
+}
+
+impl OsdForceRecovery {
+    pub const RECOVERY: u8 = 1;
+    pub const BACKFILL: u8 = 2;
+    /// No longer.
+    pub const CANCEL: u8 = 4;
+}
+
 /// `osd_pg_created`: the PG is active for the first time.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
 #[message(ty = types::OSD_PG_CREATED, version = 1, compat = 1)]
