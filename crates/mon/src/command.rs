@@ -241,8 +241,14 @@ pub(crate) fn parse(text: &str, table: &'static [Command]) -> Result<Request, Re
     };
     // Where two commands share their words, the arguments tell which one is meant.
     let fits = |c: &&Command| signature::check(c.signature, &args).is_ok();
-    let command = if fits(&first) { first } else { rows.find(fits).unwrap_or(first) };
+    let others = rows.filter(fits).filter(|c| knows(c, &args) > knows(first, &args));
+    let command = others.max_by_key(|c| knows(c, &args)).unwrap_or(first);
     Ok(Request { command, args, format })
+}
+
+/// How many of the arguments a command has parameters for.
+fn knows(command: &Command, args: &Args) -> usize {
+    signature::names(command.signature).filter(|name| args.has(name)).count()
 }
 
 /// The text for a prefix that no row has: the ten commands nearest to it.

@@ -16,6 +16,7 @@ mod fullness;
 pub mod fuzzing;
 mod health;
 pub mod json;
+mod kinds;
 pub mod limits;
 pub mod live;
 mod mkfs;

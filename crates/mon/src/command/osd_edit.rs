@@ -13,6 +13,9 @@ use crate::state::Change;
 
 /// Adds the finished incremental to the changes.
 pub(super) fn put(ctx: &mut Context<'_>, inc: Incremental) -> Result<(), Refusal> {
+    if let Some(mix) = crate::kinds::mixed_by(ctx.state, &inc) {
+        return refuse(errno::EINVAL, mix);
+    }
     match ctx.state.osd.seal(inc) {
         Ok(change) => {
             ctx.change(change);

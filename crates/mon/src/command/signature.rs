@@ -161,6 +161,11 @@ pub(crate) fn check(signature: &str, args: &Args) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The names of the parameters.
+pub(crate) fn names(signature: &str) -> impl Iterator<Item = &str> {
+    params(signature).filter_map(|param| Some(pairs(param).find(|(key, _)| *key == "name")?.1))
+}
+
 fn params_at(signature: &str) -> usize {
     let mut at = 0;
     for word in signature.split(' ') {

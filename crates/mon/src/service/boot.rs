@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use spirula_maps::{Incremental, OsdMap, OsdXInfo, SnapIntervals, WEIGHT_IN, flags, osd_state};
 use spirula_wire::msg::Paxos;
+use spirula_wire::msg::mon::log_priority;
 use spirula_wire::msg::osd::{
     MonGetPurgedSnaps, MonGetPurgedSnapsReply, OsdAlive, OsdBeacon, OsdBoot, OsdMarkMeDead,
     OsdMarkMeDown, OsdPgCreated,
@@ -16,6 +17,7 @@ use tracing::{debug, warn};
 use super::failure::is_held;
 use super::{F, Handled, Service, SessionId};
 use crate::Now;
+use crate::kinds::mixed_by_boot;
 use crate::state::Change;
 
 impl Service {
@@ -33,6 +35,11 @@ impl Service {
         };
         if let Some(reason) = self.refuse_boot(osd, &boot) {
             warn!(osd, reason, "boot refused");
+            return Ok(Handled::Done);
+        }
+        if let Some(mix) = mixed_by_boot(&self.state, osd, &boot.metadata) {
+            let text = format!("boot of osd.{osd} at {addrs} refused: {mix}");
+            self.clog(now, log_priority::ERROR, "cluster", text);
             return Ok(Handled::Done);
         }
         self.live.osd_seen.insert(osd, now.mono);

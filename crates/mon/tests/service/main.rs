@@ -5,6 +5,7 @@ mod config;
 mod failure;
 mod full;
 mod harness;
+mod kinds;
 mod map_trim;
 mod osd_remove;
 mod pg_place;
