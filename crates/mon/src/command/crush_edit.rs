@@ -102,8 +102,13 @@ pub(super) fn add_bucket(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     if crush.item_by_name(name).is_some() {
         return Ok(Answer::status(format!("bucket '{name}' already exists")));
     }
-    if crush.type_by_name(type_).is_none_or(|t| t == 0) {
-        return refuse(errno::EINVAL, format!("type '{type_}' does not exist"));
+    match crush.type_by_name(type_) {
+        None => return refuse(errno::EINVAL, format!("type '{type_}' does not exist")),
+        Some(0) => {
+            let text = format!("type '{type_}' is for devices, not buckets");
+            return refuse(errno::EINVAL, text);
+        }
+        Some(_) => {}
     }
     edit(ctx, |crush| {
         let id = crush.add_bucket(name, type_).map_err(|e| edit_error(&e))?;
@@ -112,11 +117,23 @@ pub(super) fn add_bucket(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         }
         Ok(())
     })?;
-    Ok(Answer::status(format!("added bucket {name} type {type_} to crush map")))
+    let place = match location.is_empty() {
+        true => "crush map".to_owned(),
+        false => format!("location {}", shown(&location)),
+    };
+    Ok(Answer::status(format!("added bucket {name} type {type_} to {place}")))
 }
 
 pub(super) fn rename_bucket(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let (from, to) = (args.str("srcname")?, args.str("dstname")?);
+    let crush = &ctx.state.osd.map().crush;
+    if crush.item_by_name(from).is_none() {
+        let text = format!("srcname = '{from}' does not exist");
+        if crush.item_by_name(to).is_some() {
+            return Ok(Answer::status(format!("{text} and dstname = '{to}' already exists")));
+        }
+        return refuse(errno::ENOENT, text);
+    }
     edit(ctx, |crush| crush.rename_bucket(from, to).map_err(|e| edit_error(&e)))?;
     Ok(Answer::status(format!("renamed bucket {from} into {to}")))
 }
@@ -159,6 +176,12 @@ pub(super) fn move_item(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let Some(id) = ctx.state.osd.map().crush.item_by_name(name) else {
         return refuse(errno::ENOENT, format!("item {name} does not exist"));
     };
+    let crush = &ctx.state.osd.map().crush;
+    if is_at(crush, id, &location) {
+        let place = shown(&location);
+        let text = format!("no need to move item id {id} name '{name}' to location {place}");
+        return Ok(Answer::status(format!("{text} in crush map")));
+    }
     edit(ctx, |crush| {
         let done = if id >= 0 {
             let weight = crush.item_weight(id).unwrap_or(0);
@@ -213,6 +236,21 @@ pub(super) fn reweight(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     edit(ctx, |crush| Ok(crush.set_item_weight(id, weight)))?;
     let shown = float(f64::from(weight) / 65_536.0, 6);
     Ok(Answer::status(format!("reweighted item id {id} name '{name}' to {shown} in crush map")))
+}
+
+/// Sets the weight of every OSD below a bucket.
+pub(super) fn reweight_subtree(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let (name, weight) = (args.str("name")?, weight(args)?);
+    let Some(id) = ctx.state.osd.map().crush.item_by_name(name) else {
+        return refuse(errno::ENOENT, format!("device '{name}' does not appear in the crush map"));
+    };
+    if id >= 0 {
+        let text = format!("device '{name}' is not a subtree in the crush map");
+        return refuse(errno::EINVAL, text);
+    }
+    edit(ctx, |crush| Ok(crush.set_subtree_weight(id, weight)))?;
+    let shown = float(f64::from(weight) / 65_536.0, 6);
+    Ok(Answer::status(format!("reweighted subtree id {id} name '{name}' to {shown} in crush map")))
 }
 
 pub(super) fn set_device_class(ctx: &mut Context<'_>, args: &Args) -> Outcome {
@@ -295,7 +333,7 @@ fn must_exist(ctx: &Context<'_>, osd: i32) -> Result<(), Refusal> {
     }
     refuse(
         errno::ENOENT,
-        format!("osd.{osd} does not exist.  Create it before updating the crush map"),
+        format!("osd.{osd} does not exist. Create it before updating the crush map"),
     )
 }
 
@@ -321,6 +359,17 @@ fn location(args: &Args) -> Result<Location, Refusal> {
         }
     }
     Ok(location)
+}
+
+/// Whether an item lies directly in the lowest bucket of a location.
+fn is_at(crush: &CrushMap, item: i32, location: &Location) -> bool {
+    let buckets = location.iter().filter_map(|(type_, name)| {
+        Some((crush.type_by_name(type_)?, crush.bucket(crush.item_by_name(name)?)?))
+    });
+    let lowest = buckets.min_by_key(|(type_, _)| *type_);
+    lowest.is_some_and(|(type_, bucket)| {
+        i32::from(bucket.type_) == type_ && bucket.items.contains(&item)
+    })
 }
 
 fn shown(location: &Location) -> String {

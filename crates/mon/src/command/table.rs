@@ -310,6 +310,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         "remove a CRUSH node", "osd", "rw", 4, crush_edit::rm),
     row("osd crush reweight name=name,type=CephString,goodchars=[A-Za-z0-9-_.] name=weight,type=CephFloat,range=0.0",
         "set the CRUSH weight of an OSD", "osd", "rw", 0, crush_edit::reweight),
+    row("osd crush reweight-subtree name=name,type=CephString,goodchars=[A-Za-z0-9-_.] name=weight,type=CephFloat,range=0.0",
+        "set the CRUSH weight of every OSD below a bucket", "osd", "rw", 0, crush_edit::reweight_subtree),
     row("osd setcrushmap name=prior_version,type=CephInt,req=false",
         "replace the CRUSH map", "osd", "rw", 0, crush_edit::setcrushmap),
     row("osd erasure-code-profile ls",

@@ -2,6 +2,7 @@
 
 mod auth;
 mod config;
+mod crush;
 mod failure;
 mod full;
 mod harness;
