@@ -15,7 +15,7 @@ from _raw import (BALANCE_READS, FAILOK, FULL_FORCE, FULL_TRY, IGNORE_REDIRECT, 
 from _ops import *
 
 EPERM, ENOENT, EIO, EBUSY, EEXIST, EINVAL, EFBIG, ERANGE, ENAMETOOLONG = -1, -2, -5, -16, -17, -22, -27, -34, -36
-ENODATA, EOVERFLOW, EMSGSIZE, EOPNOTSUPP, ESHUTDOWN, EDQUOT, ECANCELED = -61, -75, -90, -95, -108, -122, -125
+ENOLINK, ENODATA, EOVERFLOW, EMSGSIZE, EOPNOTSUPP, ESHUTDOWN, EDQUOT, ECANCELED = -67, -61, -75, -90, -95, -108, -122, -125
 MISMATCH = -4095
 MAX_OBJECT = 128 << 20
 CASES = {}
@@ -554,10 +554,6 @@ def redirects(pool, other):
             ([set_chunk(0, 1, locator(other.id), "x", 0, WITH_REFERENCE)], EINVAL)):
         check(name, "%r" % ops, pool.run(here, ops)[0], result)
     check(name, "absent", pool.run("none", [set_redirect("x", locator(other.id))])[0], ENOENT)
-    do(pool, "plain", write_full("x"))
-    for chunk, result in (((0, 0), EINVAL), ((0, 2), ERANGE), ((1, 1), ERANGE), ((0, 1), EOPNOTSUPP)):
-        got = pool.run("plain", [set_chunk(*chunk, locator(other.id), "x", 0)])[0]
-        check(name, "chunk %r" % (chunk,), got, result)
 
 
 def redirect_snapshots(pool, other):
@@ -631,6 +627,92 @@ def references(pool, other):
                 break
             time.sleep(0.1)
         check(name, "gone with %r" % end, gone, ENOENT)
+
+
+def chunks(pool, other):
+    """Parts of an object that are in other objects too, and can be left to them."""
+    name = "chunks"
+    part = lambda start, length, target, offset=0, flags=WITH_REFERENCE: set_chunk(
+        start, length, locator(other.id), target, offset, flags)
+
+    def made(n, evicted=True, data="abcdefgh"):
+        here, ca, cb = "chunked %s" % n, "ca %s" % n, "cb %s" % n
+        do(pool, here, write_full(data), setxattr("x", "1")), do(other, ca, write_full("..AAAA"))
+        do(other, cb, write_full("BBBB"))
+        do(pool, here, part(0, 4, ca, 2)), do(pool, here, part(4, 4, cb))
+        if evicted:
+            do(pool, here, EVICT)
+        return here, ca, cb
+
+    def itself(oid):
+        return do(pool, oid, read(0, 8), flags=IGNORE_REDIRECT)[0]
+
+    def counted(oid, source):
+        result, outs, _ = other.run(oid, [getxattr("chunk_refs")])
+        return result == 0 and blob(source) in outs[0][1]
+
+    def released(oid, source):
+        for i in range(40):
+            if not counted(oid, source):
+                return True
+            time.sleep(0.1)
+        return False
+
+    here, ca, cb = made("set", evicted=False)
+    for op, result in (
+            (part(0, 0, ca), EINVAL), (part(6, 4, ca), ERANGE), (part(0, 4, ca, 2, 0), EOPNOTSUPP),
+            (part(2, 4, cb), EOPNOTSUPP), (part(0, 4, ca, 2), EOPNOTSUPP), (FLUSH, EINVAL),
+            (bare(0x8228, b"", b"\x09"), EINVAL)):
+        check(name, "%r" % op, pool.run(here, [op])[0], result)
+    check(name, "own data", do(pool, here, read(), stat(), getxattrs()), [b"abcdefgh", size(8), pairs({"x": "1"})])
+    check(name, "counted", (counted(ca, here), counted(cb, here)), (True, True))
+    version = pool.run(here, [stat()])[2]
+    check(name, "references", pool.run(here, [call("cas.references_chunk", blob(ca))])[0], 1)
+    check(name, "no references", pool.run(here, [call("cas.references_chunk", blob("x"))])[0], ENOLINK)
+    do(pool, here, EVICT)
+    check(name, "given up", (itself(here), pool.run(here, [stat()], IGNORE_REDIRECT)[2]), (bytes(8), version))
+    for op, want in ((read(0, 8), b"AAAABBBB"), (read(2, 4), b"AABB"), (read(1, 2), b"AA"), (read(5, 3), b"BBB"),
+                     (sync_read(0, 4), b"AAAA")):
+        check(name, "%r" % op, (do(pool, here, op), itself(here)), ([want], bytes(8)))
+    check(name, "two reads", do(pool, here, read(0, 3), read(3, 3)), [b"AAA", b"ABB"])
+    for op, want in ((read(2, 100), b"AABBBB"), (sparse_read(0, 8), extents((0, 8), data="AAAABBBB")),
+                     (mapext(0, 8), extents((0, 8))), (cmpext(0, "AAAAB"), b""), (getxattr("x"), b"1"),
+                     (call("hello.say_hello", b"you"), b"Hello, you!")):
+        check(name, "%r" % op, do(pool, here, op), [want])
+        do(pool, here, EVICT)
+    do(pool, "plain", write_full("x"))
+    check(name, "absent target", pool.run("plain", [part(0, 1, "none")])[0], ENOENT)
+    check(name, "absent", pool.run("none", [part(0, 1, ca)])[0], ENOENT)
+    do(pool, here, PROMOTE)
+    check(name, "promoted", (itself(here), do(pool, here, read())), (b"AAAABBBB", [b"AAAABBBB"]))
+    check(name, "still counted", (counted(ca, here), counted(cb, here)), (True, True))
+    do(pool, here, UNSET_MANIFEST)
+    check(name, "unset", (itself(here), released(ca, here), released(cb, here)), (b"AAAABBBB", True, True))
+    check(name, "unset twice", pool.run(here, [UNSET_MANIFEST])[0], EOPNOTSUPP)
+    check(name, "evicted whole", pool.run(here, [EVICT])[0], EINVAL)
+    check(name, "flushed whole", pool.run(here, [FLUSH])[0], 0)
+    for n, (op, want, keeps) in enumerate((
+            (write(5, "x"), b"AAAABxBB", (True, False)), (write(8, "x"), b"AAAABBBB", (True, True)),
+            (append("x"), b"AAAABBBB", (True, True)), (truncate(6), b"AAAABB", (True, False)),
+            (truncate(2), b"AA", (False, False)), (zero(0, 2), b"\0\0AABBBB", (False, True)),
+            (write_full("new"), b"new", (False, False)), (setxattr("y", "2"), b"AAAABBBB", (True, True)),
+            (omap_set(k="v"), b"AAAABBBB", (True, True)), (create(), b"AAAABBBB", (True, True)))):
+        for evicted in (True, False):
+            here, ca, cb = made("%d %s" % (n, evicted), evicted, "AAAABBBB")
+            do(pool, here, op)
+            check(name, "%r" % op, itself(here), want)
+            kept = tuple(counted(oid, here) if keep else not released(oid, here) for oid, keep in zip((ca, cb), keeps))
+            check(name, "%r keeps" % op, kept, keeps)
+    here, ca, cb = made("deleted")
+    do(pool, here, delete())
+    check(name, "deleted", (released(ca, here), released(cb, here)), (True, True))
+    here, ca, cb = made("partly", evicted=False)
+    do(pool, here, append("ij")), do(pool, here, EVICT)
+    check(name, "partly", itself(here), b"abcdefgh")
+    here, ca, cb = made("source")
+    do(pool, "chunked copy", copy_from(here, locator(pool.id)))
+    check(name, "copied", do(pool, "chunked copy", read()), [b"AAAABBBB"])
+    check(name, "copied whole", pool.run("chunked copy", [UNSET_MANIFEST])[0], EOPNOTSUPP)
 
 
 def snapshot_copies(pool):
@@ -827,7 +909,7 @@ def main(filters):
     for function, args in ((versions, (pool,)), (copies, (pool,)), (copies_across, (pool,)),
                            (snapshot_copies, (pool,)), (names, (pool,)),
                            *[(check_of, (pool, cluster.pool("operations1")))
-                             for check_of in (redirects, redirect_snapshots, promoted, references)],
+                             for check_of in (redirects, redirect_snapshots, promoted, references, chunks)],
                            (listing, (cluster.pool("operations1"),)), (capabilities, (cluster, "operations")),
                            (blocklisted, (cluster, "operations")), (large, (pool,)),
                            (full, (cluster, "operations2"))):

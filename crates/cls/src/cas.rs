@@ -84,10 +84,16 @@ fn chunk_put_ref(object: &mut dyn Context, bytes: &Bytes, _: &mut Vec<u8>) -> Ou
     if refs.is_empty() { object.remove() } else { store(object, &refs) }
 }
 
-/// No object refers to chunks: none has any.
-fn references_chunk(_: &mut dyn Context, bytes: &Bytes, _: &mut Vec<u8>) -> Outcome {
-    let _chunk: Bytes = input(bytes)?;
-    fail(ENOLINK)
+/// The number of chunks that the object has in the other one is the result.
+fn references_chunk(object: &mut dyn Context, bytes: &Bytes, _: &mut Vec<u8>) -> Outcome {
+    let chunk: Bytes = input(bytes)?;
+    match object.chunk_references(&chunk) {
+        0 => fail(ENOLINK),
+        count => {
+            object.set_return_value(count);
+            Ok(())
+        }
+    }
 }
 
 fn load(object: &mut dyn Context) -> Outcome<Refs> {

@@ -180,6 +180,11 @@ pub trait Context {
     /// The object becomes as it was at the snapshot (`cls_cxx_snap_revert`).
     fn snap_revert(&mut self, snapid: u64) -> Outcome;
 
+    /// How many chunks of the object are in an object of that name (`cls_get_manifest_ref_count`).
+    fn chunk_references(&mut self, _target: &[u8]) -> u32 {
+        0
+    }
+
     /// What the client gets instead of 0 when the method succeeds. Results of writes reach only
     /// clients that asked for them, so a context may ignore it.
     fn set_return_value(&mut self, _value: u32) {}

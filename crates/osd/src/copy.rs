@@ -12,7 +12,7 @@ use spirula_store::Store;
 use spirula_vos::{ObjectKey, Vos};
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::OsdOp;
-use spirula_wire::types::{ObjectLocator, SnapId, SpgId};
+use spirula_wire::types::{HObject, ObjectLocator, PgId, SnapId};
 use spirula_wire::{Decode, DecodeError, Reader};
 
 use crate::admit::Admitted;
@@ -21,8 +21,9 @@ use crate::load::{LoadedData, Need, StoreView};
 use crate::object::{ObjectInfo, object_key};
 use crate::pg::Pg;
 use crate::pg::locks::{Held, Mode};
-use crate::plan::{FoundSource, Source, SourceData};
-use crate::remote::Remote;
+use crate::plan::{Filled, FoundSource, Source, SourceData};
+use crate::proxy::object_of;
+use crate::remote;
 use crate::snap::{Place, SnapScope};
 use crate::target::Target;
 use crate::view::{Fault, ObjectView, Viewed};
@@ -34,9 +35,10 @@ const TRUNCATE_SEQ: u8 = 0x20;
 #[derive(Debug, Default)]
 pub struct Sources {
     named: Vec<Named>,
-    held: Vec<Held>,
+    held: Vec<(Object, Held)>,
     /// What errands brought.
     added: Vec<FoundSource>,
+    filled: Vec<Filled>,
 }
 
 /// What one COPY_FROM names.
@@ -45,9 +47,11 @@ struct Named {
     op: usize,
     /// Or a (negative) error.
     object: Result<Object, i32>,
+    /// As clients name it.
+    name: HObject,
     /// It is on another target.
-    remote: Option<Remote>,
-    /// What came from there.
+    remote: bool,
+    /// What was read as clients read it.
     fetched: Option<Source>,
     /// User version that it must have, 0 for any.
     version: u64,
@@ -95,30 +99,48 @@ impl Sources {
 
     /// Waits until no source changes any more. Each object is asked for once.
     pub async fn lock(&mut self) {
-        let mut objects: Vec<&Object> = Vec::new();
+        let mut objects: Vec<Object> = Vec::new();
         for object in self.named.iter().filter_map(|n| n.object.as_ref().ok()) {
             if !object.own && !objects.iter().any(|o| o.is(&object.pg, &object.oid)) {
-                objects.push(object);
+                objects.push(object.clone());
             }
         }
         let locks = objects.iter().map(|o| o.pg.locks.acquire(o.oid.0.clone(), Mode::Read));
-        self.held = join_all(locks).await;
+        let locks = join_all(locks).await;
+        self.held = objects.into_iter().zip(locks).collect();
     }
 
-    /// Brings what is on other targets here.
-    pub async fn fetch(&mut self, target: &Target) {
-        for named in &mut self.named {
-            let Some(remote) = &named.remote else {
-                continue;
-            };
-            match remote.fetch(target, named.version).await {
-                Ok(mut source) => {
-                    source.info.truncate = named.truncate.or(source.info.truncate);
-                    named.fetched = Some(source);
-                }
-                Err(errno) => named.object = Err(errno),
-            }
+    /// Brings what is on other targets here, on behalf of a request to `pg`.
+    pub async fn fetch(&mut self, target: &Target, pg: &Pg) {
+        for named in self.named.iter_mut().filter(|named| named.remote) {
+            named.fetch(target, pg).await;
         }
+    }
+
+    /// Has the source of an operation read as clients read it: it leads to other objects, which may
+    /// be asking for it. So its lock is let go.
+    pub async fn follow(&mut self, target: &Target, pg: &Pg, op: usize) {
+        let Some(named) = self.named.iter_mut().find(|named| named.op == op) else {
+            return;
+        };
+        match std::mem::replace(&mut named.object, Err(-EAGAIN)) {
+            // Ceph never answers.
+            Ok(object) if object.own => named.object = Err(-EOPNOTSUPP),
+            Ok(object) => {
+                self.held.retain(|(held, _)| !held.is(&object.pg, &object.oid));
+                named.fetch(target, pg).await;
+            }
+            Err(errno) => named.object = Err(errno),
+        }
+    }
+
+    /// Takes what a chunk was found to hold.
+    pub fn fill(&mut self, filled: Filled) {
+        self.filled.push(filled);
+    }
+
+    pub fn filled(&self) -> &[Filled] {
+        &self.filled
     }
 
     /// Takes what was fetched for another operation than a COPY_FROM.
@@ -151,7 +173,8 @@ impl Named {
         let mut named = Self {
             op,
             object: Err(-EINVAL),
-            remote: None,
+            name: HObject::default(),
+            remote: false,
             fetched: None,
             version: 0,
             truncate: None,
@@ -165,12 +188,26 @@ impl Named {
             return named;
         };
         named.truncate = truncate;
-        match find(target, name, locator, snapid) {
-            Ok(Found::Here(object)) => named.object = Ok(object),
-            Ok(Found::There(remote)) => named.remote = Some(remote),
-            Err(errno) => named.object = Err(errno),
+        match object_of(&target.map(), locator, name) {
+            Some(head) => {
+                named.name = HObject { snap: snapid, ..head };
+                let found = find(target, &named.name);
+                named.remote = matches!(found, Ok(None));
+                named.object = found.and_then(|found| found.ok_or(-EAGAIN));
+            }
+            None => named.object = Err(-ENOENT),
         }
         named
+    }
+
+    async fn fetch(&mut self, target: &Target, pg: &Pg) {
+        match remote::fetch(target, pg, &self.name, self.version).await {
+            Ok(mut source) => {
+                source.info.truncate = self.truncate.or(source.info.truncate);
+                self.fetched = Some(source);
+            }
+            Err(errno) => self.object = Err(errno),
+        }
     }
 
     fn gather(&self, store: &Store, vos: &Vos) -> Viewed<Source, Need> {
@@ -190,9 +227,9 @@ impl Named {
         };
         let mut info = view.info()?.ok_or(Fault::Errno(-ENOENT))?;
         self.check_version(&info)?;
-        if info.redirect.is_some() && info.size == 0 {
-            // Ceph never answers.
-            return Err(Fault::Errno(-EOPNOTSUPP));
+        if info.redirect.is_some() && info.size == 0 || info.chunks.values().any(|c| c.missing) {
+            let (xattrs, omap_header, omap) = Default::default();
+            return Ok(Source { xattrs, omap_header, omap, data: SourceData::Elsewhere, info });
         }
         let (mut omap_header, mut omap) = (Bytes::new(), Vec::new());
         if info.omap {
@@ -230,26 +267,17 @@ pub(crate) fn decode_source(
     Ok((name, locator, truncate))
 }
 
-enum Found {
-    Here(Object),
-    There(Remote),
-}
-
-/// Where an object is.
-fn find(target: &Target, name: Bytes, locator: ObjectLocator, snap: SnapId) -> Result<Found, i32> {
-    let map = target.map();
-    let raw = map.object_to_pg(&locator, &name).ok_or(-ENOENT)?;
-    let pgid = map.raw_pg_to_pg(raw).ok_or(-ENOENT)?;
+/// The object if it is on this target.
+fn find(target: &Target, name: &HObject) -> Result<Option<Object>, i32> {
+    let raw = PgId::new(name.pool, name.hash);
+    let pgid = target.map().raw_pg_to_pg(raw).ok_or(-ENOENT)?;
     let Some(pg) = target.pgs().get(pgid) else {
-        let addrs = map.client_addrs(map.pg_to_up_acting(pgid).acting_primary);
-        let addr = addrs.and_then(|addrs| addrs.msgr2()).ok_or(-EAGAIN)?;
-        let (pgid, hash) = (SpgId::whole(pgid), raw.seed);
-        return Ok(Found::There(Remote { addr, pgid, hash, name, locator, snap }));
+        return Ok(None);
     };
     if !pg.active.get() {
         return Err(-EAGAIN);
     }
-    let oid = ObjectKey(object_key(raw.seed, &locator.nspace, &locator.key, &name));
-    let scope = SnapScope { snap, pool: pg.snaps(), ..SnapScope::default() };
-    Ok(Found::Here(Object { pg, oid, scope, own: false }))
+    let oid = ObjectKey(object_key(name.hash, &name.nspace, &name.key, &name.oid));
+    let scope = SnapScope { snap: name.snap, pool: pg.snaps(), ..SnapScope::default() };
+    Ok(Some(Object { pg, oid, scope, own: false }))
 }

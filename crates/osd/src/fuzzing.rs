@@ -10,7 +10,7 @@ use spirula_wire::{Decode, Encode, Features, Header, Message, Payload, RawMessag
 
 use crate::copy::decode_source;
 use crate::filter::Filter;
-use crate::object::{ObjectInfo, Redirect, cursor_key, object_key, object_of_key};
+use crate::object::{Chunk, ObjectInfo, Redirect, cursor_key, object_key, object_of_key};
 use crate::op::OpClass;
 use crate::pg::log::{DupRecord, LogEntry};
 use crate::plan::{Caller, Effect, Request, Source, SourceData, execute};
@@ -75,7 +75,7 @@ pub fn inputs(data: &[u8]) {
 
 /// A request against an object that exists and against none. The framing is that of
 /// `spirula_wire::fuzzing::osd_op_messages`, where the first byte says whether the
-/// object exists and whether it is a redirect.
+/// object exists and whether it has a manifest.
 pub fn plan(data: &[u8]) {
     let Some((&[exists, version, split_high, split_low], body)) = data.split_first_chunk() else {
         return;
@@ -98,10 +98,12 @@ pub fn plan(data: &[u8]) {
         return_vec: exists & 2 != 0,
         mtime: msg.mtime,
         reached: &reached,
+        filled: &[(chunk(), Ok(Bytes::from_static(&[9; 40])))],
         ignores_redirects: exists & 8 != 0,
         ..Request::default()
     };
-    let sample = Sample { exists: exists & 1 == 0, redirect: exists & 4 != 0 };
+    let (redirect, chunked) = (exists & 4 != 0, exists & 16 != 0);
+    let sample = Sample { exists: exists & 1 == 0, redirect, chunked };
     let Ok(done) = execute(&request, &sample);
     assert_eq!(done.outputs.len(), msg.ops.len());
     assert!(done.errand.is_none() || done.change.is_none());
@@ -131,19 +133,27 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         let redirect = Some(Box::new(Redirect { target: target.clone(), referenced }));
         ("stored", ObjectInfo { redirect, ..ObjectInfo::default() }.to_bytes(F))
     };
+    let chunks = [(100, chunk())].into();
+    let chunked = ("stored", ObjectInfo { chunks, ..ObjectInfo::default() }.to_bytes(F));
     let args =
         OpArgs::CopyFrom { snapid: SnapId::HEAD, src_version: 3, flags: 0, src_fadvise_flags: 0 };
     let input = ["target".to_owned().to_bytes(F), locator.clone()].concat();
-    let codes = [OpCode::UNSET_MANIFEST, OpCode::TIER_PROMOTE, OpCode::TIER_FLUSH];
+    let codes = [
+        OpCode::UNSET_MANIFEST,
+        OpCode::TIER_PROMOTE,
+        OpCode::TIER_FLUSH,
+        OpCode::TIER_EVICT,
+        OpCode::READ,
+    ];
     let ops = codes.map(|code| OsdOp { code, ..OsdOp::default() });
     let set = OsdOp::new(OpCode::SET_REDIRECT, args, input.into());
     let chunk = [&[0; 8][..], &8u64.to_le_bytes(), &locator, &"t".to_bytes(F), &[0; 8]].concat();
     let chunk = OsdOp::new(OpCode::SET_CHUNK, OpArgs::default(), chunk.into());
-    let requests = [set, chunk].into_iter().chain(ops).map(|op| {
+    let requests = [set, chunk].into_iter().chain(ops).flat_map(|op| {
         let msg = OsdOpMsg { ops: vec![op], ..OsdOpMsg::default() };
         let seed = spirula_wire::fuzzing::input_of(&msg.to_raw(1, F)).unwrap_or_default();
-        // The object is there, and is a redirect.
-        ("plan", [&[4], seed.get(1..).unwrap_or_default()].concat())
+        // The object is there, and is a redirect or has a chunk.
+        [4, 16].map(|is| ("plan", [&[is], seed.get(1..).unwrap_or_default()].concat()))
     });
     let part = |offset: u64, end: bool| {
         let cursor = CopyCursor {
@@ -167,6 +177,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         redirect(false),
         redirect(true),
         ("copies", crate::copies::seed()),
+        chunked,
     ];
     seeds.extend(requests);
     seeds
@@ -179,6 +190,12 @@ const SIZE: u64 = 10_000;
 struct Sample {
     exists: bool,
     redirect: bool,
+    chunked: bool,
+}
+
+/// The one of the sample.
+fn chunk() -> Chunk {
+    Chunk { length: 50, missing: true, ..Chunk::default() }
 }
 
 impl Sample {
@@ -194,6 +211,7 @@ impl ObjectView for Sample {
     fn info(&self) -> Viewed<Option<ObjectInfo>, Infallible> {
         Ok(self.exists.then(|| ObjectInfo {
             redirect: self.redirect.then(Box::default),
+            chunks: self.chunked.then(|| (100, chunk())).into_iter().collect(),
             size: SIZE,
             user_version: 3,
             omap: true,

@@ -1,5 +1,5 @@
-//! Errands of requests about redirects: the request goes on to the target, or needs something of it
-//! first.
+//! Errands of requests about redirects and chunks: the request goes on to the target, or needs something
+//! of it first.
 //!
 //! A request that goes on holds no lock any more: its order is that of the connection it leaves on.
 
@@ -7,18 +7,20 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, flag};
-use spirula_wire::types::{EntityType, HObject, SnapContext, SnapId, SpgId};
+use spirula_wire::types::{EntityType, HObject, SnapContext, SnapId};
 use spirula_xstream::{Class, timeout};
 
 use crate::admit::Admitted;
 use crate::errno::*;
 use crate::front::{OpRequest, Reply, Versions};
+use crate::object::Chunk;
 use crate::pg::Pg;
-use crate::plan::{Errand, Source};
-use crate::proxy::{Asking, Place, Unanswered, locator_of, object_of};
-use crate::remote::Remote;
+use crate::plan::Errand;
+use crate::proxy::{Asking, Unanswered, object_of};
+use crate::remote;
 use crate::target::Target;
 use crate::write::{Loaded, Served};
 
@@ -26,6 +28,9 @@ use crate::write::{Loaded, Served};
 const HOPS_MAX: i32 = 8;
 /// A reference is taken in this time: its target may be waiting for one at the object that is locked here.
 const COUNTED_WITHIN: Duration = Duration::from_secs(10);
+/// A chunk is read in this time: its target may be reading one of the object that is locked here.
+const FILLED_WITHIN: Duration = Duration::from_secs(30);
+const CHUNKS_AT_ONCE: usize = 16;
 /// Flags that a request keeps on its way.
 const KEPT: u32 = flag::RWORDERED
     | flag::ORDERSNAP
@@ -75,16 +80,22 @@ pub async fn forward(target: &Target, loaded: Loaded, object: HObject) -> Served
     Ok((request, reply))
 }
 
+/// How many manifests led to this request, and its own: an OSD counts them as attempts. The error is
+/// positive.
+fn hops_of(request: &OpRequest) -> Result<i32, i32> {
+    let by_osd = request.session.entity.type_ == EntityType::OSD;
+    let hops = if by_osd { request.msg.retry_attempt.max(0) + 1 } else { 0 };
+    if hops < HOPS_MAX { Ok(hops) } else { Err(ELOOP) }
+}
+
 /// The request as it goes on, with its own snapshot context if it has one, or why it does not (positive).
-/// An OSD counts the redirects before it as attempts.
 fn forwarded(request: &OpRequest, context: Option<SnapContext>) -> Result<OsdOpMsg, i32> {
     let msg = &request.msg;
     if request.class.watches || request.class.notifies {
         // Its events would come to this OSD.
         return Err(EOPNOTSUPP);
     }
-    let by_osd = request.session.entity.type_ == EntityType::OSD;
-    let hops = if by_osd { msg.retry_attempt.max(0) + 1 } else { 0 };
+    let hops = hops_of(request)?;
     let mode = |on: bool, mode| if on { mode } else { 0 };
     let flags = msg.flags & KEPT
         | mode(request.class.reads, flag::READ)
@@ -93,9 +104,6 @@ fn forwarded(request: &OpRequest, context: Option<SnapContext>) -> Result<OsdOpM
         | flag::KNOWN_REDIR
         | flag::REDIRECTED
         | flag::FULL_TRY;
-    if hops >= HOPS_MAX {
-        return Err(ELOOP);
-    }
     Ok(OsdOpMsg {
         flags,
         reqid: request.reqid,
@@ -129,8 +137,30 @@ impl Loaded {
                 self.reached.push((op, found));
             }
             Errand::Fetch { op, target: object } => {
-                let source = fetch(target, object).await;
+                let object = HObject { snap: SnapId::HEAD, ..object };
+                let source = remote::fetch(target, self.pg(), &object, 0).await;
                 self.sources.add((op, source));
+            }
+            Errand::Fill(chunks) => self.fill_chunks(target, chunks).await,
+            Errand::Follow { op } => {
+                let pg = self.pg().clone();
+                self.sources.follow(target, &pg, op).await;
+            }
+        }
+    }
+
+    /// Learns what the chunks hold, some at a time.
+    async fn fill_chunks(&mut self, target: &Target, chunks: Vec<Chunk>) {
+        let hops = hops_of(self.request());
+        for some in chunks.chunks(CHUNKS_AT_ONCE) {
+            let pg = self.pg();
+            let reads = some.iter().map(async |chunk| match hops {
+                Ok(hops) => read_chunk(target, pg, chunk, hops).await,
+                Err(errno) => Err(-errno),
+            });
+            let contents = join_all(reads).await;
+            for (chunk, content) in some.iter().zip(contents) {
+                self.sources.fill((chunk.clone(), content));
             }
         }
     }
@@ -186,15 +216,25 @@ async fn count(
 
 const CLASS: &str = "cas";
 
-async fn fetch(target: &Target, object: HObject) -> Result<Source, i32> {
-    let place = Place::of(&target.map(), &object)?.ok_or(-EAGAIN)?;
-    let remote = Remote {
-        addr: place.addr,
-        pgid: SpgId::whole(place.pgid),
-        hash: object.hash,
-        locator: locator_of(&object),
-        name: object.oid,
+/// What a chunk holds; less than its length if the target ends before.
+async fn read_chunk(target: &Target, pg: &Pg, chunk: &Chunk, hops: i32) -> Result<Bytes, i32> {
+    let args = OpArgs::extent(chunk.offset, chunk.length);
+    let msg = OsdOpMsg {
+        flags: flag::READ | flag::ONDISK | flag::KNOWN_REDIR,
+        ops: vec![OsdOp::new(OpCode::READ, args, Bytes::new())],
         snap: SnapId::HEAD,
+        retry_attempt: hops,
+        ..OsdOpMsg::default()
     };
-    remote.fetch(target, 0).await
+    let reading = Asking::begin(target, chunk.target.clone(), msg);
+    match timeout(FILLED_WITHIN, pin!(reading.answer(pg))).await {
+        Ok(Ok(reply)) if reply.result >= 0 => {
+            let pieces = reply.ops.into_iter().flat_map(|op| op.outdata);
+            Ok(pieces.collect::<Vec<_>>().concat().into())
+        }
+        Ok(Ok(reply)) => Err(reply.result),
+        Ok(Err(Unanswered::Errno(errno))) => Err(errno),
+        Ok(Err(Unanswered::Dropped)) => Err(-EAGAIN),
+        Err(_) => Err(-EBUSY),
+    }
 }

@@ -8,7 +8,10 @@
 //! Ceph orders objects of one hash, namespace and effective key by name; here an object without a
 //! locator key comes first of those. Only this order is ever shown to clients, as cursors.
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
+use spirula_wire::Denc;
 use spirula_wire::types::{EVersion, HObject, PgId, SnapId, UTime};
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 
@@ -160,6 +163,8 @@ pub struct ObjectInfo {
     pub clean: bool,
     /// What clients are shown instead of this object.
     pub redirect: Option<Box<Redirect>>,
+    /// Parts that other objects have too, by their offset; none of a redirect.
+    pub chunks: Chunks,
     pub watchers: Watchers,
 }
 
@@ -169,6 +174,20 @@ pub struct Redirect {
     pub target: HObject,
     /// The target counts a reference of this object (class `cas`).
     pub referenced: bool,
+}
+
+/// A manifest of the kind `chunked`. No two parts overlap.
+pub type Chunks = BTreeMap<u64, Chunk>;
+
+/// A part of an object that is also found in another one, which counts a reference of it (class `cas`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Denc)]
+pub struct Chunk {
+    pub target: HObject,
+    /// Where it begins in the target.
+    pub offset: u64,
+    pub length: u64,
+    /// Only there: the object itself gave it up.
+    pub missing: bool,
 }
 
 impl ObjectInfo {
@@ -184,8 +203,9 @@ const HAS_WATCHERS: u8 = 8;
 const HAS_REDIRECT: u8 = 16;
 const IS_REFERENCED: u8 = 32;
 const IS_CLEAN: u8 = 64;
-/// Version 1 had no watchers, version 2 no redirects; otherwise they were the same.
-const INFO_VERSION: u8 = 3;
+const HAS_CHUNKS: u8 = 128;
+/// Version 1 had no watchers, version 2 no redirects, 3 no chunks; otherwise they were the same.
+const INFO_VERSION: u8 = 4;
 
 impl Encode for ObjectInfo {
     fn encode(&self, out: &mut Vec<u8>, f: Features) {
@@ -198,7 +218,8 @@ impl Encode for ObjectInfo {
                 | flag(!self.watchers.is_empty(), HAS_WATCHERS)
                 | flag(self.redirect.is_some(), HAS_REDIRECT)
                 | flag(self.redirect.as_ref().is_some_and(|r| r.referenced), IS_REFERENCED)
-                | flag(self.clean, IS_CLEAN),
+                | flag(self.clean, IS_CLEAN)
+                | flag(!self.chunks.is_empty(), HAS_CHUNKS),
         );
         self.version.encode(out, f);
         self.user_version.encode(out, f);
@@ -218,6 +239,9 @@ impl Encode for ObjectInfo {
         }
         if let Some(redirect) = &self.redirect {
             redirect.target.encode(out, f);
+        }
+        if !self.chunks.is_empty() {
+            self.chunks.encode(out, f);
         }
     }
 }
@@ -251,6 +275,7 @@ impl Decode for ObjectInfo {
             } else {
                 None
             },
+            chunks: if has & HAS_CHUNKS != 0 { Chunks::decode(r)? } else { Chunks::new() },
         })
     }
 }
@@ -404,7 +429,15 @@ mod tests {
             let redirect = Redirect { target: object(5, "ns", "k", "n"), referenced };
             ObjectInfo { redirect: Some(Box::new(redirect)), ..watched.clone() }
         };
-        for info in [plain, full, redirect(false), redirect(true), watched] {
+        let chunk = |offset, missing| Chunk {
+            target: object(5, "ns", "k", "n"),
+            offset,
+            length: 4,
+            missing,
+        };
+        let chunks = [(0, chunk(7, true)), (4, chunk(0, false))].into();
+        let chunked = ObjectInfo { chunks, ..watched.clone() };
+        for info in [plain, full, redirect(false), redirect(true), watched, chunked] {
             assert_eq!(ObjectInfo::from_bytes(&info.to_bytes(Features::PACIFIC)), Ok(info));
         }
     }

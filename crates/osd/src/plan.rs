@@ -10,6 +10,7 @@
 mod attr;
 mod call;
 mod checksum;
+mod chunk;
 mod copy;
 mod cut;
 mod data;
@@ -29,13 +30,16 @@ use spirula_wire::msg::osd_op::{OsdOp, OsdOpResult};
 use spirula_wire::types::{HObject, SnapId, UTime};
 
 use crate::errno::*;
-use crate::object::ObjectInfo;
+use crate::object::{Chunk, Chunks, ObjectInfo};
 use crate::op::Extent;
 use crate::snap::{Clones, NO_CONTEXT, SnapChange, SnapScope, SnapSet, Write, make_writeable};
 use crate::stats::StatDelta;
 use crate::view::{Fault, ObjectView, Viewed};
 use crate::watch::{WatchEffect, WatchState};
+use chunk::Patched;
+
 pub use call::Caller;
+pub use chunk::Filled;
 pub use copy::{FoundSource, Source, SourceData};
 pub use refused::refusal;
 pub use tier::{Errand, Reached};
@@ -83,6 +87,8 @@ pub struct Request<'a> {
     pub sources: &'a [FoundSource],
     /// Targets that errands were sent to.
     pub reached: &'a [Reached],
+    /// What chunks were found to hold.
+    pub filled: &'a [Filled],
     /// Redirects lead elsewhere, unless the client asks for the object itself.
     pub ignores_redirects: bool,
     /// Among the writes, even if it only reads.
@@ -198,9 +204,37 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
         let errand = Some(Errand::Forward(target));
         return Ok(Executed { errand, ..Executed::failed(request, 0) });
     }
+    let wanted = chunk::wanted(request, old.as_ref());
+    if wanted.is_empty() {
+        return execute_on(request, view, old, Vec::new());
+    }
+    match chunk::patches(&wanted, request.filled) {
+        Ok(patches) => {
+            let patched = Patched { view, patches: &patches };
+            execute_on(request, &patched, old, patches.clone())
+        }
+        Err(chunk::Unfilled::Errno(errno)) => Ok(Executed::failed(request, errno)),
+        Err(chunk::Unfilled::Open(chunks)) => {
+            let errand = Some(Errand::Fill(chunks));
+            Ok(Executed { errand, ..Executed::failed(request, 0) })
+        }
+    }
+}
+
+/// Runs them against an object with all of its data; `patches` are what it has not itself.
+fn execute_on<V: ObjectView>(
+    request: &Request<'_>,
+    view: &V,
+    old: Option<ObjectInfo>,
+    patches: Vec<(u64, Bytes)>,
+) -> Result<Executed, V::Missing> {
     let lists_snaps = request.snaps.is_some_and(|s| s.snap == SnapId::DIR);
-    let snapset = match snapset_for(request, view, old.is_some()) {
-        Ok(set) => set,
+    let found = snapset_for(request, view, old.is_some()).and_then(|set| {
+        let newest = chunk::of_newest_clone(request, view, old.as_ref(), &set)?;
+        Ok((set, newest))
+    });
+    let (snapset, clone_chunks) = match found {
+        Ok(found) => found,
         Err(Fault::Missing(m)) => return Err(m),
         Err(Fault::Errno(errno)) => return Ok(Executed::failed(request, errno)),
     };
@@ -213,8 +247,11 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
         caller: request.caller,
         sources: request.sources,
         reached: request.reached,
+        filled: request.filled,
         errand: None,
         released: Vec::new(),
+        dropped: Vec::new(),
+        clone_chunks,
         copied_version: None,
         undirty: false,
         watch: request.watch,
@@ -230,6 +267,9 @@ pub fn execute<V: ObjectView>(request: &Request<'_>, view: &V) -> Result<Execute
         read_crc: None,
         current: 0,
     };
+    if request.may_write {
+        run.promote_patches(patches);
+    }
     let outputs = run.all(request.ops)?;
     let mut executed = run.finish(request, old, outputs);
     executed.exists |= lists_snaps && whiteout;
@@ -275,8 +315,13 @@ struct Run<'v, V> {
     caller: Caller,
     sources: &'v [FoundSource],
     reached: &'v [Reached],
+    filled: &'v [Filled],
     errand: Option<Errand>,
     released: Vec<HObject>,
+    /// Chunks that the object has no more, with their places.
+    dropped: Vec<(u64, Chunk)>,
+    /// Those of the newest clone.
+    clone_chunks: Chunks,
     copied_version: Option<u64>,
     /// The object is to be clean after the request.
     undirty: bool,
@@ -380,7 +425,7 @@ impl<V: ObjectView> Run<'_, V> {
             OpCode::ISDIRTY => self.is_dirty(out),
             OpCode::UNDIRTY => self.undirty(),
             OpCode::SET_REDIRECT => self.set_redirect(input, out),
-            OpCode::SET_CHUNK => self.set_chunk(input),
+            OpCode::SET_CHUNK => self.set_chunk(input, out),
             OpCode::TIER_PROMOTE => self.promote(out),
             OpCode::TIER_FLUSH => self.flush(),
             OpCode::TIER_EVICT => self.evict(),
@@ -441,6 +486,7 @@ impl<V: ObjectView> Run<'_, V> {
 
     fn effect(&mut self, effect: Effect) {
         self.touched = true;
+        self.drop_chunks(&effect);
         self.effects.push(effect);
     }
 
@@ -490,6 +536,7 @@ impl<V: ObjectView> Run<'_, V> {
             }
             self.info.clean = self.undirty;
             let snaps = self.settle_snaps(request, old.as_ref());
+            self.release_chunks(snaps.as_ref(), old.as_ref());
             Change {
                 effects: std::mem::take(&mut self.effects),
                 info: self.exists.then(|| std::mem::take(&mut self.info)),

@@ -17,6 +17,9 @@ pub async fn read(target: &Target, admitted: Admitted) -> Served {
     let mut loaded = Loaded::lock(target, admitted).await;
     let mut executed = loop {
         match loaded.execute(target) {
+            Ok(Executed { errand: Some(errand @ Errand::Fill(_)), .. }) => {
+                loaded.run_errand(target, errand).await;
+            }
             Ok(executed) => break executed,
             Err(need) => loaded.fill(target, need).await?,
         }

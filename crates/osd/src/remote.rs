@@ -1,127 +1,65 @@
-//! Objects on other targets, read as a client reads them: sources of COPY_FROM.
+//! Objects read as a client reads them: sources of COPY_FROM that are on other targets, or lead there.
 //!
-//! A connection serves one copy. What the other target says of the object's version in its first answer
-//! is asserted by all later requests, so that the copy is of one state.
+//! What is said of the object's version in the first answer is asserted by all later requests, so that the
+//! copy is of one state.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use spirula_msgr::{Target as Peer, on_xstream};
 use spirula_wire::msg::ops::{OpArgs, OpCode};
-use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, OsdOpReply, flag};
-use spirula_wire::types::{
-    CopyCursor, CopyData, EntityAddr, EntityType, ObjectLocator, SnapId, SpgId,
-};
-use spirula_wire::{Decode, Encode, Features, Message};
-use spirula_xstream::sync::{QueueReceiver, queue};
-use spirula_xstream::{Class, timeout};
+use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, flag};
+use spirula_wire::types::{CopyCursor, CopyData, HObject};
+use spirula_wire::{Decode, Encode, Features};
+use spirula_xstream::timeout;
 
-use crate::boot::messenger_config;
 use crate::errno::*;
 use crate::object::ObjectInfo;
+use crate::pg::Pg;
 use crate::plan::{Source, SourceData};
+use crate::proxy::{Asking, Unanswered};
 use crate::target::Target;
 
 const F: Features = Features::PACIFIC;
 /// Bytes asked for at a time (`osd_copyfrom_max_chunk`).
 const CHUNK: u64 = 8 << 20;
-/// The client asks again if there is no answer by then.
+/// The client asks again if there is no answer to a part by then: objects are locked meanwhile.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An object of another target.
-#[derive(Clone, Debug)]
-pub struct Remote {
-    pub addr: EntityAddr,
-    pub pgid: SpgId,
-    pub hash: u32,
-    pub name: Bytes,
-    pub locator: ObjectLocator,
-    pub snap: SnapId,
-}
-
-/// An open connection.
-struct Link {
-    session: on_xstream::Session,
-    replies: QueueReceiver<OsdOpReply>,
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.session.close();
-    }
-}
-
-impl Link {
-    fn open(target: &Target, addr: EntityAddr) -> Result<Self, i32> {
-        let auth = target.mon().osd_authorizer().map_err(|e| {
-            tracing::warn!("no ticket for other OSDs yet: {e}");
-            -EAGAIN
-        })?;
-        let (sender, replies) = queue();
-        let mut sender = Some(sender);
-        let dispatch = move |_: &on_xstream::Session, event: on_xstream::Event| match event {
-            on_xstream::Event::Message(incoming) => {
-                if let Ok(reply) = OsdOpReply::from_raw(&incoming.raw) {
-                    sender.iter().for_each(|s| drop(s.send(reply.clone())));
-                }
-            }
-            // Who waits for an answer learns that there will be none.
-            on_xstream::Event::Closed(_) => drop(sender.take()),
-            _ => {}
+/// The whole object, of user version `version` if that is not 0, for a request to `pg`. Errors are
+/// negative.
+pub async fn fetch(
+    target: &Target,
+    pg: &Pg,
+    object: &HObject,
+    mut version: u64,
+) -> Result<Source, i32> {
+    let mut whole = Whole::default();
+    while !whole.cursor.is_complete() {
+        let asking = Asking::begin(target, object.clone(), request(object, version, &whole.cursor));
+        let reply = match timeout(PATIENCE, pin!(asking.answer(pg))).await {
+            Ok(Ok(reply)) if reply.result < 0 => return Err(reply.result),
+            Ok(Ok(reply)) => reply,
+            Ok(Err(Unanswered::Errno(errno))) => return Err(errno),
+            Ok(Err(Unanswered::Dropped)) | Err(_) => return Err(-EAGAIN),
         };
-        let peer = Peer { type_: EntityType::OSD, addr };
-        let config = messenger_config(target);
-        let session = on_xstream::open(Class::Client, config, peer, auth, dispatch);
-        Ok(Self { session, replies })
+        let raw = reply.ops.last().map(|op| op.outdata.concat()).unwrap_or_default();
+        whole.add(CopyData::from_bytes(&raw).map_err(|_| -EIO)?)?;
+        version = reply.user_version;
     }
-
-    async fn ask(&mut self, tid: u64, msg: &OsdOpMsg) -> Result<OsdOpReply, i32> {
-        self.session.send(msg.to_raw(tid, F));
-        match timeout(PATIENCE, self.replies.recv()).await {
-            Ok(Some(reply)) if reply.result < 0 => Err(reply.result),
-            Ok(Some(reply)) => Ok(reply),
-            Ok(None) | Err(_) => Err(-EAGAIN),
-        }
-    }
+    whole.source(version)
 }
 
-impl Remote {
-    /// The whole object, of user version `version` if that is not 0. Errors are negative.
-    pub async fn fetch(&self, target: &Target, mut version: u64) -> Result<Source, i32> {
-        let mut link = Link::open(target, self.addr)?;
-        let mut whole = Whole::default();
-        for tid in 1.. {
-            let msg = self.request(target.epoch(), version, &whole.cursor);
-            let reply = link.ask(tid, &msg).await?;
-            let raw = reply.ops.last().map(|op| op.outdata.concat()).unwrap_or_default();
-            whole.add(CopyData::from_bytes(&raw).map_err(|_| -EIO)?)?;
-            version = reply.user_version;
-            if whole.cursor.is_complete() {
-                break;
-            }
-        }
-        whole.source(version)
-    }
-
-    fn request(&self, map_epoch: u32, version: u64, cursor: &CopyCursor) -> OsdOpMsg {
-        let mut input = cursor.to_bytes(F);
-        CHUNK.encode(&mut input, F);
-        let guard =
-            OsdOp::new(OpCode::ASSERT_VER, OpArgs::AssertVer { ver: version }, Bytes::new());
-        let get = OsdOp::new(OpCode::COPY_GET, OpArgs::CopyGet { max: CHUNK }, input.into());
-        let ops = if version == 0 { vec![get] } else { vec![guard, get] };
-        OsdOpMsg {
-            spgid: self.pgid,
-            hash: self.hash,
-            map_epoch,
-            flags: flag::READ | flag::ONDISK | flag::KNOWN_REDIR,
-            locator: self.locator.clone(),
-            oid: self.name.clone(),
-            ops,
-            snap: self.snap,
-            features: F.0,
-            ..OsdOpMsg::default()
-        }
+fn request(object: &HObject, version: u64, cursor: &CopyCursor) -> OsdOpMsg {
+    let mut input = cursor.to_bytes(F);
+    CHUNK.encode(&mut input, F);
+    let guard = OsdOp::new(OpCode::ASSERT_VER, OpArgs::AssertVer { ver: version }, Bytes::new());
+    let get = OsdOp::new(OpCode::COPY_GET, OpArgs::CopyGet { max: CHUNK }, input.into());
+    OsdOpMsg {
+        flags: flag::READ | flag::ONDISK | flag::KNOWN_REDIR,
+        ops: if version == 0 { vec![get] } else { vec![guard, get] },
+        snap: object.snap,
+        ..OsdOpMsg::default()
     }
 }
 

@@ -99,7 +99,7 @@ impl Loaded {
         let mut sources = Sources::of(target, &admitted);
         let lock = admitted.pg.locks.acquire(key, mode);
         let held = if sources.is_empty() { lock.await } else { join(lock, sources.lock()).await.0 };
-        sources.fetch(target).await;
+        sources.fetch(target, &admitted.pg).await;
         if admitted.request.class.writes {
             target.store().admit().await;
         }
@@ -147,6 +147,7 @@ impl Loaded {
             caller: caller_of(target, request),
             sources: &[],
             reached: &self.reached,
+            filled: self.sources.filled(),
             ignores_redirects: request.msg.has_flag(flag::IGNORE_REDIRECT),
             ordered: request.msg.has_flag(flag::RWORDERED),
             snaps: Some(&self.admitted.snaps),

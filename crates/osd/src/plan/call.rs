@@ -339,6 +339,11 @@ impl<V: ObjectView> Context for Inside<'_, '_, V> {
         self.op(OpCode::ROLLBACK, args, Bytes::new()).map(drop)
     }
 
+    fn chunk_references(&mut self, target: &[u8]) -> u32 {
+        self.read = true;
+        self.run.info.chunks.values().filter(|chunk| chunk.target.oid == target).count() as u32
+    }
+
     fn set_return_value(&mut self, value: u32) {
         self.returned = i32::try_from(value).unwrap_or(i32::MAX);
     }

@@ -9,6 +9,7 @@ use spirula_wire::types::{CopyCursor, CopyData, SnapId};
 use spirula_wire::{Encode, Features};
 
 use super::cut::Cut;
+use super::tier::Errand;
 use super::{Effect, Run, Step, err, kib, ok};
 use crate::errno::*;
 use crate::object::ObjectInfo;
@@ -35,6 +36,8 @@ pub enum SourceData {
     Shared { cid: ContainerId, oid: ObjectKey, epoch: u64 },
     /// Pieces from the start on.
     Bytes(Vec<Bytes>),
+    /// At other objects, that the source leads to.
+    Elsewhere,
 }
 
 /// A COPY_FROM of the request: its place, and its source or why there is none (negative).
@@ -138,6 +141,9 @@ impl<V: ObjectView> Run<'_, V> {
     pub(super) fn copy_from(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
         let found = self.sources.iter().find(|(op, _)| *op == self.current);
         let source = match found {
+            Some((op, Ok(Source { data: SourceData::Elsewhere, .. }))) => {
+                return self.leave(Errand::Follow { op: *op });
+            }
             Some((_, Ok(source))) => source.clone(),
             Some((_, Err(errno))) => {
                 out.flags &= !op_flag::FAILOK;
@@ -183,6 +189,7 @@ impl<V: ObjectView> Run<'_, V> {
                     offset = next;
                 }
             }
+            SourceData::Elsewhere => {}
         }
         if source.info.size > 0 {
             self.effect(Effect::Truncate(source.info.size));

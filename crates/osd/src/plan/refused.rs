@@ -18,8 +18,6 @@ const REFUSED: &[(OpCode, i32)] = &[
     (OpCode::CACHE_PIN, EINVAL),
     (OpCode::CACHE_UNPIN, EINVAL),
     (OpCode::PG_HITSET_GET, ENOENT),
-    // Chunks are not kept.
-    (OpCode::SET_CHUNK, EOPNOTSUPP),
 ];
 
 /// The (positive) error of an operation that is never carried out; `None` if some object takes it.

@@ -60,6 +60,7 @@ impl<V: ObjectView> Run<'_, V> {
     }
 
     fn become_past(&mut self, past: Past, id: SnapId, epoch: u64) -> Step<V::Missing> {
+        let patches = self.past_patches(&past)?;
         let (size, now) = (self.info.size, self.present()?);
         self.ensure_exists();
         self.delta.num_bytes += past.info.size as i64 - size as i64;
@@ -72,6 +73,7 @@ impl<V: ObjectView> Run<'_, V> {
         self.effect(Effect::Rollback(to));
         let effects = difference(now.unwrap_or_default(), past);
         effects.into_iter().for_each(|effect| self.effect(effect));
+        self.promote_patches(patches);
         ok()
     }
 

@@ -12,6 +12,7 @@ use super::*;
 use crate::op::OpClass;
 use crate::view::Past;
 
+mod chunk;
 mod redirect;
 mod watch;
 
@@ -497,8 +498,10 @@ fn what_is_refused_is_in_the_table() {
         let result = Model::of("hello").run(&[with_input(code, input)]).result;
         match refusal(code) {
             Some(errno) => assert_eq!(result, -errno, "{code}"),
-            // Only of what is no redirect.
-            None if code == OpCode::UNSET_MANIFEST => assert_eq!(result, -EOPNOTSUPP),
+            // Only of what has no manifest, and without a reference.
+            None if matches!(code, OpCode::UNSET_MANIFEST | OpCode::SET_CHUNK) => {
+                assert_eq!(result, -EOPNOTSUPP);
+            }
             None => assert_ne!(result, -EOPNOTSUPP, "{code}"),
         }
     }

@@ -2,7 +2,7 @@
 //! object may be a redirect, whose requests go to another object.
 //!
 //! What has to be done elsewhere is an [`Errand`]: the plan ends there, and is made again with what the
-//! errand brought. Chunked manifests are not kept.
+//! errand brought. Chunked manifests are in [`super::chunk`].
 
 use bytes::Bytes;
 use spirula_wire::msg::ops::{OpArgs, OpCode, op_flag};
@@ -12,7 +12,7 @@ use spirula_wire::types::{HObject, ObjectLocator, SnapId};
 use super::cut::Cut;
 use super::{Effect, Request, Run, Step, err, ok};
 use crate::errno::*;
-use crate::object::{ObjectInfo, Redirect};
+use crate::object::{Chunk, ObjectInfo, Redirect};
 use crate::view::{Fault, ObjectView, Viewed};
 
 /// What has to be done at another object before a request can go on.
@@ -24,6 +24,10 @@ pub enum Errand {
     Reach { op: usize, name: Bytes, locator: ObjectLocator, snap: SnapId, counted: bool },
     /// Operation `op` needs the object's content.
     Fetch { op: usize, target: HObject },
+    /// The contents of these chunks are needed.
+    Fill(Vec<Chunk>),
+    /// The source of operation `op` leads elsewhere: it is to be read as a client reads it.
+    Follow { op: usize },
 }
 
 /// Where an operation leads, or why it does not (negative).
@@ -41,7 +45,7 @@ pub(super) fn leads_to(request: &Request<'_>, info: Option<&ObjectInfo>) -> Opti
     (!stays).then(|| redirect.target.clone())
 }
 
-fn is_about_manifest(code: OpCode) -> bool {
+pub(super) fn is_about_manifest(code: OpCode) -> bool {
     matches!(
         code,
         OpCode::SET_REDIRECT
@@ -113,29 +117,13 @@ impl<V: ObjectView> Run<'_, V> {
         ok()
     }
 
-    /// Ceph takes chunks with references only; here they are not kept.
-    pub(super) fn set_chunk(&self, input: &Bytes) -> Step<V::Missing> {
-        self.require_present()?;
-        if self.info.redirect.is_some() {
-            return err(EINVAL);
-        }
-        let mut input = Cut::new(input);
-        let (offset, length) = (input.u64()?, input.u64()?);
-        input.decoded::<ObjectLocator, _>()?;
-        let _target = (input.blob()?, input.u64()?);
-        if length == 0 {
-            return err(EINVAL);
-        }
-        if offset.saturating_add(length) > self.info.size {
-            return err(ERANGE);
-        }
-        err(EOPNOTSUPP)
-    }
-
     /// The target's content becomes the object's own, besides the xattrs that it has; if there is
     /// no target, the object goes too.
     pub(super) fn promote(&mut self, out: &mut OsdOpResult) -> Step<V::Missing> {
         self.require_present()?;
+        if !self.info.chunks.is_empty() {
+            return self.promote_chunks();
+        }
         let Some(redirect) = self.info.redirect.clone() else {
             return ok();
         };
@@ -161,18 +149,24 @@ impl<V: ObjectView> Run<'_, V> {
     /// A redirect has nothing of its own to write back, and says that it is busy.
     pub(super) fn flush(&self) -> Step<V::Missing> {
         self.require_present()?;
+        if !self.info.chunks.is_empty() {
+            return self.flush_chunks();
+        }
         if self.info.redirect.is_some() { err(EBUSY) } else { ok() }
     }
 
-    pub(super) fn evict(&self) -> Step<V::Missing> {
+    pub(super) fn evict(&mut self) -> Step<V::Missing> {
         self.require_present()?;
+        if !self.info.chunks.is_empty() {
+            return self.evict_chunks();
+        }
         if self.info.redirect.is_some() { ok() } else { err(EINVAL) }
     }
 
     /// The object shows itself again.
     pub(super) fn unset_manifest(&mut self) -> Step<V::Missing> {
         self.require_present()?;
-        if self.info.redirect.is_none() {
+        if self.info.redirect.is_none() && self.info.chunks.is_empty() {
             return err(EOPNOTSUPP);
         }
         self.release();
@@ -188,14 +182,15 @@ impl<V: ObjectView> Run<'_, V> {
         {
             self.released.push(redirect.target);
         }
+        self.drop_chunks(&Effect::Remove);
     }
 
-    fn require_present(&self) -> Viewed<(), V::Missing> {
+    pub(super) fn require_present(&self) -> Viewed<(), V::Missing> {
         if self.exists { Ok(()) } else { Err(Fault::Errno(-ENOENT)) }
     }
 
     /// The request ends here until the errand is done.
-    fn leave(&mut self, errand: Errand) -> Step<V::Missing> {
+    pub(super) fn leave(&mut self, errand: Errand) -> Step<V::Missing> {
         self.errand = Some(errand);
         err(EAGAIN)
     }
