@@ -37,6 +37,7 @@ const KEPT: u32 = flag::RWORDERED
     | flag::ENFORCE_SNAPC
     | flag::MAP_SNAP_CLONE
     | flag::RETURNVEC
+    | flag::FULL_TRY
     | flag::FULL_FORCE;
 
 /// Lets `object` answer instead.
@@ -102,8 +103,7 @@ fn forwarded(request: &OpRequest, context: Option<SnapContext>) -> Result<OsdOpM
         | mode(request.class.writes, flag::WRITE)
         | flag::ONDISK
         | flag::KNOWN_REDIR
-        | flag::REDIRECTED
-        | flag::FULL_TRY;
+        | flag::REDIRECTED;
     Ok(OsdOpMsg {
         flags,
         reqid: request.reqid,
