@@ -74,6 +74,9 @@ pub(crate) struct Whole {
     data: Vec<Bytes>,
     /// Of all data, if it was told.
     digest: Option<u32>,
+    /// Of the omap, if it was told, and of what of it has come.
+    omap_digest: Option<u32>,
+    omap_crc: u32,
 }
 
 impl Whole {
@@ -83,7 +86,11 @@ impl Whole {
         if part.cursor == self.cursor || part.cursor.data_offset != end || end > part.size {
             return Err(-EIO);
         }
+        self.omap_crc = crc32c::crc32c_append(self.omap_crc, &part.omap_header);
         if !part.omap_data.is_empty() {
+            // All but their number.
+            let raw = part.omap_data.get(4..).unwrap_or_default();
+            self.omap_crc = crc32c::crc32c_append(self.omap_crc, raw);
             let pairs = Vec::from_bytes(&part.omap_data).map_err(|_| -EIO)?;
             self.omap.extend::<Vec<(Bytes, Bytes)>>(pairs);
         }
@@ -97,6 +104,9 @@ impl Whole {
         if part.flags & CopyData::DATA_DIGEST != 0 {
             self.digest = Some(part.data_digest);
         }
+        if part.flags & CopyData::OMAP_DIGEST != 0 {
+            self.omap_digest = Some(part.omap_digest);
+        }
         self.info.size = part.size;
         let truncated = (part.truncate_seq, part.truncate_size);
         self.info.truncate = (part.truncate_seq != 0).then_some(truncated);
@@ -104,11 +114,15 @@ impl Whole {
         Ok(())
     }
 
-    /// The whole object, if its data is what was told.
+    /// The whole object, if its data and omap are what was told.
     pub(crate) fn source(mut self, user_version: u64) -> Result<Source, i32> {
         let crc = |crc, piece: &Bytes| crc32c::crc32c_append(crc, piece);
         if self.digest.is_some_and(|digest| digest != !self.data.iter().fold(0, crc)) {
             tracing::error!("the data of a copy is not what its source says");
+            return Err(-EIO);
+        }
+        if self.omap_digest.is_some_and(|digest| digest != !self.omap_crc) {
+            tracing::error!("the omap of a copy is not what its source says");
             return Err(-EIO);
         }
         self.info.user_version = user_version;
@@ -160,6 +174,20 @@ mod tests {
             let flags = CopyData::DATA_DIGEST;
             whole.add(CopyData { flags, data_digest, ..part(0, "hel", 5, &[]) }).unwrap();
             whole.add(part(3, "lo", 5, &[])).unwrap();
+            assert_eq!(whole.source(7).err(), errno);
+        }
+    }
+
+    #[test]
+    fn the_omap_has_to_match_its_digest() {
+        let header = Bytes::from("head");
+        let told = b"head\x01\0\0\0k\x01\0\0\0v\x01\0\0\0l\x01\0\0\0w";
+        for (omap_digest, errno) in [(!crc32c::crc32c(told), None), (1, Some(-EIO))] {
+            let mut whole = Whole::default();
+            let first = part(0, "hello", 5, &[("k", "v")]);
+            let flags = CopyData::OMAP_DIGEST;
+            whole.add(CopyData { omap_header: header.clone(), ..first }).unwrap();
+            whole.add(CopyData { flags, omap_digest, ..part(5, "", 5, &[("l", "w")]) }).unwrap();
             assert_eq!(whole.source(7).err(), errno);
         }
     }

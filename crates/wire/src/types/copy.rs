@@ -57,6 +57,8 @@ pub struct CopyData {
 impl CopyData {
     /// Flag: `data_digest` is the CRC-32C of all data, without its last inversion.
     pub const DATA_DIGEST: u32 = 1;
+    /// [`Self::omap_digest`] is known: header, keys and values as they are encoded.
+    pub const OMAP_DIGEST: u32 = 2;
 }
 
 /// `-1` stands for what is not known.
