@@ -715,6 +715,29 @@ def chunks(pool, other):
     check(name, "copied whole", pool.run("chunked copy", [UNSET_MANIFEST])[0], EOPNOTSUPP)
 
 
+def chunk_snapshots(pool, other):
+    """A clone has its head's chunks, and shares their references. (The trim of one ends Ceph's OSD.)"""
+    name, here, there = "chunk snapshots", "chunks snapped", "chunk snapped"
+    do(pool, here, write_full("abcd")), do(other, there, write_full("CCCC"))
+    do(pool, here, set_chunk(0, 4, locator(other.id), there, 0, WITH_REFERENCE)), do(pool, here, EVICT)
+    snap = ctypes.c_uint64()
+    assert LIB.rados_ioctx_selfmanaged_snap_create(pool.io, ctypes.byref(snap)) == 0
+    assert LIB.rados_ioctx_selfmanaged_snap_set_write_ctx(pool.io, snap, ctypes.byref(snap), 1) == 0
+    handle = ctypes.c_void_p(write_request([write(1, "x")]))
+    check(name, "written", LIB.rados_write_op_operate(handle, pool.io, here.encode(), None, 0), 0)
+    LIB.rados_release_write_op(handle)
+    assert LIB.rados_ioctx_selfmanaged_snap_set_write_ctx(pool.io, ctypes.c_uint64(0), None, 0) == 0
+    for ops, head in (([stat()], b"CxCC"), ([write(0, "y")], b"yxCC"), ([delete()], None)):
+        do(pool, here, *ops)
+        LIB.rados_ioctx_snap_set_read(pool.io, snap)
+        check(name, "snapshot", do(pool, here, read(0, 4), stat())[0], b"CCCC")
+        LIB.rados_ioctx_snap_set_read(pool.io, ctypes.c_uint64(HEAD))
+        time.sleep(0.3)
+        check(name, "counted %r" % ops, blob(here) in do(other, there, getxattr("chunk_refs"))[0], True)
+        got = pool.run(here, [read(0, 4)])
+        check(name, "head %r" % ops, (got[0], got[1][0][1]), (ENOENT if head is None else 0, head or b""))
+
+
 def snapshot_copies(pool):
     """A source may be a snapshot (not of the object itself: Ceph waits for ever)."""
     name = "snapshot copies"
@@ -909,7 +932,8 @@ def main(filters):
     for function, args in ((versions, (pool,)), (copies, (pool,)), (copies_across, (pool,)),
                            (snapshot_copies, (pool,)), (names, (pool,)),
                            *[(check_of, (pool, cluster.pool("operations1")))
-                             for check_of in (redirects, redirect_snapshots, promoted, references, chunks)],
+                             for check_of in (redirects, redirect_snapshots, promoted, references, chunks,
+                                              chunk_snapshots)],
                            (listing, (cluster.pool("operations1"),)), (capabilities, (cluster, "operations")),
                            (blocklisted, (cluster, "operations")), (large, (pool,)),
                            (full, (cluster, "operations2"))):
