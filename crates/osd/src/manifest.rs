@@ -4,6 +4,7 @@
 //! A request that goes on holds no lock any more: its order is that of the connection it leaves on.
 
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -165,17 +166,22 @@ impl Loaded {
         }
     }
 
-    /// Tells the targets that have no reference of this object any more, in the background.
+    /// Tells the targets that have no reference of this object any more.
     pub fn release(&self, target: &Target, released: Vec<HObject>) {
-        for object in released {
-            let (own, pg) = (own_object(self.request()), self.pg().clone());
-            target.spawn(Class::Client, |target| async move {
-                if let Err(errno) = count(&target, &pg, own, &object, "chunk_put_ref").await {
-                    tracing::warn!(%object, errno, "a reference could not be taken back");
-                }
-                Ok(())
-            });
-        }
+        release(target, self.pg(), &own_object(self.request()), released);
+    }
+}
+
+/// Tells targets that they have one reference of `own` less, in the background.
+pub fn release(target: &Target, pg: &Rc<Pg>, own: &HObject, released: Vec<HObject>) {
+    for object in released {
+        let (own, pg) = (own.clone(), pg.clone());
+        target.spawn(Class::Client, |target| async move {
+            if let Err(errno) = count(&target, &pg, own, &object, "chunk_put_ref").await {
+                tracing::warn!(%object, errno, "a reference could not be taken back");
+            }
+            Ok(())
+        });
     }
 }
 

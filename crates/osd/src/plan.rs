@@ -39,7 +39,7 @@ use crate::watch::{WatchEffect, WatchState};
 use chunk::Patched;
 
 pub use call::Caller;
-pub use chunk::Filled;
+pub use chunk::{Filled, lost_with};
 pub use copy::{FoundSource, Source, SourceData};
 pub use refused::refusal;
 pub use tier::{Errand, Reached};

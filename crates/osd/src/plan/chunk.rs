@@ -9,7 +9,7 @@
 use bytes::{Bytes, BytesMut};
 use spirula_wire::msg::ops::{OpCode, op_flag};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpResult};
-use spirula_wire::types::{ObjectLocator, SnapId};
+use spirula_wire::types::{HObject, ObjectLocator, SnapId};
 
 use super::cut::Cut;
 use super::tier::{Errand, is_about_manifest};
@@ -62,10 +62,7 @@ pub(super) fn patches(
 ) -> Result<Vec<(u64, Bytes)>, Unfilled> {
     let (mut patches, mut open) = (Vec::new(), Vec::new());
     for (start, chunk) in wanted {
-        let same = |c: &Chunk| {
-            (&c.target, c.offset, c.length) == (&chunk.target, chunk.offset, chunk.length)
-        };
-        match filled.iter().find(|(c, _)| same(c)) {
+        match filled.iter().find(|(other, _)| is_same(other, chunk)) {
             Some((_, Ok(content))) => {
                 let length = (chunk.length as usize).min(content.len());
                 patches.push((*start, content.slice(..length)));
@@ -92,6 +89,21 @@ pub(super) fn of_newest_clone<V: ObjectView>(
         }
         None => Ok(Chunks::new()),
     }
+}
+
+fn is_same(a: &Chunk, b: &Chunk) -> bool {
+    (&a.target, a.offset, a.length) == (&b.target, b.offset, b.length)
+}
+
+/// The targets that lose a reference with a clone: those of chunks that neither of its neighbours has, and
+/// of chunks that both of them counted because it had others.
+pub fn lost_with(gone: &Chunks, older: &Chunks, newer: &Chunks) -> Vec<HObject> {
+    let in_ = |chunks: &Chunks, start: &u64, chunk: &Chunk| {
+        chunks.get(start).is_some_and(|other| is_same(other, chunk))
+    };
+    let alone = gone.iter().filter(|(s, c)| !in_(older, s, c) && !in_(newer, s, c));
+    let twice = older.iter().filter(|(s, c)| in_(newer, s, c) && !in_(gone, s, c));
+    alone.chain(twice).map(|(_, chunk)| chunk.target.clone()).collect()
 }
 
 impl<V: ObjectView> Run<'_, V> {
@@ -219,11 +231,9 @@ impl<V: ObjectView> Run<'_, V> {
     pub(super) fn release_chunks(&mut self, snaps: Option<&SnapChange>, old: Option<&ObjectInfo>) {
         let made = snaps.is_some_and(|snaps| snaps.made);
         let shared = old.filter(|_| made).map_or(&self.clone_chunks, |old| &old.chunks);
-        let same = |a: &Chunk, b: &Chunk| {
-            (&a.target, a.offset, a.length) == (&b.target, b.offset, b.length)
+        let kept = |start: &u64, chunk: &Chunk| {
+            shared.get(start).is_some_and(|other| is_same(other, chunk))
         };
-        let kept =
-            |start: &u64, chunk: &Chunk| shared.get(start).is_some_and(|other| same(other, chunk));
         let gone = self.dropped.drain(..).filter(|(start, chunk)| !kept(start, chunk));
         self.released.extend(gone.map(|(_, chunk)| chunk.target));
     }

@@ -188,6 +188,27 @@ fn changed_chunks_give_back_their_references() {
 }
 
 #[test]
+fn references_are_shared_by_neighbours() {
+    let (a, b) = (chunk("a", 0, false), chunk("b", 0, false));
+    let one = |chunk: &Chunk| Chunks::from([(0, chunk.clone())]);
+    let none = Chunks::new();
+    let missing = one(&Chunk { missing: true, ..a.clone() });
+    for (gone, older, newer, lost) in [
+        (one(&a), none.clone(), none.clone(), &["a"][..]),
+        (one(&a), missing, none.clone(), &[]),
+        (one(&a), none.clone(), one(&a), &[]),
+        (one(&a), one(&b), one(&b), &["a", "b"]),
+        (none.clone(), one(&b), one(&b), &["b"]),
+        (none.clone(), one(&b), one(&a), &[]),
+        (one(&a), Chunks::from([(4, a.clone())]), none, &["a"]),
+    ] {
+        let targets = lost_with(&gone, &older, &newer);
+        let want: Vec<_> = lost.iter().map(|name| target(name)).collect();
+        assert_eq!(targets, want, "{gone:?} between {older:?} and {newer:?}");
+    }
+}
+
+#[test]
 fn a_source_that_leads_elsewhere_is_followed() {
     let source = |data| Source {
         info: ObjectInfo { size: 3, ..ObjectInfo::default() },

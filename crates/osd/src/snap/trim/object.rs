@@ -6,21 +6,22 @@ use bytes::Bytes;
 use futures_util::future::join;
 use spirula_store::Commit;
 use spirula_vos::{ObjectKey, StageError, Tx};
-use spirula_wire::types::{EVersion, SnapId, UTime};
+use spirula_wire::types::{EVersion, HObject, SnapId, UTime};
 use spirula_xstream::wall_now;
 
 use super::{Outcome, encode_purged, given_up};
 use crate::apply::{DataCrcs, apply_log, meta_object};
 use crate::load::{LoadedData, Need, StoreView};
-use crate::object::{AKEY, dkey};
+use crate::manifest::release;
+use crate::object::{AKEY, Chunks, ObjectInfo, dkey, object_of_key};
 use crate::pg::Pg;
 use crate::pg::locks::Mode;
 use crate::pg::log::{DupRecord, EntryKind, LogEntry};
-use crate::plan::Effect;
-use crate::snap::{Clones, ObjectChange, apply_object, trimmed};
+use crate::plan::{Effect, lost_with};
+use crate::snap::{Clones, ObjectChange, SnapClone, SnapSet, apply_object, trimmed};
 use crate::stats::StatSum;
 use crate::target::{Target, TargetError};
-use crate::view::{Fault, ObjectView};
+use crate::view::{Fault, ObjectView, Viewed};
 
 /// Takes a snapshot out of an object, and returns the space.
 pub(super) async fn trim_object(
@@ -38,8 +39,8 @@ pub(super) async fn trim_object(
         }
         let pages = match plan_object(target, pg, &oid, snap) {
             Ok(None) => break None,
-            Ok(Some(step)) => match step.submit(target, pg) {
-                Ok(submitted) => break Some(submitted),
+            Ok(Some((step, released))) => match step.submit(target, pg) {
+                Ok(submitted) => break Some((submitted, released)),
                 Err(StageError::Missing(pages)) => pages,
                 Err(e) => return given_up(pg, &e),
             },
@@ -51,12 +52,13 @@ pub(super) async fn trim_object(
         }
     };
     held.submitted();
+    let released = submitted.as_ref().map(|(_, released)| released.clone()).unwrap_or_default();
     let horizon = pg.state.borrow().last_epoch;
     // At once, so that it is in the same batch of the WAL, behind the transaction that it follows.
     let aggregated = target.store().aggregate_object(pg.cid, &oid, horizon);
     let published = async {
         let done = match submitted {
-            Some(submitted) => submitted.published(pg).await,
+            Some((submitted, _)) => submitted.published(pg).await,
             None => Ok(()),
         };
         drop(held);
@@ -64,31 +66,43 @@ pub(super) async fn trim_object(
     };
     let (published, aggregated) = join(published, aggregated).await;
     published?;
+    if let Some(own) = object_of_key(pg.pgid.pgid.pool, &oid.0) {
+        release(target, pg, &own, released);
+    }
     match aggregated {
         Ok(()) => Ok(Outcome::Done),
         Err(e) => given_up(pg, &e),
     }
 }
 
-/// The transaction that trims an object; `None` if it does not have the snapshot any more.
+/// The transaction that trims an object, with the targets that lose a reference of it by that; `None` if
+/// it does not have the snapshot any more.
 fn plan_object(
     target: &Target,
     pg: &Pg,
     oid: &ObjectKey,
     snap: SnapId,
-) -> Result<Option<Step>, Fault<Need>> {
+) -> Result<Option<(Step, Vec<HObject>)>, Fault<Need>> {
     let store = target.store();
     let read = store.try_read(|vos| {
         let data = LoadedData::default();
-        let view = StoreView::new(store, vos, pg.cid, oid, &data);
-        Ok((|| Ok((view.snapset(Clones::All)?, view.info()?)))())
+        let view = || StoreView::new(store, vos, pg.cid, oid, &data);
+        Ok((|| {
+            let (set, info) = (view().snapset(Clones::All)?, view().info()?);
+            let released = lost_references(&set, snap, info.as_ref(), |clone| {
+                let data = LoadedData::default();
+                StoreView::new(store, vos, pg.cid, oid, &data).at(clone.epoch).info()
+            })?;
+            Ok((set, info, released))
+        })())
     });
-    let (set, mut info) = read.unwrap_or(Err(Fault::Errno(-crate::errno::EIO)))?;
+    let (set, mut info, released) = read.unwrap_or(Err(Fault::Errno(-crate::errno::EIO)))?;
     let removed = &pg.snaps().removed;
     let mut step = Step::new(target, pg, &oid.0, EntryKind::Modify);
     let Some(change) = trimmed(set, snap, removed, info.is_some(), &mut step.entry.stats) else {
         return Ok(None);
     };
+    let clone_goes = !change.gone.is_empty();
     if let Some(info) = &mut info {
         step.entry.prior = info.version;
         info.version = step.entry.version;
@@ -102,7 +116,32 @@ fn plan_object(
     let (version, crcs) = (step.entry.version, DataCrcs::default());
     let change = ObjectChange { effects, info, snaps, crcs, version };
     apply_object(&mut step.tx, pg.cid, oid, change);
-    Ok(Some(step))
+    // Another snapshot may show the clone.
+    let released = if clone_goes { released } else { Vec::new() };
+    Ok(Some((step, released)))
+}
+
+/// The targets that lose a reference if the clone that shows `snap` goes.
+fn lost_references(
+    set: &SnapSet,
+    snap: SnapId,
+    head: Option<&ObjectInfo>,
+    at: impl Fn(&SnapClone) -> Viewed<Option<ObjectInfo>, Need>,
+) -> Viewed<Vec<HObject>, Need> {
+    let Some(i) = set.clones.iter().position(|clone| clone.snaps.contains(&snap)) else {
+        return Ok(Vec::new());
+    };
+    let chunks = |clone: Option<&SnapClone>| match clone {
+        Some(clone) => Ok(at(clone)?.map(|info| info.chunks).unwrap_or_default()),
+        None => Ok(Chunks::new()),
+    };
+    let gone = chunks(set.clones.get(i))?;
+    let older = chunks(i.checked_sub(1).and_then(|i| set.clones.get(i)))?;
+    let newer = match set.clones.get(i + 1) {
+        None => head.map(|head| head.chunks.clone()).unwrap_or_default(),
+        newer => chunks(newer)?,
+    };
+    Ok(lost_with(&gone, &older, &newer))
 }
 
 /// The snapshot is gone from all objects of the PG.
