@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// Only faults of these names.
     #[arg(long)]
     pub(crate) only: Option<String>,
+    /// No faults of these names.
+    #[arg(long)]
+    pub(crate) without: Option<String>,
     /// Seeds at the same time (default: one per core).
     #[arg(long)]
     pub(crate) jobs: Option<usize>,
@@ -114,17 +117,20 @@ impl Args {
     /// Names the make of the cluster in file names.
     fn make(&self) -> String {
         let only = self.only.as_ref().map(|only| format!("-{only}")).unwrap_or_default();
+        let without = self.without.as_ref().map(|names| format!("-no-{names}")).unwrap_or_default();
         let profile = if self.dev { "-dev" } else { "" };
         let Self { size, osds, mons, faults, .. } = self;
-        format!("size{size}-osds{osds}-mons{mons}-faults{faults}{only}{profile}")
+        format!("size{size}-osds{osds}-mons{mons}-faults{faults}{only}{without}{profile}")
     }
 
     /// What `spirula-sim` is called with.
     fn words(&self, seed: u64) -> Vec<String> {
         let Self { size, osds, mons, faults, .. } = self;
         let text = format!("{seed} --size {size} --osds {osds} --mons {mons} --faults {faults}");
-        let only = self.only.iter().flat_map(|only| ["--only".to_owned(), only.clone()]);
-        text.split(' ').map(str::to_owned).chain(only).collect()
+        let names = [("--only", &self.only), ("--without", &self.without)];
+        let names = names.into_iter().filter_map(|(option, names)| Some((option, names.clone()?)));
+        let names = names.flat_map(|(option, names)| [option.to_owned(), names]);
+        text.split(' ').map(str::to_owned).chain(names).collect()
     }
 }
 

@@ -14,10 +14,11 @@ use spirula_client::objecter::{
     self, Failure, Objecter, OpReply, OpRequest, OpTarget, Reply, SessionId, Work,
 };
 use spirula_maps::PgMapDigest;
-use spirula_monc::{self as monc, ConnId, MonClient};
+use spirula_monc::{self as monc, ConnId, MonClient, PoolRequest};
 use spirula_msgr::on_xstream::{self, Event, Session, now};
 use spirula_msgr::{Config, MonAction, MonSessions, Now, Outbox, Target};
 use spirula_wire::msg::mgr::MonMgrReport;
+use spirula_wire::msg::mon::pool_op;
 use spirula_wire::msg::osd_op::{OsdOp, flag};
 use spirula_wire::types::{
     EntityAddrVec, EntityName, EntityType, ObjectLocator, SnapContext, SnapId, UTime, pg_state,
@@ -171,6 +172,22 @@ impl Client {
         receiver.await.map_err(|_| OpError::Gone)
     }
 
+    /// Has the monitors make a snapshot number of clients' own (`None`), or remove one; 0 if it is done.
+    pub async fn own_snap(&self, pool: i64, remove: Option<u64>) -> Option<i32> {
+        let (sender, receiver) = oneshot();
+        let op = match remove {
+            None => pool_op::CREATE_UNMANAGED_SNAP,
+            Some(_) => pool_op::DELETE_UNMANAGED_SNAP,
+        };
+        let (pool, snap) = (pool as u32, SnapId(remove.unwrap_or_default()));
+        self.with(|core, at| {
+            let request = PoolRequest { pool, op, snap, ..PoolRequest::default() };
+            let tid = core.monc.pool_op(at, request);
+            core.commands.insert(tid, sender);
+        });
+        receiver.await.ok().map(|reply| reply.r)
+    }
+
     /// The number of the session with the monitor, while there is one.
     pub fn mon_session(&self) -> Option<u64> {
         self.0.core.borrow().monc.session()
@@ -309,10 +326,19 @@ impl Core {
                     self.objecter.handle_newest(now.mono, newest);
                 }
             }
-            monc::Event::Reply { tid, reply: monc::Reply::Command { r, outbl, version, .. } } => {
+            monc::Event::Reply { tid, reply } => {
+                let answer = match reply {
+                    monc::Reply::Command { r, outbl, version, .. } => {
+                        CommandReply { r, out: outbl, version }
+                    }
+                    monc::Reply::PoolOp { r, epoch, .. } => {
+                        CommandReply { r, out: Bytes::new(), version: epoch.into() }
+                    }
+                    _ => return,
+                };
                 if let Some(waiter) = self.commands.remove(&tid) {
                     // Whoever gave up does not hear of it.
-                    let _ = waiter.send(CommandReply { r, out: outbl, version });
+                    let _ = waiter.send(answer);
                 }
             }
             monc::Event::AuthFailed(e) => tracing::warn!("the monitor refuses the client: {e}"),

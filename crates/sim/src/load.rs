@@ -16,6 +16,8 @@ use crate::{Client, Cluster};
 mod choose;
 mod ops;
 
+pub use choose::SNAPS_MAX;
+
 const EIO: i32 = -5;
 
 /// Objects of each kind.
@@ -91,13 +93,14 @@ impl Load {
         workers.collect()
     }
 
-    /// A client of its own looks at everything, now and at all snapshots.
-    pub fn look(&self, cluster: &Cluster, host: &SimHost) -> JoinHandle<()> {
+    /// A client of its own looks at everything, as it is and, if wanted, at all snapshots.
+    pub fn look(&self, cluster: &Cluster, host: &SimHost, at_snaps: bool) -> JoinHandle<()> {
         let (load, connector) = (self.clone(), cluster.connector());
         host.spawn(Class::Client, async move {
             let client = connector();
+            let newest = if at_snaps { load.0.snap.get() } else { 0 };
             for object in objects() {
-                let snaps = (1..=load.0.snap.get()).map(Snaps::At);
+                let snaps = (1..=newest).map(Snaps::At);
                 for snaps in std::iter::once(Snaps::Head).chain(snaps) {
                     let steps = match is_log(&object) {
                         true => vec![Step::Read],

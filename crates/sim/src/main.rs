@@ -25,6 +25,9 @@ struct Args {
     /// Only faults of these names.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// No faults of these names.
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<String>,
     /// Say what happens while it does.
     #[arg(long)]
     verbose: bool,
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let options = Options {
         faults: args.faults,
         only: args.only,
+        without: args.without,
         aloud: args.verbose,
         ..Options::new(args.seed, args.size, args.osds, args.mons)
     };

@@ -5,19 +5,12 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 use std::time::Duration;
 
-use spirula_xstream::JoinHandle;
-
 use crate::check::{self, Violation};
 use crate::fault::{Needs, Plan, Stage, TABLE};
-use crate::load::{Load, is_log};
+use crate::load::{Load, SNAPS_MAX, is_log};
 use crate::{Cluster, Spec};
 
-/// Virtual time in which a cluster without faults has come up or healed.
-const HEALED_IN: Duration = Duration::from_secs(600);
-/// And in which a request is answered then.
-const ANSWERED_IN: Duration = Duration::from_secs(120);
-/// Requests that show that there is progress.
-const PROGRESS: u64 = 60;
+mod liveness;
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
@@ -27,6 +20,8 @@ pub struct Options {
     pub faults: usize,
     /// Only faults with these names; all if it is empty.
     pub only: Vec<String>,
+    /// No faults with these names.
+    pub without: Vec<String>,
     /// Print notes as they come.
     pub aloud: bool,
 }
@@ -49,12 +44,15 @@ impl Options {
     /// Three monitors, two clients and the administrator's.
     pub fn new(seed: u64, size: usize, osds: usize, mons: usize) -> Self {
         let spec = Spec { seed, pg_num: 4, mons, osds, size, clients: 3 };
-        Self { spec, faults: 20, only: Vec::new(), aloud: false }
+        Self { spec, faults: 20, only: Vec::new(), without: Vec::new(), aloud: false }
     }
 
     fn plan(&self) -> Plan {
         let Spec { seed, size, mons, osds, .. } = self.spec;
-        let allowed = |name: &str| self.only.is_empty() || self.only.iter().any(|o| o == name);
+        let is_in = |names: &[String], name: &str| names.iter().any(|n| n == name);
+        let allowed = |name: &str| {
+            (self.only.is_empty() || is_in(&self.only, name)) && !is_in(&self.without, name)
+        };
         Plan::draw(seed, self.faults, Needs { size, mons, osds }, allowed)
     }
 }
@@ -90,11 +88,12 @@ pub fn play(options: &Options) -> Report {
     let faults = safety(&mut stage, &options.plan());
     let mut violations = Vec::new();
     stage.note("the faults are over");
-    if let Err(what) = liveness(&mut stage) {
-        stage.note(format!("failed: {what}"));
-        violations.push(Violation::new("liveness", what));
-    } else {
-        violations.extend(check::monitors::check(&stage.cluster.mon_states()));
+    match liveness::run(&mut stage) {
+        Ok(()) => violations.extend(check::monitors::check(&stage.cluster.mon_states())),
+        Err(what) => {
+            stage.note(format!("failed: {what}"));
+            violations.push(Violation::new("liveness", what));
+        }
     }
     stage.note("checks");
     let history = stage.load.history();
@@ -126,6 +125,13 @@ fn set_up(options: &Options) -> Stage {
     if options.spec.size == 1 {
         stage.load.expect_errors();
     }
+    let admin = stage.admin.clone();
+    stage.on_admin(async move {
+        // The numbers that the clients will use, so that they can be removed in the end.
+        for _ in 0..SNAPS_MAX {
+            let _ = admin.own_snap(Cluster::POOL, None).await;
+        }
+    });
     for number in 0..stage.mortal_clients() {
         let workers = stage.load.start(&stage.cluster, &stage.cluster.clients[number]);
         stage.workers.extend(workers);
@@ -168,62 +174,5 @@ fn end_until(stage: &mut Stage, ends: &mut Ends, until: Duration) {
     }
     if until < Duration::MAX {
         stage.run_until(until);
-    }
-}
-
-/// Without faults the cluster heals, answers, loses nothing when all of it loses power, and agrees.
-fn liveness(stage: &mut Stage) -> Result<(), String> {
-    stage.mend();
-    stage.note("mended");
-    clean(stage)?;
-    let before = stage.load.answered();
-    if !stage.run_while(ANSWERED_IN, |stage| stage.load.answered() > before + PROGRESS) {
-        return Err(format!("only {} requests are answered", stage.load.answered() - before));
-    }
-    stage.load.stop();
-    let ended = |stage: &Stage| stage.workers.iter().all(JoinHandle::is_finished);
-    if !stage.run_while(ANSWERED_IN, ended) {
-        let left = stage.workers.iter().filter(|worker| !worker.is_finished()).count();
-        let open = stage.load.history().open().join("; ");
-        return Err(format!("{left} requests hang, of these: {open}"));
-    }
-    look(stage)?;
-    stage.note("all OSDs lose power");
-    for id in 0..stage.cluster.osd_count() {
-        stage.cluster.osd_power_loss_of(id);
-    }
-    (0..stage.cluster.osd_count()).for_each(|id| stage.cluster.start_osd_of(id));
-    clean(stage)?;
-    look(stage)?;
-    same_monitors(stage)
-}
-
-fn clean(stage: &mut Stage) -> Result<(), String> {
-    if stage.run_while(HEALED_IN, Stage::is_clean) {
-        stage.note("clean");
-        return Ok(());
-    }
-    Err(format!("not clean: {}", stage.unclean().unwrap_or_default()))
-}
-
-/// Reads everything.
-fn look(stage: &mut Stage) -> Result<(), String> {
-    let host = stage.cluster.clients.last().expect("a client's host").clone();
-    let looking = stage.load.look(&stage.cluster, &host);
-    match stage.run_while(ANSWERED_IN, |_| looking.is_finished()) {
-        true => Ok(()),
-        false => Err("the objects cannot be read".into()),
-    }
-}
-
-/// Monitors catch up with each other once nothing else happens.
-fn same_monitors(stage: &mut Stage) -> Result<(), String> {
-    let same = |stage: &Stage| {
-        let positions = stage.cluster.mon_positions();
-        positions.iter().all(|at| *at == positions[0])
-    };
-    match stage.run_while(ANSWERED_IN, same) {
-        true => Ok(()),
-        false => Err(format!("monitors at {:?}", stage.cluster.mon_positions())),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{Output, Request};
+use super::model::{Output, Request, Snaps};
 
 /// What a client was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,21 @@ impl History {
         self.answered
     }
 
+    /// How many objects there are, and their bytes, as they were last read.
+    pub fn last_seen(&self) -> (u64, u64) {
+        let mut seen: BTreeMap<&str, Option<usize>> = BTreeMap::new();
+        for (object, call) in &self.calls {
+            let Some((_, answer)) = &call.returned else { continue };
+            match (&call.request.snaps, answer.outputs.first()) {
+                (Snaps::Head, Some(Output::Data(data))) => seen.insert(object, Some(data.len())),
+                (Snaps::Head, None) => seen.insert(object, None),
+                _ => continue,
+            };
+        }
+        let sizes = seen.values().flatten();
+        (sizes.clone().count() as u64, sizes.map(|size| *size as u64).sum())
+    }
+
     /// The requests without an answer, for messages.
     pub fn open(&self) -> Vec<String> {
         let open = self.calls.iter().filter(|(_, call)| call.returned.is_none());
@@ -92,7 +107,7 @@ impl History {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::check::model::{Snaps, Step};
+    use crate::check::model::Step;
 
     /// A request of one step with its times and answer.
     pub(crate) fn call(step: Step, invoked: u64, returned: Option<(u64, Answer)>) -> Call {

@@ -63,7 +63,8 @@ pub(super) fn mend(stage: &mut Stage, mark: Mark) {
 /// An OSD that may lose data: nothing else is missing anywhere.
 fn expendable(stage: &Stage, pick: u64) -> Option<usize> {
     let id = running_osd(stage, pick)?;
-    (!stage.wounded && stage.is_clean()).then_some(id)
+    let other_damaged = stage.damaged.is_some_and(|damaged| damaged != id);
+    (!stage.wounded && !other_damaged && stage.is_clean()).then_some(id)
 }
 
 /// The disk is exchanged for an empty one.
@@ -81,6 +82,7 @@ pub(super) fn wipe(stage: &mut Stage, pick: u64) -> Option<Mark> {
 pub(super) fn damage(stage: &mut Stage, pick: u64) -> Option<Mark> {
     let id = expendable(stage, pick)?;
     stage.wounded = true;
+    stage.damaged = Some(id);
     stage.down.insert(Who::Osd(id));
     stage.cluster.osd_kill_of(id);
     for n in 0..1 + pick % 4 {

@@ -33,6 +33,8 @@ pub struct Stage {
     pub rough: Vec<Rough>,
     /// Something destroyed data, and not everything was whole since.
     pub wounded: bool,
+    /// The OSD whose disk is damaged: nothing says when that is mended, so that no other may lose data.
+    pub damaged: Option<usize>,
     /// What a reader of a failure wants to know.
     pub notes: Vec<String>,
     /// Print notes as they come.
@@ -72,6 +74,7 @@ impl Stage {
             cuts: Vec::new(),
             rough: Vec::new(),
             wounded: false,
+            damaged: None,
             notes: Vec::new(),
             aloud: false,
             restarts: Vec::new(),

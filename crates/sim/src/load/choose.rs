@@ -6,8 +6,8 @@ use spirula_xstream::random_u64;
 use super::{LOGS, Load, REGISTERS};
 use crate::check::{Request, Snaps, Step};
 
-/// Snapshots of a run.
-const SNAPS_MAX: u64 = 10;
+/// Snapshots of a run at most.
+pub const SNAPS_MAX: u64 = 10;
 /// The attribute that guarded requests look at.
 const GUARD: &str = "guard";
 const KEYS: u64 = 6;
