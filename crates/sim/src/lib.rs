@@ -10,6 +10,7 @@
 pub mod check;
 mod client;
 mod cluster;
+mod copies;
 pub mod fault;
 pub mod load;
 mod mon;

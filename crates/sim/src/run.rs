@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::check::{self, Violation};
 use crate::fault::{Needs, Plan, Stage, TABLE};
 use crate::load::{Load, SNAPS_MAX, is_log};
-use crate::{Cluster, Spec};
+use crate::{Cluster, Spec, copies};
 
 mod liveness;
 
@@ -89,7 +89,10 @@ pub fn play(options: &Options) -> Report {
     let mut violations = Vec::new();
     stage.note("the faults are over");
     match liveness::run(&mut stage) {
-        Ok(()) => violations.extend(check::monitors::check(&stage.cluster.mon_states())),
+        Ok(()) => {
+            violations.extend(check::monitors::check(&stage.cluster.mon_states()));
+            violations.extend(copies::check(&stage.cluster, stage.load.history().last_seen().0));
+        }
         Err(what) => {
             stage.note(format!("failed: {what}"));
             violations.push(Violation::new("liveness", what));
