@@ -24,6 +24,8 @@ pub async fn read(target: &Target, admitted: Admitted) -> Served {
             Err(need) => loaded.fill(target, need).await?,
         }
     };
+    // The lock of a write that failed is free, and what it staged is there, but not durable.
+    loaded.pg().publisher.check()?;
     if !loaded.pg().active.get() {
         // What was read may be elsewhere by a new map: the client asks again.
         return Ok(loaded.done(None));

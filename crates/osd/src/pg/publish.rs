@@ -76,13 +76,18 @@ impl Publisher {
         }
     }
 
+    /// An error once a commit failed: what is staged then is not durable, whoever may look at it.
+    pub fn check(&self) -> Result<(), Unpublished> {
+        if self.failed.get() { Err(Unpublished) } else { Ok(()) }
+    }
+
     /// Waits until `ticket` is published.
     pub async fn published(&self, ticket: u64) -> Result<(), Unpublished> {
         poll_fn(|cx| {
             if self.is_published(ticket) {
                 return Poll::Ready(Ok(()));
             }
-            if self.failed.get() {
+            if self.check().is_err() {
                 return Poll::Ready(Err(Unpublished));
             }
             let at = (ticket - self.base.get()) as usize;
@@ -125,7 +130,9 @@ mod tests {
         let mut wait = pin!(p.published(a));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(wait.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(p.check(), Ok(()));
         p.fail();
+        assert_eq!(p.check(), Err(Unpublished));
         assert_eq!(wait.as_mut().poll(&mut cx), Poll::Ready(Err(Unpublished)));
     }
 }
