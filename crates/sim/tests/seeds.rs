@@ -23,6 +23,13 @@ const FOUND: &[Found] = &[
         mons: 3,
     },
     Found {
+        bug: "what a failed write had staged was read from an OSD that was about to stop",
+        seed: 23,
+        size: 1,
+        osds: 3,
+        mons: 3,
+    },
+    Found {
         bug: "a client did not send again what a PG that was split had dropped",
         seed: 41,
         size: 1,

@@ -25,11 +25,13 @@ pub fn check(object: &str, calls: &[Call]) -> Vec<Violation> {
         let earlier = longest.iter().filter(|(at, _)| *at < call.invoked);
         let earlier = earlier.max_by_key(|(_, data)| data.len());
         if let Some((_, earlier)) = earlier.filter(|(_, earlier)| !data.starts_with(earlier)) {
+            let same = data.iter().zip(*earlier).take_while(|(a, b)| a == b).count();
+            let from = |data: &[u8]| String::from_utf8_lossy(&data[same..]).into_owned();
             let what = format!(
-                "{object}: {} bytes read at {} do not begin with the {} read before",
-                data.len(),
+                "{object}: read {} shows {:?} after {same} bytes, before it was {:?}",
                 call.invoked,
-                earlier.len()
+                from(data),
+                from(earlier)
             );
             found.push(Violation::new(LOST, what));
         }
