@@ -132,6 +132,7 @@ impl Cluster {
                 storage: MemoryStorage::default(),
                 options: mkfs.options.clone(),
                 append_max: Duration::from_millis(5),
+                removed: Rc::default(),
             })
         };
         let mon_configs = mkfs.mons.iter().map(mon_config).collect();
@@ -156,7 +157,9 @@ impl Cluster {
     /// The store of a monitor is lost while it is down; it comes back with an empty one.
     pub fn lose_mon_store(&self, rank: usize) {
         let blank = self.blank_mon(rank);
-        self.mon_configs[rank].borrow_mut().storage = blank;
+        let mut config = self.mon_configs[rank].borrow_mut();
+        config.storage = blank;
+        config.removed.set(false);
     }
 
     /// A host for another monitor, with an empty store; it joins once the map names it (`mon add`).
@@ -165,14 +168,21 @@ impl Cluster {
         let addr = SocketAddr::new(host.ip(), MON_PORT);
         self.mons.push(host);
         let like = self.mon_configs[0].borrow().clone();
-        self.mon_configs.push(RefCell::new(MonConfig { name: name.to_owned(), ..like }));
+        self.mon_configs.push(RefCell::new(MonConfig {
+            name: name.to_owned(),
+            removed: Rc::default(),
+            ..like
+        }));
         self.lose_mon_store(self.mons.len() - 1);
         addr
     }
 
     /// The store of a monitor that joins, made of what another one knows.
     fn blank_mon(&self, rank: usize) -> MemoryStorage {
-        let mut other = self.mon_configs[(rank + 1) % self.mons.len()].borrow().storage.clone();
+        let positions = self.mon_positions();
+        let others = (0..positions.len()).filter(|other| *other != rank);
+        let newest = others.max_by_key(|other| positions[*other]).expect("there are several");
+        let mut other = self.mon_configs[newest].borrow().storage.clone();
         let state = spirula_mon::open(&mut other, None).expect("another monitor's store").0;
         let mut monmap = state.monmap.map().clone();
         let addr = SocketAddr::new(self.mons[rank].ip(), MON_PORT);
@@ -186,6 +196,31 @@ impl Cluster {
         let made = spirula_mon::mkfs_join(monmap, key, now, seed, &mut fresh);
         assert!(made.is_ok(), "{made:?}");
         fresh
+    }
+
+    /// A monitor's name and address.
+    pub fn mon_name(&self, rank: usize) -> (String, SocketAddr) {
+        let name = self.mon_configs[rank].borrow().name.clone();
+        (name, SocketAddr::new(self.mons[rank].ip(), MON_PORT))
+    }
+
+    /// Whether the store of another monitor names this one in the monitor map.
+    pub fn mon_is_named(&self, rank: usize) -> bool {
+        let (name, _) = self.mon_name(rank);
+        let others = (0..self.mons.len()).filter(|other| *other != rank);
+        others.map(|other| self.mon_configs[other].borrow().storage.clone()).any(|mut store| {
+            let (state, _) = spirula_mon::open(&mut store, None).expect("another monitor's store");
+            state.monmap.map().mons.contains_key(&name)
+        })
+    }
+
+    /// Whether a monitor has seen that it was removed; its process has ended then.
+    pub fn mon_removed(&self, rank: usize) -> bool {
+        let removed = self.mon_configs[rank].borrow().removed.get();
+        if removed {
+            self.mons[rank].kill();
+        }
+        removed
     }
 
     /// What the stores of the monitors hold, by rank.

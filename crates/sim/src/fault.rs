@@ -23,6 +23,7 @@ use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 mod disks;
 mod hosts;
 mod maps;
+mod members;
 mod nets;
 mod stage;
 
@@ -90,7 +91,8 @@ pub const TABLE: &[Row] = &[
     row("osd-down", 3, 500..1_000, ANY, maps::down, maps::nothing),
     row("pg-num", 4, 500..1_000, ANY, maps::pg_num, maps::nothing),
     row("pool-churn", 3, 500..10_000, ANY, maps::create_pool, maps::delete_pool),
-    row("mon-store", 2, 500..5_000, QUORUM, hosts::lose_mon_store, hosts::start_mon),
+    row("mon-store", 2, 500..5_000, QUORUM, members::lose_store, hosts::start_mon),
+    row("mon-member", 3, 1_000..20_000, QUORUM, members::remove, members::add_again),
 ];
 
 type Begin = fn(&mut Stage, u64) -> Option<Mark>;

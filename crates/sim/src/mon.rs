@@ -30,6 +30,8 @@ pub struct MonConfig {
     pub options: BTreeMap<String, String>,
     /// How long an append takes at most.
     pub append_max: Duration,
+    /// Set once the monitor has seen that it is none any more.
+    pub removed: Rc<Cell<bool>>,
 }
 
 /// Serves until the host ends. Panics on what only a broken monitor does: it is a test that fails.
@@ -41,7 +43,7 @@ pub(crate) async fn run(mut config: MonConfig) {
     let addrs = spirula_mon::addrs_of(&state, &stored, &config.name);
     let name = EntityName::mon(state.monmap.rank_of(&config.name));
     let Some(addr) = addrs.msgr2().and_then(|a| a.addr) else {
-        panic!("mon.{} has no address", config.name);
+        return config.removed.set(true);
     };
     let listener = match TcpListener::bind(addr) {
         Ok(listener) => listener,
@@ -60,7 +62,7 @@ pub(crate) async fn run(mut config: MonConfig) {
         service: Arc::new(Mutex::new(Service::new(service_config, state, &stored, now()))),
         sessions: RefCell::default(),
         peers: RefCell::default(),
-        removed: Cell::new(false),
+        removed: config.removed.clone(),
         appends,
     });
     mon.with(|_, _| ());
@@ -77,7 +79,7 @@ struct Mon {
     /// Open ways to other monitors, by name.
     peers: RefCell<BTreeMap<String, Session>>,
     /// It is no member any more and serves nobody.
-    removed: Cell<bool>,
+    removed: Rc<Cell<bool>>,
     appends: QueueSender<Work>,
 }
 

@@ -1,4 +1,4 @@
-//! Faults of processes and machines: crashes, losses of power, pauses, clocks, lost stores of monitors.
+//! Faults of processes and machines: crashes, losses of power, pauses, clocks.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) fn running_osd(stage: &Stage, pick: u64) -> Option<usize> {
     (runs && !stage.down.contains(&Who::Osd(id))).then_some(id)
 }
 
-fn running_mon(stage: &Stage, pick: u64) -> Option<usize> {
+pub(super) fn running_mon(stage: &Stage, pick: u64) -> Option<usize> {
     let rank = pick as usize % stage.cluster.mons.len();
     let runs = stage.cluster.mons[rank].is_running();
     (runs && !stage.down.contains(&Who::Mon(rank))).then_some(rank)
@@ -66,22 +66,6 @@ pub(super) fn start_mon(stage: &mut Stage, mark: Mark) {
             stage.cluster.start_mon_of(rank);
         }
     }
-}
-
-/// A monitor's store is gone; it joins again with an empty one. Only if all others have what it has.
-pub(super) fn lose_mon_store(stage: &mut Stage, pick: u64) -> Option<Mark> {
-    let rank = running_mon(stage, pick)?;
-    let positions = stage.cluster.mon_positions();
-    let all_run = stage.cluster.mons.iter().all(|host| host.is_running());
-    let members =
-        stage.cluster.mon_states().iter().all(|(_, s)| s.members.len() == positions.len());
-    if !all_run || !members || positions.iter().any(|at| *at != positions[0]) {
-        return None;
-    }
-    stage.down.insert(Who::Mon(rank));
-    stage.cluster.mons[rank].power_loss();
-    stage.cluster.lose_mon_store(rank);
-    one(rank)
 }
 
 pub(super) fn cut_client(stage: &mut Stage, pick: u64) -> Option<Mark> {

@@ -8,6 +8,7 @@ use spirula_wire::types::pg_state;
 use spirula_xstream::JoinHandle;
 use spirula_xstream::sim::{DiskConfig, NetConfig, SimHost};
 
+use super::members::{self, Member};
 use crate::load::Load;
 use crate::{Client, Cluster, Spec};
 
@@ -35,6 +36,8 @@ pub struct Stage {
     pub wounded: bool,
     /// The OSD whose disk is damaged: nothing says when that is mended, so that no other may lose data.
     pub damaged: Option<usize>,
+    /// Monitors that were removed and are not back yet.
+    pub members: Vec<Member>,
     /// What a reader of a failure wants to know.
     pub notes: Vec<String>,
     /// Print notes as they come.
@@ -75,6 +78,7 @@ impl Stage {
             rough: Vec::new(),
             wounded: false,
             damaged: None,
+            members: Vec::new(),
             notes: Vec::new(),
             aloud: false,
             restarts: Vec::new(),
@@ -146,6 +150,7 @@ impl Stage {
                 self.cluster.start_osd_of(id);
             }
         }
+        members::go_on(self);
         if self.report_at <= now {
             self.report_at = now + REPORT_EVERY;
             self.report();
@@ -198,6 +203,9 @@ impl Stage {
 
     /// Something that is not well, if there is anything.
     pub fn unclean(&self) -> Option<String> {
+        if let Some(member) = self.members.first() {
+            return Some(format!("mon.{} is not back", self.cluster.mon_name(member.rank).0));
+        }
         let newest = self.newest();
         let Some(map) = newest.filter(|map| map.pool(Cluster::POOL).is_some()) else {
             return Some("no OSD has a map".into());
@@ -252,7 +260,8 @@ impl Stage {
                 self.cluster.start_osd_of(id);
             }
         }
-        for rank in 0..self.cluster.mons.len() {
+        let removed: Vec<usize> = self.members.iter().map(|member| member.rank).collect();
+        for rank in (0..self.cluster.mons.len()).filter(|rank| !removed.contains(rank)) {
             if !self.cluster.mons[rank].is_running() {
                 self.cluster.start_mon_of(rank);
             }
