@@ -1,7 +1,7 @@
 //! What the monitor knows and does not keep: who is connected, who was heard of when, and the
 //! manager's latest statistics. It is gone after a restart and comes back by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,6 +41,8 @@ pub struct Live {
     pub osd_seen: BTreeMap<i32, Duration>,
     /// OSD that is up -> the epoch of the map that it had.
     pub osd_epochs: BTreeMap<i32, u32>,
+    /// Pool that is being made -> its PGs that are active.
+    pub created: BTreeMap<i64, BTreeSet<u32>>,
     /// PG -> the last epoch at which it was clean, by its primary.
     pub last_clean: BTreeMap<PgId, u32>,
     /// OSD -> since when it has had no session.

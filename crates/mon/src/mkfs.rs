@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng};
 use spirula_auth::{CryptoKey, EntityAuth};
-use spirula_maps::{MgrMap, MonMap, NewCluster, OsdMap, PgPool};
+use spirula_maps::{MgrMap, MonMap, NewCluster, OsdMap, PgPool, pool_flags};
 use spirula_wire::types::{EntityAddrVec, EntityNameStr, EntityType, UTime, Uuid};
 use spirula_wire::{Decode, DecodeError, Encode, Features};
 
@@ -229,6 +229,7 @@ fn first_osdmap(config: &MkfsConfig, settings: &Settings, now: UTime) -> Result<
         let mut pool = PgPool::replicated(size, (size - size / 2).max(1), spec.pg_num, 0);
         pool.create_time = now;
         pool.last_change = map.epoch;
+        pool.flags |= pool_flags::CREATING;
         if !spec.application.is_empty() {
             pool.application_metadata.insert(spec.application.clone(), BTreeMap::new());
         }

@@ -402,6 +402,7 @@ impl Service {
     ) -> Result<Handled, DecodeError> {
         match raw.header.type_ {
             msg::MON_GETMAP => self.get_monmap(id),
+            msg::MON_GET_OSDMAP => self.get_osdmap(id, raw)?,
             msg::MON_SUBSCRIBE => return self.subscribe(now, id, raw),
             msg::MON_GET_VERSION => self.get_version(id, raw)?,
             msg::MON_COMMAND => return self.mon_command(now, id, raw),

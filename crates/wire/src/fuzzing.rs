@@ -44,7 +44,7 @@ families! {
     auth_messages { auth: Auth AuthReply MonGlobalId; }
     command_messages { command: Command CommandReply Ping; }
     mon_messages {
-        mon: MonGetMap MonMapMsg MonSubscribe MonSubscribeAck MonCommand MonCommandAck MonGetVersion MonPeer
+        mon: MonGetMap MonGetOsdMap MonMapMsg MonSubscribe MonSubscribeAck MonCommand MonCommandAck MonGetVersion MonPeer
             MonGetVersionReply Statfs StatfsReply GetPoolStats GetPoolStatsReply PoolOp PoolOpReply
             Config GetConfig Log LogAck;
     }

@@ -38,6 +38,7 @@ message_types! {
     PING = 2, "ping";
     MON_MAP = 4, "mon_map";
     MON_GETMAP = 5, "mon_getmap";
+    MON_GET_OSDMAP = 6, "mon_get_osdmap";
     STATFS = 13, "statfs";
     STATFS_REPLY = 14, "statfs_reply";
     MON_SUBSCRIBE = 15, "mon_subscribe";

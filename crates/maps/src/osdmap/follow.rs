@@ -27,7 +27,7 @@ pub enum FollowError {
 }
 
 /// What came of one message.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Default)]
 pub struct Followed {
     /// There is a newer map than before.
     pub advanced: bool,
@@ -35,6 +35,8 @@ pub struct Followed {
     pub jumped: bool,
     /// The increments that were applied, since the jump if there was one.
     pub steps: Vec<(u32, Bytes)>,
+    /// Every map that came into force, oldest first.
+    pub maps: Vec<Arc<OsdMap>>,
     /// The message did not lead to its end: ask a monitor for maps from this epoch on; 0 asks for a
     /// whole map.
     pub ask: Option<u32>,
@@ -123,6 +125,7 @@ impl OsdMapFollower {
             Ok(map) => {
                 self.map = Arc::new(map);
                 done.steps.push((epoch, raw.clone()));
+                done.maps.push(self.map.clone());
                 true
             }
             Err(error) => {
@@ -160,6 +163,7 @@ impl OsdMapFollower {
             match map {
                 Ok(map) => {
                     self.map = Arc::new(map);
+                    done.maps.push(self.map.clone());
                     done.steps.clear();
                     done.jumped = true;
                     return true;

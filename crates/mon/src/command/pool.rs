@@ -105,6 +105,7 @@ fn new_pool(ctx: &Context<'_>, wanted: &NewPool) -> Result<PgPool, Refusal> {
     let mode =
         wanted.autoscale.as_deref().unwrap_or(settings.str("osd_pool_default_pg_autoscale_mode"));
     let mut pool = PgPool::replicated(size, min_size, pg_num as u32, rule);
+    pool.flags |= pool_flags::CREATING;
     pool.pgp_num = pgp_num as u32;
     pool.pgp_num_target = pool.pgp_num;
     pool.create_time = UTime::from(ctx.now.wall);

@@ -10,7 +10,7 @@ use spirula_wire::msg::osd::{
     MonGetPurgedSnaps, MonGetPurgedSnapsReply, OsdAlive, OsdBeacon, OsdBoot, OsdMarkMeDead,
     OsdMarkMeDown, OsdPgCreated,
 };
-use spirula_wire::types::EntityAddrVec;
+use spirula_wire::types::{EntityAddrVec, PgId};
 use spirula_wire::{DecodeError, Message, RawMessage};
 use tracing::{debug, warn};
 
@@ -322,15 +322,21 @@ impl Service {
         id: SessionId,
         raw: &RawMessage,
     ) -> Result<Handled, DecodeError> {
-        let pool_id = OsdPgCreated::from_raw(raw)?.pgid.pool;
+        let PgId { pool: pool_id, seed } = OsdPgCreated::from_raw(raw)?.pgid;
         let creating = |p: &&spirula_maps::PgPool| p.has_flag(spirula_maps::pool_flags::CREATING);
-        let Some(pool) = self.osdmap().pool(pool_id).filter(creating) else {
+        let Some(pool) = self.osdmap().pool(pool_id).filter(creating).cloned() else {
             return Ok(Handled::Done);
         };
         if self.osd_session(id).is_none() {
             return Ok(Handled::Done);
         }
-        let mut pool = pool.clone();
+        let created = self.live.created.entry(pool_id).or_default();
+        created.insert(seed);
+        if (0..pool.pg_num).any(|seed| !created.contains(&seed)) {
+            return Ok(Handled::Done);
+        }
+        let mut pool = pool;
+        self.live.created.remove(&pool_id);
         pool.flags &= !spirula_maps::pool_flags::CREATING;
         let mut inc = self.state.osd.next(now);
         inc.new_pools.insert(pool_id, pool);

@@ -6,7 +6,7 @@
 use spirula_maps::OsdMap;
 use spirula_wire::msg::Paxos;
 use spirula_wire::msg::mgr::{MgrDigest, MgrMapMsg, ServiceMapMsg};
-use spirula_wire::msg::mon::{Config, Log, MonMapMsg, MonSubscribe};
+use spirula_wire::msg::mon::{Config, Log, MonGetOsdMap, MonMapMsg, MonSubscribe};
 use spirula_wire::msg::osd::OsdMapMsg;
 use spirula_wire::types::{EntityNameStr, EntityType};
 use spirula_wire::{DecodeError, Message, RawMessage};
@@ -232,6 +232,40 @@ impl Service {
         for message in messages {
             self.send(id, message.to_raw(0, F));
         }
+    }
+
+    /// The maps of asked epochs, as far as they are kept and one message carries.
+    pub(super) fn get_osdmap(
+        &mut self,
+        id: SessionId,
+        raw: &RawMessage,
+    ) -> Result<(), DecodeError> {
+        let asked = MonGetOsdMap::from_raw(raw)?;
+        if !self.sessions.get(&id).is_some_and(|session| session.may_subscribe("osdmap")) {
+            return Ok(());
+        }
+        let per_message = self.settings.int("osd_map_message_max").clamp(1, 100) as usize;
+        let osd = &self.state.osd;
+        let (oldest, newest) = (osd.oldest(), osd.epoch());
+        // What is not kept any more gives way to the oldest that is.
+        let range = |first: u32, last: u32| {
+            let epochs = first.max(oldest)..=last.max(oldest).min(newest);
+            epochs.filter(move |_| first > 0).take(per_message)
+        };
+        let message = OsdMapMsg {
+            fsid: self.state.fsid,
+            maps: range(asked.full_first, asked.full_last)
+                .filter_map(|e| Some((e, osd.full_at(e)?)))
+                .collect(),
+            incremental_maps: range(asked.inc_first, asked.inc_last)
+                .filter_map(|e| Some((e, osd.incremental(e)?)))
+                .collect(),
+            oldest_map: oldest,
+            newest_map: newest,
+            ..OsdMapMsg::default()
+        };
+        self.send(id, message.to_raw(0, F));
+        Ok(())
     }
 
     pub(super) fn osdmap(&self) -> &OsdMap {

@@ -12,7 +12,7 @@ fn tell(mon: &mut Mon, session: u64, state: u32) {
 }
 
 fn flags(mon: &Mon, pool: i64) -> String {
-    pool_flags::names(mon.map().pools[&pool].flags)
+    pool_flags::names(mon.map().pools[&pool].flags & !pool_flags::CREATING)
 }
 
 /// The checks about fullness.

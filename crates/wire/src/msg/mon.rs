@@ -15,6 +15,18 @@ use crate::{DecodeError, Denc, Encode, Features, Header, Message, Payload};
 #[message(ty = types::MON_GETMAP, version = 1, compat = 1)]
 pub struct MonGetMap {}
 
+/// `mon_get_osdmap`: the maps, and the increments, of ranges of epochs; 0: none. Answered by an
+/// `osd_map` with those that are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Message)]
+#[message(ty = types::MON_GET_OSDMAP, version = 1, compat = 1)]
+pub struct MonGetOsdMap {
+    pub paxos: Paxos,
+    pub full_first: u32,
+    pub full_last: u32,
+    pub inc_first: u32,
+    pub inc_last: u32,
+}
+
 /// `mon_map`: an encoded MonMap.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Message)]
 #[message(ty = types::MON_MAP, version = 1, compat = 1, priority = PRIO_HIGH)]
