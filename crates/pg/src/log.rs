@@ -20,6 +20,9 @@ pub struct LogLimits {
     pub batch: usize,
     /// Records, entries and duplicates together, that answer repetitions.
     pub dups: usize,
+    /// The store keeps what entries above the horizon replaced, so that they can be undone; else their
+    /// objects are fetched anew.
+    pub undoes: bool,
 }
 
 /// A log of so many times the entries that stay is cut although objects are missing (Ceph's
@@ -28,7 +31,7 @@ const HARD_LIMIT: usize = 40;
 
 impl Default for LogLimits {
     fn default() -> Self {
-        Self { entries: 250, batch: 250, dups: 3000 }
+        Self { entries: 250, batch: 250, dups: 3000, undoes: true }
     }
 }
 
@@ -374,7 +377,7 @@ pub(crate) mod tests {
 
     #[test]
     fn duplicates_outlive_the_entries() {
-        let mut log = PgLog::new(LogLimits { entries: 4, batch: 3, dups: 10 });
+        let mut log = PgLog::new(LogLimits { entries: 4, batch: 3, dups: 10, undoes: true });
         for n in 1..=50 {
             log.append(entry("a", v(1, n), v(1, n - 1)));
             if n == 20 {
@@ -396,7 +399,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_missing_object_holds_the_log_up_but_not_for_ever() {
-        let mut log = PgLog::new(LogLimits { entries: 4, batch: 3, dups: 10 });
+        let mut log = PgLog::new(LogLimits { entries: 4, batch: 3, dups: 10, undoes: true });
         for n in 1..=500 {
             log.append(entry("a", v(1, n), v(1, n - 1)));
             log.advance_horizon(v(1, n));

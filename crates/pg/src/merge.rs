@@ -45,7 +45,7 @@ pub fn rewind(
     to: EVersion,
     backfilled: &HObject,
 ) -> Option<Rewind> {
-    let horizon = log.horizon();
+    let (horizon, undoes) = (log.horizon(), log.limits().undoes);
     let entries = log.rewind(to);
     entries.last()?;
     // Epochs ascend with versions: nothing that stays lies between. Entries that change nothing have none.
@@ -58,7 +58,7 @@ pub fn rewind(
     for entry in entries.iter().filter(|e| e.is_update() && e.object <= *backfilled) {
         objects.insert(
             entry.object.clone(),
-            (entry.prior_version, entry.version > horizon && above.is_some()),
+            (entry.prior_version, undoes && entry.version > horizon && above.is_some()),
         );
     }
     let mut discard = Vec::new();
@@ -142,7 +142,7 @@ pub fn adopt(
 
 /// Nobody makes the copy undo its divergent entries: it lacks their objects.
 pub fn keep_divergent(auth: &PgLog, theirs: &PgLogMsg, missing: &mut Missing) {
-    let copy = PgLog::from_wire(theirs.clone(), crate::log::LogLimits::default());
+    let copy = PgLog::from_wire(theirs.clone(), auth.limits());
     let Some(common) = common(auth, &copy) else {
         return;
     };
@@ -161,7 +161,7 @@ pub fn peer_missing(
     mut missing: Missing,
     backfilled: &HObject,
 ) -> Option<(Missing, EVersion)> {
-    let mut copy = PgLog::from_wire(theirs, crate::log::LogLimits::default());
+    let mut copy = PgLog::from_wire(theirs, auth.limits());
     let common = common(auth, &copy)?;
     rewind(&mut copy, &mut missing, common, backfilled);
     Some((missing, common))

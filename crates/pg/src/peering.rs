@@ -35,7 +35,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spirula_maps::OsdMap;
-use spirula_wire::types::{EVersion, PastIntervals, PgHistory, PgInfo, SpgId};
+use spirula_wire::types::{
+    EVersion, ObjectStatSum, PastIntervals, PgHistory, PgInfo, SnapId, SpgId, UTime,
+};
 
 use crate::history::{self, duration, span};
 use crate::interval::{Mapping, PriorSet, add_interval, maybe_went_rw};
@@ -331,6 +333,18 @@ impl Peering {
 
     pub(crate) fn missing_mut(&mut self) -> &mut Missing {
         &mut self.missing
+    }
+
+    /// What the PG's objects come to, and a time that goes along with every info; the driver keeps both,
+    /// and tells them before inputs.
+    pub fn set_counters(&mut self, sum: ObjectStatSum, fresh: UTime) {
+        self.info.stats.stats.sum = sum;
+        self.info.stats.last_fresh = fresh;
+    }
+
+    /// The snapshots that are gone from all objects.
+    pub fn set_purged_snaps(&mut self, purged: Vec<(SnapId, u64)>) {
+        self.info.purged_snaps = purged;
     }
 
     /// Whether what was sent in `epoch` is of this interval: answers from before are dropped.

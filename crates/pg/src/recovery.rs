@@ -214,7 +214,13 @@ impl Peering {
     pub fn recovery_failed(&mut self, object: &HObject, osd: i32) {
         self.recovery.failed.insert((object.clone(), osd));
         self.recovery.pulls.remove(object);
-        self.recovery.pushes.remove(object);
+        // Other members may be getting it yet.
+        if let Some(to) = self.recovery.pushes.get_mut(object) {
+            to.remove(&osd);
+            if to.is_empty() {
+                self.recovery.pushes.remove(object);
+            }
+        }
     }
 
     /// A copy got a push: it is stored by what is submitted in the same turn.

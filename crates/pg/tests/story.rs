@@ -18,7 +18,7 @@ const PGID: PgId = PgId { pool: 1, seed: 0 };
 const CONFIG: Config = Config { lease: Duration::from_secs(16), ..NO_LEASE };
 const NO_LEASE: Config = Config {
     lease: Duration::ZERO,
-    log: spirula_pg::LogLimits { entries: 250, batch: 250, dups: 3000 },
+    log: spirula_pg::LogLimits { entries: 250, batch: 250, dups: 3000, undoes: true },
 };
 const NOW: Duration = Duration::from_secs(100);
 

@@ -40,7 +40,8 @@ pub enum Holdup {
 impl Peering {
     /// The version of the next write.
     pub fn next_version(&self) -> EVersion {
-        EVersion::new(self.map.epoch, self.info.last_update.version.saturating_add(1))
+        let last = self.info.last_update;
+        EVersion::new(self.map.epoch.max(last.epoch), last.version.saturating_add(1))
     }
 
     /// Whether a read of `object` has to wait.
@@ -104,10 +105,7 @@ impl Peering {
     /// A copy logs what its primary sent, in the transaction that it submits in the same turn. False:
     /// the write is of another interval, or one before it is missing; it is dropped.
     pub fn apply(&mut self, from: i32, epoch: u32, entry: PgLogEntry, horizon: EVersion) -> bool {
-        let follows = matches!(self.state, State::ReplicaActive | State::ReplicaActivating)
-            && from == self.mapping.acting_primary
-            && epoch >= self.last_reset
-            && entry.version.version == self.next_version().version;
+        let follows = self.follows(from, epoch, entry.version);
         if follows {
             self.info.last_user_version = self.info.last_user_version.max(entry.user_version);
             self.settle_lost(&entry);
@@ -117,6 +115,14 @@ impl Peering {
             self.dirty_info = false;
         }
         follows
+    }
+
+    /// Whether [`Peering::apply`] would take an entry of this version.
+    pub fn follows(&self, from: i32, epoch: u32, version: EVersion) -> bool {
+        matches!(self.state, State::ReplicaActive | State::ReplicaActivating)
+            && from == self.mapping.acting_primary
+            && epoch >= self.last_reset
+            && version.version == self.next_version().version
     }
 
     /// All members hold everything up to `version`: it may be acknowledged, and is never undone.

@@ -50,6 +50,16 @@ impl PeerMessage {
         }
     }
 
+    /// What its sender has, if it says so.
+    pub fn info(&self) -> Option<&PgInfo> {
+        match self {
+            Self::Notify(m) => Some(&m.notify.info),
+            Self::Info(m) => Some(&m.info),
+            Self::Log(m) => Some(&m.info),
+            _ => None,
+        }
+    }
+
     /// Of these the message has but one; [`OsdPgRemove`] may name several.
     pub fn pgids(&self) -> Vec<SpgId> {
         let whole = |pgid| vec![SpgId::whole(pgid)];

@@ -10,7 +10,9 @@ use spirula_pg::{
     Action, Config, HeartbeatStamps, LogLimits, PeerMessage, Peering, Recover, SendTo, Slot, Stored,
 };
 use spirula_wire::Features;
-use spirula_wire::types::{EVersion, HObject, PgLogEntry, RequestId, SpgId, TimeSpan, log_op};
+use spirula_wire::types::{
+    EVersion, HObject, PgLogEntry, RequestId, SpgId, TimeSpan, log_op, pg_state,
+};
 
 use crate::mon::{PGID, Request};
 
@@ -18,7 +20,7 @@ const LEASE: Duration = Duration::from_millis(200);
 
 /// Of logs with so many entries.
 pub(crate) fn config(entries: usize) -> Config {
-    Config { lease: LEASE, log: LogLimits { entries, batch: 4, dups: 3000 } }
+    Config { lease: LEASE, log: LogLimits { entries, batch: 4, dups: 3000, undoes: true } }
 }
 
 /// Versions of an object, oldest first: version, epoch of the store, contents.
@@ -523,6 +525,9 @@ impl Node {
     /// Recovers a little.
     pub(crate) fn recover(&mut self, impatient: bool) {
         self.grant();
+        if self.pg.state_bits(Duration::ZERO) & pg_state::BACKFILL_TOOFULL != 0 {
+            self.effects.push(Effect::Count("too full"));
+        }
         let map = self.pg.map().clone();
         let slow: Vec<_> = (self.pulls.iter())
             .filter(|(_, from)| impatient || !map.is_up(**from))

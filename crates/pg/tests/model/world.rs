@@ -14,8 +14,8 @@ use crate::node::{Effect, Image, Net, Node, config};
 
 const OSDS: usize = 5;
 /// Of faults. Those that mend others are in every seed.
-const KINDS: u32 = 18;
-const MENDING: [u32; 5] = [2, 3, 4, 16, 17];
+const KINDS: u32 = 19;
+const MENDING: [u32; 5] = [2, 3, 4, 17, 18];
 const FAULTY_STEPS: u32 = 6000;
 const CALM_STEPS: u32 = 60_000;
 
@@ -62,7 +62,6 @@ impl Seen {
             "preempted",
             "resized",
             "pulls",
-            "late pulls",
             "copy reads",
         ];
         all.into_iter().map(|what| (what, self.counts.get(what).copied().unwrap_or(0)))
@@ -322,9 +321,15 @@ impl World {
     }
 
     fn pass_time(&mut self) {
-        self.now += self.rng.random_range(1..6);
+        // Long enough for a target that was full to be asked again.
+        let leaps = !self.faulty && self.chance(100);
+        let leap = if leaps { 31_000 } else { 0 };
+        self.now += self.rng.random_range(1..6) + leap;
         for osd in 0..OSDS {
             self.on(osd, |node, now| {
+                if leaps {
+                    node.pg.set_too_full(false);
+                }
                 node.pg.tick(now);
                 node.ping(now);
                 node.drain();
@@ -359,9 +364,21 @@ impl World {
         self.on(osd, |node, now| node.write(reqid, &op.object, op.value, clock, now));
     }
 
-    /// A read shows at least what any client has heard of.
+    /// Reads show at least what any client has heard of.
     fn read(&mut self) {
-        let object = object(self.rng.random_range(0..self.objects));
+        // What was just written to tells most.
+        let fresh = self.ops.values().rev().find(|op| op.done.is_none());
+        let fresh = fresh.or(self.ops.values().next_back()).map(|op| op.object.clone());
+        let object = match fresh.filter(|_| !self.chance(3)) {
+            Some(fresh) => fresh,
+            None => object(self.rng.random_range(0..self.objects)),
+        };
+        for _ in 0..3 {
+            self.read_somewhere(object.clone());
+        }
+    }
+
+    fn read_somewhere(&mut self, object: HObject) {
         // Stale reads come from those who hear nothing.
         let osd = match self.mon_cut.first().copied() {
             Some(cut) if self.chance(2) => cut as usize,
@@ -416,6 +433,12 @@ impl World {
                 // One way only.
                 let to = self.pick() as i32;
                 self.cut.insert((id, to));
+            }
+            16 => {
+                self.on(osd, |node, _| {
+                    node.pg.set_too_full(true);
+                    node.drain();
+                });
             }
             14 => {
                 let size = self.rng.random_range(2..5);
