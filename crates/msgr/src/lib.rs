@@ -21,8 +21,8 @@ pub use mon_sessions::{MonAction, MonSessions};
 pub use session::{CloseReason, Event, Incoming, Outbox, Session, Shared};
 pub use spirula_msgr_core::{
     Action as LosslessAction, Answer, AuthFailure, Config, Limits, Lossless, Now,
-    Options as LosslessOptions, Peer, ProtocolError, SendError, SessionEvent, SessionId,
-    SessionPeer, Target, Timeouts,
+    Options as LosslessOptions, Peer, Policy as LosslessPolicy, ProtocolError, SendError,
+    SessionEvent, SessionId, SessionPeer, Target, Timeouts,
 };
 pub use transport::Transport;
 

@@ -138,7 +138,7 @@ impl Lossless {
         claim: &SessionReconnect,
     ) -> Result<SessionId, Option<Answer>> {
         let addr = addrs.msgr2().ok_or(None)?;
-        let gone = Some(Answer::Reset { full: true });
+        let gone = Some(Answer::Reset { full: self.options.policy.reset_check });
         let id = *self.by_addr.get(&AddrKey::of(&addr)).ok_or(gone.clone())?;
         let session = self.sessions.get(&id).ok_or(gone)?;
         if session.peer.entity != entity {
