@@ -1,9 +1,11 @@
 //! New maps: following the history, and moving requests where it leads.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use spirula_maps::OsdMap;
 use spirula_wire::msg::osd::OsdMapMsg;
+use spirula_wire::types::PgId;
 
 use super::op::Work;
 use super::{Action, Objecter};
@@ -30,9 +32,10 @@ impl Objecter {
         if self.epoch() > before + 1 {
             self.forget_sent_to(|_| true);
         } else if let (Some(old), Some(new)) = (old, self.map().cloned()) {
-            // A PG that is split or merged drops what was sent before, though it may stay where it is.
-            let pg_num = |map: &OsdMap, id| map.pool(id).map(|pool| pool.pg_num);
-            self.forget_sent_to(|pool| pg_num(old, pool) != pg_num(&new, pool));
+            let mut known = BTreeMap::new();
+            self.forget_sent_to(|pg| {
+                *known.entry(pg).or_insert_with(|| is_new_interval(old, &new, pg))
+            });
         }
         let tids: Vec<u64> = self.ops.keys().copied().collect();
         for tid in tids {
@@ -46,13 +49,21 @@ impl Objecter {
         }
     }
 
-    /// Operations in these pools go out again. All do where maps were skipped: by one of them a PG may have
+    /// Operations in these PGs go out again. All do where maps were skipped: by one of them a PG may have
     /// left its primary, which then drops what was sent before, and have come back. An operation that was
     /// executed is known by its identity.
-    fn forget_sent_to(&mut self, pools: impl Fn(i64) -> bool) {
+    fn forget_sent_to(&mut self, mut pgs: impl FnMut(PgId) -> bool) {
         let ops = self.ops.values_mut().filter(|op| matches!(op.work, Work::Op(_)));
-        for op in ops.filter(|op| pools(op.pg.pgid.pool)) {
+        for op in ops.filter(|op| pgs(op.pg.pgid)) {
             op.sent_at = None;
         }
     }
+}
+
+/// Whether a PG drops what it has not answered, though it may stay where it is: its copies or their number
+/// changed, or it was split or merged.
+fn is_new_interval(old: &OsdMap, new: &OsdMap, pg: PgId) -> bool {
+    let of_pool =
+        |map: &OsdMap| map.pool(pg.pool).map(|pool| (pool.pg_num, pool.size, pool.min_size));
+    of_pool(old) != of_pool(new) || old.pg_to_up_acting(pg) != new.pg_to_up_acting(pg)
 }
