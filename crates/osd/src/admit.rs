@@ -106,7 +106,7 @@ pub fn admit(
     if let Some(errno) = write_refusal(&request, limits).filter(|_| writes) {
         return Admission::Refuse(request, -errno);
     }
-    if writes && let Some((_, ticket)) = pg.state.borrow().log.find(&request.reqid) {
+    if writes && let Some((_, ticket)) = pg.recorded(&request.reqid) {
         return Admission::Duplicate(request, ticket);
     }
     if let Some(errno) = snap_refusal(&request) {

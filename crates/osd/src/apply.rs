@@ -191,6 +191,15 @@ pub fn meta_object(cid: ContainerId) -> ObjectKey {
     ObjectKey(lowest_key(container_pg(cid).pgid.seed))
 }
 
+/// The object that holds what peering knows. It is one of its own, so that it is written without regard to
+/// the epochs of the primary's transactions.
+pub fn peering_object(cid: ContainerId) -> ObjectKey {
+    ObjectKey([&meta_object(cid).0[..], PEERING_KEY].concat().into())
+}
+
+/// Names no object: no string begins with it.
+const PEERING_KEY: &[u8] = &[0, 2];
+
 /// The akey of a name or omap key, which may be empty where an akey may not.
 pub fn akey(name: &[u8]) -> Vec<u8> {
     [&[KEY_MARK], name].concat()

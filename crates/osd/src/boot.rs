@@ -60,12 +60,16 @@ pub fn alive_message(target: &Target, want: u32) -> RawMessage {
 
 pub fn beacon_message(target: &Target) -> RawMessage {
     let epoch = target.epoch();
-    let pgs = target.pgs().all().iter().map(|pg| pg.pgid.pgid).collect();
+    let served = target.pgs().all();
+    let pgs = served.iter().map(|pg| pg.pgid.pgid).collect();
+    let clean =
+        |pg: &std::rc::Rc<crate::pg::Pg>| pg.shard.machine.borrow().info().history.last_epoch_clean;
+    let min_last_epoch_clean = served.iter().map(clean).min().unwrap_or(epoch);
     let interval = target.with_options(Options::beacon_interval).as_secs();
     OsdBeacon {
         paxos: Paxos::at(epoch.into()),
         pgs,
-        min_last_epoch_clean: epoch,
+        min_last_epoch_clean,
         osd_beacon_report_interval: interval.try_into().unwrap_or(i32::MAX),
         ..OsdBeacon::default()
     }

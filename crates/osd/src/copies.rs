@@ -223,15 +223,19 @@ async fn submit_removal(
     }
     let mut tx = Tx::new(REMOVAL_EPOCH);
     remove_object(&mut tx, cid, oid);
-    Ok(Some(submit(store, &mut tx, &|| REMOVAL_EPOCH).await?))
+    Ok(Some(submit(store, &mut tx, &|| Some(REMOVAL_EPOCH)).await?))
 }
 
-/// Submits `tx` under the epoch that holds in the same turn.
-async fn submit(store: &Store, tx: &mut Tx, epoch: &dyn Fn() -> u64) -> Result<Commit, CopyError> {
+/// Submits `tx` under the epoch that holds in the same turn; `None`: it is not wanted any more.
+async fn submit(
+    store: &Store,
+    tx: &mut Tx,
+    epoch: &dyn Fn() -> Option<u64>,
+) -> Result<Commit, CopyError> {
     let mut last_try = false;
     loop {
         store.admit().await;
-        tx.epoch = epoch();
+        tx.epoch = epoch().ok_or(CopyError::Gone)?;
         match store.submit(tx) {
             Ok(commit) => return Ok(commit),
             Err(StageError::Missing(pages)) => store.load(pages).await?,

@@ -6,11 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use spirula_msgr::on_xstream::Incoming;
 use spirula_wire::msg::osd_op::{OsdOpMsg, OsdOpReply, OsdOpResult, flag};
-use spirula_wire::types::{EVersion, RequestId};
+use spirula_wire::types::{EVersion, PgLogDup, RequestId};
 use spirula_wire::{DecodeError, Message, RawMessage};
 
 use crate::op::OpClass;
-use crate::pg::log::DupRecord;
 use crate::plan::untouched_outputs;
 use crate::session::Session;
 
@@ -118,7 +117,7 @@ impl Reply {
     }
 
     /// The recorded answer of a repeated request.
-    pub fn recorded(request: &OpRequest, dup: &DupRecord) -> Self {
+    pub fn recorded(request: &OpRequest, dup: &PgLogDup) -> Self {
         let mut reply = Self::refusal(request, dup.result);
         reply.versions = Versions::of(dup.version, dup.user_version);
         for (out, (rval, data)) in reply.outputs.iter_mut().zip(&dup.returns) {

@@ -15,7 +15,7 @@ use crate::devices::{self, DevicePaths};
 use crate::heartbeat::Channel;
 use crate::target::{Addrs, Target, TargetConfig, TargetError};
 use crate::watch::drive::run_timer;
-use crate::{full, heartbeat, mgr, peers, serve, snap};
+use crate::{full, heartbeat, mgr, peers, serve, shard, snap};
 
 /// How long the monitor may take to say good-bye.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -72,6 +72,7 @@ pub async fn run(
         hb_back: back.entity.into(),
     };
     let target = Target::new(config, store, addrs);
+    shard::follow::find(&target).await?;
     let tasks = [
         spirula_xstream::spawn(Class::Client, serve::listen(target.clone(), public.listener)),
         spirula_xstream::spawn(Class::Client, peers::listen(target.clone(), cluster.listener)),
@@ -87,6 +88,7 @@ pub async fn run(
     target.spawn(Class::Background, mgr::report);
     target.spawn(Class::Background, full::watch);
     target.spawn(Class::Client, run_timer);
+    target.spawn(Class::Client, shard::drive::run_timer);
     target.spawn(Class::Background, snap::trim::run);
     tracing::info!(%addr, "osd.{} serves", target.config().osd_id);
     started(&target, addr);

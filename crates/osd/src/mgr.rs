@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use spirula_maps::MgrMap;
+use spirula_maps::{MgrMap, pool_flags};
 use spirula_msgr::{Target as Peer, on_xstream};
 use spirula_wire::denc::encode_versioned;
 use spirula_wire::msg::Paxos;
@@ -14,11 +14,11 @@ use spirula_wire::msg::osd::PgStats;
 use spirula_wire::msg::types;
 use spirula_wire::types::{EntityAddr, EntityType, OsdStat, StoreStatfs, UTime};
 use spirula_wire::{Encode as _, Features, Message, RawMessage};
-use spirula_xstream::{Class, sleep, timeout, wall_now};
+use spirula_xstream::{Class, sleep, timeout};
 
-use crate::boot::{beacon_message, messenger_config};
+use crate::boot::{beacon_message, messenger_config, pg_created_message};
 use crate::options::{OPTIONS, Options};
-use crate::stats::pg_stat;
+use crate::stats::{clocks, pg_stat};
 use crate::target::{Target, TargetError};
 
 const F: Features = Features::PACIFIC;
@@ -172,11 +172,23 @@ pub async fn report(target: Target) -> Result<(), TargetError> {
         if let Some(session) = target.mgr().session.borrow().as_ref() {
             send_report(&target, session);
         }
+        tell_created(&target);
         since_beacon += spirula_xstream::now().saturating_sub(started);
         let interval = target.with_options(Options::beacon_interval);
         if since_beacon >= interval && target.is_up() {
             since_beacon = Duration::ZERO;
             target.mon().send(&target, beacon_message(&target));
+        }
+    }
+}
+
+/// Says it again as long as the monitor has not heard it of all PGs of a pool.
+fn tell_created(target: &Target) {
+    let map = target.map();
+    let creating = |pool| map.pool(pool).is_some_and(|p| p.has_flag(pool_flags::CREATING));
+    for pg in target.pgs().all() {
+        if pg.active.get() && creating(pg.pgid.pgid.pool) {
+            target.mon().send(target, pg_created_message(pg.pgid.pgid));
         }
     }
 }
@@ -202,7 +214,7 @@ pub fn pg_stats(target: &Target) -> RawMessage {
     let link = target.mgr();
     let seq = link.reports.get() + 1;
     link.reports.set(seq);
-    let (epoch, now) = (target.epoch(), wall_now());
+    let (epoch, now) = (target.epoch(), clocks());
     let (pgs, scrub) = (target.pgs().all(), target.store().scrub_status());
     let mut pool_stat: BTreeMap<i64, StoreStatfs> = BTreeMap::new();
     for pg in &pgs {

@@ -16,7 +16,9 @@ use spirula_xstream::Class;
 use spirula_xstream::sync::Notify;
 
 use crate::boot::messenger_config;
+use crate::boot_maps;
 use crate::mgr;
+use crate::shard;
 use crate::target::{Target, TargetConfig};
 
 /// The monitor client of a target, and the sessions it opened.
@@ -152,6 +154,8 @@ fn handle_event(target: &Target, event: Event) {
             target.heartbeat().mon_connected();
             target.clog().mon_connected(target);
             target.want_up_thru(0);
+            shard::drive::mon_connected(target);
+            boot_maps::ask_again(target);
             target.boot(true);
         }
         Event::Disconnected => tracing::debug!("the monitor session was lost"),
@@ -159,8 +163,12 @@ fn handle_event(target: &Target, event: Event) {
         Event::MonMap(_) | Event::Reply { .. } => {}
         Event::Config(options) => target.set_mon_options(options),
         Event::OsdMap(maps) => {
+            let before = target.epoch();
             if let Some(start) = target.handle_maps(&maps) {
                 target.mon().ask_maps(target, start);
+            } else if before == 0 && target.is_catching_up() && target.epoch() > 0 {
+                // The subscription has gone on to what was put aside.
+                target.mon().want_maps(target);
             }
             target.boot(false);
         }

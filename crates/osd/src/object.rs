@@ -45,6 +45,9 @@ pub mod dkey {
     pub const PURGED: &[u8] = b"p";
     /// On the meta object: what its last split or merge left (akey [`super::AKEY`]).
     pub const BASE: &[u8] = b"b";
+    /// On the object of peering: what it knows of this copy (akey [`super::AKEY`]), and the missing objects
+    /// (akey [`super::MISSING`]).
+    pub const PEERING: &[u8] = b"g";
 
     /// On the meta object: one akey per object that has, or had, a clone with the snapshot.
     pub fn snap(id: spirula_wire::types::SnapId) -> [u8; 9] {
@@ -57,6 +60,8 @@ pub mod dkey {
 /// The akey of parts that have one value.
 pub const AKEY: &[u8] = b".";
 
+/// The akey of the missing objects.
+pub const MISSING: &[u8] = b"m";
 /// Under the info of an object of which only clones are left: the version of the change that left them,
 /// or of the last one of them.
 pub const WHITEOUT: &[u8] = b"w";

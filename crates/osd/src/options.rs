@@ -49,6 +49,7 @@ options! {
     "osd_heartbeat_interval" = "6", "most seconds between pings of the other OSDs";
     "osd_heartbeat_min_peers" = "10", "OSDs that are pinged, if there are as many";
     "osd_heartbeat_min_size" = "2000", "bytes that a ping is padded to";
+    "osd_max_backfills" = "1", "PGs that recover or are filled at a time, here and for others";
     "osd_max_attr_name_len" = "100", "longest name of an extended attribute";
     "osd_max_attr_size" = "0", "largest extended attribute, 0 for any";
     "osd_max_markdown_count" = "5", "times that the map may call this OSD dead while it lives";
@@ -64,6 +65,7 @@ options! {
     "osd_memory_target" = "4294967296", "memory the OSD is meant to use; a sixteenth of it caches data";
     "osd_op_history_duration" = "600", "seconds that finished requests are kept for";
     "osd_op_history_size" = "20", "finished requests kept for dump_historic_ops";
+    "osd_pool_default_read_lease_ratio" = "0.800000", "part of the heartbeat grace for which a primary may answer reads unasked";
     "osd_pg_max_concurrent_snap_trims" = "2", "objects that a PG takes a snapshot out of at a time";
     "osd_snap_trim_sleep" = "0.000000", "seconds that a PG pauses after these, 0 for the next option";
     "osd_snap_trim_sleep_ssd" = "0.000000", "the same, as devices count as SSDs";

@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 use spirula_maps::OsdMap;
 use spirula_msgr::on_xstream::{self, Event, Incoming, Session};
 use spirula_msgr::{
-    Accepted, Config, Lossless, LosslessAction, LosslessOptions, SendError, SessionEvent,
-    SessionId, SessionPeer, Target as Dialed,
+    Accepted, Config, Lossless, LosslessAction, LosslessOptions, LosslessPolicy, SendError,
+    SessionEvent, SessionId, SessionPeer, Target as Dialed,
 };
 use spirula_wire::msg::osd::OsdMapMsg;
 use spirula_wire::msg::types;
@@ -27,13 +27,34 @@ use spirula_xstream::{Class, TcpListener, now};
 use crate::boot::messenger_config;
 use crate::heartbeat;
 use crate::serve::acceptor;
+use crate::shard;
 use crate::target::Target;
 
 /// Takes a message of the OSD with this id.
 pub type Handler = fn(&Target, i32, Incoming);
 
 /// Who takes what other OSDs send, by message type.
-const HANDLERS: &[(u16, Handler)] = &[(types::OSD_MAP, take_maps)];
+const HANDLERS: &[(u16, Handler)] = &[
+    (types::OSD_MAP, take_maps),
+    (types::OSD_PG_NOTIFY2, shard::drive::take),
+    (types::OSD_PG_QUERY2, shard::drive::take),
+    (types::OSD_PG_INFO2, shard::drive::take),
+    (types::OSD_PG_LOG, shard::drive::take),
+    (types::OSD_PG_LEASE, shard::drive::take),
+    (types::OSD_PG_LEASE_ACK, shard::drive::take),
+    (types::OSD_PG_TRIM, shard::drive::take),
+    (types::OSD_PG_BACKFILL, shard::drive::take),
+    (types::OSD_PG_REMOVE, shard::drive::take),
+    (types::OSD_BACKFILL_RESERVE, shard::drive::take),
+    (types::OSD_RECOVERY_RESERVE, shard::drive::take),
+    (types::REP_OP, shard::replica::take),
+    (types::REP_OP_REPLY, shard::replica::take_reply),
+    (types::OBJECT_PUSH, shard::recover::take_push),
+    (types::OBJECT_PUSH_REPLY, shard::recover::take_push_reply),
+    (types::OBJECT_PULL, shard::recover::take_pull),
+    (types::OBJECT_SCAN, shard::recover::take_scan),
+    (types::OBJECT_SCAN_REPLY, shard::recover::take_scan_reply),
+];
 
 /// Sessions of one OSD id that the map does not know: processes that are newer than our map.
 const STRANGERS_MAX: usize = 4;
@@ -58,8 +79,12 @@ pub struct Peers {
 
 impl Peers {
     pub fn new(addrs: EntityAddrVec, seed: u64) -> Self {
+        // A peer that had us down for a while keeps its addresses: what it did not get it gets then. What
+        // has become void by that it knows by its epoch.
+        let policy = LosslessPolicy::LOSSLESS_PEER_REUSE;
+        let options = LosslessOptions { policy, ..LosslessOptions::new(addrs, seed) };
         Self {
-            lossless: RefCell::new(Lossless::new(LosslessOptions::new(addrs, seed))),
+            lossless: RefCell::new(Lossless::new(options)),
             connections: RefCell::default(),
             stirred: Notify::new(),
             resets: Cell::new(0),

@@ -1,8 +1,10 @@
-//! A placement group shard on this target: its versions, log, locks and counters.
+//! A placement group that this target serves as its primary, for one interval: its locks, what waits
+//! for it, and the order in which writes are published. What outlives the interval is its [`Shard`].
 //!
 //! Invariants: versions, log and counters change only when a transaction was submitted, in the
 //! same turn; so memory is always what the store will hold once everything submitted is durable.
 
+pub mod batches;
 pub mod locks;
 pub mod log;
 pub mod publish;
@@ -12,14 +14,15 @@ use std::rc::{Rc, Weak};
 
 use spirula_maps::SnapIntervals;
 use spirula_vos::ContainerId;
-use spirula_wire::types::{EVersion, SpgId};
+use spirula_wire::types::{EVersion, PgLogDup, RequestId, SpgId};
 
 use crate::session::Session;
+use crate::shard::Shard;
 use crate::snap::PoolSnaps;
 use crate::snap::trim::Trimming;
 use crate::stats::StatSum;
+use batches::Batches;
 use locks::ObjectLocks;
-use log::{LogEntry, LogLimits, PgLog};
 use publish::Publisher;
 
 /// One PG of which this target is the primary.
@@ -27,9 +30,12 @@ use publish::Publisher;
 pub struct Pg {
     pub pgid: SpgId,
     pub cid: ContainerId,
+    pub shard: Rc<Shard>,
     pub locks: Rc<ObjectLocks>,
+    /// Tickets are the versions' numbers.
     pub publisher: Publisher,
-    pub state: RefCell<PgState>,
+    /// That of the shard.
+    pub state: Rc<RefCell<PgState>>,
     pub mapping: RefCell<Mapping>,
     /// Those of its pool in the current map, shared by its PGs.
     snaps: RefCell<Rc<PoolSnaps>>,
@@ -46,20 +52,27 @@ pub struct Pg {
     pub blocked: RefCell<Vec<Weak<Session>>>,
 }
 
-/// What a write continues from.
+/// What a shard keeps beside what its machine does.
 #[derive(Debug, Default)]
 pub struct PgState {
     /// The container exists in the store, or will with what was submitted.
     pub stored: bool,
-    pub last_update: EVersion,
-    pub last_user_version: u64,
     /// Epoch of the newest transaction.
     pub last_epoch: u64,
-    pub log: PgLog,
+    /// Epoch of the newest record of peering.
+    pub record_epoch: u64,
+    /// The stored set of missing objects is not empty, or may not be.
+    pub missing_stored: bool,
+    /// The counters are no guess since a split.
+    pub counted: bool,
+    pub batches: Batches,
     pub stats: StatSum,
     /// Removed snapshots that no object has any more.
     pub purged: SnapIntervals,
 }
+
+/// Between the epochs of two transactions of a primary, at least.
+const EPOCH_STEP: u64 = 1024;
 
 /// The PG in the current OSDMap, with the epochs and times that statistics report.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -80,13 +93,14 @@ pub struct Mapping {
 }
 
 impl Pg {
-    pub fn new(pgid: SpgId, cid: ContainerId, limits: LogLimits) -> Self {
+    pub fn new(shard: Rc<Shard>) -> Self {
         Self {
-            pgid,
-            cid,
+            pgid: shard.pgid,
+            cid: shard.cid,
             locks: Rc::default(),
             publisher: Publisher::default(),
-            state: RefCell::new(PgState { log: PgLog::new(limits), ..PgState::default() }),
+            state: shard.state.clone(),
+            shard,
             mapping: RefCell::default(),
             snaps: RefCell::default(),
             active: Cell::new(false),
@@ -96,6 +110,15 @@ impl Pg {
             reported: Cell::default(),
             blocked: RefCell::default(),
         }
+    }
+
+    /// What serves it in the next interval.
+    pub fn next(&self) -> Self {
+        let next = Self::new(self.shard.clone());
+        next.mapping.replace(self.mapping.borrow().clone());
+        next.set_snaps(self.snaps());
+        next.reported.set(self.reported.get());
+        next
     }
 
     /// Takes its place in a new map; a new acting set starts a new interval.
@@ -125,32 +148,65 @@ impl Pg {
 
     /// Version and user version that replies about the PG itself, or an absent object, carry.
     pub fn last_versions(&self) -> (EVersion, u64) {
-        let state = self.state.borrow();
-        (state.last_update, state.last_user_version)
+        let machine = self.shard.machine.borrow();
+        (machine.info().last_update, machine.info().last_user_version)
+    }
+
+    /// What a request was answered with, and the ticket of its transaction.
+    pub fn recorded(&self, reqid: &RequestId) -> Option<(PgLogDup, u64)> {
+        let dup = self.shard.machine.borrow().log().find(reqid)?;
+        let ticket = dup.version.version;
+        Some((dup, ticket))
+    }
+
+    /// Requests may run from now on: all that is submitted follows what the shard holds.
+    pub fn activate(&self) {
+        let machine = self.shard.machine.borrow();
+        let last = machine.info().last_update.version;
+        let limit = if machine.members().is_empty() { u64::MAX } else { last };
+        self.publisher.begin(last + 1, limit);
+        self.active.set(true);
+    }
+
+    /// The interval is over, or the PG gone: nobody gets an answer any more.
+    pub fn retire(&self) {
+        self.active.set(false);
+        self.publisher.fail();
+        self.shard.progress.notify_all();
     }
 }
 
+/// What a record that was not stored after all must leave as it was.
+pub struct Saved {
+    last_epoch: u64,
+    missing_stored: bool,
+    batches: Batches,
+}
+
 impl PgState {
-    /// The version of the next entry, written under map `epoch`.
-    pub fn next_version(&self, epoch: u32) -> EVersion {
-        EVersion::new(epoch.max(self.last_update.epoch), self.last_update.version + 1)
+    pub fn saved(&self) -> Saved {
+        let (last_epoch, missing_stored) = (self.last_epoch, self.missing_stored);
+        Saved { last_epoch, missing_stored, batches: self.batches.clone() }
     }
 
-    /// The store epoch of the next transaction: the hybrid clock, never back and never the same.
+    pub fn restore(&mut self, saved: Saved) {
+        self.last_epoch = saved.last_epoch.max(self.last_epoch);
+        (self.missing_stored, self.batches) = (saved.missing_stored, saved.batches);
+    }
+
+    /// The store epoch of the primary's next transaction: the hybrid clock, never back. What lies between
+    /// two transactions is for the own records of copies.
     pub fn next_epoch(&self, wall_nanos: u64) -> u64 {
-        wall_nanos.max(self.last_epoch + 1)
+        wall_nanos.max(self.last_epoch + EPOCH_STEP)
     }
 
-    /// The transaction of `entry` was submitted under `ticket`.
-    pub fn advance(&mut self, entry: LogEntry, trimmed: bool, ticket: u64) {
-        self.stored = true;
-        self.last_update = entry.version;
-        self.last_user_version = entry.last_user_version;
-        self.last_epoch = entry.epoch;
-        self.stats = entry.stats;
-        if trimmed {
-            self.log.trimmed();
-        }
-        self.log.append(entry.dup, ticket);
+    /// The epoch of a record of this copy alone.
+    pub fn own_epoch(&self) -> u64 {
+        self.last_epoch.max(self.record_epoch) + 1
+    }
+
+    /// Another copy has this epoch: what follows is later.
+    pub fn heard_epoch(&mut self, epoch: u64) {
+        self.last_epoch = self.last_epoch.max(epoch);
     }
 }

@@ -9,6 +9,7 @@ use crate::front::{OpRequest, Reply, Versions};
 use crate::manifest::forward;
 use crate::pg::Pg;
 use crate::plan::{Errand, Executed};
+use crate::shard::recover;
 use crate::target::Target;
 use crate::write::{Loaded, Served};
 
@@ -16,6 +17,10 @@ use crate::write::{Loaded, Served};
 pub async fn read(target: &Target, admitted: Admitted) -> Served {
     let mut loaded = Loaded::lock(target, admitted).await;
     let mut executed = loop {
+        if let Some(object) = loaded.held_up(false).filter(|_| loaded.pg().active.get()) {
+            recover::wait(target, loaded.pg(), &object).await;
+            continue;
+        }
         match loaded.execute(target) {
             Ok(Executed { errand: Some(errand @ Errand::Fill(_)), .. }) => {
                 loaded.run_errand(target, errand).await;
@@ -24,6 +29,9 @@ pub async fn read(target: &Target, admitted: Admitted) -> Served {
             Err(need) => loaded.fill(target, need).await?,
         }
     };
+    while loaded.pg().active.get() && !loaded.pg().shard.may_serve() {
+        target.map_changed().await;
+    }
     // The lock of a write that failed is free, and what it staged is there, but not durable.
     loaded.pg().publisher.check()?;
     if !loaded.pg().active.get() {

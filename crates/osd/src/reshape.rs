@@ -26,7 +26,7 @@ use spirula_xstream::{Class, sleep};
 use crate::apply::{container_pg, pg_num_of, set_pg_num};
 use crate::object::pg_bounds;
 use crate::pg::Pg;
-use crate::route::activate;
+use crate::shard::{self, Shard};
 use crate::target::{Target, TargetError};
 pub use count::recount;
 pub use record::Base;
@@ -40,7 +40,13 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Reshaping {
     running: Cell<bool>,
     /// PGs that are loaded when all is done.
-    waiting: RefCell<Vec<Rc<Pg>>>,
+    waiting: RefCell<Vec<Rc<Shard>>>,
+}
+
+impl Reshaping {
+    pub fn is_running(&self) -> bool {
+        self.running.get()
+    }
 }
 
 /// Whether new PGs have to wait: for steps that are being done, or that a map with another `pg_num`
@@ -54,9 +60,12 @@ pub fn holds(target: &Target, changed: bool) -> bool {
     running.get()
 }
 
-/// The PG waits.
-pub fn hold(target: &Target, pg: Rc<Pg>) {
-    target.reshaping().waiting.borrow_mut().push(pg);
+/// What is held already waits until all is done.
+pub fn hold(target: &Target, shard: Rc<Shard>) {
+    let mut waiting = target.reshaping().waiting.borrow_mut();
+    if !waiting.iter().any(|waits| Rc::ptr_eq(waits, &shard)) {
+        waiting.push(shard);
+    }
 }
 
 async fn run(target: Target) -> Result<(), TargetError> {
@@ -68,9 +77,15 @@ async fn run(target: Target) -> Result<(), TargetError> {
     }
     // No await since the last look: nothing is due by any map that the target has.
     target.reshaping().running.set(false);
-    for pg in target.reshaping().waiting.take() {
-        if target.pgs().is_current(&pg) {
-            activate(&target, pg);
+    for shard in target.reshaping().waiting.take() {
+        if target.reshaping().is_running() {
+            // A newer map has begun another run meanwhile.
+            hold(&target, shard);
+            continue;
+        }
+        let now_there = target.shards().get(shard.pgid.pgid);
+        if now_there.is_some_and(|there| Rc::ptr_eq(&there, &shard)) {
+            shard::reload(&target, &shard).await?;
         }
     }
     Ok(())

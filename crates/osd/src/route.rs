@@ -1,8 +1,7 @@
 //! Which PG a request is for, and the table of PGs that this target serves.
 //!
-//! PGs come from the map alone: CRUSH says which are ours. A new one has nothing stored and is
-//! active at once; one that has is active when its log is in memory. A pool that is gone takes its
-//! PGs with it, in the background.
+//! The map says of which PGs we are the primary; their shards say when they are active. A pool that is
+//! gone takes its PGs with it, in the background.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,24 +9,22 @@ use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use spirula_maps::{Osd, OsdMap, PgPool, pool_flags};
+use spirula_maps::{Osd, OsdMap, PgPool};
 use spirula_store::Store;
-use spirula_vos::{ContainerId, ReadError, Tx, Vos};
+use spirula_vos::{ContainerId, ReadError, Tx};
+use spirula_wire::Features;
 use spirula_wire::features::SERVER_NAUTILUS;
 use spirula_wire::types::{PgId, SpgId};
-use spirula_wire::{Decode, DecodeError, Features};
 use spirula_xstream::Class;
 
 use crate::apply::{container_pg, meta_object};
 use crate::backoff;
-use crate::boot::pg_created_message;
 use crate::front::OpRequest;
-use crate::object::{AKEY, dkey, pg_bounds};
-use crate::pg::log::{LogEntry, LogLimits};
+use crate::object::pg_bounds;
 use crate::pg::{Mapping, Pg};
-use crate::reshape::{self, Base};
+use crate::reshape;
+use crate::shard::Shard;
 use crate::snap::PoolSnaps;
-use crate::snap::trim::decode_purged;
 use crate::target::{Target, TargetError};
 
 /// Log records loaded at a time.
@@ -61,15 +58,21 @@ impl PgTable {
         self.len() == 0
     }
 
+    /// A new interval begins: whoever served the PG before serves it no more, and is given back.
+    pub fn renew(&self, pgid: PgId) -> Option<Rc<Pg>> {
+        let mut pgs = self.pgs.borrow_mut();
+        let next = pgs.get(&pgid)?.next();
+        pgs.insert(pgid, Rc::new(next))
+    }
+
     /// Follows the map from `old` to `new`: the PGs that are new here, and those that left.
     pub fn update(
         &self,
         me: i32,
         old: &OsdMap,
         new: &OsdMap,
-        limits: LogLimits,
         wall: std::time::Duration,
-        cid: &dyn Fn(SpgId) -> ContainerId,
+        shard: &dyn Fn(SpgId) -> Rc<Shard>,
     ) -> Changes {
         let mut pgs = self.pgs.borrow_mut();
         let mut changes = Changes { reshaped: old.epoch == 0, ..Changes::default() };
@@ -93,7 +96,7 @@ impl PgTable {
                         }
                         let spgid = SpgId::whole(pgid);
                         let pg = pgs.entry(pgid).or_insert_with(|| {
-                            let pg = Rc::new(Pg::new(spgid, cid(spgid), limits));
+                            let pg = Rc::new(Pg::new(shard(spgid)));
                             changes.added.push(pg.clone());
                             pg
                         });
@@ -147,6 +150,15 @@ pub struct Changes {
     pub left: Vec<Rc<Pg>>,
     /// Stored PGs may have to be split or merged.
     pub reshaped: bool,
+}
+
+impl Changes {
+    /// What the next map did.
+    pub fn add(&mut self, next: Self) {
+        self.added.extend(next.added);
+        self.left.extend(next.left);
+        self.reshaped |= next.reshaped;
+    }
 }
 
 /// Whether CRUSH gives the same OSDs by both maps, for a pool that is the same in both, and none of them
@@ -224,39 +236,6 @@ fn resent_since(mapping: &Mapping, pool: &PgPool, features: Features) -> u32 {
     mapping.primary_since.max(forced)
 }
 
-/// Brings log and counters of a PG into memory. `false`: the counters are a guess since a split.
-pub async fn load_pg(store: &Store, pg: &Pg) -> Result<bool, TargetError> {
-    let cid = pg.cid;
-    if !store.read(|vos| -> Result<_, ReadError> { Ok(vos.container_exists(cid)) }).await? {
-        return Ok(true);
-    }
-    let corrupt = |_: DecodeError| TargetError::BadPgRecord(pg.pgid);
-    let mut state = std::mem::take(&mut *pg.state.borrow_mut());
-    state.stored = true;
-    for (_, raw) in all_values(store, cid, dkey::DUPS, None).await? {
-        state.log.load_batch(&raw).map_err(corrupt)?;
-    }
-    for (_, raw) in all_values(store, cid, dkey::LOG, None).await? {
-        let entry = LogEntry::from_bytes(&raw).map_err(corrupt)?;
-        state.advance(entry, false, 0);
-    }
-    let purged = |vos: &Vos| vos.fetch(cid, &meta_object(cid), dkey::PURGED, AKEY);
-    if let Some(raw) = store.read(purged).await? {
-        state.purged = decode_purged(&raw).map_err(corrupt)?;
-    }
-    let base = |vos: &Vos| vos.fetch(cid, &meta_object(cid), dkey::BASE, AKEY);
-    let mut counted = true;
-    if let Some(raw) = store.read(base).await? {
-        let base = Base::from_bytes(&raw).map_err(corrupt)?;
-        if base.last_update >= state.last_update {
-            counted = base.counted;
-            base.give(&mut state);
-        }
-    }
-    *pg.state.borrow_mut() = state;
-    Ok(counted)
-}
-
 /// All akeys of a part of the PG's own records, or those after `after`, with their values.
 pub async fn all_values(
     store: &Store,
@@ -310,68 +289,40 @@ pub async fn remove_stale_containers(target: &Target) -> Result<(), TargetError>
     Ok(())
 }
 
-/// Starts what a new map asks for: loads new PGs, removes old ones. With the `first` map also those
-/// that were removed while we were away.
+/// Starts what a new map asks for: new PGs wait for splits and merges, old ones are removed. With the
+/// `first` map also those that were removed while we were away.
 pub fn follow(target: &Target, changes: Changes, first: bool) {
-    for pg in &changes.left {
-        pg.active.set(false);
-        target.watching().left(target, pg.pgid.pgid);
-        backoff::release(pg, target.epoch());
-    }
+    changes.left.iter().for_each(|pg| leave(target, pg));
     if first || changes.left.iter().any(|pg| pg.removed.get()) {
         target.spawn(
             Class::Background,
             |target| async move { remove_stale_containers(&target).await },
         );
     }
-    let map = target.map();
-    let waits = reshape::holds(target, changes.reshaped);
-    for pg in changes.added {
-        let pgid = pg.pgid.pgid;
-        if map.pool(pgid.pool).is_some_and(|p| p.has_flag(pool_flags::CREATING)) {
-            target.mon().send(target, pg_created_message(pgid));
+    if reshape::holds(target, changes.reshaped) {
+        for pg in changes.added {
+            pg.shard.hold();
+            reshape::hold(target, pg.shard.clone());
         }
-        if waits {
-            reshape::hold(target, pg);
-            continue;
-        }
-        let stored = target.store().try_read(|vos| Ok(vos.container_exists(pg.cid)));
-        if let Ok(false) = stored {
-            pg.active.set(true);
-            continue;
-        }
-        activate(target, pg);
     }
 }
 
-/// Loads a PG and has it serve, if it is still ours by then.
-pub fn activate(target: &Target, pg: Rc<Pg>) {
-    target.spawn(Class::Client, |target| async move {
-        match loaded(&target, &pg).await {
-            Err(e) if target.pgs().is_current(&pg) => return Err(e),
-            Ok(true) => {}
-            _ => return Ok(()),
-        }
-        pg.active.set(true);
-        backoff::release(&pg, target.epoch());
-        target.pg_became_active();
-        Ok(())
-    });
+/// The PG is no longer served here, or its interval is over.
+pub fn leave(target: &Target, pg: &Rc<Pg>) {
+    pg.retire();
+    target.watching().left(target, pg.pgid.pgid);
+    backoff::release(pg, target.epoch());
 }
 
-/// Whether the PG is still in the table when it is in memory and counted.
-async fn loaded(target: &Target, pg: &Rc<Pg>) -> Result<bool, TargetError> {
-    if !load_pg(target.store(), pg).await? {
-        reshape::recount(target, pg).await?;
-    }
-    reshape::note_pg_num(target, pg).await?;
-    Ok(target.pgs().is_current(pg))
+/// The PG is active: those who were told to wait are told to go on.
+pub fn serves(target: &Target, pg: &Rc<Pg>) {
+    backoff::release(pg, target.epoch());
+    target.pg_became_active();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::{Layout, container_id};
     use spirula_maps::{NewCluster, osd_state};
     use spirula_wire::types::{UTime, Uuid};
 
@@ -390,11 +341,10 @@ mod tests {
     /// Of each pool's PG, by the last of `maps`.
     fn primary_since(maps: &[OsdMap]) -> Vec<u32> {
         let table = PgTable::default();
-        let limits = LogLimits { entries: 1, dups: 1, batch: 1 };
         let mut old = &OsdMap { epoch: 0, pools: Default::default(), ..maps[0].clone() };
         for new in maps {
-            let cid = |pgid| container_id(pgid, Layout::Splittable);
-            table.update(0, old, new, limits, Default::default(), &cid);
+            let shard = |pgid| Shard::bare(pgid, new.clone());
+            table.update(0, old, new, Default::default(), &shard);
             old = new;
         }
         table.all().iter().map(|pg| pg.mapping.borrow().primary_since).collect()

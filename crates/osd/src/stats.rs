@@ -104,6 +104,22 @@ impl Decode for StatDelta {
     }
 }
 
+impl From<&ObjectStatSum> for StatDelta {
+    fn from(sum: &ObjectStatSum) -> Self {
+        Self {
+            num_bytes: sum.num_bytes,
+            num_objects: sum.num_objects,
+            num_objects_omap: sum.num_objects_omap,
+            num_object_clones: sum.num_object_clones,
+            num_whiteouts: sum.num_whiteouts,
+            num_rd: sum.num_rd,
+            num_rd_kb: sum.num_rd_kb,
+            num_wr: sum.num_wr,
+            num_wr_kb: sum.num_wr_kb,
+        }
+    }
+}
+
 impl StatDelta {
     /// As Ceph counts: every object is one copy, and dirty since nothing flushes it.
     pub fn to_ceph(self) -> ObjectStatSum {
@@ -124,24 +140,38 @@ impl StatDelta {
     }
 }
 
-/// What a primary reports about a PG. `seq` grows with every report.
-pub fn pg_stat(pg: &Pg, scrub: &ScrubStatus, epoch: u32, seq: u64, now: Duration) -> PgStat {
+/// The time by the wall's and by the own clock.
+pub fn clocks() -> (Duration, Duration) {
+    (spirula_xstream::wall_now(), spirula_xstream::now())
+}
+
+/// What a primary reports about a PG at a time by the wall's and by its own clock. `seq` grows with every
+/// report.
+pub fn pg_stat(
+    pg: &Pg,
+    scrub: &ScrubStatus,
+    epoch: u32,
+    seq: u64,
+    (now, own): (Duration, Duration),
+) -> PgStat {
     let (state, mapping) = (pg.state.borrow(), pg.mapping.borrow());
+    let machine = pg.shard.machine.borrow();
+    let (log, history) = (machine.log(), &machine.info().history);
     let (wall, now, since) = (now, UTime::from(now), UTime::from(mapping.since_wall));
     let scrubbed = since.max(UTime::from(Duration::from_secs(scrub.scrubbed.0)));
     // Damage of what belongs to no PG may concern each.
     let errors = scrub.errors_of(Some(pg.cid)) + scrub.errors_of(None);
     let mut stat = PgStat {
-        version: state.last_update,
+        version: machine.info().last_update,
         reported_seq: seq,
         reported_epoch: epoch,
-        log_start: state.log.tail(),
-        ondisk_log_start: state.log.tail(),
+        log_start: log.tail(),
+        ondisk_log_start: log.tail(),
         created: mapping.created,
-        last_epoch_clean: mapping.since,
+        last_epoch_clean: history.last_epoch_clean,
         stats: ObjectStatCollection { sum: state.stats.to_ceph(), ..Default::default() },
-        log_size: state.log.len() as i64,
-        ondisk_log_size: state.log.len() as i64,
+        log_size: log.len() as i64,
+        ondisk_log_size: log.len() as i64,
         up: mapping.up.clone(),
         acting: mapping.acting.clone(),
         up_primary: mapping.up_primary,
@@ -158,28 +188,37 @@ pub fn pg_stat(pg: &Pg, scrub: &ScrubStatus, epoch: u32, seq: u64, now: Duration
     };
     stat.stats.sum.num_scrub_errors = errors as i64;
     stat.stats.sum.num_deep_scrub_errors = errors as i64;
-    if pg.active.get() {
-        stat.set_state(pg_state::ACTIVE | pg_state::CLEAN);
-        stat.set_state(stat.state() | trimming_state(pg));
-        stat.last_became_active = since;
-        stat.last_became_peered = since;
-        for time in [
-            &mut stat.last_active,
-            &mut stat.last_clean,
-            &mut stat.last_peered,
-            &mut stat.last_undegraded,
-            &mut stat.last_fullsized,
-        ] {
-            *time = now;
-        }
-    } else {
-        stat.set_state(pg_state::PEERING);
-    }
+    stat.set_state(machine.state_bits(own) | trimming_state(pg));
+    settle_times(&mut stat, now, since);
     if errors > 0 {
         stat.set_state(stat.state() | pg_state::INCONSISTENT);
     }
     stat.last_change = since.max(UTime::from(changed_at(pg, stat.state(), wall)));
     stat
+}
+
+/// Since when, or when last, it was in the states that statistics tell of.
+fn settle_times(stat: &mut PgStat, now: UTime, since: UTime) {
+    let state = stat.state();
+    let is = |bits| state & bits != 0;
+    let active = is(pg_state::ACTIVE);
+    if active {
+        stat.last_became_active = since;
+    }
+    if active || is(pg_state::PEERED) {
+        stat.last_became_peered = since;
+    }
+    for (holds, time) in [
+        (active, &mut stat.last_active),
+        (is(pg_state::CLEAN), &mut stat.last_clean),
+        (active || is(pg_state::PEERED), &mut stat.last_peered),
+        (!is(pg_state::DEGRADED), &mut stat.last_undegraded),
+        (!is(pg_state::UNDERSIZED), &mut stat.last_fullsized),
+    ] {
+        if holds {
+            *time = now;
+        }
+    }
 }
 
 /// When the PG began to be in this state, as far as reports know.

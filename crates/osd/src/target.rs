@@ -19,9 +19,9 @@ use spirula_xstream::sync::Notify;
 use spirula_xstream::{Class, now, wall_now};
 
 use crate::admit::{Admission, AdmitLimits, admit};
-use crate::apply::{Layout, container_id, container_of};
 use crate::backoff::{self, Verdict};
 use crate::boot::{alive_message, boot_message};
+use crate::boot_maps;
 use crate::clog::ClusterLog;
 use crate::front::{OpRequest, Reply};
 use crate::full::Fullness;
@@ -33,13 +33,13 @@ use crate::mon::MonLink;
 use crate::options::Options;
 use crate::peers::Peers;
 use crate::pg::Pg;
-use crate::pg::log::LogLimits;
 use crate::plan::Limits;
 use crate::proxy::Links;
 use crate::read::read;
 use crate::reshape::Reshaping;
-use crate::route::{PgTable, Routed, follow, route};
+use crate::route::{Changes, PgTable, Routed, follow, route};
 use crate::session::{Session, Waiting};
+use crate::shard::{self, Shards};
 use crate::track::Tracker;
 use crate::watch::drive::Watching;
 use crate::write::write;
@@ -80,6 +80,10 @@ pub enum TargetError {
     Flapping { count: u64, seconds: u64 },
     #[error("a log record of PG {0} does not decode")]
     BadPgRecord(SpgId),
+    #[error("what PG {pgid} knows of its copies cannot be stored: {source}")]
+    Peering { pgid: SpgId, source: spirula_vos::StageError },
+    #[error("a write of PG {0} came from another OSD and cannot be understood")]
+    BadReplica(SpgId),
     #[error("a PG cannot be split or merged: {0}")]
     Reshape(spirula_vos::StageError),
     #[error("cannot listen on {addr}; stop what uses the port, or choose another one")]
@@ -114,11 +118,11 @@ struct Inner {
     /// The map, or the state of a PG, changed.
     changed: Notify,
     pgs: PgTable,
+    shards: Shards,
     limits: Cell<Limits>,
     admit_limits: Cell<AdmitLimits>,
     options: RefCell<Options>,
     log_control: OnceCell<LogControl>,
-    log_limits: LogLimits,
     secrets: RefCell<Arc<ServiceSecrets>>,
     mon: MonLink,
     mgr: MgrLink,
@@ -135,6 +139,10 @@ struct Inner {
     boot_epoch: Cell<u32>,
     /// Epoch in which this process was first up; 0 before.
     booted_epoch: Cell<u32>,
+    /// The newest map when this process asked first; 0 before.
+    first_epoch: Cell<u32>,
+    /// A map was acted on.
+    follows: Cell<bool>,
     /// The `up_thru` that was asked for last.
     up_thru_wanted: Cell<u32>,
     /// Statistics should be sent now.
@@ -163,11 +171,11 @@ impl Target {
             maps: RefCell::default(),
             changed: Notify::new(),
             pgs: PgTable::default(),
+            shards: Shards::default(),
             limits: Cell::default(),
             admit_limits: Cell::default(),
             options: RefCell::new(options),
             log_control: OnceCell::new(),
-            log_limits: LogLimits::default(),
             secrets: RefCell::default(),
             mgr: MgrLink::default(),
             tracker: Tracker::default(),
@@ -178,6 +186,8 @@ impl Target {
             global_seq: Cell::new(0),
             boot_epoch: Cell::new(0),
             booted_epoch: Cell::new(0),
+            first_epoch: Cell::new(0),
+            follows: Cell::new(false),
             up_thru_wanted: Cell::new(0),
             report_due: Notify::new(),
             reported_up: Cell::new(false),
@@ -222,6 +232,21 @@ impl Target {
 
     pub fn pgs(&self) -> &PgTable {
         &self.0.pgs
+    }
+
+    /// The copies of PGs here.
+    pub fn shards(&self) -> &Shards {
+        &self.0.shards
+    }
+
+    /// What peering is told of the options.
+    pub fn peering_config(&self) -> spirula_pg::Config {
+        let options = self.0.options.borrow();
+        let grace = options.seconds("osd_heartbeat_grace");
+        let lease = grace.mul_f64(options.float("osd_pool_default_read_lease_ratio"));
+        // What a write replaces is gone at once, so that overwriting takes no space.
+        let log = spirula_pg::LogLimits { undoes: false, ..Default::default() };
+        spirula_pg::Config { lease, log }
     }
 
     pub fn limits(&self) -> Limits {
@@ -362,7 +387,7 @@ impl Target {
     /// and again on each new session (`anew`).
     pub fn boot(&self, anew: bool) {
         let epoch = self.epoch();
-        if epoch == 0 || self.is_up() || self.is_stopping() {
+        if epoch == 0 || self.is_catching_up() || self.is_up() || self.is_stopping() {
             return;
         }
         if anew || self.0.boot_epoch.get() != epoch {
@@ -413,27 +438,52 @@ impl Target {
     /// Takes maps from the monitor; returns the epoch to ask it for maps from, if they do not lead
     /// to their end.
     pub fn handle_maps(&self, message: &OsdMapMsg) -> Option<u32> {
+        if boot_maps::waits(self, message) {
+            return None;
+        }
         let old = self.map();
         let done = self.0.maps.borrow_mut().handle(message);
         if let Some(error) = &done.error {
             tracing::error!("from the monitor: {error}");
         }
         if done.advanced {
-            self.map_advanced(&old);
+            self.map_advanced(&old, &done.maps);
         }
         done.ask
     }
 
-    fn map_advanced(&self, old: &OsdMap) {
+    /// Whether it still looks at maps from before it was started.
+    pub fn is_catching_up(&self) -> bool {
+        self.epoch() < self.0.first_epoch.get()
+    }
+
+    /// The newest map when this process asked first; 0 before.
+    pub fn first_epoch(&self) -> u32 {
+        self.0.first_epoch.get()
+    }
+
+    pub fn set_first_epoch(&self, epoch: u32) {
+        self.0.first_epoch.set(epoch);
+    }
+
+    fn map_advanced(&self, old: &Arc<OsdMap>, maps: &[Arc<OsdMap>]) {
         let (new, inner) = (self.map(), &self.0);
-        let me = inner.config.osd_id;
-        let cid = |pgid| match inner.store.try_read(|vos| Ok(container_of(vos, pgid))) {
-            Ok(cid) => cid,
-            Err(_) => container_id(pgid, Layout::Splittable),
-        };
-        let changes = inner.pgs.update(me, old, &new, inner.log_limits, wall_now(), &cid);
+        let mut changes = Changes::default();
+        let mut before = old.clone();
+        for map in maps {
+            shard::follow::awaken(self, map);
+            if map.epoch >= inner.first_epoch.get() {
+                changes.add(self.update_pgs(&before, map));
+            }
+            changes.left.extend(shard::follow::advance(self, map));
+            before = map.clone();
+        }
+        if self.is_catching_up() {
+            return;
+        }
         let news = !changes.added.is_empty() || !changes.left.is_empty();
-        follow(self, changes, old.epoch == 0);
+        follow(self, changes, !inner.follows.replace(true));
+        shard::follow::activate(self);
         inner.watching.follow(self, &new);
         inner.fullness.follow(self, old, &new);
         inner.peers.follow(self, old, &new);
@@ -449,6 +499,14 @@ impl Target {
             inner.reported_up.set(self.is_up());
             inner.report_due.notify_all();
         }
+    }
+
+    /// Of which PGs this target is the primary now; the first map that it acts on says it of all.
+    fn update_pgs(&self, old: &OsdMap, map: &Arc<OsdMap>) -> Changes {
+        let nothing = OsdMap::default();
+        let old = if self.0.follows.get() { old } else { &nothing };
+        let shard = |pgid| shard::follow::of_primary(self, pgid, map);
+        self.0.pgs.update(self.0.config.osd_id, old, map, wall_now(), &shard)
     }
 
     /// Requests that wait for a PG may look again.
@@ -547,6 +605,7 @@ impl Target {
             }
         };
         match backoff::check(session, &pg, self.epoch()) {
+            Verdict::Serve if !pg.shard.may_serve() => return Some(Waiting::Request(request)),
             Verdict::Serve => self.begin(pg, request),
             Verdict::Wait => return Some(Waiting::Request(request)),
             Verdict::Drop => {
@@ -606,9 +665,8 @@ impl Target {
             }
             Admission::Duplicate(request, ticket) => {
                 pg.publisher.published(ticket).await?;
-                let state = pg.state.borrow();
-                let recorded = state.log.find(&request.reqid);
-                let reply = recorded.map(|(dup, _)| Reply::recorded(&request, dup));
+                let recorded = pg.recorded(&request.reqid);
+                let reply = recorded.map(|(dup, _)| Reply::recorded(&request, &dup));
                 (request, reply)
             }
             Admission::Drop(why) => {

@@ -10,15 +10,16 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_util::future::join;
-use spirula_store::{Commit, StoreError};
+use spirula_pg::State;
+use spirula_store::StoreError;
 use spirula_vos::{ReadError, StageError, Tx, Vos};
 use spirula_wire::msg::ops::OpCode;
 use spirula_wire::msg::osd_op::flag;
-use spirula_wire::types::{HObject, UTime};
+use spirula_wire::types::{HObject, SnapId, UTime};
 use spirula_xstream::wall_now;
 
 use crate::admit::Admitted;
-use crate::apply::{DataCrcs, apply_log, create_container};
+use crate::apply::DataCrcs;
 use crate::copy::Sources;
 use crate::errno::*;
 use crate::front::{OpRequest, Reply, Versions, returns_of};
@@ -30,6 +31,8 @@ use crate::pg::locks::Held;
 use crate::pg::log::{DupRecord, EntryKind, LogEntry};
 use crate::pg::publish::Unpublished;
 use crate::plan::{Caller, Change, Errand, Executed, Reached, Request, execute};
+use crate::shard::recover;
+use crate::shard::submit::{Submitted, submit};
 use crate::snap::{Clones, ObjectChange, Place, apply_object, refuses_context};
 use crate::target::{Target, TargetError};
 use crate::view::{Fault, ObjectView};
@@ -46,6 +49,10 @@ pub async fn write(target: &Target, admitted: Admitted) -> Served {
     let committed = loop {
         let need = match loaded.plan(target) {
             Ok(Planned::Answer(reply)) => return loaded.observed(reply).await,
+            Ok(Planned::AfterRecovery(object)) => {
+                recover::wait(target, loaded.pg(), &object).await;
+                continue;
+            }
             Ok(Planned::Elsewhere(Errand::Forward(object))) => {
                 return forward(target, loaded, object).await;
             }
@@ -116,9 +123,8 @@ impl Loaded {
 
     /// The recorded answer, if another copy of the request was executed while this one waited.
     fn repeated(&self) -> Option<Reply> {
-        let state = self.pg().state.borrow();
-        let (dup, _) = state.log.find(&self.request().reqid)?;
-        Some(Reply::recorded(self.request(), dup))
+        let (dup, _) = self.pg().recorded(&self.request().reqid)?;
+        Some(Reply::recorded(self.request(), &dup))
     }
 
     pub async fn fill(&mut self, target: &Target, need: Need) -> Result<(), TargetError> {
@@ -237,6 +243,20 @@ impl Loaded {
         (self.admitted.request, reply)
     }
 
+    /// The object, if it is to be recovered first.
+    pub fn held_up(&self, by_write: bool) -> Option<HObject> {
+        let machine = self.pg().shard.machine.borrow();
+        if machine.state() == State::Clean {
+            return None;
+        }
+        let object = HObject { snap: SnapId::HEAD, ..self.request().msg.object() };
+        let held_up = match by_write {
+            true => machine.holds_up_write(&object),
+            false => machine.holds_up_read(&object),
+        };
+        held_up.map(|_| object)
+    }
+
     pub fn request(&self) -> &OpRequest {
         &self.admitted.request
     }
@@ -249,6 +269,9 @@ impl Loaded {
         if !self.pg().active.get() {
             // A new map took the PG from us: the client asks its new primary.
             return Ok(Planned::Answer(None));
+        }
+        if let Some(object) = self.held_up(true) {
+            return Ok(Planned::AfterRecovery(object));
         }
         if target.fullness().drops_late(&self.request().msg) {
             return Ok(Planned::Answer(None));
@@ -305,6 +328,8 @@ impl Loaded {
 
 enum Planned {
     Answer(Option<Reply>),
+    /// A copy lacks the object.
+    AfterRecovery(HObject),
     /// Something is to be done at another object first, or instead.
     Elsewhere(Errand),
     Write(Plan),
@@ -314,7 +339,6 @@ enum Planned {
 struct Plan {
     tx: Tx,
     entry: LogEntry,
-    trims: bool,
     reply: Reply,
     watching: Vec<WatchEffect>,
     released: Vec<HObject>,
@@ -330,13 +354,14 @@ impl Plan {
     fn new(target: &Target, loaded: &Loaded, request: &OpRequest, done: Executed) -> Self {
         let Admitted { pg, oid, .. } = &loaded.admitted;
         let state = pg.state.borrow();
-        let version = state.next_version(target.epoch());
+        let version = pg.shard.machine.borrow().next_version();
+        let (last_update, last_user_version) = pg.last_versions();
         let epoch = state.next_epoch(target.wall_nanos()).max(loaded.sources.epoch());
         let before =
             done.change.as_ref().and_then(|c| c.copied_version).unwrap_or(done.user_version);
         let user = match &done.change {
             Some(change) if change.user_modify => {
-                (state.last_user_version.max(before) + 1).max(version.version)
+                (last_user_version.max(before) + 1).max(version.version)
             }
             _ => before,
         };
@@ -352,20 +377,17 @@ impl Plan {
             object: oid.0.clone(),
             dup: dup_of(request, &done, modified, user),
             stats,
-            last_user_version: state.last_user_version.max(if modified { user } else { 0 }),
+            last_user_version: last_user_version.max(if modified { user } else { 0 }),
         };
         entry.dup.version = version;
         let mut versions = Versions::of(version, user);
         if done.result == -ENOENT {
-            versions = versions.absent(state.last_update, state.last_user_version);
+            versions = versions.absent(last_update, last_user_version);
         }
         let mut released = Vec::new();
         let mut tx = Tx::new(epoch);
         if done.delta.shrinks() {
             tx.use_reserve();
-        }
-        if !state.stored {
-            create_container(&mut tx, pg.cid, pg.mapping.borrow().pg_num);
         }
         if let Some(mut change) = done.change {
             if let Some(info) = &mut change.info {
@@ -382,8 +404,6 @@ impl Plan {
             let change = ObjectChange { effects, info, snaps, crcs, version };
             apply_object(&mut tx, pg.cid, oid, change);
         }
-        let trim = state.log.due_trim();
-        apply_log(&mut tx, pg.cid, &entry, trim.as_ref());
         let reply = Reply {
             result: done.result,
             outputs: done.outputs,
@@ -392,12 +412,13 @@ impl Plan {
             data_crc: done.data_crc,
             executed: true,
         };
-        Self { tx, entry, trims: trim.is_some(), reply, watching: done.watching, released }
+        Self { tx, entry, reply, watching: done.watching, released }
     }
 
     /// The submission half of the commit: from here on it happens.
-    fn submit(self, target: &Target, loaded: &Loaded) -> Result<Committed, Unstaged> {
-        let submitted = submit(target, loaded.pg(), &self.tx, self.entry, self.trims);
+    fn submit(mut self, target: &Target, loaded: &Loaded) -> Result<Committed, Unstaged> {
+        let object = loaded.request().msg.object();
+        let submitted = submit(target, loaded.pg(), &mut self.tx, self.entry, object);
         let submitted = match submitted {
             Ok(submitted) => submitted,
             Err(StageError::Missing(pages)) => return Err(Unstaged::Need(Need::Pages(pages))),
@@ -425,40 +446,6 @@ impl Committed {
     async fn published(self) -> Result<(Reply, Vec<WatchEffect>, Vec<HObject>), TargetError> {
         self.submitted.published().await?;
         Ok((self.reply, self.watching, self.released))
-    }
-}
-
-/// Hands a transaction with its log entry to the store, and takes it into the PG's state.
-pub fn submit(
-    target: &Target,
-    pg: &Rc<Pg>,
-    tx: &Tx,
-    entry: LogEntry,
-    trims: bool,
-) -> Result<Submitted, StageError> {
-    let commit = target.store().submit(tx)?;
-    let ticket = pg.publisher.submitted();
-    pg.state.borrow_mut().advance(entry, trims, ticket);
-    Ok(Submitted { pg: pg.clone(), ticket, commit })
-}
-
-/// In the store's order; durable when `commit` says so.
-pub struct Submitted {
-    pg: Rc<Pg>,
-    ticket: u64,
-    commit: Commit,
-}
-
-impl Submitted {
-    /// Waits until it, and all before it in the PG, are durable.
-    pub async fn published(self) -> Result<(), TargetError> {
-        if let Err(e) = self.commit.await {
-            self.pg.publisher.fail();
-            return Err(e.into());
-        }
-        self.pg.publisher.durable(self.ticket);
-        self.pg.publisher.published(self.ticket).await?;
-        Ok(())
     }
 }
 

@@ -5,13 +5,12 @@
 
 use serde_json::{Value, json};
 use spirula_wire::types::{EVersion, ObjectStatSum, PgId, PgStat, SnapId, pg_state};
-use spirula_xstream::wall_now;
 
 use super::dump::stamp;
 use super::{Args, Failure, text_arg};
 use crate::errno::*;
 use crate::pg::Pg;
-use crate::stats::{pg_stat, snaptrimq_len};
+use crate::stats::{clocks, pg_stat, snaptrimq_len};
 use crate::target::Target;
 
 pub(super) fn pg_query(target: &Target, args: &Args) -> Result<Value, Failure> {
@@ -24,7 +23,7 @@ pub(super) fn pg_query(target: &Target, args: &Args) -> Result<Value, Failure> {
         return Err(Failure(ENOENT, format!("i don't have pgid {pgid}")));
     };
     let scrub = target.store().scrub_status();
-    let stat = pg_stat(&pg, &scrub, target.epoch(), target.mgr().reported(), wall_now());
+    let stat = pg_stat(&pg, &scrub, target.epoch(), target.mgr().reported(), clocks());
     Ok(json!({
         "snap_trimq": snap_trimq(&pg),
         "snap_trimq_len": snaptrimq_len(&pg),
@@ -225,12 +224,12 @@ fn recovery_state(stat: &PgStat) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use spirula_maps::OsdMap;
     use spirula_wire::types::SpgId;
 
     use super::*;
-    use crate::apply::{Layout, container_id};
-    use crate::pg::log::LogLimits;
     use crate::pg::{Mapping, Pg};
+    use crate::shard::Shard;
 
     /// Every member of a value, as paths.
     fn members(value: &Value, at: &str, out: &mut Vec<String>) {
@@ -253,12 +252,13 @@ mod tests {
     fn it_has_every_member_of_ceph_s_in_the_same_order() {
         let measured: Value = serde_json::from_str(include_str!("query.json")).unwrap();
         let pgid: PgId = "2.3".parse().unwrap();
-        let cid = container_id(SpgId::whole(pgid), Layout::Splittable);
-        let pg = Pg::new(SpgId::whole(pgid), cid, LogLimits::default());
+        let pg = Pg::new(Shard::bare(SpgId::whole(pgid), OsdMap::default()));
         let mapping = Mapping { up: vec![0], acting: vec![0], created: 9, ..Mapping::default() };
         pg.remap(mapping, 9, std::time::Duration::from_secs(1));
         pg.active.set(true);
-        let stat = pg_stat(&pg, &Default::default(), 11, 10, std::time::Duration::from_secs(2));
+        let stat = pg_stat(&pg, &Default::default(), 11, 10, Default::default());
+        let mut stat = stat;
+        stat.set_state(pg_state::ACTIVE | pg_state::CLEAN);
         let check = |got: Value, at: &str| {
             let (mut want, mut found) = (Vec::new(), Vec::new());
             members(&measured[at], at, &mut want);

@@ -37,10 +37,15 @@ impl Incoming {
 
     /// Stores the next part; part 0 begins anew. `epoch` is asked in the turn in which a transaction is
     /// submitted: it tells that of the PG's newest one (`last_epoch`), since the last part also changes
-    /// the PG's index of snapshots, and neither may be before the other.
+    /// the PG's index of snapshots, and neither may be before the other; or that the object is not wanted any
+    /// more, as it was written to.
     ///
     /// After an error only part 0 is taken. If there is no space nothing of the object is here any more.
-    pub async fn add(&mut self, part: Part, epoch: impl Fn() -> u64) -> Result<Added, CopyError> {
+    pub async fn add(
+        &mut self,
+        part: Part,
+        epoch: impl Fn() -> Option<u64>,
+    ) -> Result<Added, CopyError> {
         let added = self.store_part(part, &epoch).await;
         if added == Err(CopyError::NoSpace) {
             remove(&self.store, self.cid, &self.oid).await?;
@@ -51,7 +56,7 @@ impl Incoming {
     async fn store_part(
         &mut self,
         part: Part,
-        epoch: &dyn Fn() -> u64,
+        epoch: &dyn Fn() -> Option<u64>,
     ) -> Result<Added, CopyError> {
         let Part { number, last, data } = part;
         if number != 0 && number != self.next {
@@ -60,6 +65,7 @@ impl Incoming {
         self.next = 0;
         let (store, cid) = (&self.store, self.cid);
         let content = Content::decode(&joined(data))?;
+        epoch().ok_or(CopyError::Gone)?;
         let removed = match number {
             0 => submit_removal(store, cid, &self.oid).await?,
             _ => None,

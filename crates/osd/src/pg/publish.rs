@@ -1,5 +1,5 @@
 //! Puts completions back into submission order: a write is published when it and everything
-//! submitted before it in its PG is durable.
+//! submitted before it in its PG is durable, here and at every other copy.
 //!
 //! Every reply that observed staged state waits for the publish of that state.
 
@@ -13,11 +13,13 @@ use std::task::{Poll, Waker};
 #[error("the store stopped before the write was durable")]
 pub struct Unpublished;
 
-/// The publish order of one PG. Tickets start at 1, so 0 means "long ago".
+/// The publish order of one PG. Tickets ascend by one; what is below the first means "long ago".
 #[derive(Debug)]
 pub struct Publisher {
     /// Lowest ticket that is not published.
     base: Cell<u64>,
+    /// What the other copies hold: no ticket above it is published.
+    limit: Cell<u64>,
     pending: RefCell<VecDeque<Slot>>,
     failed: Cell<bool>,
 }
@@ -30,11 +32,33 @@ struct Slot {
 
 impl Default for Publisher {
     fn default() -> Self {
-        Self { base: Cell::new(1), pending: RefCell::default(), failed: Cell::new(false) }
+        Self::from(1)
     }
 }
 
 impl Publisher {
+    /// The first ticket will be this one.
+    pub fn from(first: u64) -> Self {
+        Self {
+            base: Cell::new(first),
+            limit: Cell::new(u64::MAX),
+            pending: RefCell::default(),
+            failed: Cell::new(false),
+        }
+    }
+
+    /// Everything before this ticket is long ago. Nothing was submitted yet.
+    pub fn begin(&self, first: u64, limit: u64) {
+        self.base.set(first);
+        self.limit.set(limit);
+    }
+
+    /// The other copies hold everything up to this ticket.
+    pub fn raise_limit(&self, limit: u64) {
+        self.limit.set(limit);
+        self.release();
+    }
+
     /// The ticket of a write that is being submitted now.
     pub fn submitted(&self) -> u64 {
         let mut pending = self.pending.borrow_mut();
@@ -53,14 +77,18 @@ impl Publisher {
 
     /// The write of `ticket` is durable.
     pub fn durable(&self, ticket: u64) {
-        let mut pending = self.pending.borrow_mut();
         let Some(at) = ticket.checked_sub(self.base.get()) else {
             return;
         };
-        if let Some(slot) = pending.get_mut(at as usize) {
+        if let Some(slot) = self.pending.borrow_mut().get_mut(at as usize) {
             slot.durable = true;
         }
-        while pending.front().is_some_and(|s| s.durable) {
+        self.release();
+    }
+
+    fn release(&self) {
+        let mut pending = self.pending.borrow_mut();
+        while pending.front().is_some_and(|s| s.durable) && self.base.get() <= self.limit.get() {
             self.base.set(self.base.get() + 1);
             if let Some(slot) = pending.pop_front() {
                 slot.wakers.into_iter().for_each(Waker::wake);
@@ -121,6 +149,21 @@ mod tests {
         assert!(wait.as_mut().poll(&mut cx).is_pending());
         p.durable(a);
         assert_eq!(wait.as_mut().poll(&mut cx), Poll::Ready(Ok(())));
+    }
+
+    #[test]
+    fn nothing_is_published_before_the_other_copies_hold_it() {
+        let p = Publisher::default();
+        p.begin(8, 7);
+        let (a, b) = (p.submitted(), p.submitted());
+        assert_eq!((a, b, p.is_published(7)), (8, 9, true));
+        p.durable(a);
+        p.durable(b);
+        assert!(!p.is_published(a));
+        p.raise_limit(8);
+        assert!(p.is_published(a) && !p.is_published(b));
+        p.raise_limit(9);
+        assert!(p.is_published(b));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use spirula_vos::{ObjectKey, Tx, Vos};
 use spirula_xstream::yield_now;
 
 use super::{Base, commit};
-use crate::apply::meta_object;
+use crate::apply::{meta_object, peering_object};
 use crate::errno::EIO;
 use crate::load::{LoadedData, StoreView};
 use crate::object::ObjectInfo;
@@ -24,7 +24,8 @@ const BATCH: usize = 64;
 
 /// Counts the objects of a PG that is not active yet, and notes that it is done.
 pub async fn recount(target: &Target, pg: &Rc<Pg>) -> Result<(), TargetError> {
-    let (store, cid, meta) = (target.store(), pg.cid, meta_object(pg.cid));
+    let (store, cid) = (target.store(), pg.cid);
+    let own = [meta_object(cid), peering_object(cid)];
     let (mut sum, mut last) = (StatSum::default(), None::<Bytes>);
     loop {
         let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -33,7 +34,7 @@ pub async fn recount(target: &Target, pg: &Rc<Pg>) -> Result<(), TargetError> {
             break;
         };
         last = Some(end.0.clone());
-        for key in keys.iter().filter(|key| **key != meta) {
+        for key in keys.iter().filter(|key| !own.contains(key)) {
             sum.add(&count(target, pg, key).await?);
         }
         yield_now().await;
@@ -48,7 +49,8 @@ pub async fn recount(target: &Target, pg: &Rc<Pg>) -> Result<(), TargetError> {
         state.stats = StatSum { num_rd, num_rd_kb, num_wr, num_wr_kb, ..sum };
         state.last_epoch = state.next_epoch(target.wall_nanos());
         tx.epoch = state.last_epoch;
-        Base::of(&state, true).store(&mut tx, cid);
+        state.counted = true;
+        Base::of(pg.last_versions(), &state, true).store(&mut tx, cid);
     }
     commit(target, &mut tx, Some(pg)).await?;
     Ok(())

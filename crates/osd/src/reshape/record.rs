@@ -35,22 +35,18 @@ pub struct Base {
 
 impl Base {
     /// Of a PG as it is.
-    pub fn of(state: &PgState, counted: bool) -> Self {
+    pub fn of(
+        (last_update, last_user_version): (EVersion, u64),
+        state: &PgState,
+        counted: bool,
+    ) -> Self {
         Self {
-            last_update: state.last_update,
-            last_user_version: state.last_user_version,
+            last_update,
+            last_user_version,
             epoch: state.last_epoch,
             stats: state.stats,
             counted,
         }
-    }
-
-    /// The PG goes on from here.
-    pub fn give(self, state: &mut PgState) {
-        state.last_update = self.last_update;
-        state.last_user_version = self.last_user_version;
-        state.last_epoch = state.last_epoch.max(self.epoch);
-        state.stats = self.stats;
     }
 
     pub fn store(&self, tx: &mut Tx, cid: ContainerId) {

@@ -10,7 +10,9 @@ use spirula_wire::{Encode, Features};
 use super::commit;
 use super::record::{Base, Records};
 use super::steps::Step;
-use crate::apply::{Layout, container_id, container_of, container_pg, meta_object, set_pg_num};
+use crate::apply::{
+    Layout, container_id, container_of, container_pg, meta_object, peering_object, set_pg_num,
+};
 use crate::object::{AKEY, dkey, lowest_key};
 use crate::pg::log::{DUPS_KEPT, encode_batches};
 use crate::snap::trim::encode_purged;
@@ -79,6 +81,8 @@ fn split(target: &Target, parent: ContainerId, child: SpgId, records: &Records) 
         }
         tx.update(cid, &new, snap, object, Bytes::new());
     }
+    // What peering knew is of the whole.
+    tx.punch_object(parent, &peering_object(parent));
     if !records.purged.is_empty() {
         tx.update(cid, &new, dkey::PURGED, AKEY, encode_purged(&records.purged).into());
     }
@@ -128,6 +132,7 @@ async fn merge(
     dups.extend(upper.all_dups(source)?);
     tx.punch_dkey(cid, &meta, dkey::LOG);
     tx.punch_dkey(cid, &meta, dkey::DUPS);
+    tx.punch_object(cid, &peering_object(cid));
     for (key, batch) in encode_batches(newest(dups)) {
         tx.update(cid, &meta, dkey::DUPS, &key, batch);
     }
@@ -186,16 +191,18 @@ async fn join_containers(
             }
         }
     }
-    let meta = meta_object(source);
+    let (meta, peering) = (meta_object(source), peering_object(source));
     if above.is_some_and(|(from, _)| from < at) {
         tx.split_container(source, &ObjectKey(at.clone()), passing);
         tx.destroy_container(source);
         if meta.0 >= at {
             tx.punch_object(passing, &meta);
+            tx.punch_object(passing, &peering);
         }
         tx.merge_container(cid, passing);
     } else {
         tx.punch_object(source, &meta);
+        tx.punch_object(source, &peering);
         tx.merge_container(cid, source);
     }
     Ok(())

@@ -16,17 +16,19 @@ use spirula_xstream::{Class, now, sleep_until, wall_now};
 
 use super::table::{Action, LinkId, Notice, Place, WatchTable};
 use super::{WatchEffect, WatchKey};
-use crate::apply::{DataCrcs, apply_effects, apply_log};
+use crate::apply::{DataCrcs, apply_effects};
 use crate::front::OpRequest;
 use crate::load::{LoadedData, Need, StoreView};
 use crate::object::ObjectInfo;
 use crate::pg::Pg;
 use crate::pg::locks::Mode;
+use crate::pg::log::wire::entry_object;
 use crate::pg::log::{DupRecord, EntryKind, LogEntry};
 use crate::session::Session;
+use crate::shard::recover;
+use crate::shard::submit::{Submitted, submit};
 use crate::target::{Target, TargetError};
 use crate::view::{Fault, ObjectView};
-use crate::write::{Submitted, submit};
 
 /// A target's watches, and the sessions that they are on.
 #[derive(Default)]
@@ -183,6 +185,11 @@ async fn bury(target: Target, place: Place, key: WatchKey) -> Result<(), TargetE
         if !pg.active.get() || !target.watching().with(|table| table.is_dead(&place, &key)) {
             return Ok(());
         }
+        let object = entry_object(pg.pgid.pgid, &oid.0);
+        if pg.shard.machine.borrow().holds_up_write(&object).is_some() {
+            recover::wait(&target, &pg, &object).await;
+            continue;
+        }
         match unwatch(&target, &pg, &oid, &data, &key) {
             Ok(removed) => break removed,
             Err(need) => data.fill(target.store(), need).await?,
@@ -231,8 +238,8 @@ fn unwatch(
         return Ok(Removed::Absent);
     }
     let state = pg.state.borrow();
-    let (version, epoch) =
-        (state.next_version(target.epoch()), state.next_epoch(target.wall_nanos()));
+    let version = pg.shard.machine.borrow().next_version();
+    let epoch = state.next_epoch(target.wall_nanos());
     // Of its own for each, as every entry of the log can be found by its request.
     let name = EntityName::osd(target.config().osd_id.into());
     let reqid = RequestId { name, tid: version.version, inc: version.epoch as i32 };
@@ -245,14 +252,13 @@ fn unwatch(
         object: oid.0.clone(),
         dup: DupRecord { reqid, version, ..DupRecord::default() },
         stats: state.stats,
-        last_user_version: state.last_user_version,
+        last_user_version: pg.last_versions().1,
     };
     let mut tx = Tx::new(epoch);
     apply_effects(&mut tx, pg.cid, oid, Vec::new(), Some(&info), DataCrcs::default(), false);
-    let trim = state.log.due_trim();
-    apply_log(&mut tx, pg.cid, &entry, trim.as_ref());
     drop(state);
-    match submit(target, pg, &tx, entry, trim.is_some()) {
+    let object = entry_object(pg.pgid.pgid, &oid.0);
+    match submit(target, pg, &mut tx, entry, object) {
         Ok(submitted) => Ok(Removed::Submitted(submitted)),
         Err(StageError::Missing(pages)) => Err(Need::Pages(pages)),
         Err(refused) => {

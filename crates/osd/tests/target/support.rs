@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use spirula_auth::{ConMode, CryptoKey, METHOD_NONE, MonGrant, ServiceConnector};
 use spirula_bio::Device;
-use spirula_maps::{NewCluster, OsdMap, PgPool, SnapIntervals, osd_state};
+use spirula_maps::{NewCluster, OsdMap, PgPool, SnapIntervals, flags, osd_state};
 use spirula_msgr::{Config, Target as Peer, on_xstream};
 use spirula_osd::snap::trim::Trimming;
 use spirula_osd::stats::{StatSum, pg_stat};
@@ -89,7 +89,7 @@ impl Cluster {
         let bind = SocketAddr::new(self.osd.ip(), PORT);
         let (map, running) = (self.map.clone(), self.target.clone());
         let removed = self.removed.borrow().clone();
-        *map.borrow_mut() = None;
+        let epoch = map.take().map_or(1, |map| map.epoch);
         self.osd.spawn(Class::Client, async move {
             let store = open_store(format).await;
             let config = TargetConfig {
@@ -106,17 +106,23 @@ impl Cluster {
             };
             let started = |target: &Target, _: SocketAddr| {
                 let mut new = map_of(target.addrs());
+                let first = message_of(&new);
+                (new.epoch, new.osds[0].info.up_thru) = (epoch, epoch);
                 if !removed.is_empty() {
                     new.removed_snaps_queue.insert(POOL, removed);
                 }
-                let maps = [(new.epoch, new.to_bytes(F).into())].into();
-                let message = OsdMapMsg { fsid: FSID, maps, ..OsdMapMsg::default() };
+                let message = message_of(&new);
                 *map.borrow_mut() = Some(new);
                 let target = target.clone();
                 *running.borrow_mut() = Some(target.clone());
                 drop(spawn(Class::Client, async move {
                     sleep(map_delay).await;
                     target.handle_maps(&message);
+                    if epoch > 1 {
+                        // What it asks a monitor for, to catch up from there.
+                        target.handle_maps(&first);
+                        target.handle_maps(&message);
+                    }
                 }));
             };
             spirula_osd::run(config, store, started).await.unwrap();
@@ -154,6 +160,7 @@ impl Cluster {
         let mut map = self.map.borrow().clone().unwrap();
         map.epoch += 1;
         change(&mut map);
+        map.osds[0].info.up_thru = map.epoch;
         let maps = [(map.epoch, map.to_bytes(F).into())].into();
         let message = OsdMapMsg { fsid: FSID, maps, ..OsdMapMsg::default() };
         let target = self.target.borrow().clone().unwrap();
@@ -184,7 +191,8 @@ impl Cluster {
 
     /// Sets the map's flags.
     pub(crate) fn set_flags(&self, flags: u32) {
-        self.set_map(|map| map.flags = flags);
+        let own = flags::SORTBITWISE | flags::RECOVERY_DELETES;
+        self.set_map(|map| map.flags = map.flags & own | flags);
     }
 
     /// Gives the target a new map.
@@ -192,6 +200,7 @@ impl Cluster {
         let mut map = self.map.borrow().clone().unwrap();
         map.epoch += 1;
         change(&mut map);
+        map.osds[0].info.up_thru = map.epoch;
         let maps = [(map.epoch, map.to_bytes(F).into())].into();
         let message = OsdMapMsg { fsid: FSID, maps, ..OsdMapMsg::default() };
         let target = self.target.borrow().clone().unwrap();
@@ -218,7 +227,7 @@ impl Cluster {
         let target = self.target.borrow().clone().unwrap();
         let pg = target.pgs().get(PgId::new(POOL, seed)).unwrap();
         let stat = async move {
-            pg_stat(&pg, &ScrubStatus::default(), 1, 1, spirula_xstream::wall_now()).last_change
+            pg_stat(&pg, &ScrubStatus::default(), 1, 1, spirula_osd::stats::clocks()).last_change
         };
         self.osd.block_on(stat).unwrap()
     }
@@ -308,12 +317,19 @@ async fn open_store(format: bool) -> Store {
     Store::open(&device, expect, Options::default()).await.unwrap()
 }
 
+fn message_of(map: &OsdMap) -> OsdMapMsg {
+    let maps = [(map.epoch, map.to_bytes(F).into())].into();
+    OsdMapMsg { fsid: FSID, maps, ..OsdMapMsg::default() }
+}
+
 fn map_of(addrs: &EntityAddrVec) -> OsdMap {
     let mut cluster = NewCluster::new(FSID, UTime::default());
     cluster.osds = vec![(Uuid([1; 16]), 0x1_0000)];
     cluster.failure_domain = "osd".into();
     let mut map = cluster.osdmap().unwrap();
     map.osds[0].state |= osd_state::UP;
+    // No monitor is there to raise it.
+    map.osds[0].info.up_thru = map.epoch;
     map.osds[0].client_addrs = addrs.clone();
     map.pools.insert(POOL, PgPool::replicated(1, 1, PG_NUM, 0));
     map.pool_names.insert(POOL, "p".into());

@@ -138,7 +138,9 @@ impl Site {
         let mut incoming = Incoming::new(&self.store, cid(), oid);
         let mut whole = None;
         for part in parts {
-            if let Added::Whole(v) = incoming.add(part.clone(), || self.last_epoch.get()).await? {
+            if let Added::Whole(v) =
+                incoming.add(part.clone(), || Some(self.last_epoch.get())).await?
+            {
                 whole = Some(v);
             }
             self.store.drop_caches();
@@ -327,7 +329,7 @@ fn aggregation_waits_for_copies() {
         let mut incoming = Incoming::new(&to.store, cid(), &oid());
         let before = from.store.statfs().stored;
         while let Some(part) = out.next().await.unwrap() {
-            incoming.add(part, || 61).await.unwrap();
+            incoming.add(part, || Some(61)).await.unwrap();
             assert_eq!(aggregate(&from).await, before);
             aggregate(&to).await;
         }
@@ -512,16 +514,16 @@ fn parts_out_of_order_and_damaged_ones_are_refused() {
         let to = Site::new("/to").await;
         let mut incoming = Incoming::new(&to.store, cid(), &oid());
         let order = |expected, found| Err(CopyError::Order { expected, found });
-        assert_eq!(incoming.add(parts[1].clone(), || 1).await, order(0, 1));
-        assert_eq!(incoming.add(parts[0].clone(), || 1).await, Ok(Added::Part));
-        assert_eq!(incoming.add(parts[2].clone(), || 1).await, order(1, 2));
+        assert_eq!(incoming.add(parts[1].clone(), || Some(1)).await, order(0, 1));
+        assert_eq!(incoming.add(parts[0].clone(), || Some(1)).await, Ok(Added::Part));
+        assert_eq!(incoming.add(parts[2].clone(), || Some(1)).await, order(1, 2));
         let mut bad = parts[0].data.concat();
         *bad.last_mut().unwrap() ^= 1;
         let bad = Part { data: vec![bad.into()], ..parts[0].clone() };
-        let refused = incoming.add(bad, || 1).await;
+        let refused = incoming.add(bad, || Some(1)).await;
         assert_eq!(refused, Err(CopyError::Malformed("a checksum")));
         let ends = Part { last: true, ..parts[0].clone() };
-        let refused = incoming.add(ends, || 1).await;
+        let refused = incoming.add(ends, || Some(1)).await;
         assert_eq!(refused, Err(CopyError::Malformed("its end is missing")));
         assert_eq!(to.take(&oid(), &parts).await, Ok(Some(version(5))));
     });

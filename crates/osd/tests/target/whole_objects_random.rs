@@ -163,7 +163,7 @@ async fn copy(from: &Site, to: &Site, entries: usize) -> u32 {
     let (mut incoming, mut count) = (Incoming::new(&to.store, cid(), &oid()), 0);
     while let Some(part) = out.next().await.unwrap() {
         let last = part.last;
-        let added = incoming.add(part, || to.last_epoch.get()).await.unwrap();
+        let added = incoming.add(part, || Some(to.last_epoch.get())).await.unwrap();
         assert_eq!(added == Added::Whole(out.version()), last);
         drop_caches(&[&from.store, &to.store]);
         count += 1;

@@ -4,20 +4,22 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_util::future::join;
-use spirula_store::Commit;
 use spirula_vos::{ObjectKey, StageError, Tx};
 use spirula_wire::types::{EVersion, HObject, SnapId, UTime};
 use spirula_xstream::wall_now;
 
 use super::{Outcome, encode_purged, given_up};
-use crate::apply::{DataCrcs, apply_log, meta_object};
+use crate::apply::{DataCrcs, meta_object};
 use crate::load::{LoadedData, Need, StoreView};
 use crate::manifest::release;
 use crate::object::{AKEY, Chunks, ObjectInfo, dkey, object_of_key};
 use crate::pg::Pg;
 use crate::pg::locks::Mode;
+use crate::pg::log::wire::entry_object;
 use crate::pg::log::{DupRecord, EntryKind, LogEntry};
 use crate::plan::{Effect, lost_with};
+use crate::shard::recover;
+use crate::shard::submit::{Submitted, submit};
 use crate::snap::{Clones, ObjectChange, SnapClone, SnapSet, apply_object, trimmed};
 use crate::stats::StatSum;
 use crate::target::{Target, TargetError};
@@ -36,6 +38,11 @@ pub(super) async fn trim_object(
     let submitted = loop {
         if !pg.active.get() {
             return Ok(Outcome::Stopped);
+        }
+        let object = entry_object(pg.pgid.pgid, &oid.0);
+        if pg.shard.machine.borrow().holds_up_write(&object).is_some() {
+            recover::wait(target, pg, &object).await;
+            continue;
         }
         let pages = match plan_object(target, pg, &oid, snap) {
             Ok(None) => break None,
@@ -58,7 +65,7 @@ pub(super) async fn trim_object(
     let aggregated = target.store().aggregate_object(pg.cid, &oid, horizon);
     let published = async {
         let done = match submitted {
-            Some((submitted, _)) => submitted.published(pg).await,
+            Some((submitted, _)) => submitted.published().await,
             None => Ok(()),
         };
         drop(held);
@@ -165,7 +172,7 @@ pub(super) async fn purge(
         match step.submit(target, pg) {
             Ok(submitted) => {
                 pg.state.borrow_mut().purged = purged;
-                submitted.published(pg).await?;
+                submitted.published().await?;
                 return Ok(Outcome::Done);
             }
             Err(StageError::Missing(pages)) => {
@@ -184,16 +191,10 @@ struct Step {
     entry: LogEntry,
 }
 
-/// A step that was submitted.
-struct Submitted {
-    commit: Commit,
-    ticket: u64,
-}
-
 impl Step {
     fn new(target: &Target, pg: &Pg, object: &Bytes, kind: EntryKind) -> Self {
         let state = pg.state.borrow();
-        let version = state.next_version(target.epoch());
+        let version = pg.shard.machine.borrow().next_version();
         let epoch = state.next_epoch(target.wall_nanos());
         let mut tx = Tx::new(epoch);
         // It leads to less being stored.
@@ -208,28 +209,13 @@ impl Step {
             object: object.clone(),
             dup: DupRecord { version, ..DupRecord::default() },
             stats,
-            last_user_version: state.last_user_version,
+            last_user_version: pg.last_versions().1,
         };
         Self { tx, entry }
     }
 
-    fn submit(mut self, target: &Target, pg: &Pg) -> Result<Submitted, StageError> {
-        let due = pg.state.borrow().log.due_trim();
-        apply_log(&mut self.tx, pg.cid, &self.entry, due.as_ref());
-        let commit = target.store().submit(&self.tx)?;
-        let ticket = pg.publisher.submitted();
-        pg.state.borrow_mut().advance(self.entry, due.is_some(), ticket);
-        Ok(Submitted { commit, ticket })
-    }
-}
-
-impl Submitted {
-    async fn published(self, pg: &Pg) -> Result<(), TargetError> {
-        if let Err(e) = self.commit.await {
-            pg.publisher.fail();
-            return Err(e.into());
-        }
-        pg.publisher.durable(self.ticket);
-        Ok(pg.publisher.published(self.ticket).await?)
+    fn submit(mut self, target: &Target, pg: &Rc<Pg>) -> Result<Submitted, StageError> {
+        let object = entry_object(pg.pgid.pgid, &self.entry.object);
+        submit(target, pg, &mut self.tx, self.entry, object)
     }
 }

@@ -1,0 +1,180 @@
+//! Placement group shards: the copies of PGs that this target holds, or shall hold, each with the machine
+//! that says what becomes of it ([`Peering`]).
+//!
+//! A shard is there from the time when the map, the store or another OSD tells of it until it is
+//! removed. While this target is its primary, a [`crate::pg::Pg`] serves it, a new one for each interval.
+//!
+//! Invariants: what machines want done is done in order; a message of theirs leaves when all that was
+//! submitted for its PG before is durable; every epoch that this target knows is shown to every machine.
+
+pub mod drive;
+pub mod follow;
+pub mod recover;
+pub mod replica;
+pub mod slots;
+pub mod stored;
+pub mod submit;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use spirula_maps::OsdMap;
+use spirula_pg::merge::Rewind;
+use spirula_pg::{PeerMessage, Peering};
+use spirula_vos::ContainerId;
+use spirula_wire::RawMessage;
+use spirula_wire::types::{PgId, SpgId};
+use spirula_xstream::sync::Notify;
+
+pub use follow::reload;
+
+use crate::pg::PgState;
+use crate::pg::publish::Publisher;
+
+/// One copy of a PG.
+pub struct Shard {
+    pub pgid: SpgId,
+    pub cid: ContainerId,
+    pub machine: RefCell<Peering>,
+    pub state: Rc<RefCell<PgState>>,
+    /// Everything submitted to the store for this PG, in order.
+    pub local: Publisher,
+    /// Messages, each after the ticket of `local` that it waits for.
+    outbox: RefCell<VecDeque<(u64, i32, RawMessage)>>,
+    driving: Cell<bool>,
+    /// The lease allowed to serve when it was looked at last.
+    serving: Cell<bool>,
+    /// It is split, merged, loaded or removed: nothing is done meanwhile.
+    held: Cell<bool>,
+    /// What came meanwhile.
+    backlog: RefCell<Vec<(i32, PeerMessage)>>,
+    /// Objects became whole, or the interval ended.
+    pub progress: Notify,
+    /// Divergent entries that are undone with the next record of what peering knows.
+    rewinds: RefCell<Vec<Rewind>>,
+    /// What the other copies hold of this interval's writes (primary).
+    acked: RefCell<BTreeMap<i32, u64>>,
+    /// Writes of the primary that are not in the store's order yet (copy).
+    writes: RefCell<VecDeque<replica::Arrived>>,
+    applying: Cell<bool>,
+    copying: recover::Copying,
+}
+
+impl Shard {
+    pub fn new(cid: ContainerId, machine: Peering) -> Self {
+        Self {
+            pgid: machine.pgid(),
+            cid,
+            machine: RefCell::new(machine),
+            state: Rc::default(),
+            local: Publisher::default(),
+            outbox: RefCell::default(),
+            driving: Cell::new(false),
+            serving: Cell::new(false),
+            held: Cell::new(false),
+            backlog: RefCell::default(),
+            progress: Notify::new(),
+            rewinds: RefCell::default(),
+            acked: RefCell::default(),
+            writes: RefCell::default(),
+            applying: Cell::new(false),
+            copying: recover::Copying::default(),
+        }
+    }
+
+    /// Of a PG of which nothing is known but its name.
+    #[cfg(test)]
+    pub fn bare(pgid: SpgId, map: OsdMap) -> Rc<Self> {
+        let machine = Peering::unknown(0, pgid, Arc::new(map), spirula_pg::Config::default());
+        let cid = crate::apply::container_id(pgid, crate::apply::Layout::Splittable);
+        Rc::new(Self::new(cid, machine))
+    }
+
+    /// Whether requests may be answered now, as far as leases go.
+    pub fn may_serve(&self) -> bool {
+        let may = self.machine.borrow().may_serve(spirula_xstream::now());
+        if !may {
+            self.serving.set(false);
+        }
+        may
+    }
+
+    pub fn hold(&self) {
+        self.held.set(true);
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.held.get()
+    }
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let machine = self.machine.borrow();
+        let (state, epoch, info) = (machine.state(), machine.map().epoch, machine.info());
+        let (role, held, since) =
+            (machine.role(), self.held.get(), info.history.same_interval_since);
+        write!(f, "{} {state:?} {role:?} at {epoch}, since {since}", self.pgid)?;
+        write!(f, ", {} missing, last {}", machine.missing().len(), info.last_update)?;
+        write!(f, "{}", if held { ", held" } else { "" })?;
+        let (writes, outbox) = (self.writes.borrow().len(), self.outbox.borrow().len());
+        let (local, acked) = (self.local.is_published(self.local.last()), self.acked.borrow());
+        write!(f, ", durable {local}, {writes} to apply, {outbox} to send, acked {acked:?}")?;
+        let (tick, serving) = (machine.next_tick(), self.serving.get());
+        write!(f, "{}", if self.driving.get() { ", driving" } else { "" })?;
+        write!(f, ", serving {serving}, tick {tick:?}")
+    }
+}
+
+/// The shards of a target.
+#[derive(Default)]
+pub struct Shards {
+    table: RefCell<BTreeMap<PgId, Rc<Shard>>>,
+    /// The newest maps; since the oldest pool was made whose PGs are not all made yet, all.
+    recent: RefCell<BTreeMap<u32, Arc<OsdMap>>>,
+    /// What the store holds of shards whose maps are not here yet.
+    dormant: RefCell<BTreeMap<PgId, (ContainerId, stored::Found)>>,
+    /// Messages about PGs that are not here, of epochs that are not here either.
+    early: RefCell<Vec<(i32, PeerMessage)>>,
+    /// The map that was asked for to begin with.
+    wanted_map: Cell<u32>,
+    slots: slots::Slots,
+    /// A deadline may have moved.
+    stirred: Notify,
+    /// The next one.
+    armed: Cell<Option<std::time::Duration>>,
+}
+
+impl Shards {
+    pub fn wanted_map(&self) -> u32 {
+        self.wanted_map.get()
+    }
+
+    pub fn set_wanted_map(&self, epoch: u32) {
+        self.wanted_map.set(epoch);
+    }
+
+    pub fn get(&self, pgid: PgId) -> Option<Rc<Shard>> {
+        self.table.borrow().get(&pgid).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Rc<Shard>> {
+        self.table.borrow().values().cloned().collect()
+    }
+
+    /// The oldest map that a stored shard needs.
+    pub fn oldest_map(&self) -> Option<u32> {
+        self.dormant.borrow().values().map(|(_, found)| found.map_epoch).min()
+    }
+
+    pub fn insert(&self, shard: Rc<Shard>) {
+        self.table.borrow_mut().insert(shard.pgid.pgid, shard);
+    }
+
+    pub fn remove(&self, pgid: PgId) -> Option<Rc<Shard>> {
+        self.table.borrow_mut().remove(&pgid)
+    }
+}
