@@ -364,6 +364,25 @@ impl Cluster {
         })
     }
 
+    /// What its OSDs say of themselves, for those who look for a fault.
+    pub fn describe(&self) -> String {
+        let mut out = String::new();
+        for id in 0..self.osds.len() {
+            match self.target(id) {
+                None => out += &format!("\nosd.{id} does not run"),
+                Some(t) => {
+                    let (up, epoch, first) = (t.is_up(), t.epoch(), t.first_epoch());
+                    out += &format!("\nosd.{id} up {up} epoch {epoch} first {first}");
+                    for shard in t.shards().all() {
+                        let active = t.pgs().get(shard.pgid.pgid).map(|pg| pg.active.get());
+                        out += &format!("\n  {shard:?}, active {active:?}");
+                    }
+                }
+            }
+        }
+        out
+    }
+
     /// The number of the target's session with the monitor, while there is one.
     pub fn osd_mon_session(&self) -> Option<u64> {
         self.target(0).and_then(|target| target.mon().session())

@@ -233,7 +233,7 @@ impl Stage {
             return Some(format!("{pgid} is not on osd.{id}"));
         };
         let scrub = target.store().scrub_status();
-        let stat = spirula_osd::stats::pg_stat(&pg, &scrub, map.epoch, 0, Duration::ZERO);
+        let stat = spirula_osd::stats::pg_stat(&pg, &scrub, map.epoch, 0, Default::default());
         let state = stat.state();
         let clean = state & pg_state::ACTIVE != 0 && state & pg_state::CLEAN != 0;
         (!clean).then(|| format!("{pgid} is {}", pg_state::name(state)))

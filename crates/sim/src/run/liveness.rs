@@ -32,7 +32,7 @@ pub(super) fn run(stage: &mut Stage) -> Result<(), String> {
     if !stage.run_while(ANSWERED_IN, ended) {
         let left = stage.workers.iter().filter(|worker| !worker.is_finished()).count();
         let open = stage.load.history().open().join("; ");
-        return Err(format!("{left} requests hang, of these: {open}"));
+        return Err(format!("{left} requests hang, of these: {open}{}", stage.cluster.describe()));
     }
     look(stage, true)?;
     stage.note("all OSDs lose power");
@@ -94,7 +94,8 @@ fn clean(stage: &mut Stage) -> Result<(), String> {
         stage.note("clean");
         return Ok(());
     }
-    Err(format!("not clean: {}", stage.unclean().unwrap_or_default()))
+    let what = stage.unclean().unwrap_or_default();
+    Err(format!("not clean: {what}{}", stage.cluster.describe()))
 }
 
 /// Reads everything.

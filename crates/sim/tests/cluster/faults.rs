@@ -88,7 +88,7 @@ fn fault(cluster: &Cluster, load: &Load, workers: &mut Vec<JoinHandle<()>>) {
 
 fn heal(cluster: &Cluster) {
     let healthy = cluster.world.run_until(HEALED_IN, || cluster.is_healthy());
-    assert!(healthy, "the cluster does not heal");
+    assert!(healthy, "the cluster does not heal: {}", cluster.describe());
 }
 
 /// Latency, loss and resets of a bad network.

@@ -100,7 +100,11 @@ fn resize(cluster: &Cluster, admin: &Client, wanted: u32, crash: Crash) {
         cluster.start_osd();
     }
     let healthy = || cluster.is_healthy() && done();
-    assert!(world.run_until(LIMIT, healthy), "not healthy with {wanted} PGs");
+    assert!(
+        world.run_until(LIMIT, healthy),
+        "not healthy with {wanted} PGs: {}",
+        cluster.describe()
+    );
 }
 
 fn ask(cluster: &Cluster, admin: &Client, now: u32, wanted: u32) {
