@@ -400,10 +400,18 @@ mod tests {
         submit(&store, &tx).await;
     }
 
+    /// A process that a test beside this one starts has our files, and their locks, for a moment.
     async fn print(command: Command) -> Result<(ExitCode, String)> {
-        let mut out = Vec::new();
-        let code = execute(command, &mut out).await?;
-        Ok((code, String::from_utf8(out)?))
+        let mut tries = 0..200;
+        loop {
+            let mut out = Vec::new();
+            match execute(command.clone(), &mut out).await {
+                Err(e) if e.to_string().contains("in use") && tries.next().is_some() => {
+                    spirula_xstream::sleep(std::time::Duration::from_millis(20)).await;
+                }
+                done => return Ok((done?, String::from_utf8(out)?)),
+            }
+        }
     }
 
     fn with_store(test: impl AsyncFnOnce(PathBuf) + 'static) {
