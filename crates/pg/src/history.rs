@@ -4,6 +4,20 @@ use std::time::Duration;
 
 use spirula_wire::types::{PgHistory, TimeSpan};
 
+/// Of a PG that begins with the map of `epoch`, in which nothing was written yet.
+pub fn young(epoch: u32) -> PgHistory {
+    PgHistory {
+        epoch_created: epoch,
+        epoch_pool_created: epoch,
+        last_epoch_clean: epoch,
+        last_interval_clean: epoch,
+        same_interval_since: epoch,
+        same_up_since: epoch,
+        same_primary_since: epoch,
+        ..PgHistory::default()
+    }
+}
+
 /// Takes over what `other` knows better; the epochs of the current interval are everybody's own.
 /// Returns whether anything changed.
 pub fn merge(into: &mut PgHistory, other: &PgHistory) -> bool {

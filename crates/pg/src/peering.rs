@@ -252,16 +252,7 @@ impl Peering {
     pub fn create(me: i32, pgid: SpgId, map: Arc<OsdMap>, config: Config) -> Self {
         let epoch = map.epoch;
         let mut pg = Self::unknown(me, pgid, map, config);
-        pg.info.history = PgHistory {
-            epoch_created: epoch,
-            epoch_pool_created: epoch,
-            last_epoch_clean: epoch,
-            last_interval_clean: epoch,
-            same_interval_since: epoch,
-            same_up_since: epoch,
-            same_primary_since: epoch,
-            ..PgHistory::default()
-        };
+        pg.info.history = history::young(epoch);
         pg.state = State::Reset;
         pg.dirty_info = true;
         pg
@@ -280,6 +271,9 @@ impl Peering {
         (pg.info, pg.past, pg.log, pg.missing) =
             (stored.info, stored.past, stored.log, stored.missing);
         pg.log.set_limits(config.log);
+        // What was stored since the info was is in the log; nothing of that is to be stored again.
+        pg.refresh_info();
+        pg.dirty_info = false;
         pg
     }
 

@@ -209,7 +209,6 @@ pub async fn load(
     };
     let mut found = join(pgid, limits, state, msg, entries, (base, record));
     found.stored.missing = still_missing(store, cid, missing, &found.stored.log).await?;
-    found.settle();
     Ok(Some(found))
 }
 
@@ -285,19 +284,6 @@ fn join(
     Found { stored, state, map_epoch }
 }
 
-impl Found {
-    /// The info says what log and missing set say.
-    fn settle(&mut self) {
-        let Stored { info, log, missing, .. } = &mut self.stored;
-        info.last_update = log.head();
-        info.log_tail = log.tail();
-        info.last_complete = match missing.oldest_need() {
-            None => info.last_update,
-            Some(need) => log.version_before(need).min(need),
-        };
-    }
-}
-
 /// Of a PG that was stored before peering was: this copy is the only one, and whole.
 fn young(pgid: SpgId, epoch: u32) -> Record {
     let epoch = epoch.max(1);
@@ -306,12 +292,7 @@ fn young(pgid: SpgId, epoch: u32) -> Record {
         epoch_pool_created: 1,
         last_epoch_started: epoch,
         last_interval_started: epoch,
-        last_epoch_clean: epoch,
-        last_interval_clean: epoch,
-        same_interval_since: epoch,
-        same_up_since: epoch,
-        same_primary_since: epoch,
-        ..PgHistory::default()
+        ..spirula_pg::history::young(epoch)
     };
     let info = PgInfo {
         history,
