@@ -32,7 +32,7 @@ use crate::pg::log::{DupRecord, EntryKind, LogEntry};
 use crate::pg::publish::Unpublished;
 use crate::plan::{Caller, Change, Errand, Executed, Reached, Request, execute};
 use crate::shard::recover;
-use crate::shard::submit::{Submitted, submit};
+use crate::shard::submit::{NotSubmitted, Submitted, submit};
 use crate::snap::{Clones, ObjectChange, Place, apply_object, refuses_context};
 use crate::target::{Target, TargetError};
 use crate::view::{Fault, ObjectView};
@@ -64,6 +64,7 @@ pub async fn write(target: &Target, admitted: Admitted) -> Served {
                 Ok(committed) => break committed,
                 Err(Unstaged::Need(need)) => need,
                 Err(Unstaged::Refused(reply)) => return loaded.observed(Some(reply)).await,
+                Err(Unstaged::Stopped(why)) => return Err(why.into()),
                 Err(Unstaged::NoSpace) => {
                     if last_try || !target.fullness().make_room(target).await? {
                         let reply = loaded.no_space(target);
@@ -348,6 +349,7 @@ enum Unstaged {
     Need(Need),
     Refused(Reply),
     NoSpace,
+    Stopped(StoreError),
 }
 
 impl Plan {
@@ -421,9 +423,12 @@ impl Plan {
         let submitted = submit(target, loaded.pg(), &mut self.tx, self.entry, object);
         let submitted = match submitted {
             Ok(submitted) => submitted,
-            Err(StageError::Missing(pages)) => return Err(Unstaged::Need(Need::Pages(pages))),
-            Err(StageError::NoSpace) => return Err(Unstaged::NoSpace),
-            Err(refused) => {
+            Err(NotSubmitted::Stopped(why)) => return Err(Unstaged::Stopped(why)),
+            Err(NotSubmitted::Refused(StageError::Missing(pages))) => {
+                return Err(Unstaged::Need(Need::Pages(pages)));
+            }
+            Err(NotSubmitted::Refused(StageError::NoSpace)) => return Err(Unstaged::NoSpace),
+            Err(NotSubmitted::Refused(refused)) => {
                 let errno = refusal_errno(&refused);
                 return Err(Unstaged::Refused(Reply::refusal(loaded.request(), -errno)));
             }

@@ -237,7 +237,9 @@ impl Store {
         }
     }
 
-    pub(crate) fn stopped(&self) -> Option<StoreError> {
+    /// Why nothing is staged any more: [`Store::submit`] then only says so in its [`Commit`], and reads
+    /// show what they did. Whoever tells others of what is staged looks here in the same turn.
+    pub fn stopped(&self) -> Option<StoreError> {
         self.inner.commit.borrow().stopped
     }
 

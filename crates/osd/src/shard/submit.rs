@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use spirula_pg::SendTo;
-use spirula_store::Commit;
+use spirula_store::{Commit, StoreError};
 use spirula_vos::{Home, NotPortable, StageError, Tx};
 use spirula_wire::msg::repop::RepOp;
 use spirula_wire::types::{EVersion, HObject};
@@ -18,6 +18,16 @@ use crate::target::{Target, TargetError};
 
 const F: Features = Features::PACIFIC;
 
+/// Nothing was submitted, and no copy was told.
+#[derive(Debug, thiserror::Error)]
+pub enum NotSubmitted {
+    #[error(transparent)]
+    Refused(#[from] StageError),
+    /// What is planned from now on does not see what was planned before, so no copy may get it.
+    #[error(transparent)]
+    Stopped(StoreError),
+}
+
 /// Hands a transaction with its log entry to the store, and takes it into the PG's state. `object`: what
 /// the entry's key stands for.
 pub fn submit(
@@ -26,7 +36,10 @@ pub fn submit(
     tx: &mut Tx,
     entry: LogEntry,
     object: HObject,
-) -> Result<Submitted, StageError> {
+) -> Result<Submitted, NotSubmitted> {
+    if let Some(stopped) = target.store().stopped() {
+        return Err(NotSubmitted::Stopped(stopped));
+    }
     let shard = &pg.shard;
     let trim = {
         let (machine, state) = (shard.machine.borrow(), shard.state.borrow());

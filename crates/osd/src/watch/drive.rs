@@ -26,7 +26,7 @@ use crate::pg::log::wire::entry_object;
 use crate::pg::log::{DupRecord, EntryKind, LogEntry};
 use crate::session::Session;
 use crate::shard::recover;
-use crate::shard::submit::{Submitted, submit};
+use crate::shard::submit::{NotSubmitted, Submitted, submit};
 use crate::target::{Target, TargetError};
 use crate::view::{Fault, ObjectView};
 
@@ -260,7 +260,7 @@ fn unwatch(
     let object = entry_object(pg.pgid.pgid, &oid.0);
     match submit(target, pg, &mut tx, entry, object) {
         Ok(submitted) => Ok(Removed::Submitted(submitted)),
-        Err(StageError::Missing(pages)) => Err(Need::Pages(pages)),
+        Err(NotSubmitted::Refused(StageError::Missing(pages))) => Err(Need::Pages(pages)),
         Err(refused) => {
             tracing::warn!(cookie = key.cookie, "a dead watch stays for now: {refused}");
             Ok(Removed::Refused)

@@ -19,7 +19,7 @@ use crate::pg::log::wire::entry_object;
 use crate::pg::log::{DupRecord, EntryKind, LogEntry};
 use crate::plan::{Effect, lost_with};
 use crate::shard::recover;
-use crate::shard::submit::{Submitted, submit};
+use crate::shard::submit::{NotSubmitted, Submitted, submit};
 use crate::snap::{Clones, ObjectChange, SnapClone, SnapSet, apply_object, trimmed};
 use crate::stats::StatSum;
 use crate::target::{Target, TargetError};
@@ -48,7 +48,7 @@ pub(super) async fn trim_object(
             Ok(None) => break None,
             Ok(Some((step, released))) => match step.submit(target, pg) {
                 Ok(submitted) => break Some((submitted, released)),
-                Err(StageError::Missing(pages)) => pages,
+                Err(NotSubmitted::Refused(StageError::Missing(pages))) => pages,
                 Err(e) => return given_up(pg, &e),
             },
             Err(Fault::Missing(Need::Pages(pages))) => pages,
@@ -175,7 +175,7 @@ pub(super) async fn purge(
                 submitted.published().await?;
                 return Ok(Outcome::Done);
             }
-            Err(StageError::Missing(pages)) => {
+            Err(NotSubmitted::Refused(StageError::Missing(pages))) => {
                 if let Err(e) = target.store().load(pages).await {
                     return given_up(pg, &e);
                 }
@@ -214,7 +214,7 @@ impl Step {
         Self { tx, entry }
     }
 
-    fn submit(mut self, target: &Target, pg: &Rc<Pg>) -> Result<Submitted, StageError> {
+    fn submit(mut self, target: &Target, pg: &Rc<Pg>) -> Result<Submitted, NotSubmitted> {
         let object = entry_object(pg.pgid.pgid, &self.entry.object);
         submit(target, pg, &mut self.tx, self.entry, object)
     }
