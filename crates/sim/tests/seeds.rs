@@ -16,13 +16,22 @@ struct Found {
 
 /// A seed means another run when the table of faults or the load change: then one is looked for that fails
 /// without what mended the bug.
-const FOUND: &[Found] = &[Found {
-    bug: "a client did not send again what a PG that was split had dropped",
-    seed: 2,
-    make: (1, 3, 3),
-    faults: 60,
-    only: &["pg-num", "slow-disk", "reordering"],
-}];
+const FOUND: &[Found] = &[
+    Found {
+        bug: "a client did not send again what a PG that was split had dropped",
+        seed: 2,
+        make: (1, 3, 3),
+        faults: 60,
+        only: &["pg-num", "slow-disk", "reordering"],
+    },
+    Found {
+        bug: "a primary whose store had stopped sent on writes that did not see each other",
+        seed: 52,
+        make: (3, 4, 3),
+        faults: 25,
+        only: &["dead-disk", "clock-jump", "slow-disk"],
+    },
+];
 
 fn good(options: &Options) -> Report {
     let report = play(options);
