@@ -168,18 +168,21 @@ fn roll_back(tx: &mut Tx, cid: ContainerId, oid: &ObjectKey, to: Rollback) {
     tx.truncate(cid, oid, dkey::DATA, AKEY, to.size);
 }
 
-/// Adds a log entry, and the cut that is due with it.
-pub fn apply_log(tx: &mut Tx, cid: ContainerId, entry: &LogEntry, trim: Option<&Trim>) {
+/// Adds a log entry.
+pub fn apply_log(tx: &mut Tx, cid: ContainerId, entry: &LogEntry) {
     let meta = meta_object(cid);
     let mut raw = Vec::with_capacity(256);
     entry.encode(&mut raw, F);
     tx.update(cid, &meta, dkey::LOG, &version_key(entry.version), raw.into());
-    if let Some(trim) = trim {
-        tx.punch_akeys(cid, &meta, dkey::LOG, &[0], Some(&trim.log_to));
-        tx.update(cid, &meta, dkey::DUPS, &trim.batch_key, trim.batch.clone());
-        if let Some(to) = &trim.dups_to {
-            tx.punch_akeys(cid, &meta, dkey::DUPS, &[0], Some(to));
-        }
+}
+
+/// Adds a cut of the log.
+pub fn apply_trim(tx: &mut Tx, cid: ContainerId, trim: &Trim) {
+    let meta = meta_object(cid);
+    tx.punch_akeys(cid, &meta, dkey::LOG, &[0], Some(&trim.log_to));
+    tx.update(cid, &meta, dkey::DUPS, &trim.batch_key, trim.batch.clone());
+    if let Some(to) = &trim.dups_to {
+        tx.punch_akeys(cid, &meta, dkey::DUPS, &[0], Some(to));
     }
 }
 

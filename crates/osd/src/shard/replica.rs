@@ -14,7 +14,8 @@ use spirula_wire::{Decode, Features, Message};
 use spirula_xstream::sleep;
 
 use super::{Shard, drive};
-use crate::apply::meta_object;
+use crate::apply::{apply_trim, meta_object};
+use crate::pg::log::Trim;
 use crate::stats::StatSum;
 use crate::target::{Target, TargetError};
 
@@ -77,19 +78,23 @@ async fn apply(target: &Target, shard: &Rc<Shard>, write: Arrived) -> Result<(),
     let meta = meta_object(shard.cid);
     let data = op.data.first().cloned().unwrap_or_default();
     let home = Home { cid: shard.cid, records: &meta };
-    let mut tx = Tx::from_wire(op.tx.clone(), data, home).map_err(|_| bad())?;
     let stats = StatSum::from_bytes(&op.stats).map_err(|_| bad())?;
-    // Whether there is room was asked where it was decided.
-    tx.use_reserve();
     store.admit().await;
-    let commit = loop {
+    let (commit, epoch, trim) = loop {
         let follows = shard.machine.borrow().follows(from, op.map_epoch, op.entry.version);
         if !follows || shard.held.get() {
             tracing::debug!(pgid = %shard.pgid, from, version = %op.entry.version, "void write");
             return Ok(());
         }
+        let mut tx = Tx::from_wire(op.tx.clone(), data.clone(), home).map_err(|_| bad())?;
+        // Whether there is room was asked where it was decided.
+        tx.use_reserve();
+        let trim = due_trim(shard, op.trim_to);
+        if let Some(trim) = &trim {
+            apply_trim(&mut tx, shard.cid, trim);
+        }
         match store.submit(&tx) {
-            Ok(commit) => break commit,
+            Ok(commit) => break (commit, tx.epoch, trim),
             Err(StageError::Missing(pages)) => store.load(pages).await?,
             Err(StageError::NoSpace) => {
                 tracing::error!(pgid = %shard.pgid, "no space for a write of the primary");
@@ -99,7 +104,7 @@ async fn apply(target: &Target, shard: &Rc<Shard>, write: Arrived) -> Result<(),
         }
     };
     let ticket = shard.local.submitted();
-    take_in(shard, from, op, tx.epoch, stats);
+    take_in(shard, &write, epoch, stats, trim.as_ref());
     let (me, of) = (target.clone(), shard.clone());
     drive::begin(target, async move {
         if let Err(e) = commit.await {
@@ -115,18 +120,25 @@ async fn apply(target: &Target, shard: &Rc<Shard>, write: Arrived) -> Result<(),
     Ok(())
 }
 
+/// What is to be cut off the log with a write.
+fn due_trim(shard: &Shard, trim_to: EVersion) -> Option<Trim> {
+    let (machine, state) = (shard.machine.borrow(), shard.state.borrow());
+    let upto = machine.due_as_told(trim_to)?;
+    Some(state.batches.trim(machine.log(), upto))
+}
+
 /// What was submitted is in memory too.
-fn take_in(shard: &Shard, from: i32, op: &RepOp, store_epoch: u64, stats: StatSum) {
+fn take_in(shard: &Shard, write: &Arrived, epoch: u64, stats: StatSum, trim: Option<&Trim>) {
+    let op = &write.op;
     let (mut machine, mut state) = (shard.machine.borrow_mut(), shard.state.borrow_mut());
-    machine.apply(from, op.map_epoch, op.entry.clone(), op.horizon);
-    state.stored = true;
-    state.last_epoch = state.last_epoch.max(store_epoch);
-    state.stats = stats;
-    if op.trim_to > EVersion::default() {
-        let trim = state.batches.trim(machine.log(), op.trim_to);
-        state.batches.trimmed(machine.log(), &trim);
-        machine.trim_as_told(op.trim_to);
+    if let Some(trim) = trim {
+        state.batches.trimmed(machine.log(), trim);
+        machine.trim_upto(trim.upto);
     }
+    machine.apply(write.from, op.map_epoch, op.entry.clone(), op.horizon);
+    state.stored = true;
+    state.last_epoch = state.last_epoch.max(epoch);
+    state.stats = stats;
 }
 
 /// With the epochs of the write, so that it counts only in that interval.

@@ -11,9 +11,9 @@ use spirula_wire::types::{EVersion, HObject};
 use spirula_wire::{Encode, Features, Message};
 
 use super::drive;
-use crate::apply::{apply_log, meta_object};
+use crate::apply::{apply_log, apply_trim, meta_object};
 use crate::pg::Pg;
-use crate::pg::log::{LogEntry, Trim};
+use crate::pg::log::LogEntry;
 use crate::target::{Target, TargetError};
 
 const F: Features = Features::PACIFIC;
@@ -46,8 +46,12 @@ pub fn submit(
         let upto = machine.log().due_trim(machine.info().last_complete);
         upto.map(|upto| state.batches.trim(machine.log(), upto))
     };
-    apply_log(tx, pg.cid, &entry, trim.as_ref());
-    let portable = Portable::of(pg, tx, &entry, trim.as_ref())?;
+    apply_log(tx, pg.cid, &entry);
+    // The other copies cut their logs themselves: one that misses objects keeps more of it.
+    let portable = Portable::of(pg, tx, &entry)?;
+    if let Some(trim) = &trim {
+        apply_trim(tx, pg.cid, trim);
+    }
     let commit = target.store().submit(tx)?;
     let ticket = pg.publisher.submitted();
     debug_assert_eq!(ticket, entry.version.version, "a ticket is the version's number");
@@ -91,12 +95,7 @@ struct Portable {
 
 impl Portable {
     /// `None` if there is no other copy.
-    fn of(
-        pg: &Pg,
-        tx: &Tx,
-        entry: &LogEntry,
-        trim: Option<&Trim>,
-    ) -> Result<Option<Self>, StageError> {
+    fn of(pg: &Pg, tx: &Tx, entry: &LogEntry) -> Result<Option<Self>, StageError> {
         if pg.shard.machine.borrow().members().is_empty() {
             return Ok(None);
         }
@@ -106,7 +105,7 @@ impl Portable {
         let mut log_only = Bytes::new();
         if !pg.shard.machine.borrow().backfill_targets().is_empty() {
             let mut tx = Tx::new(tx.epoch);
-            apply_log(&mut tx, pg.cid, entry, trim);
+            apply_log(&mut tx, pg.cid, entry);
             let (front, _) = tx.to_wire(home).map_err(|e| refused(pg, &e))?;
             log_only = front.into();
         }

@@ -151,17 +151,24 @@ impl Peering {
         self.log.tail()
     }
 
-    /// A copy cuts its log as its primary did, in the transaction of a write.
+    /// A copy cuts its log as its primary did, but for what it needs itself.
     pub fn trim_as_told(&mut self, trim_to: EVersion) -> Option<EVersion> {
-        // The primary cuts what all hold.
-        self.log.advance_horizon(trim_to);
-        let upto = self.log.allowed_trim(trim_to.min(self.log.horizon()), self.info.last_complete);
-        if upto <= self.log.tail() {
-            return None;
-        }
+        let upto = self.due_as_told(trim_to)?;
+        self.trim_upto(upto);
+        Some(upto)
+    }
+
+    /// Up to where [`Peering::trim_as_told`] would cut: for the transaction that does the same in the store.
+    pub fn due_as_told(&self, trim_to: EVersion) -> Option<EVersion> {
+        let upto = self.log.allowed_trim(trim_to.min(self.log.head()), self.info.last_complete);
+        (upto > self.log.tail()).then_some(upto)
+    }
+
+    /// Cuts the log; all acting copies hold everything up to there.
+    pub fn trim_upto(&mut self, upto: EVersion) {
+        self.log.advance_horizon(upto);
         self.log.trim(upto);
         self.info.log_tail = self.log.tail();
-        Some(upto)
     }
 
     /// After writes: when none came for a while, the copies are told what all of them hold, which the
