@@ -22,6 +22,7 @@ pub mod live;
 mod mkfs;
 pub mod options;
 mod peer;
+mod prime;
 pub mod quorum;
 pub mod server;
 pub mod service;

@@ -12,10 +12,11 @@ use crate::obj;
 use crate::state::Change;
 
 /// Adds the finished incremental to the changes.
-pub(super) fn put(ctx: &mut Context<'_>, inc: Incremental) -> Result<(), Refusal> {
+pub(super) fn put(ctx: &mut Context<'_>, mut inc: Incremental) -> Result<(), Refusal> {
     if let Some(mix) = crate::kinds::mixed_by(ctx.state, &inc) {
         return refuse(errno::EINVAL, mix);
     }
+    crate::prime::prime(ctx.state.osd.map(), ctx.settings, &mut inc);
     match ctx.state.osd.seal(inc) {
         Ok(change) => {
             ctx.change(change);

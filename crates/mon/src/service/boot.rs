@@ -18,6 +18,7 @@ use super::failure::is_held;
 use super::{F, Handled, Service, SessionId};
 use crate::Now;
 use crate::kinds::mixed_by_boot;
+use crate::prime::prime;
 use crate::state::Change;
 
 impl Service {
@@ -166,7 +167,12 @@ impl Service {
     }
 
     /// `changes` with the finished incremental; `None` (and a log line) if it does not apply.
-    pub(super) fn sealed(&self, inc: Incremental, mut changes: Vec<Change>) -> Option<Vec<Change>> {
+    pub(super) fn sealed(
+        &self,
+        mut inc: Incremental,
+        mut changes: Vec<Change>,
+    ) -> Option<Vec<Change>> {
+        prime(self.osdmap(), &self.settings, &mut inc);
         match self.state.osd.seal(inc) {
             Ok(change) => {
                 changes.insert(0, change);

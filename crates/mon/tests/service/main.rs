@@ -11,6 +11,7 @@ mod map_trim;
 mod osd_remove;
 mod pg_place;
 mod pools;
+mod prime;
 
 use std::collections::BTreeMap;
 
