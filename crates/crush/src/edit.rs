@@ -315,7 +315,7 @@ impl CrushMap {
     }
 
     /// Sets an item's weight in one bucket and carries the sum up to the roots.
-    fn set_weight_below(&mut self, bucket: i32, item: i32, weight: u32) {
+    pub(crate) fn set_weight_below(&mut self, bucket: i32, item: i32, weight: u32) {
         let mut pending = vec![(bucket, item, weight)];
         let mut steps = 0;
         while let Some((bucket, item, weight)) = pending.pop() {
@@ -343,7 +343,7 @@ impl CrushMap {
         }
     }
 
-    fn unlink_item(&mut self, item: i32) -> Result<(), EditError> {
+    pub(crate) fn unlink_item(&mut self, item: i32) -> Result<(), EditError> {
         let holders: Vec<i32> = self
             .iter_buckets()
             .filter(|b| b.items.contains(&item) && !self.is_shadow(b.id))
@@ -355,7 +355,7 @@ impl CrushMap {
         self.rebuild_classes()
     }
 
-    fn unlink_from(&mut self, bucket: i32, item: i32) {
+    pub(crate) fn unlink_from(&mut self, bucket: i32, item: i32) {
         self.set_weight_below(bucket, item, 0);
         let straw_version = self.tunables.straw_calc_version;
         let Some(b) = self.bucket_mut(bucket) else {
@@ -379,7 +379,7 @@ impl CrushMap {
         }
     }
 
-    fn add_to(&mut self, bucket: i32, item: i32, weight: u32) {
+    pub(crate) fn add_to(&mut self, bucket: i32, item: i32, weight: u32) {
         let straw_version = self.tunables.straw_calc_version;
         let Some(b) = self.bucket_mut(bucket) else {
             return;

@@ -15,6 +15,7 @@ pub mod hash;
 mod ln;
 mod map;
 mod mapper;
+mod reshape;
 mod rules;
 mod weights;
 

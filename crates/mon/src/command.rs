@@ -14,6 +14,7 @@ mod config;
 mod config_key;
 mod crush;
 mod crush_edit;
+mod crush_tree_edit;
 mod df;
 mod fs;
 mod health;
@@ -25,6 +26,7 @@ mod osd;
 mod osd_dump;
 mod osd_edit;
 mod osd_group;
+mod osd_life;
 mod osd_remove;
 mod perf;
 mod pg_place;
@@ -41,6 +43,7 @@ mod status;
 mod table;
 mod tell;
 mod tree;
+mod weight_set;
 
 use std::fmt::Display;
 

@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use spirula_maps::OsdMap;
+use spirula_maps::{OsdMap, osd_state};
 use spirula_msgr::on_xstream::{self, Event, Incoming, Session};
 use spirula_msgr::{Accepted, CloseReason, Config, Target as Dialed};
 use spirula_wire::msg::Paxos;
@@ -89,6 +89,13 @@ impl Heartbeat {
         let was_up = old.client_addrs(me) == Some(addrs) && old.is_up(me);
         if was_up && !new.is_up(me) && !target.is_stopping() {
             self.called_dead(target, new.epoch);
+        }
+        // A mark from before this process booted is not for it.
+        let is_marked = |osd: &spirula_maps::Osd| {
+            osd.is_up() && osd.client_addrs == *addrs && osd.state & osd_state::STOP != 0
+        };
+        if new.osd(me).is_some_and(is_marked) && !target.is_stopping() {
+            target.stop();
         }
     }
 

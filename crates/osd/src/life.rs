@@ -92,8 +92,8 @@ pub async fn run(
     target.spawn(Class::Background, snap::trim::run);
     tracing::info!(%addr, "osd.{} serves", target.config().osd_id);
     started(&target, addr);
-    let failure = match select(pin!(target.failed()), pin!(spirula_xstream::stopping())).await {
-        Either::Left((error, _)) => Some(error),
+    let failure = match select(pin!(target.ended()), pin!(spirula_xstream::stopping())).await {
+        Either::Left((error, _)) => error,
         Either::Right(_) => None,
     };
     target.set_stopping();

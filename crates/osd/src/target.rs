@@ -149,6 +149,8 @@ struct Inner {
     report_due: Notify,
     reported_up: Cell<bool>,
     stopping: Cell<bool>,
+    /// By the map.
+    told_to_stop: Cell<bool>,
     marked_down: Cell<bool>,
     failure: RefCell<Option<TargetError>>,
     stopped: Notify,
@@ -192,6 +194,7 @@ impl Target {
             report_due: Notify::new(),
             reported_up: Cell::new(false),
             stopping: Cell::new(false),
+            told_to_stop: Cell::new(false),
             marked_down: Cell::new(false),
             failure: RefCell::default(),
             stopped: Notify::new(),
@@ -544,11 +547,21 @@ impl Target {
         self.0.stopped.notify_all();
     }
 
-    /// Waits for a failure.
-    pub async fn failed(&self) -> TargetError {
+    /// The map says that this OSD shall stop.
+    pub fn stop(&self) {
+        tracing::info!("osd.{} is told to stop", self.0.config.osd_id);
+        self.0.told_to_stop.set(true);
+        self.0.stopped.notify_all();
+    }
+
+    /// Waits for a failure, or (`None`) to be told to stop.
+    pub async fn ended(&self) -> Option<TargetError> {
         loop {
             if let Some(error) = self.0.failure.borrow_mut().take() {
-                return error;
+                return Some(error);
+            }
+            if self.0.told_to_stop.get() {
+                return None;
             }
             self.0.stopped.notified().await;
         }

@@ -12,6 +12,7 @@ pub const EACCES: i32 = 13;
 pub const EBUSY: i32 = 16;
 pub const EEXIST: i32 = 17;
 pub const EXDEV: i32 = 18;
+pub const ENOTDIR: i32 = 20;
 pub const EINVAL: i32 = 22;
 pub const EFBIG: i32 = 27;
 pub const ENOSPC: i32 = 28;

@@ -142,6 +142,25 @@ impl Args {
         }
     }
 
+    /// A repeated parameter of numbers, of which there is at least one.
+    pub(crate) fn floats(&self, name: &str) -> Result<Vec<f64>, Refusal> {
+        let number = |v: &Value| match v {
+            Value::String(s) => s.parse().ok(),
+            other => other.as_f64(),
+        };
+        let numbers = match self.0.get(name) {
+            Some(Value::Array(items)) => items.iter().map(number).collect::<Option<Vec<f64>>>(),
+            Some(one) => number(one).map(|one| vec![one]),
+            None => None,
+        };
+        let finite =
+            |numbers: &Vec<f64>| !numbers.is_empty() && numbers.iter().all(|n| n.is_finite());
+        match numbers.filter(finite) {
+            Some(numbers) => Ok(numbers),
+            None => refuse(errno::EINVAL, format!("bad or missing field '{name}'")),
+        }
+    }
+
     /// A parameter as it was sent, for messages.
     pub(crate) fn show(&self, name: &str) -> String {
         match self.0.get(name) {

@@ -13,12 +13,12 @@ pub(super) fn encoded(crush: &CrushMap) -> Bytes {
     crush.to_bytes(Features::PACIFIC).into()
 }
 
-fn edit_error(e: &EditError) -> Refusal {
+pub(super) fn edit_error(e: &EditError) -> Refusal {
     Refusal { errno: e.errno(), text: e.to_string(), out: Bytes::new() }
 }
 
 /// Changes a copy of the CRUSH map and proposes it, if it has become another.
-fn edit<T>(
+pub(super) fn edit<T>(
     ctx: &mut Context<'_>,
     body: impl FnOnce(&mut CrushMap) -> Result<T, Refusal>,
 ) -> Result<T, Refusal> {
@@ -124,31 +124,20 @@ pub(super) fn add_bucket(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     Ok(Answer::status(format!("added bucket {name} type {type_} to {place}")))
 }
 
-pub(super) fn rename_bucket(ctx: &mut Context<'_>, args: &Args) -> Outcome {
-    let (from, to) = (args.str("srcname")?, args.str("dstname")?);
-    let crush = &ctx.state.osd.map().crush;
-    if crush.item_by_name(from).is_none() {
-        let text = format!("srcname = '{from}' does not exist");
-        if crush.item_by_name(to).is_some() {
-            return Ok(Answer::status(format!("{text} and dstname = '{to}' already exists")));
-        }
-        return refuse(errno::ENOENT, text);
-    }
-    edit(ctx, |crush| crush.rename_bucket(from, to).map_err(|e| edit_error(&e)))?;
-    Ok(Answer::status(format!("renamed bucket {from} into {to}")))
-}
-
 /// `osd crush add|set ID WEIGHT LOCATION`: puts an OSD where it is told.
 pub(super) fn add(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let (osd, weight) = (args.osd("id")?, weight(args)?);
     let location = location(args)?;
     let name = format!("osd.{osd}");
     must_exist(ctx, osd)?;
+    let adds = args.str("prefix")?.ends_with("add");
+    let is_there = is_at(&ctx.state.osd.map().crush, osd, &location);
+    let verb = if adds && !is_there { "add" } else { "set" };
     edit(ctx, |crush| {
         crush.update_item(osd, weight, &name, &location).map_err(|e| edit_error(&e))
     })?;
     Ok(Answer::status(format!(
-        "set item id {osd} name '{name}' weight {} at location {} to crush map",
+        "{verb} item id {osd} name '{name}' weight {} at location {} to crush map",
         float(f64::from(weight) / 65_536.0, 6),
         shown(&location)
     )))
@@ -346,7 +335,7 @@ fn weight(args: &Args) -> Result<u32, Refusal> {
 }
 
 /// `host=a root=default`.
-fn location(args: &Args) -> Result<Location, Refusal> {
+pub(super) fn location(args: &Args) -> Result<Location, Refusal> {
     let mut location = Location::new();
     for pair in args.strs("args")? {
         match pair.split_once('=') {
@@ -362,7 +351,7 @@ fn location(args: &Args) -> Result<Location, Refusal> {
 }
 
 /// Whether an item lies directly in the lowest bucket of a location.
-fn is_at(crush: &CrushMap, item: i32, location: &Location) -> bool {
+pub(super) fn is_at(crush: &CrushMap, item: i32, location: &Location) -> bool {
     let buckets = location.iter().filter_map(|(type_, name)| {
         Some((crush.type_by_name(type_)?, crush.bucket(crush.item_by_name(name)?)?))
     });
@@ -372,7 +361,7 @@ fn is_at(crush: &CrushMap, item: i32, location: &Location) -> bool {
     })
 }
 
-fn shown(location: &Location) -> String {
+pub(super) fn shown(location: &Location) -> String {
     let pairs: Vec<String> = location.iter().map(|(t, n)| format!("{t}={n}")).collect();
     format!("{{{}}}", pairs.join(","))
 }

@@ -124,6 +124,7 @@ fn in_or_out(ctx: &mut Context<'_>, args: &Args, wanted: bool) -> Outcome {
 
 pub(super) fn down(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let map = ctx.state.osd.map();
+    let is_dead = args.flag("definitely_dead");
     let mut inc = ctx.state.osd.next(ctx.now);
     let mut said = String::new();
     for osd in osds_named(ctx, args, |id| map.is_up(id))? {
@@ -134,6 +135,10 @@ pub(super) fn down(ctx: &mut Context<'_>, args: &Args) -> Outcome {
         } else {
             inc.new_state.insert(osd, osd_state::UP);
             said += &format!("marked down osd.{osd}. ");
+        }
+        if let Some(known) = map.osd(osd).filter(|known| is_dead && known.exists()) {
+            // Nobody waits for the end of its leases.
+            inc.new_xinfo.entry(osd).or_insert(known.xinfo).dead_epoch = inc.epoch;
         }
     }
     if !inc.is_empty() {
@@ -245,6 +250,12 @@ pub(super) fn purge(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     if map.is_up(osd) {
         return refuse(errno::EBUSY, format!("osd.{osd} is not `down`."));
     }
+    remove_all_of(ctx, osd)
+}
+
+/// Takes an OSD out of the map and out of CRUSH, and forgets its key.
+pub(super) fn remove_all_of(ctx: &mut Context<'_>, osd: i32) -> Outcome {
+    let map = ctx.state.osd.map();
     let mut inc = ctx.state.osd.next(ctx.now);
     inc.new_state.insert(osd, map.osd(osd).map_or(osd_state::EXISTS, |o| o.state));
     inc.new_uuid.insert(osd, spirula_wire::types::Uuid::default());
@@ -295,7 +306,7 @@ pub(super) fn new_osd(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     Ok(new_osd_answer(ctx, id))
 }
 
-fn new_osd_answer(ctx: &Context<'_>, id: i32) -> Answer {
+pub(super) fn new_osd_answer(ctx: &Context<'_>, id: i32) -> Answer {
     ctx.either(|| format!("{id}\n"), || obj! { "osdid" => id })
 }
 

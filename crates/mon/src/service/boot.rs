@@ -131,6 +131,9 @@ impl Service {
             inc.new_weight.insert(osd, weight);
         }
         inc.new_xinfo.insert(osd, xinfo);
+        if known.state & osd_state::STOP != 0 {
+            *inc.new_state.entry(osd).or_insert(0) |= osd_state::STOP;
+        }
         inc
     }
 

@@ -9,3 +9,10 @@ fn commands_answer_as_in_ceph() {
     let admin = mon.admin();
     answers_as(&mut mon, admin, include_str!("crush.tsv"));
 }
+
+#[test]
+fn commands_about_buckets_and_weight_sets_answer_as_in_ceph() {
+    let mut mon = Mon::new(3);
+    let admin = mon.admin();
+    answers_as(&mut mon, admin, include_str!("crush_tree.tsv"));
+}

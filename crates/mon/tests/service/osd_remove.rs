@@ -78,3 +78,28 @@ fn flags_are_for_osds_buckets_and_classes() {
     mon.ok(admin, r#"{"prefix":"osd rm-nodown","ids":["all"]}"#);
     assert!(mon.map().osd(0).unwrap().state & osd_state::NODOWN == 0);
 }
+
+#[test]
+fn commands_about_the_life_of_osds_answer_as_in_ceph() {
+    let (mut mon, admin) = cluster();
+    answers_as(&mut mon, admin, include_str!("osd_life.tsv"));
+}
+
+#[test]
+fn a_stopped_osd_may_boot_again() {
+    let (mut mon, admin) = cluster();
+    mon.ok(admin, r#"{"prefix":"osd stop","ids":["1"]}"#);
+    let state = |mon: &Mon| mon.map().osd(1).unwrap().state & (osd_state::STOP | osd_state::UP);
+    assert_eq!(state(&mon), osd_state::STOP | osd_state::UP, "it goes down by itself");
+    mon.ok(admin, r#"{"prefix":"osd down","ids":["1"]}"#);
+    mon.boot(1);
+    assert_eq!(state(&mon), osd_state::UP);
+}
+
+#[test]
+fn who_is_definitely_dead_is_so_as_of_now() {
+    let (mut mon, admin) = cluster();
+    let down = r#"{"prefix":"osd down","ids":["1"],"definitely_dead":true}"#;
+    assert_eq!(mon.ok(admin, down), "marked down osd.1. ");
+    assert_eq!(mon.map().osd(1).unwrap().xinfo.dead_epoch, mon.map().epoch);
+}
