@@ -3,6 +3,7 @@
 
 mod config;
 mod dump;
+mod peering;
 mod query;
 mod scrub;
 mod vos;

@@ -20,10 +20,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use spirula_maps::OsdMap;
 use spirula_pg::merge::Rewind;
-use spirula_pg::{PeerMessage, Peering};
+use spirula_pg::{PeerMessage, Peering, State};
 use spirula_vos::ContainerId;
 use spirula_wire::RawMessage;
 use spirula_wire::types::{PgId, SpgId};
@@ -61,6 +62,38 @@ pub struct Shard {
     writes: RefCell<VecDeque<replica::Arrived>>,
     applying: Cell<bool>,
     copying: recover::Copying,
+    times: Cell<StateTimes>,
+}
+
+/// Since when (wall clock) the machine has been where it is, for who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct StateTimes {
+    state: State,
+    interval: u32,
+    /// The interval.
+    pub started: Duration,
+    /// Peering, while it goes on.
+    pub peering: Duration,
+    /// The state.
+    pub entered: Duration,
+}
+
+impl StateTimes {
+    fn note(&mut self, state: State, interval: u32, now: Duration) {
+        let anew = interval != self.interval || self.started.is_zero();
+        if anew {
+            (self.interval, self.started) = (interval, now);
+        }
+        // One becomes the other without anything to see of it.
+        let same = |a: State| if a == State::Clean { State::Active } else { a };
+        if anew || same(self.state) != same(state) {
+            self.entered = now;
+        }
+        if anew || matches!(self.state, State::Unknown | State::Reset) {
+            self.peering = now;
+        }
+        self.state = state;
+    }
 }
 
 impl Shard {
@@ -82,6 +115,7 @@ impl Shard {
             writes: RefCell::default(),
             applying: Cell::new(false),
             copying: recover::Copying::default(),
+            times: Cell::default(),
         }
     }
 
@@ -100,6 +134,18 @@ impl Shard {
             self.serving.set(false);
         }
         may
+    }
+
+    pub fn times(&self) -> StateTimes {
+        self.times.get()
+    }
+
+    fn note_state(&self) {
+        let machine = self.machine.borrow();
+        let since = machine.info().history.same_interval_since;
+        let mut times = self.times.get();
+        times.note(machine.state(), since, spirula_xstream::wall_now());
+        self.times.set(times);
     }
 
     pub fn hold(&self) {
@@ -145,7 +191,7 @@ pub struct Shards {
     /// A deadline may have moved.
     stirred: Notify,
     /// The next one.
-    armed: Cell<Option<std::time::Duration>>,
+    armed: Cell<Option<Duration>>,
 }
 
 impl Shards {
@@ -176,5 +222,27 @@ impl Shards {
 
     pub fn remove(&self, pgid: PgId) -> Option<Rc<Shard>> {
         self.table.borrow_mut().remove(&pgid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_known_since_when_a_pg_is_where_it_is() {
+        let mut times = StateTimes::default();
+        for (state, interval, now, want) in [
+            (State::GetInfo, 5, 1, [1, 1, 1]),
+            (State::GetLog, 5, 2, [1, 1, 2]),
+            (State::Active, 5, 3, [1, 1, 3]),
+            (State::Clean, 5, 4, [1, 1, 3]),
+            (State::GetInfo, 9, 5, [5, 5, 5]),
+            (State::Down, 9, 6, [5, 5, 6]),
+        ] {
+            times.note(state, interval, Duration::from_secs(now));
+            let seconds = [times.started, times.peering, times.entered].map(|t| t.as_secs());
+            assert_eq!(seconds, want, "{state:?}");
+        }
     }
 }

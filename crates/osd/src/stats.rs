@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use spirula_pg::Peering;
 use spirula_store::ScrubStatus;
 use spirula_wire::types::{ObjectStatCollection, ObjectStatSum, PgStat, SnapId, UTime, pg_state};
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
@@ -186,6 +187,8 @@ pub fn pg_stat(
         last_clean_scrub_stamp: if errors == 0 { scrubbed } else { since },
         ..PgStat::default()
     };
+    count_copies(&mut stat, &machine);
+    stat.blocked_by = machine.blocked_by();
     stat.stats.sum.num_scrub_errors = errors as i64;
     stat.stats.sum.num_deep_scrub_errors = errors as i64;
     stat.set_state(machine.state_bits(own) | trimming_state(pg));
@@ -195,6 +198,19 @@ pub fn pg_stat(
     }
     stat.last_change = since.max(UTime::from(changed_at(pg, stat.state(), wall)));
     stat
+}
+
+/// What there should be of copies, and what is not there.
+fn count_copies(stat: &mut PgStat, machine: &Peering) {
+    let sum = &mut stat.stats.sum;
+    let size = machine.mapping().size.max(machine.mapping().acting_set().len()).max(1);
+    let shortage = machine.shortage(u64::try_from(sum.num_objects).unwrap_or(0));
+    sum.num_object_copies = sum.num_objects * size as i64;
+    sum.num_objects_missing_on_primary = shortage.missing_on_primary as i64;
+    sum.num_objects_missing = shortage.missing as i64;
+    sum.num_objects_degraded = shortage.degraded as i64;
+    sum.num_objects_misplaced = shortage.misplaced as i64;
+    sum.num_objects_unfound = shortage.unfound as i64;
 }
 
 /// Since when, or when last, it was in the states that statistics tell of.

@@ -94,6 +94,11 @@ impl Peering {
         }
     }
 
+    /// How far each backfill has come, and what it copies.
+    pub fn backfills(&self) -> impl Iterator<Item = (i32, &HObject, &BTreeSet<HObject>)> {
+        self.recovery.backfills.iter().map(|(&osd, b)| (osd, &b.passed, &b.copying))
+    }
+
     /// A listing failed: it is asked for again.
     pub fn backfill_scan_failed(&mut self, osd: i32) {
         if let Some(backfill) = self.recovery.backfills.get_mut(&osd) {

@@ -27,6 +27,7 @@ mod lost;
 mod message;
 mod replica;
 mod reserving;
+mod shown;
 mod split;
 mod status;
 
@@ -54,6 +55,7 @@ use reserving::Reserving;
 pub use io::{Holdup, SendTo};
 pub use message::PeerMessage;
 pub use reserving::{ReserveKind, Slot};
+pub use shown::{Probe, Shortage};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum State {
@@ -470,7 +472,10 @@ impl Peering {
             }
             State::Stray => self.notify_primary(),
             State::WaitUpThru => self.enter_wait_up_thru(),
-            State::Active => self.check_recovered(),
+            State::Active => {
+                self.discover_unfound();
+                self.check_recovered();
+            }
             _ => {}
         }
         for (from, message) in std::mem::take(&mut self.later) {

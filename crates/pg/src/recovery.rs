@@ -45,6 +45,11 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
+    fn under_way(&self) -> (Vec<HObject>, Vec<(HObject, BTreeSet<i32>)>) {
+        let pushes = self.pushes.iter().map(|(object, to)| (object.clone(), to.clone()));
+        (self.pulls.keys().cloned().collect(), pushes.collect())
+    }
+
     pub(crate) fn is_busy(&self, object: &HObject) -> bool {
         self.pulls.contains_key(object) || self.pushes.contains_key(object)
     }
@@ -79,6 +84,11 @@ impl Recovery {
 }
 
 impl Peering {
+    /// Objects that are being pulled, and those being pushed, with to whom still.
+    pub fn recovering(&self) -> (Vec<HObject>, Vec<(HObject, BTreeSet<i32>)>) {
+        self.recovery.under_way()
+    }
+
     /// A client waits for this object.
     pub fn recover_soon(&mut self, object: &HObject) {
         if !self.recovery.urgent.contains(object) {

@@ -1,12 +1,13 @@
 //! `pg PGID query`: all that Ceph says of a PG, in its order.
-//!
-//! A PG here has one copy, is never recovered or scrubbed, and belongs to no cache
-//! tier; what Ceph says about those is what it says of a PG that had none of it.
 
-use serde_json::{Value, json};
-use spirula_wire::types::{EVersion, ObjectStatSum, PgId, PgStat, SnapId, pg_state};
+use serde_json::{Map, Value, json};
+use spirula_pg::{Peering, State};
+use spirula_wire::types::{
+    EVersion, ObjectStatSum, PgHistory, PgId, PgInfo, PgStat, SnapId, pg_state,
+};
 
 use super::dump::stamp;
+use super::peering::recovery_state;
 use super::{Args, Failure, text_arg};
 use crate::errno::*;
 use crate::pg::Pg;
@@ -24,62 +25,111 @@ pub(super) fn pg_query(target: &Target, args: &Args) -> Result<Value, Failure> {
     };
     let scrub = target.store().scrub_status();
     let stat = pg_stat(&pg, &scrub, target.epoch(), target.mgr().reported(), clocks());
-    Ok(json!({
-        "snap_trimq": snap_trimq(&pg),
-        "snap_trimq_len": snaptrimq_len(&pg),
-        "state": pg_state::name(stat.state()),
-        "epoch": target.epoch(),
-        "up": stat.up,
-        "acting": stat.acting,
-        "acting_recovery_backfill": stat.acting.iter().map(i32::to_string).collect::<Vec<_>>(),
-        "info": info(pgid, &stat, pg.last_versions().1, target.fullness().marked_full(pgid.pool)),
-        "peer_info": [],
-        "recovery_state": recovery_state(&stat),
-        "scrubber": { "epoch_start": "0", "active": false },
-        "agent_state": {},
-    }))
+    let mut own = own_info(&pg, &stat);
+    own.history.last_epoch_marked_full = target.fullness().marked_full(pgid.pool);
+    let machine = pg.shard.machine.borrow();
+    let mut out = Map::new();
+    let mut put = |name: &str, value: Value| out.insert(name.into(), value);
+    put("snap_trimq", json!(snap_trimq(&pg)));
+    put("snap_trimq_len", json!(snaptrimq_len(&pg)));
+    put("state", json!(pg_state::name(stat.state())));
+    put("epoch", json!(target.epoch()));
+    put("up", json!(stat.up));
+    put("acting", json!(stat.acting));
+    let targets: Vec<String> = machine.backfill_targets().iter().map(i32::to_string).collect();
+    if !targets.is_empty() {
+        put("backfill_targets", json!(targets));
+    }
+    let everyone = everyone(&machine);
+    if !everyone.is_empty() {
+        put("acting_recovery_backfill", json!(everyone));
+    }
+    put("info", info(&own));
+    let peer = |(osd, peer): (i32, &PgInfo)| {
+        let mut out = Map::new();
+        out.insert("peer".into(), json!(osd.to_string()));
+        if let Value::Object(rest) = info(peer) {
+            out.extend(rest);
+        }
+        Value::Object(out)
+    };
+    put("peer_info", machine.peer_infos().map(peer).collect());
+    put("recovery_state", recovery_state(&machine, pg.shard.times()));
+    if stat.state() & pg_state::ACTIVE != 0 {
+        put("scrubber", json!({ "epoch_start": "0", "active": false }));
+    }
+    put("agent_state", json!({}));
+    Ok(Value::Object(out))
 }
 
-fn info(pgid: PgId, stat: &PgStat, last_user_version: u64, marked_full: u32) -> Value {
+/// Who gets every write, once that is decided.
+fn everyone(machine: &Peering) -> Vec<String> {
+    use State::{Activating, Active, Clean, GetMissing, WaitUpThru};
+    if !matches!(machine.state(), GetMissing | WaitUpThru | Activating | Active | Clean) {
+        return Vec::new();
+    }
+    let mut all = machine.members().clone();
+    all.insert(machine.mapping().acting_primary);
+    all.iter().map(i32::to_string).collect()
+}
+
+/// This copy's, with what statistics say now.
+fn own_info(pg: &Pg, stat: &PgStat) -> PgInfo {
+    let mut own = pg.shard.machine.borrow().info().clone();
+    let history = &mut own.history;
+    history.last_scrub = stat.last_scrub;
+    history.last_scrub_stamp = stat.last_scrub_stamp;
+    history.last_deep_scrub = stat.last_deep_scrub;
+    history.last_deep_scrub_stamp = stat.last_deep_scrub_stamp;
+    history.last_clean_scrub_stamp = stat.last_clean_scrub_stamp;
+    own.purged_snaps.clone_from(&stat.purged_snaps);
+    own.stats = stat.clone();
+    own
+}
+
+fn info(info: &PgInfo) -> Value {
     let none = EVersion::default().to_string();
     json!({
-        "pgid": pgid.to_string(),
-        "last_update": stat.version.to_string(),
-        "last_complete": stat.version.to_string(),
-        "log_tail": stat.log_start.to_string(),
-        "last_user_version": last_user_version,
-        "last_backfill": "MAX",
-        "purged_snaps": purged_snaps(stat),
-        "history": history(stat, marked_full),
-        "stats": stats(stat),
-        "empty": i32::from(stat.version == EVersion::default()),
-        "dne": 0,
-        "incomplete": 0,
-        "last_epoch_started": stat.mapping_epoch,
+        "pgid": info.pgid.pgid.to_string(),
+        "last_update": info.last_update.to_string(),
+        "last_complete": info.last_complete.to_string(),
+        "log_tail": info.log_tail.to_string(),
+        "last_user_version": info.last_user_version,
+        "last_backfill": info.last_backfill.to_string(),
+        "purged_snaps": purged_snaps(&info.purged_snaps),
+        "history": history(&info.history),
+        "stats": stats(&info.stats),
+        "empty": i32::from(info.is_empty()),
+        "dne": i32::from(info.does_not_exist()),
+        "incomplete": i32::from(info.is_incomplete()),
+        "last_epoch_started": info.last_epoch_started,
         "hit_set_history": { "current_last_update": none, "history": [] },
     })
 }
 
-/// Where Ceph tells epochs of an interval's stages apart, there is one here.
-fn history(stat: &PgStat, marked_full: u32) -> Value {
+fn history(h: &PgHistory) -> Value {
+    let left = h.prior_readable_until_ub;
     json!({
-        "epoch_created": stat.created,
-        "epoch_pool_created": stat.created,
-        "last_epoch_started": stat.mapping_epoch,
-        "last_interval_started": stat.mapping_epoch,
-        "last_epoch_clean": stat.last_epoch_clean,
-        "last_interval_clean": stat.mapping_epoch,
-        "last_epoch_split": 0,
-        "last_epoch_marked_full": marked_full,
-        "same_up_since": stat.mapping_epoch,
-        "same_interval_since": stat.mapping_epoch,
-        "same_primary_since": stat.mapping_epoch,
-        "last_scrub": stat.last_scrub.to_string(),
-        "last_scrub_stamp": stamp(stat.last_scrub_stamp),
-        "last_deep_scrub": stat.last_deep_scrub.to_string(),
-        "last_deep_scrub_stamp": stamp(stat.last_deep_scrub_stamp),
-        "last_clean_scrub_stamp": stamp(stat.last_clean_scrub_stamp),
-        "prior_readable_until_ub": 0,
+        "epoch_created": h.epoch_created,
+        "epoch_pool_created": h.epoch_pool_created,
+        "last_epoch_started": h.last_epoch_started,
+        "last_interval_started": h.last_interval_started,
+        "last_epoch_clean": h.last_epoch_clean,
+        "last_interval_clean": h.last_interval_clean,
+        "last_epoch_split": h.last_epoch_split,
+        "last_epoch_marked_full": h.last_epoch_marked_full,
+        "same_up_since": h.same_up_since,
+        "same_interval_since": h.same_interval_since,
+        "same_primary_since": h.same_primary_since,
+        "last_scrub": h.last_scrub.to_string(),
+        "last_scrub_stamp": stamp(h.last_scrub_stamp),
+        "last_deep_scrub": h.last_deep_scrub.to_string(),
+        "last_deep_scrub_stamp": stamp(h.last_deep_scrub_stamp),
+        "last_clean_scrub_stamp": stamp(h.last_clean_scrub_stamp),
+        "prior_readable_until_ub": match f64::from(left.sec) + f64::from(left.nsec) / 1e9 {
+            0.0 => json!(0),
+            seconds => json!(seconds),
+        },
     })
 }
 
@@ -129,7 +179,7 @@ fn stats(s: &PgStat) -> Value {
         "blocked_by": s.blocked_by,
         "up_primary": s.up_primary,
         "acting_primary": s.acting_primary,
-        "purged_snaps": purged_snaps(s),
+        "purged_snaps": purged_snaps(&s.purged_snaps),
     })
 }
 
@@ -140,9 +190,9 @@ fn snap_trimq(pg: &Pg) -> String {
     format!("[{}]", due.join(","))
 }
 
-fn purged_snaps(stat: &PgStat) -> Vec<Value> {
+fn purged_snaps(purged: &[(SnapId, u64)]) -> Vec<Value> {
     let interval = |(start, len): &(SnapId, u64)| json!({ "start": format!("{:x}", start.0), "length": format!("{len:x}") });
-    stat.purged_snaps.iter().map(interval).collect()
+    purged.iter().map(interval).collect()
 }
 
 fn stat_sum(s: &ObjectStatSum) -> Value {
@@ -190,44 +240,13 @@ fn stat_sum(s: &ObjectStatSum) -> Value {
     })
 }
 
-/// The states that the PG is in, the innermost first.
-fn recovery_state(stat: &PgStat) -> Value {
-    let started = json!({ "name": "Started", "enter_time": stamp(stat.last_change) });
-    if stat.state() & pg_state::ACTIVE == 0 {
-        let peering = json!({
-            "name": "Started/Primary/Peering",
-            "enter_time": stamp(stat.last_change),
-            "past_intervals": [],
-            "probing_osds": [],
-            "down_osds_we_would_probe": [],
-            "peering_blocked_by": [],
-        });
-        return json!([peering, started]);
-    }
-    let active = json!({
-        "name": "Started/Primary/Active",
-        "enter_time": stamp(stat.last_became_active),
-        "might_have_unfound": [],
-        "recovery_progress": {
-            "backfill_targets": [],
-            "waiting_on_backfill": [],
-            "last_backfill_started": "MIN",
-            "backfill_info": { "begin": "MIN", "end": "MIN", "objects": [] },
-            "peer_backfill_info": [],
-            "backfills_in_flight": [],
-            "recovering": [],
-            "pg_backend": { "pull_from_peer": [], "pushing": [] },
-        },
-    });
-    json!([active, started])
-}
-
 #[cfg(test)]
 mod tests {
     use spirula_maps::OsdMap;
     use spirula_wire::types::SpgId;
 
     use super::*;
+    use crate::admin::peering::states;
     use crate::pg::{Mapping, Pg};
     use crate::shard::Shard;
 
@@ -265,10 +284,13 @@ mod tests {
             members(&got, at, &mut found);
             assert_eq!(found, want);
         };
-        check(info(pgid, &stat, 0, 0), "info");
-        check(recovery_state(&stat), "recovery_state");
+        let own = own_info(&pg, &stat);
+        check(info(&own), "info");
+        let machine = pg.shard.machine.borrow();
+        check(states(&machine, State::Clean, pg.shard.times()), "recovery_state");
+        drop(machine);
         // What no scrub, split or recovery has touched has Ceph's values as well.
-        let (got, want) = (info(pgid, &stat, 0, 0), &measured["info"]);
+        let (got, want) = (info(&own), &measured["info"]);
         for key in ["history", "stats"] {
             for (name, value) in want[key].as_object().unwrap() {
                 let is_zero = matches!(value, Value::Bool(false)) || *value == json!("0'0");

@@ -39,6 +39,7 @@ pub fn begin(target: &Target, task: impl Future<Output = Result<(), TargetError>
 
 /// Does what the machine wants done, now or behind what is being done already.
 pub fn drive(target: &Target, shard: &Rc<Shard>) {
+    shard.note_state();
     if shard.held.get() || shard.driving.replace(true) {
         return;
     }

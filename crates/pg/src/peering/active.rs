@@ -10,7 +10,7 @@ use spirula_wire::msg::pg::{
 };
 use spirula_wire::types::{EVersion, HObject, PastIntervals, PgInfo, PgLease, pg_query};
 
-use super::{Action, PeerMessage, Peering, State};
+use super::{Action, PeerMessage, Peering, Probe, State};
 use crate::choose;
 use crate::missing::Missing;
 
@@ -226,9 +226,9 @@ impl Peering {
         if self.state != State::Active || self.unfound().is_empty() {
             return;
         }
-        let candidates: Vec<i32> =
-            self.peers.iter().filter(|(_, p)| p.missing.is_none()).map(|(&osd, _)| osd).collect();
-        for osd in candidates {
+        // Who came up since may have forgotten that it had a copy.
+        let unasked = |(osd, probe): (i32, Probe)| (probe == Probe::NotQueried).then_some(osd);
+        for osd in self.might_have_unfound().into_iter().filter_map(unasked) {
             if self.recovery.asked.insert(osd) {
                 self.query(osd, pg_query::FULLLOG, EVersion::default());
             }

@@ -38,10 +38,13 @@ impl Peering {
         if self.is_degraded() {
             bits |= pg_state::DEGRADED;
         }
-        if !self.missing.is_empty() && !self.unfound().is_empty() {
+        let reserving = self.reserving_bits();
+        // As long as others are recovered, that is what is said.
+        let recovers = reserving & !(pg_state::FORCED_RECOVERY | pg_state::FORCED_BACKFILL) != 0;
+        if !recovers && !self.missing.is_empty() && !self.unfound().is_empty() {
             bits |= pg_state::RECOVERY_UNFOUND;
         }
-        bits | self.reserving_bits()
+        bits | reserving
     }
 
     /// Some objects have fewer copies than the pool asks for.
