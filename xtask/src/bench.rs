@@ -5,15 +5,15 @@
 //! is quiescent, divided by the operations, as the design defines it.
 
 mod rbd;
+mod replicated;
+mod side;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::real_ceph::RealCeph;
+use self::side::{Shape, Side, cpu_seconds, idle_cpu_percent, rss_mib, wait_quiescent};
 use crate::{packages, run};
 
 /// One load; `mode` is in the words of its client.
@@ -23,6 +23,7 @@ struct Load {
     size: u32,
     mode: &'static str,
     client: Client,
+    pool: &'static str,
     /// How many times faster, and how many times cheaper in CPU, it is to be than on Ceph.
     bound: Option<(f64, f64)>,
 }
@@ -37,6 +38,9 @@ enum Client {
     /// `fio` on an image of rbd, 32 in flight (4 of 4 MiB).
     Fio,
 }
+
+/// The pool that both sides have from the start; the tools for images take it by themselves.
+const POOL: &str = "rbd";
 
 const LOADS: &[Load] = &[
     paced("4 KiB write", 4096, "write"),
@@ -59,25 +63,19 @@ const LOADS: &[Load] = &[
 ];
 
 const fn paced(name: &'static str, size: u32, mode: &'static str) -> Load {
-    Load { name, size, mode, client: Client::RadosBench, bound: None }
+    Load { name, size, mode, client: Client::RadosBench, pool: POOL, bound: None }
 }
 
 const fn saturating(name: &'static str, mode: &'static str) -> Load {
-    Load { name, size: 4096, mode, client: Client::Saturating, bound: None }
+    Load { name, size: 4096, mode, client: Client::Saturating, pool: POOL, bound: None }
 }
 
 const fn fio(name: &'static str, size: u32, mode: &'static str) -> Load {
-    Load { name, size, mode, client: Client::Fio, bound: None }
+    Load { name, size, mode, client: Client::Fio, pool: POOL, bound: None }
 }
 
 /// What runs besides the loads: operations on a whole image.
 const WHOLE_IMAGES: &str = "rbd image";
-
-/// Length of the idle measurement.
-const IDLE_SECONDS: u64 = 5;
-/// CPU is read again until it grows by less than this in a second: the store is quiescent.
-const QUIESCENT_CPU_SECONDS: f64 = 0.03;
-const QUIESCENT_WAIT_SECONDS_MAX: u32 = 15;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -93,6 +91,9 @@ pub(crate) struct Args {
     /// Measure only Spirula (for work on it; no ratios).
     #[arg(long)]
     no_ceph: bool,
+    /// Measure this `spirula` instead of building one (for comparing two).
+    #[arg(long)]
+    binary: Option<PathBuf>,
     /// Write the results as JSON here too.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -102,36 +103,12 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    fn binary(&self) -> PathBuf {
+        self.binary.clone().unwrap_or_else(|| run::binary("release", "spirula"))
+    }
+
     fn wants(&self, name: &str) -> bool {
         self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
-    }
-}
-
-/// One side of the comparison.
-struct Side {
-    name: &'static str,
-    conf: PathBuf,
-    /// Server processes; for real Ceph the OSD counts per op, as the design's table does, and all
-    /// daemons for memory and idle CPU.
-    data_pids: Vec<u32>,
-    all_pids: Vec<u32>,
-    start_up: Duration,
-    _daemons: Daemons,
-}
-
-#[expect(dead_code, reason = "held so that the daemons end with the side")]
-enum Daemons {
-    Ceph(RealCeph),
-    Spirula(OwnCluster),
-}
-
-struct OwnCluster(Child);
-
-impl Drop for OwnCluster {
-    fn drop(&mut self) {
-        // SIGKILL is enough: the directory is thrown away.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -145,7 +122,9 @@ struct Sample {
 pub(crate) fn run(args: &Args) -> Result<()> {
     packages::ensure(packages::GATE)?;
     packages::ensure(packages::BENCH)?;
-    run::run("cargo", &["build", "--quiet", "--release", "--bin", "spirula"])?;
+    if args.binary.is_none() {
+        run::run("cargo", &["build", "--quiet", "--release", "--bin", "spirula"])?;
+    }
     let dir = match &args.dir {
         Some(dir) => dir.clone(),
         None => std::env::temp_dir().join(format!("spirula-bench-{}", std::process::id())),
@@ -162,14 +141,36 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn measure(args: &Args, dir: &Path) -> Result<Value> {
-    let mut sides = vec![start_spirula(&dir.join("spirula"))?];
-    if !args.no_ceph {
-        sides.push(start_ceph(&dir.join("ceph"))?);
+    let mut report = json!({});
+    if LOADS.iter().any(|load| args.wants(load.name)) || args.wants(WHOLE_IMAGES) {
+        report = measure_single(args, &dir.join("single"))?;
     }
+    if replicated::is_wanted(args) {
+        report["replicated"] = replicated::measure(args, &dir.join("replicated"))?;
+    }
+    Ok(report)
+}
+
+/// Spirula, and the real Ceph unless only Spirula is asked for.
+fn start_sides(args: &Args, dir: &Path, shape: Shape) -> Result<Vec<Side>> {
+    let mut sides = vec![Side::start_spirula(args.binary(), &dir.join("spirula"), shape)?];
+    if !args.no_ceph {
+        sides.push(Side::start_ceph(&dir.join("ceph"), shape)?);
+    }
+    Ok(sides)
+}
+
+fn print_header() {
+    println!("{:<17} {:>9} {:>10} {:>9} {:>9}", "load", "side", "IOPS", "MB/s", "CPU us/op");
+}
+
+/// Everything with one OSD on each side.
+fn measure_single(args: &Args, dir: &Path) -> Result<Value> {
+    let sides = start_sides(args, dir, Shape::Single)?;
     let idle: Vec<f64> = sides.iter().map(idle_cpu_percent).collect::<Result<_>>()?;
     let rss_start: Vec<f64> = sides.iter().map(rss_mib).collect();
     let mut rows = Vec::new();
-    println!("{:<17} {:>9} {:>10} {:>9} {:>9}", "load", "side", "IOPS", "MB/s", "CPU us/op");
+    print_header();
     for load in LOADS {
         if args.wants(load.name) {
             rows.push(compare(load, &sides, args)?);
@@ -201,7 +202,7 @@ fn compare(load: &Load, sides: &[Side], args: &Args) -> Result<Value> {
     let mut samples = vec![Vec::new(); sides.len()];
     for _ in 0..args.rounds {
         for (side, samples) in sides.iter().zip(&mut samples) {
-            samples.push(one_run(load, side, args.seconds)?);
+            samples.push(one_run(load, side, args)?);
         }
     }
     let medians: Vec<Sample> = samples.iter().map(|s| median(s)).collect();
@@ -235,27 +236,28 @@ fn verdict(met: bool) -> &'static str {
     if met { "met" } else { "missed" }
 }
 
-fn one_run(load: &Load, side: &Side, seconds: u32) -> Result<Sample> {
+fn one_run(load: &Load, side: &Side, args: &Args) -> Result<Sample> {
     match load.client {
-        Client::RadosBench => one_bench(load, side, seconds),
-        Client::Fio => rbd::one_fio(load, side, seconds),
-        Client::Saturating => one_saturating(load, side, seconds),
+        Client::RadosBench => one_bench(load, side, args.seconds),
+        Client::Fio => rbd::one_fio(load, side, args.seconds),
+        Client::Saturating => one_saturating(load, side, args),
     }
 }
 
 /// One `spirula load` run.
-fn one_saturating(load: &Load, side: &Side, seconds: u32) -> Result<Sample> {
-    let before = cpu_seconds(&side.data_pids);
-    let out = Command::new(run::binary("release", "spirula"))
+fn one_saturating(load: &Load, side: &Side, args: &Args) -> Result<Sample> {
+    let before = cpu_seconds(side);
+    let out = side
+        .command(args.binary())
         .args(["load", load.mode, "--json", "--no-cleanup", "--connections", "4", "--depth", "32"])
-        .args(["--size", &load.size.to_string(), "--seconds", &seconds.to_string()])
-        .env("CEPH_CONF", &side.conf)
+        .args(["--size", &load.size.to_string(), "--seconds", &args.seconds.to_string()])
+        .args(["--pool", load.pool])
         .output()?;
     if !out.status.success() {
         bail!("{}: spirula load: {}", side.name, String::from_utf8_lossy(&out.stderr));
     }
     wait_quiescent(side);
-    let cpu = cpu_seconds(&side.data_pids) - before;
+    let cpu = cpu_seconds(side) - before;
     let out: Value = serde_json::from_slice(&out.stdout).context("spirula load --json")?;
     let number = |key: &str| out[key].as_f64().with_context(|| format!("spirula load: no {key}"));
     let ops = number("requests")?;
@@ -270,14 +272,14 @@ fn one_saturating(load: &Load, side: &Side, seconds: u32) -> Result<Sample> {
 fn one_bench(load: &Load, side: &Side, seconds: u32) -> Result<Sample> {
     let read = load.mode != "write";
     if read {
-        rados_bench(side, load.size, "write", seconds, true)?;
+        rados_bench(side, load, "write", seconds)?;
         wait_quiescent(side);
     }
-    let before = cpu_seconds(&side.data_pids);
-    let out = rados_bench(side, load.size, load.mode, seconds, true)?;
+    let before = cpu_seconds(side);
+    let out = rados_bench(side, load, load.mode, seconds)?;
     wait_quiescent(side);
-    let cpu = cpu_seconds(&side.data_pids) - before;
-    rados(side, &["-p", "rbd", "cleanup"])?;
+    let cpu = cpu_seconds(side) - before;
+    rados(side, &["-p", load.pool, "cleanup"])?;
     wait_quiescent(side);
     let total = field(&out, &["Total writes made:", "Total reads made:"])?;
     Ok(Sample {
@@ -287,24 +289,18 @@ fn one_bench(load: &Load, side: &Side, seconds: u32) -> Result<Sample> {
     })
 }
 
-fn rados_bench(side: &Side, size: u32, mode: &str, seconds: u32, keep: bool) -> Result<String> {
-    let (seconds, size) = (seconds.to_string(), size.to_string());
-    let mut args = vec!["-p", "rbd", "bench", &seconds, mode, "-t", "16"];
+/// Writes leave their objects.
+fn rados_bench(side: &Side, load: &Load, mode: &str, seconds: u32) -> Result<String> {
+    let (seconds, size) = (seconds.to_string(), load.size.to_string());
+    let mut args = vec!["-p", load.pool, "bench", &seconds, mode, "-t", "16"];
     if mode == "write" {
-        args.extend(["-b", &size]);
-    }
-    if keep && mode == "write" {
-        args.push("--no-cleanup");
+        args.extend(["-b", &size, "--no-cleanup"]);
     }
     rados(side, &args)
 }
 
 fn rados(side: &Side, args: &[&str]) -> Result<String> {
-    let out = Command::new("rados").args(args).env("CEPH_CONF", &side.conf).output()?;
-    if !out.status.success() {
-        bail!("{}: rados {args:?}: {}", side.name, String::from_utf8_lossy(&out.stderr));
-    }
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    side.tool("rados", args)
 }
 
 /// The number behind one of `names` in `rados bench` output.
@@ -322,94 +318,4 @@ fn median(samples: &[Sample]) -> Sample {
         v[v.len() / 2]
     };
     Sample { iops: pick(|s| s.iops), mb_s: pick(|s| s.mb_s), cpu_us: pick(|s| s.cpu_us) }
-}
-
-fn start_ceph(dir: &Path) -> Result<Side> {
-    let port = free_port()?;
-    let ceph = RealCeph::start(dir, 1, port)?;
-    let pids = ceph.pids();
-    Ok(Side {
-        name: "ceph",
-        conf: ceph.conf(),
-        data_pids: pids.iter().filter(|(n, _)| n.starts_with("osd.")).map(|(_, p)| *p).collect(),
-        all_pids: pids.iter().map(|(_, p)| *p).collect(),
-        start_up: ceph.start_up,
-        _daemons: Daemons::Ceph(ceph),
-    })
-}
-
-/// One process with mon, mgr and one OSD, on a new directory; timed to its first stored object.
-fn start_spirula(dir: &Path) -> Result<Side> {
-    std::fs::create_dir_all(dir)?;
-    let log = std::fs::File::create(dir.with_extension("log"))?;
-    let begin = Instant::now();
-    let child = Command::new(run::binary("release", "spirula"))
-        .args(["vstart", "--osds", "1", "--dir"])
-        .arg(dir)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()?;
-    let pid = child.id();
-    let cluster = OwnCluster(child);
-    let conf = dir.join("ceph.conf");
-    let side = Side {
-        name: "spirula",
-        conf: conf.clone(),
-        data_pids: vec![pid],
-        all_pids: vec![pid],
-        start_up: Duration::ZERO,
-        _daemons: Daemons::Spirula(cluster),
-    };
-    while !conf.exists() {
-        if begin.elapsed() > Duration::from_secs(30) {
-            bail!("spirula vstart wrote no ceph.conf in 30 s");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    rados(&side, &["-p", "rbd", "put", "first", "/etc/hostname"])?;
-    Ok(Side { start_up: begin.elapsed(), ..side })
-}
-
-fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// User and system time of `pids`, from /proc.
-fn cpu_seconds(pids: &[u32]) -> f64 {
-    pids.iter().map(|pid| cpu_ticks(*pid).unwrap_or(0) as f64 / 100.0).sum()
-}
-
-fn cpu_ticks(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command name may hold spaces; fields count from behind its closing parenthesis.
-    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
-    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
-}
-
-fn wait_quiescent(side: &Side) {
-    let mut last = cpu_seconds(&side.data_pids);
-    for _ in 0..QUIESCENT_WAIT_SECONDS_MAX {
-        std::thread::sleep(Duration::from_secs(1));
-        let now = cpu_seconds(&side.data_pids);
-        if now - last < QUIESCENT_CPU_SECONDS {
-            return;
-        }
-        last = now;
-    }
-}
-
-fn idle_cpu_percent(side: &Side) -> Result<f64> {
-    wait_quiescent(side);
-    let before = cpu_seconds(&side.all_pids);
-    std::thread::sleep(Duration::from_secs(IDLE_SECONDS));
-    Ok((cpu_seconds(&side.all_pids) - before) * 100.0 / IDLE_SECONDS as f64)
-}
-
-fn rss_mib(side: &Side) -> f64 {
-    let pages = |pid: &u32| -> Option<f64> {
-        let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-        statm.split_whitespace().nth(1)?.parse().ok()
-    };
-    side.all_pids.iter().filter_map(pages).sum::<f64>() * 4096.0 / (1 << 20) as f64
 }

@@ -56,6 +56,21 @@ impl RealCeph {
         self.daemons.iter().map(|(name, child)| (name.clone(), child.id())).collect()
     }
 
+    /// Ends an OSD without a warning.
+    pub(crate) fn kill_osd(&mut self, id: u32) -> Result<()> {
+        let name = format!("osd.{id}");
+        let at = self.daemons.iter().position(|(known, _)| *known == name);
+        let (_, mut osd) = self.daemons.remove(at.with_context(|| format!("{name} runs not"))?);
+        osd.kill()?;
+        osd.wait()?;
+        Ok(())
+    }
+
+    /// Starts an OSD that was killed.
+    pub(crate) fn restart_osd(&mut self, id: u32) -> Result<()> {
+        self.spawn(&format!("osd.{id}"), "ceph-osd", &id.to_string())
+    }
+
     fn write_conf(&self, port: u16) -> Result<()> {
         let d = self.dir.display();
         let fsid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;

@@ -19,6 +19,8 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Result<()> {
 pub(crate) fn status(command: &mut Command) -> Result<()> {
     let shown = show(command);
     eprintln!("+ {shown}");
+    // `cargo run` set it for this program: a cargo below would build again what it went into.
+    command.env_remove("CARGO_PKG_VERSION");
     let status = command.status().with_context(|| format!("could not start `{shown}`"))?;
     if !status.success() {
         bail!("`{shown}` failed: {status}");

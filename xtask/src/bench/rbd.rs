@@ -1,8 +1,6 @@
 //! Block images: `fio` with its rbd engine, and what is done to a whole image.
 
-use std::process::Command;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{Load, Sample, Side, cpu_seconds, wait_quiescent};
@@ -21,16 +19,16 @@ const FIRST_OVERWRITE: &str = "first after snapshot, no object map";
 
 /// One `fio` run.
 pub(super) fn one_fio(load: &Load, side: &Side, seconds: u32) -> Result<Sample> {
-    tool(side, "rbd", &["create", "--size", IMAGE_SIZE, IMAGE])?;
+    side.tool("rbd", &["create", "--size", IMAGE_SIZE, IMAGE])?;
     fio(side, &["--rw=write", "--bs=4M", "--iodepth=4"])?;
     wait_quiescent(side);
-    let before = cpu_seconds(&side.data_pids);
+    let before = cpu_seconds(side);
     let (rw, bs) = (format!("--rw={}", load.mode), format!("--bs={}", load.size));
     let (depth, runtime) = (format!("--iodepth={}", depth(load)), format!("--runtime={seconds}"));
     let out = fio(side, &[&rw, &bs, &depth, &runtime, "--time_based"])?;
     wait_quiescent(side);
-    let cpu = cpu_seconds(&side.data_pids) - before;
-    tool(side, "rbd", &["rm", "--no-progress", IMAGE])?;
+    let cpu = cpu_seconds(side) - before;
+    side.tool("rbd", &["rm", "--no-progress", IMAGE])?;
     wait_quiescent(side);
     let kind = if load.mode.ends_with("read") { "read" } else { "write" };
     let job = &out["jobs"][0][kind];
@@ -57,18 +55,10 @@ fn fio(side: &Side, args: &[&str]) -> Result<Value> {
         "--output-format=json",
         &image,
     ];
-    let out = tool(side, "fio", &[&fixed[..], args].concat())?;
+    let out = side.tool("fio", &[&fixed[..], args].concat())?;
     // Warnings of the library may come before the document.
     let start = out.find('{').with_context(|| format!("fio printed no JSON: {out}"))?;
     serde_json::from_str(&out[start..]).context("JSON of fio")
-}
-
-fn tool(side: &Side, program: &str, args: &[&str]) -> Result<String> {
-    let out = Command::new(program).args(args).env("CEPH_CONF", &side.conf).output()?;
-    if !out.status.success() {
-        bail!("{}: {program} {args:?}: {}", side.name, String::from_utf8_lossy(&out.stderr));
-    }
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 /// Times snapshots, first overwrites, clones, rollback and removal on each side; prints and returns them.
@@ -114,8 +104,8 @@ fn milliseconds(steps: &[Value], name: &str) -> Result<f64> {
 
 fn one_image(side: &Side) -> Result<Vec<Value>> {
     let script = run::root().join("benches/rbd/image.py").display().to_string();
-    let pids: Vec<String> = side.data_pids.iter().map(u32::to_string).collect();
+    let pids: Vec<String> = side.data_pids().iter().map(u32::to_string).collect();
     let args = [&script, "--gib", &WHOLE_IMAGE_GIB.to_string(), "--pids", &pids.join(",")];
-    let out = tool(side, "/usr/bin/python3", &args)?;
+    let out = side.tool("/usr/bin/python3", &args)?;
     out.lines().map(|l| serde_json::from_str(l).context("JSON of a step")).collect()
 }
