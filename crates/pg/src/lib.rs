@@ -20,6 +20,7 @@ pub mod missing;
 pub mod peering;
 pub mod recovery;
 pub mod reserve;
+pub mod scrub;
 pub mod stamps;
 
 pub use interval::{Mapping, PriorSet};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::msg::perf::{OsdPerfQueries, OsdPerfReports};
 use crate::msg::repop::{RepOp, RepOpReply};
-use crate::msg::{auth, command, copies, mgr, mon, osd, osd_op, pg, repop};
+use crate::msg::{auth, command, copies, mgr, mon, osd, osd_op, pg, repop, scrub};
 use crate::types::{
     CopyData, EVersion, EntityAddr, EntityAddrVec, EntityNameStr, HObject, ListSnapsResponse,
     ListWatchResponse, ObjectLocator, OsdStat, OsdSuperblock, PastIntervals, PgInfo, PgLogEntry,
@@ -60,6 +60,7 @@ families! {
     }
     copies_messages {
         copies: ObjectPush ObjectPushReply ObjectPull ObjectScan ObjectScanReply;
+        scrub: ScrubReserve ScrubRequest ScrubMap ScrubRepair;
     }
     repop_messages { repop: RepOp RepOpReply; }
     mgr_messages {

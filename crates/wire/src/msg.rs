@@ -14,6 +14,7 @@ pub mod osd_op;
 pub mod perf;
 pub mod pg;
 pub mod repop;
+pub mod scrub;
 
 use crate::Denc;
 
@@ -132,6 +133,10 @@ message_types! {
     OBJECT_PULL = 0xf103, "object_pull";
     OBJECT_SCAN = 0xf104, "object_scan";
     OBJECT_SCAN_REPLY = 0xf105, "object_scan_reply";
+    SCRUB_RESERVE = 0xf106, "scrub_reserve";
+    SCRUB_REQUEST = 0xf107, "scrub_request";
+    SCRUB_MAP = 0xf108, "scrub_map";
+    SCRUB_REPAIR = 0xf109, "scrub_repair";
 }
 
 /// What every message of a mon service begins with (`PaxosServiceMessage`). `version` is what the

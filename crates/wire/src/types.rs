@@ -9,6 +9,7 @@ mod ids;
 mod listing;
 mod object;
 mod pg;
+mod scrub;
 mod stats;
 mod superblock;
 
@@ -24,6 +25,10 @@ pub use pg::{
     CleanRegions, CompactInterval, HitSetHistory, HitSetInfo, MissingItem, ModDesc, PastIntervals,
     PgInfo, PgLease, PgLeaseAck, PgLogDup, PgLogEntry, PgLogMsg, PgMissing, PgNotify, PgQuery,
     log_op, pg_query,
+};
+pub use scrub::{
+    INFO_ATTR, InconsistentObject, InconsistentShard, SNAPSET_ATTR, ScrubObject, StoredClone,
+    StoredInfo, StoredSnapSet, object_error, shard_error,
 };
 pub use stats::{
     ObjectStatCollection, ObjectStatSum, OsdStat, PgHistory, PgStat, PingInterfaces, PingTimes,

@@ -10,7 +10,9 @@ use spirula_wire::denc::Opaque;
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::{OsdOp, OsdOpMsg, OsdOpReply, OsdOpResult, Redirect};
 use spirula_wire::msg::perf::*;
-use spirula_wire::msg::{auth::*, command::*, copies::*, mgr::*, mon::*, osd::*, pg::*, repop::*};
+use spirula_wire::msg::{
+    auth::*, command::*, copies::*, mgr::*, mon::*, osd::*, pg::*, repop::*, scrub::*,
+};
 use spirula_wire::types::*;
 use spirula_wire::{Decode, Encode, Features, Message, Payload, RawMessage, Reader};
 
@@ -81,6 +83,29 @@ fn copies_of_objects() {
     front[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
     raw.payload.front = front.into();
     assert!(ObjectScanReply::from_raw(&raw).is_err());
+}
+
+#[test]
+fn scrubs_of_copies() {
+    let object = HObject { oid: "o".into(), hash: 7, pool: 3, ..HObject::min() };
+    check(ScrubReserve { map_epoch: 12, kind: scrub_reserve::REJECT, ..Default::default() });
+    check(ScrubRequest { tid: 5, upto: object.clone(), deep: true, ..Default::default() });
+    check(ScrubRepair { object: object.clone(), need: EVersion::new(3, 9), ..Default::default() });
+    let found = ScrubObject {
+        attrs: [("_a".into(), "1".into())].into(),
+        data_digest: Some(7),
+        errors: shard_error::READ,
+        ..Default::default()
+    };
+    let map = ScrubMap { objects: vec![(object, found)], result: -5, ..Default::default() };
+    check(map.clone());
+    // A count that the message cannot hold.
+    let mut raw = map.to_raw(1, F);
+    let mut front = raw.payload.front.to_vec();
+    let at = front.len() - 4 - map.objects.to_bytes(F).len();
+    front[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    raw.payload.front = front.into();
+    assert!(ScrubMap::from_raw(&raw).is_err());
 }
 
 #[test]
@@ -348,6 +373,7 @@ proptest! {
         osd_messages(&data);
         osd_op_messages(&data);
         mgr_messages(&data);
+        copies_messages(&data);
         repop_messages(&data);
     }
 }
