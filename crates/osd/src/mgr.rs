@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use spirula_maps::{MgrMap, pool_flags};
 use spirula_msgr::{Target as Peer, on_xstream};
+use spirula_pg::ReserveKind;
 use spirula_wire::denc::encode_versioned;
 use spirula_wire::msg::Paxos;
 use spirula_wire::msg::mgr::{DaemonConfig, MgrConfigure, MgrOpen, MgrReport};
-use spirula_wire::msg::osd::PgStats;
+use spirula_wire::msg::osd::{OsdForceRecovery, PgStats};
 use spirula_wire::msg::types;
 use spirula_wire::types::{EntityAddr, EntityType, OsdStat, StoreStatfs, UTime};
 use spirula_wire::{Encode as _, Features, Message, RawMessage};
@@ -18,6 +19,7 @@ use spirula_xstream::{Class, sleep, timeout};
 
 use crate::boot::{beacon_message, messenger_config, pg_created_message};
 use crate::options::{OPTIONS, Options};
+use crate::shard::drive;
 use crate::stats::{clocks, pg_stat};
 use crate::target::{Target, TargetError};
 
@@ -113,6 +115,14 @@ fn handle_session(
             *link.session.borrow_mut() = Some(session.clone());
             target.report_now();
         }
+        on_xstream::Event::Message(incoming)
+            if incoming.raw.header.type_ == types::OSD_FORCE_RECOVERY =>
+        {
+            match OsdForceRecovery::from_raw(&incoming.raw) {
+                Ok(order) => force_recovery(target, &order),
+                Err(e) => tracing::warn!("an order of the manager does not decode: {e}"),
+            }
+        }
         on_xstream::Event::Message(incoming) => {
             if incoming.raw.header.type_ == types::MGR_CONFIGURE
                 && let Ok(configure) = MgrConfigure::from_raw(&incoming.raw)
@@ -132,6 +142,27 @@ fn handle_session(
             }
         }
     }
+}
+
+/// The manager wants PGs recovered before others, or not any more.
+fn force_recovery(target: &Target, order: &OsdForceRecovery) {
+    if order.fsid != target.config().fsid {
+        return;
+    }
+    let on = order.options & OsdForceRecovery::CANCEL == 0;
+    let kinds = [
+        (OsdForceRecovery::RECOVERY, ReserveKind::Recovery),
+        (OsdForceRecovery::BACKFILL, ReserveKind::Backfill),
+    ];
+    for pg in order.pgs.iter().filter_map(|pgid| target.pgs().get(*pgid)) {
+        for (_, kind) in kinds.iter().filter(|(bit, _)| order.options & bit != 0) {
+            drive::input(target, &pg.shard, |machine| {
+                let changed = machine.force(*kind, on);
+                tracing::info!(pgid = %pg.pgid, ?kind, on, changed, "recovery is forced or not");
+            });
+        }
+    }
+    target.report_now();
 }
 
 /// `mgropen`: who we are, and our options.
