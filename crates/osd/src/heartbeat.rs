@@ -15,6 +15,7 @@ use std::time::Duration;
 use spirula_maps::{OsdMap, osd_state};
 use spirula_msgr::on_xstream::{self, Event, Incoming, Session};
 use spirula_msgr::{Accepted, CloseReason, Config, Target as Dialed};
+use spirula_pg::HeartbeatStamps;
 use spirula_wire::msg::Paxos;
 use spirula_wire::msg::osd::{OsdFailure, OsdPing, ping_op};
 use spirula_wire::msg::types;
@@ -24,6 +25,7 @@ use spirula_xstream::{Class, TcpListener, now, random_u64, sleep};
 
 use crate::boot::{mark_me_dead_message, messenger_config};
 use crate::serve::acceptor;
+use crate::shard;
 use crate::target::{Target, TargetError};
 use state::{Choice, Heartbeats, Markdowns, Report};
 
@@ -47,6 +49,8 @@ pub struct Heartbeat {
     /// Epochs that peers were sent maps up to.
     told: RefCell<BTreeMap<i32, u32>>,
     ping_due: Cell<Duration>,
+    /// How far the clocks of others are ahead, which leases go by.
+    stamps: RefCell<BTreeMap<i32, HeartbeatStamps>>,
 }
 
 struct Connection {
@@ -85,6 +89,7 @@ impl Heartbeat {
         };
         self.connections.borrow_mut().retain(stays);
         self.told.borrow_mut().retain(|osd, _| new.is_up(*osd));
+        self.stamps.borrow_mut().retain(|osd, _| new.is_up(*osd));
         let addrs = target.addrs();
         let was_up = old.client_addrs(me) == Some(addrs) && old.is_up(me);
         if was_up && !new.is_up(me) && !target.is_stopping() {
@@ -167,9 +172,10 @@ impl Heartbeat {
         if !target.is_up() {
             return;
         }
-        let ping = ping_message(target, ping_op::PING, now.into(), time_span(now));
         self.state.borrow_mut().pinged(now, grace);
         for osd in self.peers() {
+            let delta_ub = self.clock_to_send(target, osd);
+            let ping = ping_message(target, ping_op::PING, (now.into(), time_span(now)), delta_ub);
             for channel in Channel::ALL {
                 if let Some(session) = self.connection(target, osd, channel) {
                     session.send(ping.to_raw(0, F));
@@ -220,6 +226,7 @@ impl Heartbeat {
                     send_report(target, report, 0);
                 }
                 self.share_map(target, osd, ping.map_epoch);
+                self.clock_heard(target, osd, &ping);
             }
             ping_op::YOU_DIED => {
                 tracing::debug!(osd, "a peer says that we are down");
@@ -234,8 +241,11 @@ impl Heartbeat {
         let Some(ping) = decode(target, incoming).filter(|p| p.op == ping_op::PING) else {
             return;
         };
+        self.clock_heard(target, osd, &ping);
         let answer = |op| {
-            let message = ping_message(target, op, ping.ping_stamp, ping.mono_ping_stamp);
+            let delta_ub = self.clock_to_send(target, osd);
+            let stamps = (ping.ping_stamp, ping.mono_ping_stamp);
+            let message = ping_message(target, op, stamps, delta_ub);
             incoming.session().send(message.to_raw(0, F));
         };
         answer(ping_op::PING_REPLY);
@@ -244,6 +254,32 @@ impl Heartbeat {
             self.share_map(target, osd, ping.map_epoch);
         } else if map.osd(osd).is_none_or(|o| !o.exists() || o.info.down_at > ping.map_epoch) {
             answer(ping_op::YOU_DIED);
+        }
+    }
+
+    /// What a peer is told of its clock and ours.
+    fn clock_to_send(&self, target: &Target, osd: i32) -> Option<TimeSpan> {
+        let max_age = target.peering_config().lease;
+        self.stamps.borrow().get(&osd).and_then(|stamps| stamps.to_send(now(), max_age))
+    }
+
+    /// A peer's message says how its clock and ours differ: so do the PGs that it is a copy of know.
+    fn clock_heard(&self, target: &Target, osd: i32, ping: &OsdPing) {
+        let (now, known) = (now(), target.map());
+        if known.osd(osd).is_none_or(|o| !o.is_up() || o.info.up_from > ping.up_from) {
+            return;
+        }
+        let HeartbeatStamps { delta_lb, delta_ub, .. } = {
+            let mut all = self.stamps.borrow_mut();
+            let stamps = all.entry(osd).or_default();
+            stamps.got(ping.up_from, now, ping.mono_send_stamp, ping.delta_ub);
+            *stamps
+        };
+        for shard in target.shards().all() {
+            if !shard.is_held() && shard.machine.borrow().mapping().is_acting(osd) {
+                shard.machine.borrow_mut().hb_stamps(osd, delta_lb, delta_ub, now);
+                shard::drive::drive(target, &shard);
+            }
         }
     }
 
@@ -323,7 +359,12 @@ fn config(target: &Target, channel: Option<Channel>) -> Config {
     config
 }
 
-fn ping_message(target: &Target, op: u8, stamp: UTime, mono_ping_stamp: TimeSpan) -> OsdPing {
+fn ping_message(
+    target: &Target,
+    op: u8,
+    (ping_stamp, mono_ping_stamp): (UTime, TimeSpan),
+    delta_ub: Option<TimeSpan>,
+) -> OsdPing {
     let map = target.map();
     let up_from = map.osd(target.config().osd_id).map_or(0, |osd| osd.info.up_from);
     let padding = target.option_number("osd_heartbeat_min_size").saturating_sub(PADDED_FROM);
@@ -331,11 +372,11 @@ fn ping_message(target: &Target, op: u8, stamp: UTime, mono_ping_stamp: TimeSpan
         fsid: target.config().fsid,
         map_epoch: map.epoch,
         op,
-        ping_stamp: stamp,
+        ping_stamp,
         up_from,
         mono_ping_stamp,
         mono_send_stamp: time_span(now()),
-        delta_ub: None,
+        delta_ub,
         padding: padding.min(OsdPing::MAX_PADDING.into()) as u32,
     }
 }
