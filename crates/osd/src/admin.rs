@@ -6,6 +6,7 @@ mod dump;
 mod peering;
 mod query;
 mod scrub;
+mod unfound;
 mod vos;
 
 use std::collections::BTreeMap;
@@ -89,14 +90,24 @@ commands! {
         => inject_full;
     "injectargs <injected_args:CephString...>", "inject configuration arguments into running daemon"
         => config::inject;
+    "list_unfound <pgid:?CephPgid> <offset:?CephString>",
+        "list unfound objects on this pg, perhaps starting at an offset given in JSON" => unfound::list;
     "log dump", "dump recent log entries to log file" => |_, _| Ok(json!({}));
     "log flush", "flush log entries to log file" => |_, _| Ok(json!({}));
     "log reopen", "reopen log file" => |_, _| Ok(json!({}));
+    "mark_unfound_lost <pgid:?CephPgid> <mulcmd:CephChoices:revert|delete>",
+        "mark all unfound objects in this pg as lost, either removing or reverting to a prior version if one is available"
+        => unfound::mark;
     "ops", "show the ops currently in flight" => dump::ops_in_flight;
     "perf dump <logger:?CephString> <counter:?CephString>", "dump perfcounters value" => dump::perf;
     "perf schema <logger:?CephString> <counter:?CephString>", "dump perfcounters schema"
         => dump::perf_schema;
-    "pg <pgid:CephPgid> <cmd:CephChoices:query>", "show details of a specific pg" => query::pg_query;
+    "pg <pgid:CephPgid> <cmd:CephChoices:list_unfound> <offset:?CephString>",
+        "list unfound objects on this pg, perhaps starting at an offset given in JSON" => query::pg_command;
+    "pg <pgid:CephPgid> <cmd:CephChoices:mark_unfound_lost> <mulcmd:CephChoices:revert|delete>",
+        "mark all unfound objects in this pg as lost, either removing or reverting to a prior version if one is available"
+        => query::pg_command;
+    "pg <pgid:CephPgid> <cmd:CephChoices:query>", "show details of a specific pg" => query::pg_command;
     "query <pgid:?CephPgid>", "show details of a specific pg" => query::pg_query;
     "send_beacon", "send OSD beacon to mon immediately" => send_beacon;
     "status", "high-level status of OSD" => dump::status;
@@ -122,22 +133,43 @@ pub fn handle_command(target: &Target, session: &Session, incoming: &Incoming) {
             if let Some(prefix) = log_command(&text) {
                 return answer_when_logged(target, session, incoming, &prefix, text);
             }
+            if let Some(order) = marks_lost(target, &text) {
+                return answer_when_given_up(target, session, incoming, order);
+            }
             run_json(target, &text)
         }
         Err(e) => CommandResult { r: -EINVAL, rs: e.to_string(), ..CommandResult::default() },
     };
-    session.link.send(reply_to(incoming, result));
+    session.link.send(reply_to(incoming.raw.header.tid, result));
 }
 
-fn reply_to(incoming: &Incoming, result: CommandResult) -> RawMessage {
+fn reply_to(tid: u64, result: CommandResult) -> RawMessage {
     let reply = CommandReply { r: result.r, rs: result.rs, outbl: result.out.into() };
-    reply.to_raw(incoming.raw.header.tid, Features::PACIFIC)
+    reply.to_raw(tid, Features::PACIFIC)
 }
 
 /// The prefix of a command that acts on the log's file.
 fn log_command(text: &str) -> Option<String> {
     let prefix = text_arg(&serde_json::from_str(text).ok()?, "prefix");
     matches!(prefix.as_str(), "log dump" | "log flush" | "log reopen").then_some(prefix)
+}
+
+/// Unfound objects are to be given up, and may be.
+fn marks_lost(target: &Target, text: &str) -> Option<unfound::Order> {
+    let args: Args = serde_json::from_str(text).ok()?;
+    let names = [text_arg(&args, "prefix"), text_arg(&args, "cmd")];
+    let marks = names.iter().any(|name| name == "mark_unfound_lost");
+    marks.then(|| unfound::order(target, &args).ok()).flatten()
+}
+
+fn answer_when_given_up(
+    target: &Target,
+    session: &Session,
+    incoming: &Incoming,
+    order: unfound::Order,
+) {
+    let (link, tid) = (session.link.clone(), incoming.raw.header.tid);
+    unfound::carry_out(target, order, move |result| link.send(reply_to(tid, result)));
 }
 
 /// The log's thread may have to wait for the disk, this one must not.
@@ -150,7 +182,8 @@ fn answer_when_logged(
 ) {
     let (done, mut is_done) = mailbox();
     target.log_command(prefix, Box::new(move || _ = done.send(())));
-    let (link, reply) = (session.link.clone(), reply_to(incoming, run_json(target, &text)));
+    let (link, reply) =
+        (session.link.clone(), reply_to(incoming.raw.header.tid, run_json(target, &text)));
     drop(spawn(Class::Background, async move {
         // Nothing comes from a log that ended.
         let _ = is_done.recv().await;

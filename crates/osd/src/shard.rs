@@ -9,6 +9,7 @@
 
 pub mod drive;
 pub mod follow;
+pub mod lost;
 pub mod recover;
 pub mod replica;
 pub mod slots;
@@ -16,7 +17,7 @@ pub mod stored;
 pub mod submit;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use spirula_pg::merge::Rewind;
 use spirula_pg::{PeerMessage, Peering, State};
 use spirula_vos::ContainerId;
 use spirula_wire::RawMessage;
-use spirula_wire::types::{PgId, SpgId};
+use spirula_wire::types::{HObject, PgId, SpgId};
 use spirula_xstream::sync::Notify;
 
 pub use follow::reload;
@@ -63,6 +64,8 @@ pub struct Shard {
     applying: Cell<bool>,
     copying: recover::Copying,
     times: Cell<StateTimes>,
+    /// Objects that are being given up as lost: requests wait for the end of that.
+    giving_up: RefCell<BTreeSet<HObject>>,
 }
 
 /// Since when (wall clock) the machine has been where it is, for who asks.
@@ -116,6 +119,7 @@ impl Shard {
             applying: Cell::new(false),
             copying: recover::Copying::default(),
             times: Cell::default(),
+            giving_up: RefCell::default(),
         }
     }
 
@@ -146,6 +150,15 @@ impl Shard {
         let mut times = self.times.get();
         times.note(machine.state(), since, spirula_xstream::wall_now());
         self.times.set(times);
+    }
+
+    pub fn gives_up_any(&self) -> bool {
+        !self.giving_up.borrow().is_empty()
+    }
+
+    /// It is not missing any more, but what became of it is not durable yet.
+    pub fn gives_up(&self, object: &HObject) -> bool {
+        self.giving_up.borrow().contains(object)
     }
 
     pub fn hold(&self) {

@@ -246,11 +246,15 @@ impl Loaded {
 
     /// The object, if it is to be recovered first.
     pub fn held_up(&self, by_write: bool) -> Option<HObject> {
-        let machine = self.pg().shard.machine.borrow();
-        if machine.state() == State::Clean {
+        let shard = &self.pg().shard;
+        let machine = shard.machine.borrow();
+        if machine.state() == State::Clean && !shard.gives_up_any() {
             return None;
         }
         let object = HObject { snap: SnapId::HEAD, ..self.request().msg.object() };
+        if shard.gives_up(&object) {
+            return Some(object);
+        }
         let held_up = match by_write {
             true => machine.holds_up_write(&object),
             false => machine.holds_up_read(&object),

@@ -47,7 +47,7 @@ pub(super) fn states(machine: &Peering, state: State, times: StateTimes) -> Valu
     json!([inner, outer, started])
 }
 
-fn name_of(state: State) -> &'static str {
+pub(super) fn name_of(state: State) -> &'static str {
     match state {
         State::Unknown | State::Reset => "Reset",
         State::GetInfo => "Primary/Peering/GetInfo",
@@ -115,7 +115,7 @@ fn active(machine: &Peering) -> Map<String, Value> {
     out
 }
 
-fn probe_json(osd: i32, probe: Probe) -> Value {
+pub(super) fn probe_json(osd: i32, probe: Probe) -> Value {
     let status = match probe {
         Probe::Probed => "already probed",
         Probe::Querying => "querying",

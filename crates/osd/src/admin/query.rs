@@ -1,5 +1,7 @@
 //! `pg PGID query`: all that Ceph says of a PG, in its order.
 
+use std::rc::Rc;
+
 use serde_json::{Map, Value, json};
 use spirula_pg::{Peering, State};
 use spirula_wire::types::{
@@ -8,21 +10,35 @@ use spirula_wire::types::{
 
 use super::dump::stamp;
 use super::peering::recovery_state;
-use super::{Args, Failure, text_arg};
+use super::{Args, Failure, text_arg, unfound};
 use crate::errno::*;
 use crate::pg::Pg;
 use crate::stats::{clocks, pg_stat, snaptrimq_len};
 use crate::target::Target;
 
-pub(super) fn pg_query(target: &Target, args: &Args) -> Result<Value, Failure> {
+/// `pg PGID ...`: what is asked of the PG is an argument.
+pub(super) fn pg_command(target: &Target, args: &Args) -> Result<Value, Failure> {
+    match text_arg(args, "cmd").as_str() {
+        "list_unfound" => unfound::list(target, args),
+        "mark_unfound_lost" => unfound::mark(target, args),
+        "query" => pg_query(target, args),
+        other => Err(Failure(ENOSYS, format!("prefix '{other}' not implemented"))),
+    }
+}
+
+/// The PG that a command is about, which this OSD leads.
+pub(super) fn pg_of(target: &Target, args: &Args) -> Result<Rc<Pg>, Failure> {
     let text = text_arg(args, "pgid");
     if text.is_empty() {
         return Err(Failure(EINVAL, "no pgid specified".into()));
     }
     let pgid: PgId = text.parse().map_err(|_| Failure(EINVAL, format!("invalid pgid '{text}'")))?;
-    let Some(pg) = target.pgs().get(pgid) else {
-        return Err(Failure(ENOENT, format!("i don't have pgid {pgid}")));
-    };
+    target.pgs().get(pgid).ok_or_else(|| Failure(ENOENT, format!("i don't have pgid {pgid}")))
+}
+
+pub(super) fn pg_query(target: &Target, args: &Args) -> Result<Value, Failure> {
+    let pg = pg_of(target, args)?;
+    let pgid = pg.pgid.pgid;
     let scrub = target.store().scrub_status();
     let stat = pg_stat(&pg, &scrub, target.epoch(), target.mgr().reported(), clocks());
     let mut own = own_info(&pg, &stat);

@@ -26,6 +26,10 @@ pub enum EntryKind {
     Delete,
     /// Failed, or changed nothing; logged for its result only.
     Error,
+    /// Given up as lost: it is again what it was at this version.
+    LostRevert(EVersion),
+    /// Given up as lost: it is gone.
+    LostDelete,
 }
 
 /// One log entry.
@@ -139,8 +143,13 @@ impl Encode for LogEntry {
         out.push(match self.kind {
             EntryKind::Modify => 1,
             EntryKind::Delete => 3,
+            EntryKind::LostRevert(_) => 5,
+            EntryKind::LostDelete => 6,
             EntryKind::Error => 9,
         });
+        if let EntryKind::LostRevert(version) = self.kind {
+            version.encode(out, f);
+        }
         self.version.encode(out, f);
         self.prior.encode(out, f);
         self.mtime.encode(out, f);
@@ -159,6 +168,8 @@ impl Decode for LogEntry {
         let kind = match r.u8()? {
             1 => EntryKind::Modify,
             3 => EntryKind::Delete,
+            5 => EntryKind::LostRevert(EVersion::decode(r)?),
+            6 => EntryKind::LostDelete,
             9 => EntryKind::Error,
             value => {
                 let what = "log entry kind";
@@ -219,7 +230,9 @@ mod tests {
             stats: StatSum { num_bytes: -1, num_wr_kb: 9, ..StatSum::default() },
             last_user_version: 4,
         };
+        let lost = LogEntry { kind: EntryKind::LostRevert(EVersion::new(1, 1)), ..entry.clone() };
         assert_eq!(LogEntry::from_bytes(&entry.to_bytes(F)), Ok(entry));
+        assert_eq!(LogEntry::from_bytes(&lost.to_bytes(F)), Ok(lost));
         assert!(LogEntry::from_bytes(&[0; 200]).is_err());
     }
 

@@ -120,7 +120,7 @@ pub fn map_changed(shard: &Shard) {
 pub async fn wait(target: &Target, pg: &Pg, object: &HObject) {
     pg.shard.machine.borrow_mut().recover_soon(object);
     go_on(target, &pg.shard);
-    let still = {
+    let still = pg.shard.gives_up(object) || {
         let machine = pg.shard.machine.borrow();
         machine.holds_up_read(object).or(machine.holds_up_write(object)).is_some()
     };

@@ -13,7 +13,7 @@ use spirula_wire::{Encode, Features, Message};
 use super::drive;
 use crate::apply::{apply_log, apply_trim, meta_object};
 use crate::pg::Pg;
-use crate::pg::log::LogEntry;
+use crate::pg::log::{EntryKind, LogEntry};
 use crate::target::{Target, TargetError};
 
 const F: Features = Features::PACIFIC;
@@ -103,7 +103,8 @@ impl Portable {
         let home = Home { cid: pg.cid, records: &meta };
         let (front, data) = tx.to_wire(home).map_err(|e| refused(pg, &e))?;
         let mut log_only = Bytes::new();
-        if !pg.shard.machine.borrow().backfill_targets().is_empty() {
+        let recovers = matches!(entry.kind, EntryKind::LostRevert(_));
+        if recovers || !pg.shard.machine.borrow().backfill_targets().is_empty() {
             let mut tx = Tx::new(tx.epoch);
             apply_log(&mut tx, pg.cid, entry);
             let (front, _) = tx.to_wire(home).map_err(|e| refused(pg, &e))?;

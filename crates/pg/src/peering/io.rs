@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use spirula_wire::msg::pg::OsdPgTrim;
-use spirula_wire::types::{EVersion, HObject, PgLogEntry};
+use spirula_wire::types::{EVersion, HObject, PgLogEntry, log_op};
 
 use super::{PeerMessage, Peering, Role, State};
 use crate::missing::Missing;
@@ -77,7 +77,7 @@ impl Peering {
     /// The primary logs a write, whose transaction it submits in the same turn: to whom else it goes.
     pub fn append(&mut self, entry: PgLogEntry) -> Vec<SendTo> {
         let (object, version) = (entry.object.clone(), entry.version);
-        let updates = entry.is_update();
+        let (updates, reverts) = (entry.is_update(), entry.op == log_op::LOST_REVERT);
         self.info.last_user_version = self.info.last_user_version.max(entry.user_version);
         self.settle_lost(&entry);
         self.log.append(entry);
@@ -90,7 +90,10 @@ impl Peering {
             };
             peer.info.last_update = version;
             let filled = object <= peer.info.last_backfill;
-            if filled || self.recovery.has_passed(osd, &object) {
+            // What goes back to what it was here is copied by recovery.
+            if reverts {
+                to.push(SendTo::LogOnly(osd));
+            } else if filled || self.recovery.has_passed(osd, &object) {
                 to.push(SendTo::Whole(osd));
             } else {
                 to.push(SendTo::LogOnly(osd));

@@ -1,34 +1,17 @@
 //! Objects that no copy has any more: an operator gives them up (`mark_unfound_lost`).
 
-use spirula_wire::types::{EVersion, PgLogEntry, log_op};
+use spirula_wire::types::{HObject, PgLogEntry, log_op};
 
 use super::Peering;
+use crate::missing::MissingObject;
 
 impl Peering {
-    /// The entries that give up all unfound objects, for the driver to write as it writes others:
-    /// [`Peering::append`] here, [`Peering::apply`] at the members. A deleted object is removed in the
-    /// transaction; one that reverts is as it is here (`prior_version` names what was lost, `reverting_to`
-    /// what it is), and members get it by recovery.
-    pub fn give_up_unfound(&self, revert: bool) -> Vec<PgLogEntry> {
-        let mut version = self.next_version();
-        let mut entries = Vec::new();
-        for object in self.unfound() {
-            let Some(item) = self.missing.get(&object).copied() else {
-                continue;
-            };
-            // What never was here has nothing to go back to.
-            let reverts = revert && item.have != EVersion::default();
-            entries.push(PgLogEntry {
-                op: if reverts { log_op::LOST_REVERT } else { log_op::LOST_DELETE },
-                object,
-                version,
-                prior_version: item.need,
-                reverting_to: if reverts { item.have } else { EVersion::default() },
-                ..PgLogEntry::default()
-            });
-            version.version += 1;
-        }
-        entries
+    /// What is missing of an object that may be given up, if no copy has it. The driver writes an entry of
+    /// LOST_DELETE, with which the object is removed everywhere, or of LOST_REVERT: then it is as it is here,
+    /// and members get it by recovery.
+    pub fn lost(&self, object: &HObject) -> Option<MissingObject> {
+        let item = self.missing.get(object).copied()?;
+        (self.is_peered() && self.sources(object, item.need).is_empty()).then_some(item)
     }
 
     /// An entry that gives an object up settles what is missing.
@@ -66,8 +49,7 @@ mod tests {
 
     use super::*;
     use crate::log::tests::{entry, object, v};
-    use crate::missing::Missing;
-    use crate::peering::{Config, Peer, State};
+    use crate::peering::{Config, Peer, SendTo, State};
 
     /// A primary without "a" (which it has in an older version) and "b" (which it never had), a member
     /// that has the same of "a".
@@ -89,26 +71,25 @@ mod tests {
 
     #[test]
     fn what_is_lost_is_removed_or_goes_back() {
-        for (revert, ops) in [
-            (false, [log_op::LOST_DELETE, log_op::LOST_DELETE]),
-            (true, [log_op::LOST_REVERT, log_op::LOST_DELETE]),
-        ] {
+        for (op, sends_whole) in [(log_op::LOST_DELETE, true), (log_op::LOST_REVERT, false)] {
             let mut pg = pg();
             let mut lost = pg.unfound();
             lost.sort_by(|a, b| a.oid.cmp(&b.oid));
             assert_eq!(lost, [object("a"), object("b")]);
-            let mut entries = pg.give_up_unfound(revert);
-            let versions: Vec<u64> = entries.iter().map(|e| e.version.version).collect();
-            assert_eq!(versions, [4, 5]);
-            entries.iter().for_each(|e| {
-                pg.append(e.clone());
-            });
-            entries.sort_by(|a, b| a.object.oid.cmp(&b.object.oid));
-            assert_eq!([entries[0].op, entries[1].op], ops);
+            for object in lost {
+                let item = pg.lost(&object).unwrap();
+                let version = pg.next_version();
+                let prior_version = item.need;
+                let entry = PgLogEntry { op, object, version, prior_version, ..Default::default() };
+                let sent = if sends_whole { SendTo::Whole(1) } else { SendTo::LogOnly(1) };
+                assert_eq!(pg.append(entry.clone()), [sent]);
+                assert_eq!(pg.lost(&entry.object), None);
+            }
             assert!(pg.missing.is_empty() && pg.unfound().is_empty());
             assert_eq!(pg.info.last_complete, pg.info.last_update);
-            let peer = pg.missing_of(1).map(Missing::len);
-            assert_eq!(peer, Some(usize::from(revert)), "what went back is copied");
+            let needs = pg.missing_of(1).map(|m| m.in_order().map(|(_, v)| v).collect::<Vec<_>>());
+            let copied = if sends_whole { vec![] } else { vec![v(1, 4), v(1, 5)] };
+            assert_eq!(needs, Some(copied), "what went back is copied");
         }
     }
 }

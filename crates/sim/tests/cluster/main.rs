@@ -3,6 +3,7 @@
 //! `SPIRULA_SIM_SEED=n` plays one seed; a failure names the seed it happened with.
 
 mod faults;
+mod lost;
 mod monitors;
 mod peers;
 mod reads;

@@ -33,6 +33,8 @@ impl LogEntry {
                 EntryKind::Modify => log_op::MODIFY,
                 EntryKind::Delete => log_op::DELETE,
                 EntryKind::Error => log_op::ERROR,
+                EntryKind::LostRevert(_) => log_op::LOST_REVERT,
+                EntryKind::LostDelete => log_op::LOST_DELETE,
             },
             object,
             version: self.version,
@@ -46,12 +48,15 @@ impl LogEntry {
             returns: returns.clone(),
             ..PgLogEntry::default()
         };
+        if let EntryKind::LostRevert(version) = self.kind {
+            entry.reverting_to = version;
+        }
         entry.set_store_epoch(self.epoch);
         entry
     }
 
-    /// The record of an entry of another OSD; `key` is that of its object ([`entry_key`]). What was given
-    /// up as lost is a change like any other; an entry without an epoch has 0.
+    /// The record of an entry of another OSD; `key` is that of its object ([`entry_key`]). An
+    /// entry without an epoch has 0.
     pub fn from_wire(
         entry: &PgLogEntry,
         key: Bytes,
@@ -60,6 +65,8 @@ impl LogEntry {
     ) -> Self {
         Self {
             kind: match entry {
+                e if e.op == log_op::LOST_REVERT => EntryKind::LostRevert(e.reverting_to),
+                e if e.op == log_op::LOST_DELETE => EntryKind::LostDelete,
                 e if e.is_delete() => EntryKind::Delete,
                 e if e.is_update() => EntryKind::Modify,
                 _ => EntryKind::Error,
@@ -138,9 +145,11 @@ mod tests {
     }
 
     fn entries() -> impl Strategy<Value = LogEntry> {
+        let lost = EntryKind::LostRevert(EVersion::new(3, 4));
         let kinds = [EntryKind::Modify, EntryKind::Delete, EntryKind::Error];
+        let kinds = [&kinds[..], &[lost, EntryKind::LostDelete]].concat();
         let numbers = any::<(u32, u32, u64, i64, u64)>();
-        (proptest::sample::select(kinds.to_vec()), versions(), keys(), dups(), numbers).prop_map(
+        (proptest::sample::select(kinds), versions(), keys(), dups(), numbers).prop_map(
             |(kind, prior, object, dup, (sec, nsec, epoch, num_bytes, last_user_version))| {
                 LogEntry {
                     kind,
@@ -220,10 +229,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_is_stored_as_a_change() {
+    fn what_was_lost_is_stored_as_such() {
         for (op, kind) in [
-            (log_op::LOST_DELETE, EntryKind::Delete),
-            (log_op::LOST_REVERT, EntryKind::Modify),
+            (log_op::LOST_DELETE, EntryKind::LostDelete),
+            (log_op::LOST_REVERT, EntryKind::LostRevert(EVersion::default())),
             (log_op::LOST_MARK, EntryKind::Modify),
         ] {
             let entry = PgLogEntry { op, version: EVersion::new(2, 9), ..PgLogEntry::default() };
