@@ -248,16 +248,18 @@ pub fn pg_stats(target: &Target) -> RawMessage {
     let (epoch, now) = (target.epoch(), clocks());
     let (pgs, scrub) = (target.pgs().all(), target.store().scrub_status());
     let mut pool_stat: BTreeMap<i64, StoreStatfs> = BTreeMap::new();
-    for pg in &pgs {
-        let bytes = pg.state.borrow().stats.num_bytes;
-        let pool = pool_stat.entry(pg.pgid.pgid.pool).or_default();
+    // Every copy takes space, not the primary's alone.
+    let shards = target.shards().all();
+    for shard in &shards {
+        let bytes = shard.state.borrow().stats.num_bytes;
+        let pool = pool_stat.entry(shard.pgid.pgid.pool).or_default();
         pool.allocated += bytes.max(0);
         pool.data_stored += bytes.max(0);
     }
     PgStats {
         paxos: Paxos::default(),
         fsid: target.config().fsid,
-        osd_stat: osd_stat(target, seq, pgs.len()),
+        osd_stat: osd_stat(target, seq, shards.len()),
         pg_stat: pgs
             .iter()
             .map(|pg| (pg.pgid.pgid, pg_stat(pg, &scrub, epoch, seq, now)))

@@ -20,7 +20,7 @@ use crate::session::Session;
 use crate::shard::Shard;
 use crate::snap::PoolSnaps;
 use crate::snap::trim::Trimming;
-use crate::stats::StatSum;
+use crate::stats::{LastWell, StatSum};
 use batches::Batches;
 use locks::ObjectLocks;
 use publish::Publisher;
@@ -48,6 +48,8 @@ pub struct Pg {
     pub trimming: Cell<Trimming>,
     /// The state that was reported last, and since when (wall clock) it is that.
     pub reported: Cell<(u64, std::time::Duration)>,
+    /// When it was last well, as reported.
+    pub well: Cell<LastWell>,
     /// Who was told to wait until it is active.
     pub blocked: RefCell<Vec<Weak<Session>>>,
 }
@@ -108,6 +110,7 @@ impl Pg {
             snap_trimq: RefCell::default(),
             trimming: Cell::default(),
             reported: Cell::default(),
+            well: Cell::default(),
             blocked: RefCell::default(),
         }
     }
@@ -118,6 +121,7 @@ impl Pg {
         next.mapping.replace(self.mapping.borrow().clone());
         next.set_snaps(self.snaps());
         next.reported.set(self.reported.get());
+        next.well.set(self.well.get());
         next
     }
 

@@ -62,7 +62,7 @@ pub struct Shard {
     /// Writes of the primary that are not in the store's order yet (copy).
     writes: RefCell<VecDeque<replica::Arrived>>,
     applying: Cell<bool>,
-    copying: recover::Copying,
+    pub copying: recover::Copying,
     times: Cell<StateTimes>,
     /// Objects that are being given up as lost: requests wait for the end of that.
     giving_up: RefCell<BTreeSet<HObject>>,

@@ -189,10 +189,15 @@ pub fn pg_stat(
     };
     count_copies(&mut stat, &machine);
     stat.blocked_by = machine.blocked_by();
+    let (objects, bytes) = pg.shard.copying.recovered();
+    stat.stats.sum.num_objects_recovered = objects;
+    stat.stats.sum.num_bytes_recovered = bytes;
     stat.stats.sum.num_scrub_errors = errors as i64;
     stat.stats.sum.num_deep_scrub_errors = errors as i64;
     stat.set_state(machine.state_bits(own) | trimming_state(pg));
-    settle_times(&mut stat, now, since);
+    let well = pg.well.get().seen(stat.state(), now, since);
+    pg.well.set(well);
+    settle_times(&mut stat, &well, since);
     if errors > 0 {
         stat.set_state(stat.state() | pg_state::INCONSISTENT);
     }
@@ -213,8 +218,38 @@ fn count_copies(stat: &mut PgStat, machine: &Peering) {
     sum.num_objects_unfound = shortage.unfound as i64;
 }
 
+/// When a PG was last seen in the states that it should be in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastWell {
+    active: UTime,
+    clean: UTime,
+    peered: UTime,
+    undegraded: UTime,
+    fullsized: UTime,
+}
+
+impl LastWell {
+    /// After a look at `now`. What was never seen is counted from `since`, the begin of the interval: before
+    /// that another primary told.
+    fn seen(self, state: u64, now: UTime, since: UTime) -> Self {
+        let is = |bits| state & bits != 0;
+        let when = |holds: bool, before: UTime| match (holds, before == UTime::default()) {
+            (true, _) => now,
+            (false, true) => since,
+            (false, false) => before,
+        };
+        Self {
+            active: when(is(pg_state::ACTIVE), self.active),
+            clean: when(is(pg_state::CLEAN), self.clean),
+            peered: when(is(pg_state::ACTIVE | pg_state::PEERED), self.peered),
+            undegraded: when(!is(pg_state::DEGRADED), self.undegraded),
+            fullsized: when(!is(pg_state::UNDERSIZED), self.fullsized),
+        }
+    }
+}
+
 /// Since when, or when last, it was in the states that statistics tell of.
-fn settle_times(stat: &mut PgStat, now: UTime, since: UTime) {
+fn settle_times(stat: &mut PgStat, well: &LastWell, since: UTime) {
     let state = stat.state();
     let is = |bits| state & bits != 0;
     let active = is(pg_state::ACTIVE);
@@ -224,17 +259,11 @@ fn settle_times(stat: &mut PgStat, now: UTime, since: UTime) {
     if active || is(pg_state::PEERED) {
         stat.last_became_peered = since;
     }
-    for (holds, time) in [
-        (active, &mut stat.last_active),
-        (is(pg_state::CLEAN), &mut stat.last_clean),
-        (active || is(pg_state::PEERED), &mut stat.last_peered),
-        (!is(pg_state::DEGRADED), &mut stat.last_undegraded),
-        (!is(pg_state::UNDERSIZED), &mut stat.last_fullsized),
-    ] {
-        if holds {
-            *time = now;
-        }
-    }
+    stat.last_active = well.active;
+    stat.last_clean = well.clean;
+    stat.last_peered = well.peered;
+    stat.last_undegraded = well.undegraded;
+    stat.last_fullsized = well.fullsized;
 }
 
 /// When the PG began to be in this state, as far as reports know.
@@ -260,5 +289,23 @@ fn trimming_state(pg: &Pg) -> u64 {
         Trimming::Waits => pg_state::SNAPTRIM_WAIT,
         Trimming::Runs => pg_state::SNAPTRIM,
         Trimming::Failed => pg_state::SNAPTRIM_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pg_is_unwell_since_it_was_last_seen_well() {
+        let at = |secs| UTime::from(Duration::from_secs(secs));
+        let fine = pg_state::ACTIVE | pg_state::CLEAN;
+        let short = pg_state::ACTIVE | pg_state::UNDERSIZED | pg_state::DEGRADED;
+        let seen = LastWell::default().seen(fine, at(10), at(5)).seen(short, at(20), at(12));
+        assert_eq!((seen.fullsized, seen.undegraded, seen.clean), (at(10), at(10), at(10)));
+        assert_eq!((seen.active, seen.peered), (at(20), at(20)));
+        // Nobody has seen it whole here: it is not whole since this interval began.
+        let new = LastWell::default().seen(short, at(20), at(12));
+        assert_eq!((new.fullsized, new.clean, new.active), (at(12), at(12), at(20)));
     }
 }

@@ -6,7 +6,7 @@ use spirula_mon::text::{self, Align, TextTable};
 use spirula_wire::types::{PgId, PgStat, pg_state};
 
 use super::pg_dump::pg_json;
-use super::{Context, EINVAL, Outcome, Shown, pgid};
+use super::{Context, EAGAIN, EINVAL, Outcome, Shown, pgid};
 use crate::pgmap::Rate;
 
 pub(super) fn stat(c: &Context<'_>) -> Outcome {
@@ -112,13 +112,22 @@ pub(super) fn ls_by_pool(c: &Context<'_>) -> Outcome {
 }
 
 pub(super) fn ls_by_osd(c: &Context<'_>) -> Outcome {
-    let (osd, pool) = (c.osd("osd")?, c.int("pool"));
+    let (osd, pool) = (up_osd(c)?, c.int("pool"));
     list(c, |pg, stat| pool.is_none_or(|p| pg.pool == p) && stat.acting.contains(&osd))
 }
 
 pub(super) fn ls_by_primary(c: &Context<'_>) -> Outcome {
-    let (osd, pool) = (c.osd("osd")?, c.int("pool"));
+    let (osd, pool) = (up_osd(c)?, c.int("pool"));
     list(c, |pg, stat| pool.is_none_or(|p| pg.pool == p) && stat.acting_primary == osd)
+}
+
+/// What is down has no PGs to list, which is not the same as none.
+fn up_osd(c: &Context<'_>) -> Result<i32, (i32, String)> {
+    let osd = c.osd("osd")?;
+    if c.osdmap.is_up(osd) {
+        return Ok(osd);
+    }
+    Err((EAGAIN, format!("osd {osd} is not up")))
 }
 
 const COLUMNS: &[(&str, Align)] = &[
@@ -270,6 +279,18 @@ mod tests {
             refused.rs.starts_with("'nope' is not a valid pg state, available choices: stale+")
         );
         assert!(refused.rs.ends_with("+snaptrim_error"));
+    }
+
+    #[test]
+    fn pgs_are_listed_of_osds_that_are_up() {
+        let mut map = OsdMap::default();
+        map.set_max_osd(1);
+        map.osds[0].state = spirula_maps::osd_state::EXISTS;
+        for prefix in ["pg ls-by-osd", "pg ls-by-primary"] {
+            let args = json!({ "prefix": prefix, "osd": 0 });
+            let down = command::ask(&args, &PgMap::default(), &map);
+            assert_eq!((down.r, down.rs.as_str()), (-EAGAIN, "osd 0 is not up"));
+        }
     }
 
     #[test]

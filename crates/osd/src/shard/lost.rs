@@ -12,7 +12,7 @@ use spirula_wire::types::{EntityName, HObject, RequestId, UTime};
 use spirula_xstream::wall_now;
 
 use super::stored::key_of;
-use super::submit::{Submitted, submit};
+use super::submit::{NotSubmitted, Submitted, submit};
 use super::{Shard, drive};
 use crate::apply::{DataCrcs, apply_effects};
 use crate::copies::remove_object;
@@ -91,7 +91,7 @@ async fn give_up_one(
                 let lost = Lost { object, key: &key, item, older };
                 match lost.submit(target, pg) {
                     Ok(submitted) => return Ok(Done::Submitted(submitted)),
-                    Err(StageError::Missing(pages)) => Need::Pages(pages),
+                    Err(NotSubmitted::Refused(StageError::Missing(pages))) => Need::Pages(pages),
                     Err(e) => {
                         tracing::error!(pgid = %pg.pgid, %object, "it is not given up: {e}");
                         return Ok(Done::Void);
@@ -131,7 +131,7 @@ struct Lost<'a> {
 }
 
 impl Lost<'_> {
-    fn submit(self, target: &Target, pg: &Rc<Pg>) -> Result<Submitted, StageError> {
+    fn submit(self, target: &Target, pg: &Rc<Pg>) -> Result<Submitted, NotSubmitted> {
         let state = pg.state.borrow();
         let version = pg.shard.machine.borrow().next_version();
         let epoch = state.next_epoch(target.wall_nanos());

@@ -53,6 +53,8 @@ pub struct Copying {
     incoming: RefCell<BTreeMap<HObject, Incoming>>,
     /// An answer came, or somebody went.
     arrived: Notify,
+    /// Objects and bytes that this primary made whole somewhere, for statistics.
+    recovered: Cell<(i64, i64)>,
 }
 
 impl Copying {
@@ -65,6 +67,15 @@ impl Copying {
         self.scans.borrow_mut().clear();
         self.incoming.borrow_mut().clear();
         self.arrived.notify_all();
+    }
+
+    pub fn recovered(&self) -> (i64, i64) {
+        self.recovered.get()
+    }
+
+    fn count(&self, objects: i64, bytes: usize) {
+        let (of_objects, of_bytes) = self.recovered.get();
+        self.recovered.set((of_objects + objects, of_bytes + bytes as i64));
     }
 
     fn active(&self) -> usize {
@@ -145,6 +156,7 @@ fn push(target: &Target, shard: &Rc<Shard>, object: &HObject, osd: i32) {
         }
         shard.copying.pushes.set(shard.copying.pushes.get() - 1);
         let whole = matches!(done, Ok(true));
+        shard.copying.count(i64::from(whole), 0);
         drive::input(&target, &shard, |machine| {
             match whole {
                 true => machine.pushed(osd, &object),
@@ -211,6 +223,7 @@ async fn send_part(
     }
     let (map_epoch, min_epoch) = epochs(shard);
     let number = part.number;
+    let bytes = part.data.len();
     let message = ObjectPush {
         spgid: shard.pgid,
         map_epoch,
@@ -232,7 +245,14 @@ async fn send_part(
     loop {
         let reply = shard.copying.replies.borrow_mut().remove(&key);
         match reply {
-            Some(reply) if reply.part == number => return reply.result == 0,
+            Some(reply) if reply.part == number => {
+                let is_stored = reply.result == 0;
+                // What another primary asked for is counted there.
+                if is_stored && shard.machine.borrow().is_primary() {
+                    shard.copying.count(0, bytes);
+                }
+                return is_stored;
+            }
             Some(_) => {}
             None if goes_on(target, shard, generation, osd) => {
                 shard.copying.arrived.notified().await;
@@ -391,8 +411,12 @@ async fn store_part(
         _ => Incoming::new(target.store(), shard.cid, &key),
     };
     let part = Part { number: push.part, last: push.last, data: push.data.clone() };
+    let bytes = part.data.len();
     let epoch = || is_wanted(shard, generation, push).then(|| shard.state.borrow().last_epoch);
     let added = incoming.add(part, epoch).await?;
+    if shard.machine.borrow().is_primary() {
+        shard.copying.count(0, bytes);
+    }
     if added == Added::Part && shard.copying.generation.get() == generation {
         shard.copying.incoming.borrow_mut().insert(push.object.clone(), incoming);
     }
@@ -427,6 +451,7 @@ fn stored(
     {
         drive::input(target, shard, |machine| {
             if machine.is_primary() {
+                shard.copying.count(1, 0);
                 let need = machine.missing().get(object).map(|item| item.need);
                 let version = if *version == NOTHING { need.unwrap_or(NOTHING) } else { *version };
                 machine.pulled(object, version);
