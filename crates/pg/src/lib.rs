@@ -27,8 +27,8 @@ pub use interval::{Mapping, PriorSet};
 pub use log::{LogLimits, PgLog};
 pub use missing::{Missing, MissingObject};
 pub use peering::{
-    Action, Config, Holdup, PeerMessage, Peering, Probe, ReserveKind, Role, SendTo, Shortage, Slot,
-    State, Stored,
+    Action, Config, Holdup, PeerMessage, Peering, Probe, ReserveKind, Role, Scrubbed, SendTo,
+    Shortage, Slot, State, Stored,
 };
 pub use recovery::Recover;
 pub use stamps::HeartbeatStamps;

@@ -25,6 +25,7 @@ mod getinfo;
 mod io;
 mod lost;
 mod message;
+mod repair;
 mod replica;
 mod reserving;
 mod shown;
@@ -54,6 +55,7 @@ use reserving::Reserving;
 
 pub use io::{Holdup, SendTo};
 pub use message::PeerMessage;
+pub use repair::Scrubbed;
 pub use reserving::{ReserveKind, Slot};
 pub use shown::{Probe, Shortage};
 
@@ -334,7 +336,8 @@ impl Peering {
     /// What the PG's objects come to, and a time that goes along with every info; the driver keeps both,
     /// and tells them before inputs.
     pub fn set_counters(&mut self, sum: ObjectStatSum, fresh: UTime) {
-        self.info.stats.stats.sum = sum;
+        let before = std::mem::replace(&mut self.info.stats.stats.sum, sum);
+        self.keep_scrub_errors(&before);
         self.info.stats.last_fresh = fresh;
     }
 

@@ -119,6 +119,7 @@ impl Peering {
             return;
         }
         self.update_history(&m.info.history);
+        self.keep_scrub_errors(&m.info.stats.stats.sum);
         self.log.advance_horizon(m.info.last_complete);
         if let Some(lease) = &m.lease {
             self.heard_lease(lease);

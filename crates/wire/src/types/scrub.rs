@@ -184,7 +184,7 @@ impl Encode for StoredInfo {
                 true => RequestId::default().encode(out, f),
                 false => 0u32.encode(out, f),
             }
-            self.truncate.0.encode(out, f);
+            u64::from(self.truncate.0).encode(out, f);
             self.truncate.1.encode(out, f);
             // Not lost; no watchers of the old kind.
             false.encode(out, f);
