@@ -30,6 +30,11 @@ impl ClusterLog {
         self.add(target, log_priority::WARN, text);
     }
 
+    pub fn error(&self, target: &Target, text: String) {
+        tracing::error!("{text}");
+        self.add(target, log_priority::ERROR, text);
+    }
+
     pub fn debug(&self, target: &Target, text: String) {
         tracing::debug!("{text}");
         self.add(target, log_priority::DEBUG, text);

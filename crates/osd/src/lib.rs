@@ -42,6 +42,7 @@ pub mod read;
 pub mod remote;
 pub mod reshape;
 pub mod route;
+pub mod scrub;
 pub mod serve;
 pub mod session;
 pub mod shard;

@@ -15,7 +15,7 @@ use crate::devices::{self, DevicePaths};
 use crate::heartbeat::Channel;
 use crate::target::{Addrs, Target, TargetConfig, TargetError};
 use crate::watch::drive::run_timer;
-use crate::{full, heartbeat, mgr, peers, serve, shard, snap};
+use crate::{full, heartbeat, mgr, peers, scrub, serve, shard, snap};
 
 /// How long the monitor may take to say good-bye.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -90,6 +90,7 @@ pub async fn run(
     target.spawn(Class::Client, run_timer);
     target.spawn(Class::Client, shard::drive::run_timer);
     target.spawn(Class::Background, snap::trim::run);
+    target.spawn(Class::Background, scrub::schedule::run);
     tracing::info!(%addr, "osd.{} serves", target.config().osd_id);
     started(&target, addr);
     let failure = match select(pin!(target.ended()), pin!(spirula_xstream::stopping())).await {

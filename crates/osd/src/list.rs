@@ -26,6 +26,8 @@ use crate::target::{Target, TargetError};
 
 /// Most entries in one answer (`osd_max_pgls`).
 const ENTRIES_MAX: u64 = 1024;
+/// Most objects in an answer about a scrub.
+const SCRUB_ENTRIES_MAX: u64 = 1024;
 /// Namespace that stands for all of them.
 const ALL_NAMESPACES: &[u8] = &[1];
 const F: Features = Features::PACIFIC;
@@ -157,7 +159,7 @@ impl Page {
     }
 }
 
-/// What the last scrub of the PG found: it compares no copies yet, so it was never made.
+/// What the last scrub of the PG found.
 fn scrub_errors(pg: &Pg, request: &OpRequest, op: &OsdOp, out: &mut OsdOpResult) -> i32 {
     if request.msg.spgid.pgid != pg.pgid.pgid {
         return -EINVAL;
@@ -166,6 +168,34 @@ fn scrub_errors(pg: &Pg, request: &OpRequest, op: &OsdOp, out: &mut OsdOpResult)
         return -EINVAL;
     };
     let interval = pg.mapping.borrow().since;
-    out.outdata = vec![ScrubList { interval, values: Vec::new() }.to_bytes(F).into()];
-    if args.interval != 0 && args.interval != interval { -EAGAIN } else { -ENOENT }
+    let is_old = args.interval != 0 && args.interval != interval;
+    let values = if is_old { Some(Vec::new()) } else { inconsistent(pg, &args) };
+    let result = match &values {
+        Some(_) if is_old => -EAGAIN,
+        Some(_) => 0,
+        None => -ENOENT,
+    };
+    let values = values.unwrap_or_default();
+    out.outdata = vec![ScrubList { interval, values }.to_bytes(F).into()];
+    result
+}
+
+/// Inconsistent objects behind the one that the client has seen; `None`: no scrub was made yet. A snapset
+/// is stored with its object, so none is inconsistent by itself.
+fn inconsistent(pg: &Pg, args: &ScrubListArgs) -> Option<Vec<Bytes>> {
+    let max = args.max_return.min(SCRUB_ENTRIES_MAX) as usize;
+    let (name, (nspace, snap)) = &args.start_after;
+    let is_start = |object: &HObject| {
+        object.oid == *name && object.nspace == *nspace && object.snap.0 == *snap
+    };
+    pg.shard.scrub.found(|found| {
+        let found = found?;
+        if args.get_snapsets != 0 {
+            return Some(Vec::new());
+        }
+        let seen = if name.is_empty() { None } else { found.keys().find(|o| is_start(o)) };
+        let from = seen.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = found.range::<HObject, _>((from, Bound::Unbounded)).take(max);
+        Some(rest.map(|(_, object)| object.to_bytes(F).into()).collect())
+    })
 }

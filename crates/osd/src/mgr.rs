@@ -11,7 +11,7 @@ use spirula_pg::ReserveKind;
 use spirula_wire::denc::encode_versioned;
 use spirula_wire::msg::Paxos;
 use spirula_wire::msg::mgr::{DaemonConfig, MgrConfigure, MgrOpen, MgrReport};
-use spirula_wire::msg::osd::{OsdForceRecovery, PgStats};
+use spirula_wire::msg::osd::{OsdForceRecovery, OsdScrub2, PgStats};
 use spirula_wire::msg::types;
 use spirula_wire::types::{EntityAddr, EntityType, OsdStat, StoreStatfs, UTime};
 use spirula_wire::{Encode as _, Features, Message, RawMessage};
@@ -19,6 +19,7 @@ use spirula_xstream::{Class, sleep, timeout};
 
 use crate::boot::{beacon_message, messenger_config, pg_created_message};
 use crate::options::{OPTIONS, Options};
+use crate::scrub::schedule;
 use crate::shard::drive;
 use crate::stats::{clocks, pg_stat};
 use crate::target::{Target, TargetError};
@@ -115,21 +116,23 @@ fn handle_session(
             *link.session.borrow_mut() = Some(session.clone());
             target.report_now();
         }
-        on_xstream::Event::Message(incoming)
-            if incoming.raw.header.type_ == types::OSD_FORCE_RECOVERY =>
-        {
-            match OsdForceRecovery::from_raw(&incoming.raw) {
+        on_xstream::Event::Message(incoming) => match incoming.raw.header.type_ {
+            types::MGR_CONFIGURE => {
+                if let Ok(configure) = MgrConfigure::from_raw(&incoming.raw) {
+                    link.period.set(Some(Duration::from_secs(configure.stats_period.into())));
+                }
+            }
+            types::OSD_FORCE_RECOVERY => match OsdForceRecovery::from_raw(&incoming.raw) {
                 Ok(order) => force_recovery(target, &order),
                 Err(e) => tracing::warn!("an order of the manager does not decode: {e}"),
+            },
+            types::OSD_SCRUB2 => {
+                if let Ok(order) = OsdScrub2::from_raw(&incoming.raw) {
+                    schedule::order(target, &order);
+                }
             }
-        }
-        on_xstream::Event::Message(incoming) => {
-            if incoming.raw.header.type_ == types::MGR_CONFIGURE
-                && let Ok(configure) = MgrConfigure::from_raw(&incoming.raw)
-            {
-                link.period.set(Some(Duration::from_secs(configure.stats_period.into())));
-            }
-        }
+            _ => {}
+        },
         on_xstream::Event::KeepaliveAck | on_xstream::Event::Session(_) => {}
         on_xstream::Event::Closed(reason) => {
             tracing::debug!("manager session ended: {reason}");

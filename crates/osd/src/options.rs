@@ -39,7 +39,7 @@ options! {
     "osd_client_message_cap" = "256", "requests of one client taken in at a time";
     "osd_client_message_size_cap" = "524288000", "bytes of requests taken in at a time";
     "osd_client_watch_timeout" = "30", "seconds without a sign of life after which a watch ends";
-    "osd_deep_scrub_interval" = "604800.000000", "seconds from one scrub of the store to the next, 0 for none";
+    "osd_deep_scrub_interval" = "604800.000000", "seconds from one deep scrub of a PG, and of the store, to the next, 0 for none";
     "osd_default_notify_timeout" = "30", "seconds that a notify waits for its watchers";
     "osd_failsafe_full_ratio" = "0.970000", "part of space in use from which no writes are taken at all";
     "mon_osd_min_down_reporters" = "2", "OSDs of other subtrees that watch this one, at least";
@@ -59,6 +59,7 @@ options! {
     "osd_max_object_size" = "134217728", "largest object in bytes";
     "osd_max_omap_bytes_per_request" = "1073741824", "most omap bytes in one answer";
     "osd_max_omap_entries_per_request" = "1024", "most omap entries in one answer";
+    "osd_max_scrubs" = "1", "PGs that are scrubbed at a time, here and for others";
     "osd_max_trimming_pgs" = "2", "PGs that trim snapshots at a time";
     "osd_max_write_op_reply_len" = "64", "most bytes that one operation of a write may return";
     "osd_max_write_size" = "90", "largest write request in MiB";
@@ -67,6 +68,10 @@ options! {
     "osd_op_history_size" = "20", "finished requests kept for dump_historic_ops";
     "osd_pool_default_read_lease_ratio" = "0.800000", "part of the heartbeat grace for which a primary may answer reads unasked";
     "osd_pg_max_concurrent_snap_trims" = "2", "objects that a PG takes a snapshot out of at a time";
+    "osd_scrub_chunk_max" = "25", "objects that a scrub compares at a time";
+    "osd_scrub_chunk_min" = "5", "the same of a deep scrub";
+    "osd_scrub_min_interval" = "86400.000000", "seconds from one scrub of a PG to the next, 0 for none";
+    "osd_scrub_sleep" = "0.000000", "seconds that a scrub pauses after each comparison";
     "osd_snap_trim_sleep" = "0.000000", "seconds that a PG pauses after these, 0 for the next option";
     "osd_snap_trim_sleep_ssd" = "0.000000", "the same, as devices count as SSDs";
 }

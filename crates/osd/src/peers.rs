@@ -26,6 +26,7 @@ use spirula_xstream::{Class, TcpListener, now};
 
 use crate::boot::messenger_config;
 use crate::heartbeat;
+use crate::scrub;
 use crate::serve::acceptor;
 use crate::shard;
 use crate::target::Target;
@@ -54,6 +55,10 @@ const HANDLERS: &[(u16, Handler)] = &[
     (types::OBJECT_PULL, shard::recover::take_pull),
     (types::OBJECT_SCAN, shard::recover::take_scan),
     (types::OBJECT_SCAN_REPLY, shard::recover::take_scan_reply),
+    (types::SCRUB_RESERVE, scrub::answer::take_reserve),
+    (types::SCRUB_REQUEST, scrub::answer::take_request),
+    (types::SCRUB_MAP, scrub::answer::take_map),
+    (types::SCRUB_REPAIR, scrub::answer::take_repair),
 ];
 
 /// Sessions of one OSD id that the map does not know: processes that are newer than our map.

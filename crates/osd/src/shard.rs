@@ -35,6 +35,7 @@ pub use follow::reload;
 
 use crate::pg::PgState;
 use crate::pg::publish::Publisher;
+use crate::scrub::Scrubbing;
 
 /// One copy of a PG.
 pub struct Shard {
@@ -63,6 +64,7 @@ pub struct Shard {
     writes: RefCell<VecDeque<replica::Arrived>>,
     applying: Cell<bool>,
     pub copying: recover::Copying,
+    pub scrub: Scrubbing,
     times: Cell<StateTimes>,
     /// Objects that are being given up as lost: requests wait for the end of that.
     giving_up: RefCell<BTreeSet<HObject>>,
@@ -118,6 +120,7 @@ impl Shard {
             writes: RefCell::default(),
             applying: Cell::new(false),
             copying: recover::Copying::default(),
+            scrub: Scrubbing::default(),
             times: Cell::default(),
             giving_up: RefCell::default(),
         }

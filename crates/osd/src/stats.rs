@@ -141,6 +141,18 @@ impl StatDelta {
     }
 }
 
+impl StatDelta {
+    /// The same with what scrubs found, which it does not count.
+    pub fn with_scrubs_of(self, sum: &ObjectStatSum) -> ObjectStatSum {
+        ObjectStatSum {
+            num_scrub_errors: sum.num_scrub_errors,
+            num_shallow_scrub_errors: sum.num_shallow_scrub_errors,
+            num_deep_scrub_errors: sum.num_deep_scrub_errors,
+            ..self.to_ceph()
+        }
+    }
+}
+
 /// The time by the wall's and by the own clock.
 pub fn clocks() -> (Duration, Duration) {
     (spirula_xstream::wall_now(), spirula_xstream::now())
@@ -159,9 +171,11 @@ pub fn pg_stat(
     let machine = pg.shard.machine.borrow();
     let (log, history) = (machine.log(), &machine.info().history);
     let (wall, now, since) = (now, UTime::from(now), UTime::from(mapping.since_wall));
-    let scrubbed = since.max(UTime::from(Duration::from_secs(scrub.scrubbed.0)));
-    // Damage of what belongs to no PG may concern each.
-    let errors = scrub.errors_of(Some(pg.cid)) + scrub.errors_of(None);
+    let sum = state.stats.with_scrubs_of(&machine.info().stats.stats.sum);
+    // What the store found since copies were compared. Damage of what belongs to no PG may concern each.
+    let of_store = scrub.errors_of(Some(pg.cid)) + scrub.errors_of(None);
+    let is_newer = scrub.scrubbed.0 > history.last_deep_scrub_stamp.sec.into();
+    let errors = sum.num_scrub_errors.max(if is_newer { of_store as i64 } else { 0 });
     let mut stat = PgStat {
         version: machine.info().last_update,
         reported_seq: seq,
@@ -170,7 +184,7 @@ pub fn pg_stat(
         ondisk_log_start: log.tail(),
         created: mapping.created,
         last_epoch_clean: history.last_epoch_clean,
-        stats: ObjectStatCollection { sum: state.stats.to_ceph(), ..Default::default() },
+        stats: ObjectStatCollection { sum, ..Default::default() },
         log_size: log.len() as i64,
         ondisk_log_size: log.len() as i64,
         up: mapping.up.clone(),
@@ -180,21 +194,24 @@ pub fn pg_stat(
         mapping_epoch: mapping.since,
         last_fresh: now,
         last_unstale: now,
-        last_scrub_stamp: scrubbed,
-        last_deep_scrub_stamp: scrubbed,
+        last_scrub: history.last_scrub,
+        last_scrub_stamp: history.last_scrub_stamp,
+        last_deep_scrub: history.last_deep_scrub,
+        last_deep_scrub_stamp: history.last_deep_scrub_stamp,
+        last_clean_scrub_stamp: history.last_clean_scrub_stamp,
         snaptrimq_len: snaptrimq_len(pg),
         purged_snaps: state.purged.iter().map(|(start, len)| (SnapId(start), len)).collect(),
-        last_clean_scrub_stamp: if errors == 0 { scrubbed } else { since },
         ..PgStat::default()
     };
     count_copies(&mut stat, &machine);
     stat.blocked_by = machine.blocked_by();
     let (objects, bytes) = pg.shard.copying.recovered();
-    stat.stats.sum.num_objects_recovered = objects;
-    stat.stats.sum.num_bytes_recovered = bytes;
-    stat.stats.sum.num_scrub_errors = errors as i64;
-    stat.stats.sum.num_deep_scrub_errors = errors as i64;
-    stat.set_state(machine.state_bits(own) | trimming_state(pg));
+    let sum = &mut stat.stats.sum;
+    sum.num_objects_recovered = objects;
+    sum.num_bytes_recovered = bytes;
+    sum.num_deep_scrub_errors += errors - sum.num_scrub_errors;
+    sum.num_scrub_errors = errors;
+    stat.set_state(machine.state_bits(own) | trimming_state(pg) | pg.shard.scrub.state_bits());
     let well = pg.well.get().seen(stat.state(), now, since);
     pg.well.set(well);
     settle_times(&mut stat, &well, since);

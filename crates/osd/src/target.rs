@@ -38,6 +38,7 @@ use crate::proxy::Links;
 use crate::read::read;
 use crate::reshape::Reshaping;
 use crate::route::{Changes, PgTable, Routed, follow, route};
+use crate::scrub::schedule::Scrubs;
 use crate::session::{Session, Waiting};
 use crate::shard::{self, Shards};
 use crate::track::Tracker;
@@ -133,6 +134,7 @@ struct Inner {
     watching: Watching,
     fullness: Fullness,
     reshaping: Reshaping,
+    scrubs: Scrubs,
     links: Links,
     global_seq: Cell<u64>,
     /// Epoch that the last `osd_boot` was sent in.
@@ -184,6 +186,7 @@ impl Target {
             watching: Watching::default(),
             fullness: Fullness::default(),
             reshaping: Reshaping::default(),
+            scrubs: Scrubs::default(),
             links: Links::default(),
             global_seq: Cell::new(0),
             boot_epoch: Cell::new(0),
@@ -293,6 +296,11 @@ impl Target {
 
     pub fn reshaping(&self) -> &Reshaping {
         &self.0.reshaping
+    }
+
+    /// Which PGs are scrubbed.
+    pub fn scrubs(&self) -> &Scrubs {
+        &self.0.scrubs
     }
 
     pub fn fullness(&self) -> &Fullness {

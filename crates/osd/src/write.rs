@@ -20,6 +20,7 @@ use spirula_xstream::wall_now;
 
 use crate::admit::Admitted;
 use crate::apply::DataCrcs;
+use crate::copies::stored_version;
 use crate::copy::Sources;
 use crate::errno::*;
 use crate::front::{OpRequest, Reply, Versions, returns_of};
@@ -31,6 +32,7 @@ use crate::pg::locks::Held;
 use crate::pg::log::{DupRecord, EntryKind, LogEntry};
 use crate::pg::publish::Unpublished;
 use crate::plan::{Caller, Change, Errand, Executed, Reached, Request, execute};
+use crate::scrub::run::replace;
 use crate::shard::recover;
 use crate::shard::submit::{NotSubmitted, Submitted, submit};
 use crate::snap::{Clones, ObjectChange, Place, apply_object, refuses_context};
@@ -49,6 +51,10 @@ pub async fn write(target: &Target, admitted: Admitted) -> Served {
     let committed = loop {
         let need = match loaded.plan(target) {
             Ok(Planned::Answer(reply)) => return loaded.observed(reply).await,
+            Ok(Planned::AfterScrub) => {
+                crate::scrub::wait_for(loaded.pg(), &loaded.admitted.oid.0).await;
+                continue;
+            }
             Ok(Planned::AfterRecovery(object)) => {
                 recover::wait(target, loaded.pg(), &object).await;
                 continue;
@@ -96,6 +102,8 @@ pub struct Loaded {
     data: LoadedData,
     /// What the object needs cannot be read: its requests fail, the target goes on.
     unreadable: bool,
+    /// It was fetched from another copy for this request.
+    fetched: bool,
     /// The request is about a clone, as far as is known.
     of_clone: Cell<bool>,
 }
@@ -118,6 +126,7 @@ impl Loaded {
             reached: Vec::new(),
             data: LoadedData::default(),
             unreadable: false,
+            fetched: false,
             of_clone: Cell::new(false),
         }
     }
@@ -130,15 +139,36 @@ impl Loaded {
 
     pub async fn fill(&mut self, target: &Target, need: Need) -> Result<(), TargetError> {
         use StoreError::{Damaged, PoolTooSmall, Read};
+        let is_data = matches!(need, Need::Data { .. });
         match self.data.fill(target.store(), need).await {
             Err(e @ (Damaged(_) | Read { .. } | PoolTooSmall)) => {
                 let object = self.request().msg.object();
                 tracing::error!(%object, "cannot be read: {e}");
-                self.unreadable = true;
+                self.unreadable = !(is_data && self.fetch_anew(target));
                 Ok(())
             }
             other => Ok(other?),
         }
+    }
+
+    /// The data of the object is damaged here: it counts as missing, if another copy has it, and the request
+    /// waits until it was recovered. Once: what is damaged then is something else.
+    fn fetch_anew(&mut self, target: &Target) -> bool {
+        let Admitted { pg, oid, .. } = &self.admitted;
+        let version = target.store().try_read(|vos| stored_version(vos, pg.cid, oid));
+        let Ok(Some(need)) = version else {
+            return false;
+        };
+        let object = HObject { snap: SnapId::HEAD, ..self.request().msg.object() };
+        let bad = [target.config().osd_id].into();
+        if self.fetched || !pg.active.get() || !replace(target, &pg.shard, &object, need, &bad) {
+            return false;
+        }
+        let text = format!("{} missing primary copy of {object}, will try others", pg.pgid.pgid);
+        target.clog().error(target, text);
+        self.fetched = true;
+        self.data = LoadedData::default();
+        true
     }
 
     /// Runs the interpreter on the object as it is now.
@@ -278,6 +308,9 @@ impl Loaded {
         if let Some(object) = self.held_up(true) {
             return Ok(Planned::AfterRecovery(object));
         }
+        if self.pg().shard.scrub.holds_up(&self.admitted.oid.0) {
+            return Ok(Planned::AfterScrub);
+        }
         if target.fullness().drops_late(&self.request().msg) {
             return Ok(Planned::Answer(None));
         }
@@ -335,6 +368,8 @@ enum Planned {
     Answer(Option<Reply>),
     /// A copy lacks the object.
     AfterRecovery(HObject),
+    /// The object's copies are being compared.
+    AfterScrub,
     /// Something is to be done at another object first, or instead.
     Elsewhere(Errand),
     Write(Plan),

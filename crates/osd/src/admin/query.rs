@@ -72,7 +72,8 @@ pub(super) fn pg_query(target: &Target, args: &Args) -> Result<Value, Failure> {
     put("peer_info", machine.peer_infos().map(peer).collect());
     put("recovery_state", recovery_state(&machine, pg.shard.times()));
     if stat.state() & pg_state::ACTIVE != 0 {
-        put("scrubber", json!({ "epoch_start": "0", "active": false }));
+        let active = pg.shard.scrub.state_bits() != 0;
+        put("scrubber", json!({ "epoch_start": "0", "active": active }));
     }
     put("agent_state", json!({}));
     Ok(Value::Object(out))

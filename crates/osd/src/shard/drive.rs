@@ -77,6 +77,7 @@ async fn act(target: &Target, shard: &Rc<Shard>, action: Action) -> Result<(), T
         // The PG of the interval was replaced when the map came.
         Action::NewInterval => {
             shard.copying.cancel();
+            shard.scrub.cancel();
             shard.progress.notify_all();
         }
         Action::Rewind(rewind) => shard.rewinds.borrow_mut().push(rewind),
@@ -125,6 +126,7 @@ async fn activated(target: &Target, shard: &Rc<Shard>) -> Result<(), TargetError
     if target.map().pool(pgid.pool).is_some_and(|p| p.has_flag(pool_flags::CREATING)) {
         target.mon().send(target, pg_created_message(pgid));
     }
+    shard.machine.borrow_mut().begin_scrub_stamps(UTime::from(spirula_xstream::wall_now()));
     if shard.machine.borrow().mapping().is_writeable() {
         shard.begin_interval();
         pg.activate();

@@ -166,6 +166,7 @@ pub fn advance(target: &Target, map: &Arc<OsdMap>) -> Vec<Rc<Pg>> {
 pub fn activate(target: &Target) {
     for shard in target.shards().all() {
         recover::map_changed(&shard);
+        shard.scrub.map_changed();
         if !shard.held.get() {
             drive::input(target, &shard, |machine| machine.activate_map(now()));
         }

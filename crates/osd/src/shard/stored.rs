@@ -276,7 +276,7 @@ fn join(
     (msg.head, msg.can_rollback_to) = (head, head);
     let user = last.user_version.max(if reshaped { base.last_user_version } else { 0 });
     info.last_user_version = info.last_user_version.max(user);
-    info.stats.stats.sum = state.stats.to_ceph();
+    info.stats.stats.sum = state.stats.with_scrubs_of(&info.stats.stats.sum);
     info.purged_snaps = state.purged.iter().map(|(start, len)| (SnapId(start), len)).collect();
     let log = PgLog::from_wire(msg, limits);
     let stored = Stored { info, past, log, missing: Missing::default() };

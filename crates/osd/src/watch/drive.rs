@@ -24,6 +24,7 @@ use crate::pg::Pg;
 use crate::pg::locks::Mode;
 use crate::pg::log::wire::entry_object;
 use crate::pg::log::{DupRecord, EntryKind, LogEntry};
+use crate::scrub::wait_for;
 use crate::session::Session;
 use crate::shard::recover;
 use crate::shard::submit::{NotSubmitted, Submitted, submit};
@@ -188,6 +189,10 @@ async fn bury(target: Target, place: Place, key: WatchKey) -> Result<(), TargetE
         let object = entry_object(pg.pgid.pgid, &oid.0);
         if pg.shard.machine.borrow().holds_up_write(&object).is_some() {
             recover::wait(&target, &pg, &object).await;
+            continue;
+        }
+        if pg.shard.scrub.holds_up(&oid.0) {
+            wait_for(&pg, &oid.0).await;
             continue;
         }
         match unwatch(&target, &pg, &oid, &data, &key) {

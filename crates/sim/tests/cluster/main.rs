@@ -9,6 +9,7 @@ mod peers;
 mod reads;
 mod redirects;
 mod reshape;
+mod scrub;
 mod shared;
 mod work;
 

@@ -18,6 +18,7 @@ use crate::pg::locks::Mode;
 use crate::pg::log::wire::entry_object;
 use crate::pg::log::{DupRecord, EntryKind, LogEntry};
 use crate::plan::{Effect, lost_with};
+use crate::scrub::wait_for;
 use crate::shard::recover;
 use crate::shard::submit::{NotSubmitted, Submitted, submit};
 use crate::snap::{Clones, ObjectChange, SnapClone, SnapSet, apply_object, trimmed};
@@ -42,6 +43,10 @@ pub(super) async fn trim_object(
         let object = entry_object(pg.pgid.pgid, &oid.0);
         if pg.shard.machine.borrow().holds_up_write(&object).is_some() {
             recover::wait(target, pg, &object).await;
+            continue;
+        }
+        if pg.shard.scrub.holds_up(&oid.0) {
+            wait_for(pg, &oid.0).await;
             continue;
         }
         let pages = match plan_object(target, pg, &oid, snap) {
