@@ -292,6 +292,15 @@ fn place_of(map: &OsdMap, primaries: &mut HashMap<PgId, Option<(i32, ShardId)>>,
     };
     let primary = primaries.entry(folded).or_insert_with(|| primary_of(map, folded));
     match *primary {
+        Some((_, shard)) if op.is_for_any_copy() => {
+            let acting = map.pg_to_up_acting(folded).acting;
+            // By the object, so that whoever reads it again meets the same cache.
+            let up: Vec<i32> = acting.into_iter().filter(|osd| map.is_up(*osd)).collect();
+            match up.get(raw.seed as usize % up.len().max(1)) {
+                Some(&osd) => Place::At { osd, pg: SpgId { pgid: folded, shard }, hash: raw.seed },
+                None => Place::Nowhere,
+            }
+        }
         Some((osd, shard)) => Place::At { osd, pg: SpgId { pgid: folded, shard }, hash: raw.seed },
         None => Place::Nowhere,
     }

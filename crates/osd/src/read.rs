@@ -50,7 +50,7 @@ pub async fn read(target: &Target, admitted: Admitted) -> Served {
     Ok(loaded.done(Some(reply)))
 }
 
-fn reply(request: &OpRequest, pg: &Pg, executed: Executed) -> Reply {
+pub(crate) fn reply(request: &OpRequest, pg: &Pg, executed: Executed) -> Reply {
     if !executed.exists {
         return Reply::refusal(request, -ENOENT);
     }

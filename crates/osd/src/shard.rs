@@ -10,6 +10,7 @@
 pub mod drive;
 pub mod follow;
 pub mod lost;
+pub mod read;
 pub mod recover;
 pub mod replica;
 pub mod slots;
@@ -204,6 +205,8 @@ pub struct Shards {
     /// The map that was asked for to begin with.
     wanted_map: Cell<u32>,
     slots: slots::Slots,
+    /// Reads that were answered here by a copy that is not the primary.
+    reads_at_copies: Cell<u64>,
     /// A deadline may have moved.
     stirred: Notify,
     /// The next one.
@@ -211,6 +214,10 @@ pub struct Shards {
 }
 
 impl Shards {
+    pub fn reads_at_copies(&self) -> u64 {
+        self.reads_at_copies.get()
+    }
+
     pub fn wanted_map(&self) -> u32 {
         self.wanted_map.get()
     }

@@ -245,6 +245,11 @@ impl Target {
         &self.0.shards
     }
 
+    /// How many reads were answered here by copies that are not the primary.
+    pub fn reads_at_copies(&self) -> u64 {
+        self.0.shards.reads_at_copies()
+    }
+
     /// What peering is told of the options.
     pub fn peering_config(&self) -> spirula_pg::Config {
         let options = self.0.options.borrow();
@@ -253,6 +258,10 @@ impl Target {
         // What a write replaces is gone at once, so that overwriting takes no space.
         let log = spirula_pg::LogLimits { undoes: false, ..Default::default() };
         spirula_pg::Config { lease, log }
+    }
+
+    pub fn admit_limits(&self) -> AdmitLimits {
+        self.0.admit_limits.get()
     }
 
     pub fn limits(&self) -> Limits {
@@ -615,6 +624,10 @@ impl Target {
             Routed::Pg(pg) => pg,
             Routed::Later => return Some(Waiting::Request(request)),
             Routed::Nowhere => {
+                if let Some(here) = shard::read::copy_for(self, &request) {
+                    self.begin_at_copy(here, request);
+                    return None;
+                }
                 self.share_map(session, request.msg.map_epoch);
                 dropped(&request, "this OSD is not the PG's primary");
                 return None;
@@ -646,6 +659,22 @@ impl Target {
         if serving.as_mut().poll(&mut cx).is_pending() {
             drop(spirula_xstream::spawn(Class::Client, serving));
         }
+    }
+
+    /// A read that need not be the primary's.
+    fn begin_at_copy(&self, here: shard::read::Here, request: OpRequest) {
+        self.spawn(Class::Client, |target| async move {
+            let (id, tracked) = target.tracker().start(&request);
+            target.share_map(&request.session, request.msg.map_epoch);
+            tracked.started.set(Some(now()));
+            let mut answered = None;
+            if let Some((request, reply)) = shard::read::serve(&target, here, request).await? {
+                answered = Some(reply.outputs.iter().map(|o| o.out_len() as u64).sum());
+                request.answer(reply, target.epoch());
+            }
+            target.tracker().finish(id, answered);
+            Ok(())
+        });
     }
 
     /// Serves one request to its end.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the core is never borrowed while anything waits.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -53,6 +53,8 @@ struct Inner {
     core: RefCell<Core>,
     /// A deadline may have moved.
     stirred: Notify,
+    /// Any copy may answer reads.
+    anywhere: Cell<bool>,
 }
 
 struct Core {
@@ -92,10 +94,19 @@ impl Client {
             nonce: spirula_xstream::random_u64() as u32 | 1,
             global_seq: 0,
         };
-        let client = Self(Rc::new(Inner { core: RefCell::new(core), stirred: Notify::new() }));
+        let client = Self(Rc::new(Inner {
+            core: RefCell::new(core),
+            stirred: Notify::new(),
+            anywhere: Cell::new(false),
+        }));
         client.with(|core, now| core.monc.subscribe(now, "osdmap", 0, false));
         drop(spawn(Class::Client, client.clone().run_timers()));
         client
+    }
+
+    /// From now on any copy may answer reads.
+    pub fn read_anywhere(&self) {
+        self.0.anywhere.set(true);
     }
 
     /// Carries out operations on one object, atomically, however long it takes.
@@ -124,7 +135,11 @@ impl Client {
                 oid: Bytes::copy_from_slice(oid.as_bytes()),
             },
             ops,
-            flags: flag::ONDISK | if write { flag::WRITE } else { flag::READ },
+            flags: match (write, self.0.anywhere.get()) {
+                (true, _) => flag::ONDISK | flag::WRITE,
+                (false, false) => flag::ONDISK | flag::READ,
+                (false, true) => flag::ONDISK | flag::READ | flag::BALANCE_READS,
+            },
             snap,
             snapc,
             mtime: UTime::from(spirula_xstream::wall_now()),

@@ -42,6 +42,8 @@ struct Inner {
     stopping: Cell<bool>,
     /// A copy that cannot be read has no other one.
     alone: Cell<bool>,
+    /// Any copy may answer reads.
+    anywhere: Cell<bool>,
 }
 
 /// Whether an object is only appended to.
@@ -67,6 +69,11 @@ impl Load {
         self.0.alone.set(true);
     }
 
+    /// Clients that are started from now on have any copy answer their reads.
+    pub fn read_anywhere(&self) {
+        self.0.anywhere.set(true);
+    }
+
     /// Workers end after their present request.
     pub fn stop(&self) {
         self.0.stopping.set(true);
@@ -83,6 +90,9 @@ impl Load {
         let ready = host.block_on(async move { *out.borrow_mut() = Some(connector()) });
         assert!(ready.is_ok());
         let client: Option<Client> = made.take();
+        if self.0.anywhere.get() {
+            client.iter().for_each(Client::read_anywhere);
+        }
         let number = self.0.clients.get();
         self.0.clients.set(number + 1);
         let workers = (0..WORKERS_PER_CLIENT).filter_map(|_| {

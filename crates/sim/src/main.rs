@@ -28,6 +28,9 @@ struct Args {
     /// No faults of these names.
     #[arg(long, value_delimiter = ',')]
     without: Vec<String>,
+    /// Any copy may answer the clients' reads.
+    #[arg(long)]
+    anywhere: bool,
     /// Say what happens while it does.
     #[arg(long)]
     verbose: bool,
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         faults: args.faults,
         only: args.only,
         without: args.without,
+        anywhere: args.anywhere,
         aloud: args.verbose,
         ..Options::new(args.seed, args.size, args.osds, args.mons)
     };

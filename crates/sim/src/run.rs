@@ -22,6 +22,8 @@ pub struct Options {
     pub only: Vec<String>,
     /// No faults with these names.
     pub without: Vec<String>,
+    /// Any copy may answer reads.
+    pub anywhere: bool,
     /// Print notes as they come.
     pub aloud: bool,
 }
@@ -44,7 +46,14 @@ impl Options {
     /// Three monitors, two clients and the administrator's.
     pub fn new(seed: u64, size: usize, osds: usize, mons: usize) -> Self {
         let spec = Spec { seed, pg_num: 4, mons, osds, size, clients: 3 };
-        Self { spec, faults: 20, only: Vec::new(), without: Vec::new(), aloud: false }
+        Self {
+            spec,
+            faults: 20,
+            only: Vec::new(),
+            without: Vec::new(),
+            anywhere: false,
+            aloud: false,
+        }
     }
 
     fn plan(&self) -> Plan {
@@ -127,6 +136,9 @@ fn set_up(options: &Options) -> Stage {
     stage.aloud = options.aloud;
     if options.spec.size == 1 {
         stage.load.expect_errors();
+    }
+    if options.anywhere {
+        stage.load.read_anywhere();
     }
     let admin = stage.admin.clone();
     stage.on_admin(async move {

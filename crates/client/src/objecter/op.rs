@@ -90,6 +90,8 @@ pub(super) struct Op {
     pub(super) work: Work,
     pub(super) deadline: Option<Duration>,
     pub(super) redirected: Option<Redirected>,
+    /// A copy could not answer: it is for the primary.
+    pub(super) bounced: bool,
     /// Whose session it belongs to.
     pub(super) osd: Option<i32>,
     pub(super) pg: SpgId,
@@ -99,12 +101,26 @@ pub(super) struct Op {
     pub(super) sent_at: Option<Duration>,
 }
 
+/// Flags of reads that any copy may answer.
+const ANY_COPY: u32 = flag::BALANCE_READS | flag::LOCALIZE_READS;
+
 impl Op {
+    /// Whether any copy may answer it.
+    pub(super) fn is_for_any_copy(&self) -> bool {
+        let Work::Op(request) = &self.work else { return false };
+        let is_object = matches!(request.target, OpTarget::Object { .. });
+        !self.bounced
+            && is_object
+            && request.flags & ANY_COPY != 0
+            && request.flags & flag::WRITE == 0
+    }
+
     pub(super) fn new(work: Work, deadline: Option<Duration>) -> Self {
         Self {
             work,
             deadline,
             redirected: None,
+            bounced: false,
             osd: None,
             pg: SpgId::default(),
             hash: 0,
@@ -143,6 +159,9 @@ impl Op {
         if self.attempts > 0 {
             flags |= flag::RETRY;
         }
+        if self.bounced {
+            flags &= !ANY_COPY;
+        }
         OsdOpMsg {
             spgid: self.pg,
             hash: self.hash,
@@ -179,6 +198,7 @@ impl Objecter {
             return self.replace(now, tid);
         }
         if reply.result == EAGAIN {
+            op.bounced = true;
             return self.replace(now, tid);
         }
         let reply = OpReply {

@@ -209,6 +209,27 @@ fn requests_go_to_the_primary_once_the_session_is_open() {
 }
 
 #[test]
+fn what_a_copy_does_not_answer_goes_to_the_primary() {
+    let mut play = Play::new();
+    let pg = play.map.object_to_pg(&ObjectLocator::pool(POOL), b"obj").unwrap();
+    let acting = [vec![2, 0], vec![2, 0, 1]];
+    let acting = acting.into_iter().find(|a| !(pg.seed as usize).is_multiple_of(a.len())).unwrap();
+    play.publish(|map| drop(map.pg_temp.insert(PgId::new(POOL, 0), acting.clone())));
+    let copy = acting[pg.seed as usize % acting.len()];
+    assert_ne!(copy, play.primary(), "of {acting:?}");
+    let write = play.submit(flag::WRITE | flag::BALANCE_READS, None);
+    let (session, osd) = play.connected();
+    assert_eq!((osd, play.sent(session)), (play.primary(), vec![(write, 0)]));
+    let read = play.submit(flag::READ | flag::LOCALIZE_READS, None);
+    let (at_copy, osd) = play.connected();
+    assert_eq!((osd, play.sent(at_copy)), (copy, vec![(read, 0)]));
+    play.reply(at_copy, read, 0, -11);
+    assert_eq!(play.sent(session), [(read, 1)]);
+    play.reply(session, read, 1, 0);
+    assert_eq!(play.done(), [(read, Ok(0))]);
+}
+
+#[test]
 fn a_reset_session_is_opened_again_and_unanswered_requests_keep_their_identity() {
     let mut play = Play::new();
     let (a, b) = (play.read(), play.read());

@@ -73,6 +73,17 @@ fn leader(cluster: &Cluster, state: u64) -> usize {
     found().expect("it was there just now")
 }
 
+/// Which of these leads the PG and finds that nobody has two of its objects.
+fn leader_without_two(cluster: &Cluster, osds: &[usize]) -> usize {
+    let unfound = |id: usize| {
+        let target = cluster.target(id).expect("it runs");
+        target.pgs().get(PGID).map_or(0, |pg| pg.shard.machine.borrow().unfound().len())
+    };
+    let found = || osds.iter().copied().find(|id| unfound(*id) == 2);
+    assert!(cluster.world.run_until(SOON, || found().is_some()), "{}", cluster.describe());
+    found().expect("it was there just now")
+}
+
 /// Three OSDs, of which all but one are away while two objects are written; then that one dies.
 fn play(seed: u64, mode: &str, want: Option<&'static str>) {
     let cluster = Cluster::with(&Spec { osds: 3, size: 3, ..Spec::new(seed, 1) });
@@ -98,17 +109,7 @@ fn play(seed: u64, mode: &str, want: Option<&'static str>) {
     // So that they know that the interval has begun.
     cluster.world.run_for(Duration::from_secs(10));
     cluster.osd_kill_of(last);
-    let unfound = |id: usize| {
-        let target = cluster.target(id).expect("it runs");
-        target.pgs().get(PGID).map_or(0, |pg| pg.shard.machine.borrow().unfound().len())
-    };
-    let mut primary = 0;
-    let lost = cluster.world.run_until(SOON, || {
-        let found = others.iter().copied().find(|id| unfound(*id) == 2);
-        primary = found.unwrap_or(primary);
-        found.is_some()
-    });
-    assert!(lost, "{}", cluster.describe());
+    let primary = leader_without_two(&cluster, &others);
     leader(&cluster, pg_state::ACTIVE);
     let listed = String::from_utf8(tell(&cluster, primary, r#""cmd": "list_unfound""#).out);
     let listed = listed.expect("it is text");

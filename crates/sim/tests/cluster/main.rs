@@ -2,6 +2,7 @@
 //!
 //! `SPIRULA_SIM_SEED=n` plays one seed; a failure names the seed it happened with.
 
+mod copies;
 mod faults;
 mod lost;
 mod monitors;
