@@ -2,14 +2,16 @@
 //!
 //! All locks of a request are asked for in one turn, and an object's lock goes in the order of asking:
 //! so of two requests that wait for each other's objects one was first everywhere. Data is not read:
-//! the copy shares the source's blocks, unless they are another target's.
+//! the copy shares the source's blocks, unless they are another target's, or some copy of the PG may not
+//! have them.
 
 use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use spirula_store::Store;
-use spirula_vos::{ObjectKey, Vos};
+use spirula_pg::State;
+use spirula_store::{Store, StoreError};
+use spirula_vos::{ObjectKey, ReadError, Vos};
 use spirula_wire::msg::ops::{OpArgs, OpCode};
 use spirula_wire::msg::osd_op::OsdOp;
 use spirula_wire::types::{HObject, ObjectLocator, PgId, SnapId};
@@ -24,12 +26,15 @@ use crate::pg::locks::{Held, Mode};
 use crate::plan::{Filled, FoundSource, Source, SourceData};
 use crate::proxy::object_of;
 use crate::remote;
+use crate::shard::recover;
 use crate::snap::{Place, SnapScope};
-use crate::target::Target;
+use crate::target::{Target, TargetError};
 use crate::view::{Fault, ObjectView, Viewed};
 
 /// COPY_FROM2 gives truncation sequence and size (`CEPH_OSD_COPY_FROM_FLAG_TRUNCATE_SEQ`).
 const TRUNCATE_SEQ: u8 = 0x20;
+/// Bytes of a source read at a time.
+const PIECE: u64 = 8 << 20;
 
 /// The sources of one request, with their locks.
 #[derive(Debug, Default)]
@@ -51,7 +56,7 @@ struct Named {
     name: HObject,
     /// It is on another target.
     remote: bool,
-    /// What was read as clients read it.
+    /// What was read beforehand, of other targets as clients read it.
     fetched: Option<Source>,
     /// User version that it must have, 0 for any.
     version: u64,
@@ -69,8 +74,26 @@ struct Object {
 }
 
 impl Object {
+    /// Waits until the object, called `name`, is whole here, and may be read.
+    async fn settle(&self, target: &Target, name: &HObject) {
+        let (pg, head) = (&self.pg, HObject { snap: SnapId::HEAD, ..name.clone() });
+        while pg.active.get() && pg.shard.machine.borrow().holds_up_read(&head).is_some() {
+            recover::wait(target, pg, &head).await;
+        }
+        while pg.active.get() && !pg.shard.may_serve() {
+            target.map_changed().await;
+        }
+    }
+
     fn is(&self, pg: &Pg, oid: &ObjectKey) -> bool {
         self.pg.cid == pg.cid && self.oid == *oid
+    }
+
+    /// Every copy of `pg`, whose transaction names the blocks, has them.
+    fn is_shared_with(&self, pg: &Pg) -> bool {
+        let machine = pg.shard.machine.borrow();
+        let clean = || machine.state() == State::Clean;
+        machine.members().is_empty() || self.own || self.pg.cid == pg.cid && clean()
     }
 }
 
@@ -110,11 +133,21 @@ impl Sources {
         self.held = objects.into_iter().zip(locks).collect();
     }
 
-    /// Brings what is on other targets here, on behalf of a request to `pg`.
-    pub async fn fetch(&mut self, target: &Target, pg: &Pg) {
-        for named in self.named.iter_mut().filter(|named| named.remote) {
-            named.fetch(target, pg).await;
+    /// Brings here what the copies of `pg`, which a request writes to, cannot take from their own stores.
+    pub async fn fetch(&mut self, target: &Target, pg: &Pg) -> Result<(), TargetError> {
+        for named in &mut self.named {
+            match &named.object {
+                _ if named.remote => named.fetch(target, pg).await,
+                Ok(object) if !object.own => {
+                    object.settle(target, &named.name).await;
+                    if !object.is_shared_with(pg) {
+                        named.load(target).await?;
+                    }
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// Has the source of an operation read as clients read it: it leads to other objects, which may
@@ -123,6 +156,7 @@ impl Sources {
         let Some(named) = self.named.iter_mut().find(|named| named.op == op) else {
             return;
         };
+        named.fetched = None;
         match std::mem::replace(&mut named.object, Err(-EAGAIN)) {
             // Ceph never answers.
             Ok(object) if object.own => named.object = Err(-EOPNOTSUPP),
@@ -155,10 +189,10 @@ impl Sources {
     }
 
     /// What the sources are now.
-    pub fn gather(&self, store: &Store, vos: &Vos) -> Result<Vec<FoundSource>, Need> {
+    pub fn gather(&self, pg: &Pg, store: &Store, vos: &Vos) -> Result<Vec<FoundSource>, Need> {
         let mut all = self.added.clone();
         for named in &self.named {
-            match named.gather(store, vos) {
+            match named.gather(pg, store, vos) {
                 Ok(source) => all.push((named.op, Ok(source))),
                 Err(Fault::Errno(errno)) => all.push((named.op, Err(errno))),
                 Err(Fault::Missing(need)) => return Err(need),
@@ -210,17 +244,70 @@ impl Named {
         }
     }
 
-    fn gather(&self, store: &Store, vos: &Vos) -> Viewed<Source, Need> {
+    /// Reads the source here.
+    async fn load(&mut self, target: &Target) -> Result<(), TargetError> {
+        use StoreError::{Damaged, PoolTooSmall, Read};
+        let (store, mut data) = (target.store(), LoadedData::default());
+        let found = loop {
+            let need = match store.try_read(|vos| Ok(self.read(store, vos, &data))) {
+                Ok(Ok(source)) => break Ok(source),
+                Ok(Err(Fault::Errno(errno))) => break Err(errno),
+                Ok(Err(Fault::Missing(need))) => need,
+                Err(ReadError::Missing(pages)) => Need::Pages(pages),
+                Err(_) => break Err(-EIO),
+            };
+            match data.fill(store, need).await {
+                Err(e @ (Damaged(_) | Read { .. } | PoolTooSmall)) => {
+                    tracing::error!(object = %self.name, "cannot be read: {e}");
+                    break Err(-EIO);
+                }
+                other => other?,
+            }
+        };
+        match found {
+            Ok(source) => self.fetched = Some(source),
+            Err(errno) => self.object = Err(errno),
+        }
+        Ok(())
+    }
+
+    /// The source with its data.
+    fn read(&self, store: &Store, vos: &Vos, loaded: &LoadedData) -> Viewed<Source, Need> {
+        let mut source = self.look(store, vos, loaded)?;
+        if let SourceData::Shared { cid, oid, epoch } = &source.data {
+            let view = StoreView::new(store, vos, *cid, oid, loaded).at(*epoch);
+            let mut pieces = Vec::new();
+            for (begin, len) in view.extents(0, source.info.size)? {
+                for offset in (begin..begin + len).step_by(PIECE as usize) {
+                    let piece = view.read(offset, PIECE.min(begin + len - offset))?;
+                    pieces.push((offset, piece.concat().into()));
+                }
+            }
+            source.data = SourceData::Bytes(pieces);
+        }
+        Ok(source)
+    }
+
+    fn gather(&self, pg: &Pg, store: &Store, vos: &Vos) -> Viewed<Source, Need> {
         if let Some(source) = &self.fetched {
             return Ok(source.clone());
         }
+        if self.object.as_ref().is_ok_and(|object| !object.is_shared_with(pg)) {
+            // A copy has lost something meanwhile.
+            return Err(Fault::Errno(-EAGAIN));
+        }
+        self.look(store, vos, &LoadedData::default())
+    }
+
+    /// The source as it is here.
+    fn look(&self, store: &Store, vos: &Vos, loaded: &LoadedData) -> Viewed<Source, Need> {
         let object = self.object.as_ref().map_err(|errno| Fault::Errno(*errno))?;
         if !object.pg.active.get() {
             // It may be elsewhere, or in another container, by a newer map.
             return Err(Fault::Errno(-EAGAIN));
         }
-        let (data, cid) = (LoadedData::default(), object.pg.cid);
-        let head = StoreView::new(store, vos, cid, &object.oid, &data);
+        let cid = object.pg.cid;
+        let head = StoreView::new(store, vos, cid, &object.oid, loaded);
         let (view, epoch) = match Place::find(&object.scope, &head)? {
             Place::Head => (head, u64::MAX),
             Place::Past(epoch) => (head.at(epoch), epoch),

@@ -67,7 +67,7 @@ pub fn inputs(data: &[u8]) {
                 let _ = whole.add(part);
             }
             if let Ok(Source { data: SourceData::Bytes(pieces), info, .. }) = whole.source(1) {
-                assert!(pieces.iter().map(|p| p.len() as u64).sum::<u64>() <= info.size);
+                assert!(pieces.iter().map(|(_, p)| p.len() as u64).sum::<u64>() <= info.size);
             }
         }
     }

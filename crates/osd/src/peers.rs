@@ -31,6 +31,10 @@ use crate::serve::acceptor;
 use crate::shard;
 use crate::target::Target;
 
+/// Bytes of a transaction that a primary may send, in one segment: an object of `osd_max_object_size`, with
+/// all its omap.
+const TRANSACTION_MAX: u32 = 512 << 20;
+
 /// Takes a message of the OSD with this id.
 pub type Handler = fn(&Target, i32, Incoming);
 
@@ -229,6 +233,8 @@ fn cluster_config(target: &Target) -> Config {
     let mut config = messenger_config(target);
     config.addrs = target.all_addrs().cluster.clone();
     config.lossless = Some(EntityType::OSD);
+    config.limits.front_max = TRANSACTION_MAX;
+    config.limits.data_max = TRANSACTION_MAX;
     config
 }
 

@@ -15,7 +15,7 @@ use crate::write::{Loaded, Served};
 
 /// Serves a request that cannot write.
 pub async fn read(target: &Target, admitted: Admitted) -> Served {
-    let mut loaded = Loaded::lock(target, admitted).await;
+    let mut loaded = Loaded::lock(target, admitted).await?;
     let mut executed = loop {
         if let Some(object) = loaded.held_up(false).filter(|_| loaded.pg().active.get()) {
             recover::wait(target, loaded.pg(), &object).await;

@@ -71,7 +71,7 @@ pub(crate) struct Whole {
     xattrs: Vec<(Bytes, Bytes)>,
     omap_header: Bytes,
     omap: Vec<(Bytes, Bytes)>,
-    data: Vec<Bytes>,
+    data: Vec<(u64, Bytes)>,
     /// Of all data, if it was told.
     digest: Option<u32>,
     /// Of the omap, if it was told, and of what of it has come.
@@ -99,7 +99,7 @@ impl Whole {
             self.omap_header = part.omap_header;
         }
         if !part.data.is_empty() {
-            self.data.push(part.data);
+            self.data.push((end - part.data.len() as u64, part.data));
         }
         if part.flags & CopyData::DATA_DIGEST != 0 {
             self.digest = Some(part.data_digest);
@@ -116,7 +116,7 @@ impl Whole {
 
     /// The whole object, if its data and omap are what was told.
     pub(crate) fn source(mut self, user_version: u64) -> Result<Source, i32> {
-        let crc = |crc, piece: &Bytes| crc32c::crc32c_append(crc, piece);
+        let crc = |crc, piece: &(u64, Bytes)| crc32c::crc32c_append(crc, &piece.1);
         if self.digest.is_some_and(|digest| digest != !self.data.iter().fold(0, crc)) {
             tracing::error!("the data of a copy is not what its source says");
             return Err(-EIO);
@@ -163,7 +163,7 @@ mod tests {
         whole.add(part(5, "", 5, &[("l", "w")])).unwrap();
         let source = whole.source(7).unwrap();
         assert_eq!((source.info.size, source.info.user_version, source.info.omap), (5, 7, true));
-        assert_eq!(source.data, SourceData::Bytes(vec!["hel".into(), "lo".into()]));
+        assert_eq!(source.data, SourceData::Bytes(vec![(0, "hel".into()), (3, "lo".into())]));
         assert_eq!(source.omap.len(), 2);
     }
 

@@ -43,7 +43,7 @@ use crate::watch::{WatchEffect, WatchKey, WatchState};
 
 /// Serves a request that may write. `None`: dropped without an answer, as Ceph does.
 pub async fn write(target: &Target, admitted: Admitted) -> Served {
-    let mut loaded = Loaded::lock(target, admitted).await;
+    let mut loaded = Loaded::lock(target, admitted).await?;
     if let Some(reply) = loaded.repeated() {
         return loaded.observed(Some(reply)).await;
     }
@@ -110,16 +110,16 @@ pub struct Loaded {
 
 impl Loaded {
     /// Waits for the object and for room in the store.
-    pub async fn lock(target: &Target, admitted: Admitted) -> Self {
+    pub async fn lock(target: &Target, admitted: Admitted) -> Result<Self, TargetError> {
         let (key, mode) = (admitted.oid.0.clone(), admitted.mode);
         let mut sources = Sources::of(target, &admitted);
         let lock = admitted.pg.locks.acquire(key, mode);
         let held = if sources.is_empty() { lock.await } else { join(lock, sources.lock()).await.0 };
-        sources.fetch(target, &admitted.pg).await;
+        sources.fetch(target, &admitted.pg).await?;
         if admitted.request.class.writes {
             target.store().admit().await;
         }
-        Self {
+        Ok(Self {
             admitted,
             held,
             sources,
@@ -128,7 +128,7 @@ impl Loaded {
             unreadable: false,
             fetched: false,
             of_clone: Cell::new(false),
-        }
+        })
     }
 
     /// The recorded answer, if another copy of the request was executed while this one waited.
@@ -195,7 +195,7 @@ impl Loaded {
         }
         let store = target.store();
         let run = |vos: &Vos| {
-            let sources = match self.sources.gather(store, vos) {
+            let sources = match self.sources.gather(pg, store, vos) {
                 Ok(sources) => sources,
                 Err(need) => return Ok(Err(need)),
             };

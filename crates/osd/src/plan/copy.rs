@@ -34,8 +34,8 @@ pub struct Source {
 pub enum SourceData {
     /// Of an object in the same store, read at an epoch: the newest for a head.
     Shared { cid: ContainerId, oid: ObjectKey, epoch: u64 },
-    /// Pieces from the start on.
-    Bytes(Vec<Bytes>),
+    /// Pieces by their offsets, in order; nothing between them.
+    Bytes(Vec<(u64, Bytes)>),
     /// At other objects, that the source leads to.
     Elsewhere,
 }
@@ -182,11 +182,8 @@ impl<V: ObjectView> Run<'_, V> {
                 self.effect(Effect::Clone { cid, oid, epoch, length: source.info.size });
             }
             SourceData::Bytes(pieces) => {
-                let mut offset = 0;
-                for data in pieces {
-                    let next = offset + data.len() as u64;
+                for (offset, data) in pieces {
                     self.effect(Effect::Write { offset, data });
-                    offset = next;
                 }
             }
             SourceData::Elsewhere => {}

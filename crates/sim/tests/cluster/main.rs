@@ -3,6 +3,7 @@
 //! `SPIRULA_SIM_SEED=n` plays one seed; a failure names the seed it happened with.
 
 mod copies;
+mod copy_from;
 mod faults;
 mod lost;
 mod monitors;

@@ -219,7 +219,7 @@ fn a_source_that_leads_elsewhere_is_followed() {
     };
     let ops = [plain(OpCode::COPY_FROM)];
     let led = [(0, Ok(source(SourceData::Elsewhere)))];
-    let there = [(0, Ok(source(SourceData::Bytes(vec!["new".into()]))))];
+    let there = [(0, Ok(source(SourceData::Bytes(vec![(0, "new".into())]))))];
     let run = |sources| {
         let request = Request { ops: &ops, may_write: true, sources, ..Request::default() };
         let Ok(done) = execute(&request, &chunked(false));

@@ -114,7 +114,7 @@ fn a_promotion_takes_the_content_and_keeps_xattrs() {
         xattrs: vec![("t".into(), "2".into())],
         omap_header: Bytes::new(),
         omap: Vec::new(),
-        data: SourceData::Bytes(vec!["new".into()]),
+        data: SourceData::Bytes(vec![(0, "new".into())]),
     };
     let mut m = redirect(true);
     m.xattrs.insert("a".into(), "1".into());
