@@ -1,5 +1,5 @@
 //! Tests with real Ceph clients: each script of `tests/clients` runs inside a fresh temporary
-//! cluster, once per I/O back end, and must exit with 0.
+//! cluster, once per I/O back end, and must exit with 0. Some run again in one whose pools have three copies.
 
 use std::process::Command;
 
@@ -9,11 +9,14 @@ use crate::{packages, run};
 
 /// I/O back ends every script must pass on (`SPIRULA_IO`).
 const BACKENDS: &[&str] = &["uring", "epoll"];
+/// What the gate runs with three copies too: every operation, and images with all that they consist of.
+const REPLICATED: &[&str] = &["80_operations", "92_rbd_clones", "96_rbd_model"];
 /// Longest a script may take before `timeout` ends it.
 const SCRIPT_SECONDS_MAX: &str = "240";
 
-/// Runs every script whose name contains `filter`.
-pub(crate) fn run(filter: Option<&str>) -> Result<()> {
+/// Runs every script whose name contains `filter`, with new pools of `size` copies; without a size those of
+/// the gate.
+pub(crate) fn run(filter: Option<&str>, size: Option<u32>) -> Result<()> {
     packages::ensure(packages::GATE)?;
     run::run("cargo", &["build", "--quiet", "--release", "--bin", "spirula"])?;
     let mut ran = 0;
@@ -22,9 +25,11 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
             continue;
         }
         for backend in BACKENDS {
-            println!("== {script} ({backend})");
-            in_cluster(&script, backend)?;
+            in_cluster(&script, backend, size.unwrap_or(1))?;
             ran += 1;
+        }
+        if size.is_none() && REPLICATED.iter().any(|name| script.contains(name)) {
+            in_cluster(&script, BACKENDS[0], 3)?;
         }
     }
     if ran == 0 {
@@ -63,12 +68,13 @@ pub(crate) fn stress(args: &[String]) -> Result<()> {
     )
 }
 
-fn in_cluster(script: &str, backend: &str) -> Result<()> {
+fn in_cluster(script: &str, backend: &str, size: u32) -> Result<()> {
+    println!("== {script} ({backend}, size {size})");
     run::status(
         Command::new("timeout")
             .args(["--kill-after=10", SCRIPT_SECONDS_MAX])
             .arg(run::binary("release", "spirula"))
-            .args(["vstart", "--osds", "3", "--", "bash", script])
+            .args(["vstart", "--osds", "3", "--size", &size.to_string(), "--", "bash", script])
             .env("SPIRULA_IO", backend)
             .env("SPIRULA", run::binary("release", "spirula"))
             .current_dir(run::root()),

@@ -54,6 +54,9 @@ enum Command {
     Clients {
         /// Only scripts whose name contains this.
         filter: Option<String>,
+        /// Copies of each object in new pools (default: as in the gate).
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3))]
+        size: Option<u32>,
     },
 }
 
@@ -67,6 +70,6 @@ fn main() -> anyhow::Result<()> {
         Command::Stress { args } => clients::stress(&args),
         Command::TraceVsCeph => trace::run(),
         Command::Sim(args) => sim::run(&args),
-        Command::Clients { filter } => clients::run(filter.as_deref()),
+        Command::Clients { filter, size } => clients::run(filter.as_deref(), size),
     }
 }

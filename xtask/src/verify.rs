@@ -111,5 +111,5 @@ fn fuzz() -> Result<()> {
 }
 
 fn all_clients() -> Result<()> {
-    clients::run(None)
+    clients::run(None, None)
 }
