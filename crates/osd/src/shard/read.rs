@@ -91,7 +91,7 @@ async fn read(target: &Target, shard: &Rc<Shard>, admitted: Admitted) -> Served 
     let begun = shard.machine.borrow().info().last_update;
     let class = &admitted.request.class;
     let is_primarys = class.watches || class.notifies;
-    let mut loaded = Loaded::lock(target, admitted).await;
+    let mut loaded = Loaded::lock(target, admitted).await?;
     loop {
         if is_primarys || !may_read(shard, &object, begun) {
             break;
