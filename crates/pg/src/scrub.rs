@@ -40,7 +40,7 @@ pub struct Repair {
     pub bad: BTreeSet<i32>,
     /// What those have cannot be replaced.
     pub stuck: BTreeSet<i32>,
-    /// Errors that go when the bad ones are replaced.
+    /// Errors of it.
     pub errors: u64,
 }
 
@@ -131,7 +131,7 @@ impl<'a> One<'a> {
         let primary = osd == self.primary;
         let (pgid, object) = (self.pgid, self.object);
         let Some(copy) = copy else {
-            lines.push(format!("{pgid} shard {osd} soid {object} : missing"));
+            lines.push(format!("{pgid} shard {osd} {object} : missing"));
             return InconsistentShard { errors: bit::MISSING, primary, ..Default::default() };
         };
         let mut errors = copy.errors;

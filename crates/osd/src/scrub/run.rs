@@ -268,12 +268,12 @@ impl Run<'_> {
         *shard.scrub.found.borrow_mut() = Some(found.objects);
         drive::input(target, shard, |machine| machine.scrubbed(done));
         if self.kind.repair && fixed < total {
-            // Which errors are left is known when it is looked at again.
+            // Several errors may be of one copy: what is left is known when it is looked at again.
             shard.scrub.want(Kind { deep: true, repair: false });
         }
     }
 
-    /// Has bad copies replaced; errors that go by that.
+    /// Has bad copies replaced; how many.
     fn repair(&self, found: &mut Findings) -> u64 {
         let mut fixed = 0;
         for (head, repair) in &found.repairs {
@@ -282,7 +282,7 @@ impl Run<'_> {
             {
                 continue;
             }
-            fixed += repair.errors;
+            fixed += repair.bad.len() as u64;
             let of = |object: &HObject| {
                 let snap = head.snap;
                 HObject { snap, ..object.clone() } == *head
