@@ -42,6 +42,12 @@ impl fmt::Display for Mix {
     }
 }
 
+/// Whether an OSD has said that it is Ceph's.
+pub(crate) fn is_ceph(state: &State, osd: i32) -> bool {
+    let values = state.metadata.get(&format!("osd.{osd}"));
+    values.and_then(kind_of) == Some(Kind::Ceph)
+}
+
 /// The kinds of the OSDs that have said so.
 fn kinds(state: &State) -> BTreeMap<i32, Kind> {
     let osd = |name: &str| name.strip_prefix("osd.")?.parse().ok();

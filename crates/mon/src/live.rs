@@ -43,6 +43,8 @@ pub struct Live {
     pub osd_epochs: BTreeMap<i32, u32>,
     /// Pool that is being made -> its PGs that are active.
     pub created: BTreeMap<i64, BTreeSet<u32>>,
+    /// When primaries were told last of PGs to be made.
+    pub told_creating: Duration,
     /// PG -> the last epoch at which it was clean, by its primary.
     pub last_clean: BTreeMap<PgId, u32>,
     /// OSD -> since when it has had no session.

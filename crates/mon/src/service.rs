@@ -16,6 +16,7 @@ mod beacon;
 mod boot;
 mod clocks;
 mod commands;
+mod creating;
 mod failure;
 mod full;
 mod map_trim;

@@ -5,6 +5,7 @@
 //! that does not fit changes nothing.
 
 pub mod config;
+mod creating;
 pub mod health;
 pub mod log;
 mod maps;
@@ -18,12 +19,13 @@ use bytes::Bytes;
 use spirula_auth::{EntityAuth, Keyring, RotatingSecrets};
 use spirula_maps::{ApplyError as MapError, MgrMap, MonMap, OsdMap, SnapIntervals};
 use spirula_wire::denc::encode_versioned;
-use spirula_wire::types::{EntityNameStr, EntityType, Uuid};
+use spirula_wire::types::{EntityNameStr, EntityType, PgId, Uuid};
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 
 use crate::storage::FIRST_NODE;
 
 pub use config::ConfigDb;
+pub use creating::Creating;
 pub use health::Mute;
 pub use log::ClusterLog;
 pub use maps::{MgrState, MonMapState, OsdMaps};
@@ -53,6 +55,8 @@ pub struct State {
     /// Pool -> snapshots that were removed and are gone from every PG, with the ids that removals
     /// took. They are in no map any more.
     pub purged_snaps: BTreeMap<i64, SnapIntervals>,
+    /// PGs of older pools that are still to be made.
+    pub creating: BTreeMap<PgId, Creating>,
 }
 
 /// Entities, secrets and the global ids that may be in use.
@@ -99,6 +103,7 @@ impl State {
             mutes: BTreeMap::new(),
             metadata: BTreeMap::new(),
             purged_snaps: BTreeMap::new(),
+            creating: BTreeMap::new(),
         }
     }
 
@@ -122,6 +127,9 @@ impl State {
                 }
                 _ => {}
             }
+        }
+        if let Some(osd) = &osd {
+            creating::follow(&mut self.creating, self.osd.map(), osd.map());
         }
         self.osd = osd.unwrap_or_else(|| std::mem::take(&mut self.osd));
         self.monmap = monmap.unwrap_or_else(|| std::mem::take(&mut self.monmap));
@@ -174,6 +182,10 @@ impl State {
                 self.metadata.insert(daemon.clone(), values.clone());
             }
             Change::TrimOsdMaps(first) => self.osd.trim_to(*first),
+            Change::CreatePg { pg, how } => match how {
+                Some(how) => _ = self.creating.insert(*pg, *how),
+                None => _ = self.creating.remove(pg),
+            },
             Change::MgrCommands(json) => self.mgr.set_commands(json),
             Change::PurgedSnaps { pool, snaps } => {
                 self.purged_snaps.entry(*pool).or_default().union(snaps);
@@ -227,6 +239,7 @@ impl Encode for State {
             self.metadata.encode(out, f);
             self.purged_snaps.encode(out, f);
             self.members.encode(out, f);
+            self.creating.encode(out, f);
         });
     }
 }
@@ -259,9 +272,14 @@ impl Decode for State {
                 metadata: Decode::decode(r)?,
                 purged_snaps: if format >= 2 { Decode::decode(r)? } else { BTreeMap::new() },
                 members: BTreeMap::new(),
+                creating: BTreeMap::new(),
             };
             state.members = match format {
                 0..3 => members_of(state.monmap.map()),
+                _ => Decode::decode(r)?,
+            };
+            state.creating = match format {
+                0..4 => creating::of_older(state.osd.map()),
                 _ => Decode::decode(r)?,
             };
             Ok(state)

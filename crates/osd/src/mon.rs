@@ -179,6 +179,7 @@ fn handle_event(target: &Target, event: Event) {
         Event::RotatingKeys(secrets) => target.set_secrets(secrets),
         Event::Message(raw) => match raw.header.type_ {
             types::OSD_MARK_ME_DOWN => target.marked_down(),
+            types::OSD_PG_CREATE2 => shard::follow::create(target, &raw),
             types::LOG_ACK => target.clog().acknowledged(&raw),
             _ => {}
         },

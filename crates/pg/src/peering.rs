@@ -262,6 +262,19 @@ impl Peering {
         pg
     }
 
+    /// As [`Peering::create`], but those of `past` may have it after all: they are asked first.
+    pub fn create_unless(
+        me: i32,
+        pgid: SpgId,
+        map: Arc<OsdMap>,
+        past: PastIntervals,
+        config: Config,
+    ) -> Self {
+        let mut pg = Self::create(me, pgid, map, config);
+        pg.past = past;
+        pg
+    }
+
     /// As it was stored; `map` is the map of the epoch in which it was stored last, and
     /// [`Peering::advance`] follows from there.
     pub fn load(me: i32, stored: Stored, map: Arc<OsdMap>, config: Config, now: Duration) -> Self {

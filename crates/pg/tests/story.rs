@@ -10,8 +10,8 @@ use spirula_pg::{
     Action, Config, Holdup, PeerMessage, Peering, Recover, ReserveKind, SendTo, Slot, State,
 };
 use spirula_wire::types::{
-    EVersion, EntityName, HObject, PgId, PgLogEntry, RequestId, SpgId, UTime, Uuid, log_op,
-    pg_state,
+    CompactInterval, EVersion, EntityName, HObject, PastIntervals, PgId, PgLogEntry, PgShard,
+    RequestId, ShardId, SpgId, UTime, Uuid, log_op, pg_state,
 };
 
 const PGID: PgId = PgId { pool: 1, seed: 0 };
@@ -603,4 +603,68 @@ fn a_commit_of_an_earlier_machine_activates_nothing() {
     second.committed(now, NOW);
     first.committed(before, NOW);
     assert_eq!((first.state(), second.state()), (State::Active, State::Active));
+}
+
+/// That `osd` alone may have had the PG until `last`.
+fn had_by(osd: i32, last: u32) -> PastIntervals {
+    let member = PgShard { osd, shard: ShardId::NONE };
+    let interval = CompactInterval { first: 1, last, acting: [member].into() };
+    PastIntervals { first: 1, last, all_participants: [member].into(), intervals: vec![interval] }
+}
+
+/// A pool of one copy; its primary makes the PG unless the other OSD has it, which is up or not. Gives back
+/// both numbers, the primary's first.
+fn made_unless(up: bool) -> (Pair, usize, usize) {
+    let mut pair = Pair::with(1, Peering::unknown);
+    let change = |map: &mut OsdMap| _ = map.pools.insert(1, PgPool::replicated(1, 1, 1, 0));
+    pair.next_map(change, &[]);
+    let primary = pair.map.pg_to_up_acting(PGID).acting_primary;
+    let other = 1 - primary;
+    if !up {
+        pair.map.osds[other as usize].state &= !osd_state::UP;
+    }
+    let (map, pgid) = (Arc::new(pair.map.clone()), SpgId::whole(PGID));
+    let past = had_by(other, map.epoch - 1);
+    pair.osds[primary as usize] =
+        Peering::create_unless(primary, pgid, map.clone(), past, NO_LEASE);
+    pair.osds[other as usize] = Peering::unknown(other, pgid, map, NO_LEASE);
+    pair.network.clear();
+    (pair, primary as usize, other as usize)
+}
+
+#[test]
+fn a_pg_is_made_once_all_have_said_that_they_have_nothing() {
+    let (mut pair, primary, _) = made_unless(true);
+    pair.osds[primary].activate_map(NOW);
+    assert_ne!(pair.shows(), "active+clean", "it was asked");
+    pair.run(&[0, 1]);
+    assert_eq!(pair.shows(), "active+clean");
+}
+
+#[test]
+fn a_pg_is_not_made_while_one_cannot_say_unless_that_is_lost() {
+    let (mut pair, primary, other) = made_unless(false);
+    pair.osds[primary].activate_map(NOW);
+    pair.run(&[primary]);
+    assert_eq!(pair.shows(), "down");
+    let epoch = pair.map.epoch;
+    pair.next_map(|map| map.osds[other].info.lost_at = epoch, &[primary]);
+    pair.run(&[primary]);
+    assert_eq!(pair.shows(), "active+clean");
+}
+
+#[test]
+fn a_pg_that_another_has_is_not_made_anew() {
+    let (mut pair, primary, other) = made_unless(true);
+    // It made the PG, in its own time, and wrote to it.
+    let mut alone = Pair::new(1);
+    alone.write(7);
+    let has = alone.primary().stored();
+    let map = Arc::new(pair.map.clone());
+    pair.osds[other] = Peering::load(other as i32, has.clone(), map, NO_LEASE, NOW);
+    pair.osds[other].activate_map(NOW);
+    pair.osds[primary].activate_map(NOW);
+    pair.run(&[0, 1]);
+    let made = pair.osds[primary].info();
+    assert_eq!(made.last_update, has.info.last_update, "the other's history counts");
 }

@@ -253,6 +253,8 @@ pub(super) fn set_device_class(ctx: &mut Context<'_>, args: &Args) -> Outcome {
                 );
                 return refuse(errno::EBUSY, text);
             }
+            // An OSD tells its class before it says where it is.
+            crush.names.entry(*osd).or_insert_with(|| format!("osd.{osd}"));
             crush.set_device_class(*osd, class).map_err(|e| edit_error(&e))?;
         }
         Ok(())

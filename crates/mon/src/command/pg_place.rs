@@ -5,6 +5,7 @@ use spirula_wire::types::PgId;
 
 use super::osd_edit::put;
 use super::{Answer, Args, Context, Outcome, Refusal, errno, refuse};
+use crate::state::{Change, Creating};
 
 /// The PG that a command is about.
 fn pg_of(map: &OsdMap, args: &Args) -> Result<(PgId, PgPool), Refusal> {
@@ -174,6 +175,25 @@ pub(super) fn rm_upmap_items(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     inc.old_pg_upmap_items.insert(pg);
     put(ctx, inc)?;
     Ok(Answer::status(format!("clear {pg} pg_upmap_items mapping")))
+}
+
+/// Has a PG that nobody has any more made anew, empty.
+pub(super) fn force_create(ctx: &mut Context<'_>, args: &Args) -> Outcome {
+    let text = args.show("pgid");
+    let map = ctx.state.osd.map();
+    let (pg, _) = pg_of(map, args).map_err(|e| match e.errno {
+        errno::ENOENT => Refusal { text: format!("pg {text} should not exist"), ..e },
+        _ => e,
+    })?;
+    if !args.flag("yes_i_really_mean_it") {
+        let text = "This command will recreate a lost (as in data lost) PG with data in it, such that the cluster will give up ever trying to recover the lost data.  Do this only if you are certain that all copies of the PG are in fact lost and you are willing to accept that the data is permanently destroyed.  Pass --yes-i-really-mean-it to proceed.";
+        return refuse(errno::EPERM, text);
+    }
+    if ctx.state.creating.get(&pg) == Some(&Creating::Anyway) {
+        return Ok(Answer::status(format!("pg {text} already creating")));
+    }
+    ctx.change(Change::CreatePg { pg, how: Some(Creating::Anyway) });
+    Ok(Answer::status(format!("pg {text} now creating, ok")))
 }
 
 /// Gives a PG another acting set for a moment, so that it peers anew and asks for its own again.

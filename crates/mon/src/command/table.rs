@@ -363,6 +363,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         "remove an erasure code profile", "osd", "rw", 0, profile::rm),
     row("pg map name=pgid,type=CephPgid",
         "show which OSDs a PG is on", "pg", "r", 0, osd::pg_map),
+    row("osd force-create-pg name=pgid,type=CephPgid name=yes_i_really_mean_it,type=CephBool,req=false",
+        "make a PG anew whose data is lost", "osd", "rw", 0, pg_place::force_create),
     row("pg repeer name=pgid,type=CephPgid",
         "have a PG peer anew", "osd", "rw", 0, pg_place::repeer),
     row("auth ls",

@@ -331,7 +331,12 @@ impl Service {
         id: SessionId,
         raw: &RawMessage,
     ) -> Result<Handled, DecodeError> {
-        let PgId { pool: pool_id, seed } = OsdPgCreated::from_raw(raw)?.pgid;
+        let pg = OsdPgCreated::from_raw(raw)?.pgid;
+        let PgId { pool: pool_id, seed } = pg;
+        if self.state.creating.contains_key(&pg) && self.up_osd_session(id).is_some() {
+            let done = Change::CreatePg { pg, how: None };
+            return Ok(Handled::Propose(vec![done], Vec::new()));
+        }
         let creating = |p: &&spirula_maps::PgPool| p.has_flag(spirula_maps::pool_flags::CREATING);
         let Some(pool) = self.osdmap().pool(pool_id).filter(creating).cloned() else {
             return Ok(Handled::Done);

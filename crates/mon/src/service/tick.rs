@@ -43,6 +43,7 @@ impl Service {
         }
         self.change_members(now);
         self.check_clocks(now);
+        self.tell_creating(now);
         if self.in_flight.is_some() {
             return;
         }

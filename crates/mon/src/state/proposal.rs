@@ -11,14 +11,15 @@ use spirula_auth::{CryptoKey, EntityAuth, RotatingSecrets};
 use spirula_maps::SnapIntervals;
 use spirula_wire::denc::encode_versioned;
 use spirula_wire::msg::mon::LogEntry;
-use spirula_wire::types::EntityNameStr;
+use spirula_wire::types::{EntityNameStr, PgId};
 use spirula_wire::{Decode, DecodeError, Encode, Features, Reader};
 
+use super::Creating;
 use super::config::Scope;
 use super::health::Mute;
 
 /// Version of the encoding of proposals and snapshots; a newer one is refused.
-pub const FORMAT_VERSION: u8 = 3;
+pub const FORMAT_VERSION: u8 = 4;
 
 /// Changes that take effect together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,6 +94,11 @@ pub enum Change {
     PurgedSnaps {
         pool: i64,
         snaps: SnapIntervals,
+    },
+    /// A PG that its primary shall make if nobody has it (`None`: it is there).
+    CreatePg {
+        pg: PgId,
+        how: Option<Creating>,
     },
 }
 
@@ -181,6 +187,11 @@ fn encode_change(change: &Change, out: &mut Vec<u8>, f: Features) {
             name.encode(out, f);
         }
         Change::TrimOsdMaps(first) => (tag(out, 17), first.encode(out, f)).1,
+        Change::CreatePg { pg, how } => {
+            tag(out, 18);
+            pg.encode(out, f);
+            how.encode(out, f);
+        }
     }
 }
 
@@ -211,6 +222,7 @@ fn decode_change(r: &mut Reader<'_>) -> Result<Change, DecodeError> {
         15 => Change::GlobalIds { run: r.u64()?, count: r.u64()? },
         16 => Change::Member { id: r.u64()?, name: Decode::decode(r)? },
         17 => Change::TrimOsdMaps(r.u32()?),
+        18 => Change::CreatePg { pg: Decode::decode(r)?, how: Decode::decode(r)? },
         other => {
             return Err(DecodeError::Invalid { what: "change", value: other.into() });
         }
@@ -258,6 +270,8 @@ mod tests {
                 Change::GlobalIds { run: 5, count: 7 },
                 Change::Member { id: 4, name: Some("d".into()) },
                 Change::TrimOsdMaps(501),
+                Change::CreatePg { pg: PgId::new(1, 2), how: Some(Creating::Unless) },
+                Change::CreatePg { pg: PgId::new(1, 3), how: None },
             ],
         );
         let bytes = proposal.to_bytes(Features::PACIFIC);

@@ -1,6 +1,7 @@
 //! OSDs of Ceph beside those of Spirula: no pool has PGs on both.
 
-use spirula_wire::msg::osd::OsdBoot;
+use spirula_wire::Message as _;
+use spirula_wire::msg::osd::{OsdBoot, OsdPgCreate2};
 
 use crate::harness::{Mon, boot_message};
 
@@ -46,6 +47,11 @@ fn an_osd_of_ceph_stays_out_of_our_pools() {
     assert!(mon.map().is_up(2));
     mon.ok(admin, r#"{"prefix":"osd crush rule create-replicated","name":"theirs","root":"other","type":"osd"}"#);
     mon.ok(admin, r#"{"prefix":"osd pool create","pool":"t","pg_num":8,"rule":"theirs"}"#);
+    drop(mon.take(third));
+    mon.pass(6);
+    let told = mon.take(third).into_iter().filter_map(|raw| OsdPgCreate2::from_raw(&raw).ok());
+    let pgs: Vec<usize> = told.map(|message| message.pgs.len()).collect();
+    assert_eq!(pgs, [8], "it makes PGs when it is told to");
     for command in [
         r#"{"prefix":"osd crush move","name":"osd.2","args":["root=default","host=host1"]}"#,
         r#"{"prefix":"osd crush move","name":"h2","args":["root=default"]}"#,

@@ -2,7 +2,8 @@
 //! answered them.
 
 use spirula_maps::OsdMap;
-use spirula_wire::msg::osd::{OsdAlive, OsdPgTemp};
+use spirula_wire::msg::osd::{OsdAlive, OsdPgCreated, OsdPgTemp};
+use spirula_wire::msg::types;
 use spirula_wire::types::PgId;
 
 use crate::harness::{FSID, Mon};
@@ -113,4 +114,28 @@ fn up_thru_is_for_who_is_up() {
     let epoch = mon.map().epoch;
     mon.send(former, &alive);
     assert_eq!((mon.map().epoch, mon.map().fsid), (epoch, FSID));
+}
+
+#[test]
+fn a_pg_whose_data_is_lost_is_made_by_its_primary() {
+    let (mut mon, osds, admin) = cluster();
+    let pg = PgId::new(1, 3);
+    let primary = mon.map().pg_to_up_acting(pg).acting_primary;
+    let force = r#"{"prefix":"osd force-create-pg","pgid":"1.3","yes_i_really_mean_it":true}"#;
+    assert_eq!(mon.ok(admin, force), "pg 1.3 now creating, ok");
+    let told = |mon: &mut Mon| {
+        osds.iter().for_each(|id| drop(mon.take(*id)));
+        mon.pass(6);
+        let told =
+            |id: &u64| mon.take(*id).iter().any(|raw| raw.header.type_ == types::OSD_PG_CREATE2);
+        osds.iter().map(told).collect::<Vec<bool>>()
+    };
+    let only = (0..3).map(|osd| osd == primary).collect::<Vec<bool>>();
+    assert_eq!(told(&mut mon), only);
+    assert_eq!(told(&mut mon), only, "again, until it is there");
+    // A restart forgets nothing.
+    assert_eq!(mon.service.state().creating.len(), 1);
+    mon.send(osds[primary as usize], &OsdPgCreated { pgid: pg, ..OsdPgCreated::default() });
+    assert_eq!(told(&mut mon), [false; 3]);
+    assert!(mon.service.state().creating.is_empty());
 }

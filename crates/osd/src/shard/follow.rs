@@ -7,15 +7,19 @@ use spirula_maps::{OsdMap, pool_flags};
 use spirula_pg::{Peering, State, Stored};
 use spirula_store::Store;
 use spirula_vos::{ReadError, StageError, Tx};
-use spirula_wire::types::SpgId;
+use spirula_wire::msg::osd::OsdPgCreate2;
+use spirula_wire::types::{PastIntervals, SpgId};
+use spirula_wire::{Decode as _, Encode as _, Features, Message as _, RawMessage};
 use spirula_xstream::{Class, now};
 
 use super::{Shard, drive, recover, slots, stored};
 use crate::apply::{Layout, container_id, container_of, container_pg};
+use crate::boot::pg_created_message;
 use crate::pg::{Pg, PgState};
 use crate::reshape;
 use crate::target::{Target, TargetError};
 
+const F: Features = Features::PACIFIC;
 /// Maps kept for messages about PGs that are not here.
 const RECENT_MAX: usize = 100;
 /// Maps kept while pools are being made.
@@ -218,6 +222,42 @@ fn make(target: &Target, shard: &Rc<Shard>, map: &Arc<OsdMap>) {
     since.for_each(|map| machine.advance(map.clone(), now()));
     shard.machine.replace(machine);
     shard.state.borrow_mut().counted = true;
+}
+
+/// The monitor wants these PGs made, if they are not there. It says so again until it hears that they are.
+pub fn create(target: &Target, raw: &RawMessage) {
+    let Ok(wanted) = OsdPgCreate2::from_raw(raw) else {
+        return tracing::error!("a pg_create2 does not decode");
+    };
+    let map = target.map();
+    if wanted.epoch > map.epoch || target.is_catching_up() {
+        return;
+    }
+    for pgid in wanted.pgs.into_keys() {
+        if target.pgs().get(pgid.pgid).is_some_and(|pg| pg.active.get()) {
+            target.mon().send(target, pg_created_message(pgid.pgid));
+            continue;
+        }
+        let past = wanted.pg_extra.get(&pgid).map(|(_, past)| past.to_bytes(F));
+        let past = past.map(|bytes| PastIntervals::from_bytes(&bytes)).transpose();
+        let (Some(shard), Ok(past)) = (target.shards().get(pgid.pgid), past) else {
+            continue;
+        };
+        let unknown = {
+            let machine = shard.machine.borrow();
+            machine.state() == State::Unknown && machine.is_primary()
+        };
+        if !unknown || shard.is_held() || shard.pgid != pgid {
+            continue;
+        }
+        let (me, config) = (target.config().osd_id, target.peering_config());
+        let past = past.unwrap_or_default();
+        tracing::info!(%pgid, others = past.all_participants.len(), "made as the monitor wants");
+        let machine = Peering::create_unless(me, pgid, map.clone(), past, config);
+        shard.machine.replace(machine);
+        shard.state.borrow_mut().counted = true;
+        drive::input(target, &shard, |machine| machine.activate_map(now()));
+    }
 }
 
 /// Removes a held shard with what is stored of it.
