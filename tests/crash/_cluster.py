@@ -1,4 +1,5 @@
 """A cluster of `spirula vstart` in a directory that is killed and started again there."""
+import json
 import os
 import signal
 import subprocess
@@ -18,8 +19,24 @@ class Cluster:
         self.conf = os.path.join(directory, "ceph.conf")
         self.log = open(os.path.join(directory, "..", "vstart.log"), "ab")
         self.process = None
+        # The map in which each OSD was last seen to come up.
+        self.up_from = {}
 
     def start(self):
+        """Starts all daemons; returns a client that knows where the OSDs of this start are. One that
+        tries an address of those before waits for many seconds until it asks for a newer map."""
+        client = self.connect()
+        deadline = time.time() + START_SECONDS_MAX
+        while time.time() < deadline:
+            up_from = ups(client)
+            if all(epoch > self.up_from.get(osd, 0) for osd, epoch in up_from.items()):
+                self.up_from = up_from
+                client.wait_for_latest_osdmap()
+                return client
+            time.sleep(0.02)
+        sys.exit("not all OSDs are up after %d s" % START_SECONDS_MAX)
+
+    def connect(self):
         self.process = subprocess.Popen(
             self.command, stdout=self.log, stderr=self.log, start_new_session=True)
         deadline = time.time() + START_SECONDS_MAX
@@ -39,3 +56,11 @@ class Cluster:
     def kill(self):
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def ups(client):
+    """In which epoch each OSD came up; 0 of one that is down."""
+    code, out, error = client.mon_command('{"prefix": "osd dump", "format": "json"}', b"")
+    if code != 0:
+        sys.exit("osd dump: %d %s" % (code, error))
+    return {osd["osd"]: osd["up_from"] * osd["up"] for osd in json.loads(out)["osds"]}

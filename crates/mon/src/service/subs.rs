@@ -1,15 +1,19 @@
 //! Subscriptions: what a session wants to hear of, and sending it when there is news.
 //!
 //! Invariant: a one-time subscription is answered once and forgotten; any other is answered for
-//! every version from its start on.
+//! every version from its start on. One for the next OSD map stays for some seconds if OSDs came or went
+//! in it: a client asks once when it loses a connection, and where several OSDs go at the same time, the
+//! map that follows tells of one of them; it would ask for more only after its own tick, 15 s later.
 
-use spirula_maps::OsdMap;
+use std::time::Duration;
+
+use spirula_maps::{Incremental, OsdMap};
 use spirula_wire::msg::Paxos;
 use spirula_wire::msg::mgr::{MgrDigest, MgrMapMsg, ServiceMapMsg};
 use spirula_wire::msg::mon::{Config, Log, MonGetOsdMap, MonMapMsg, MonSubscribe};
 use spirula_wire::msg::osd::OsdMapMsg;
 use spirula_wire::types::{EntityNameStr, EntityType};
-use spirula_wire::{DecodeError, Message, RawMessage};
+use spirula_wire::{Decode as _, DecodeError, Message, RawMessage};
 use tracing::debug;
 
 use super::{F, Handled, Service, Session, SessionId};
@@ -17,11 +21,18 @@ use crate::Now;
 use crate::command::level_of;
 use crate::limits::SUBSCRIPTIONS_MAX;
 
+/// How long a client that was told of OSDs that came or went is told of more.
+const LINGERS: Duration = Duration::from_secs(10);
+/// Maps that are looked at for such OSDs.
+const LINGER_MAPS: u32 = 10;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subscription {
     /// The first version that was not sent yet.
     next: u64,
     onetime: bool,
+    /// It was answered, but ends then.
+    until: Option<Duration>,
 }
 
 impl Service {
@@ -49,7 +60,8 @@ impl Service {
                 w if w.starts_with("log-") && item.start == 0 => self.state.log.version + 1,
                 _ => item.start,
             };
-            session.subs.insert(what.clone(), Subscription { next, onetime: item.onetime() });
+            let onetime = item.onetime();
+            session.subs.insert(what.clone(), Subscription { next, onetime, until: None });
             self.serve(now, id, &what);
         }
         Ok(Handled::Done)
@@ -83,17 +95,36 @@ impl Service {
         let Some(sub) = self.sessions.get(&id).and_then(|s| s.subs.get(what)).copied() else {
             return;
         };
-        let Some(next) = self.send_news(now, id, what, sub.next) else {
-            return;
-        };
+        let over = sub.until.is_some_and(|until| until < now.mono);
+        let next = if over { None } else { self.send_news(now, id, what, sub.next) };
+        let lingers =
+            sub.onetime && next.is_some() && what == "osdmap" && self.osds_moved(sub.next);
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        if sub.onetime {
-            session.subs.remove(what);
-        } else {
-            session.subs.insert(what.to_owned(), Subscription { next, ..sub });
+        let until = if lingers { Some(now.mono + LINGERS) } else { sub.until };
+        match next {
+            None if over => drop(session.subs.remove(what)),
+            None => {}
+            Some(_) if sub.onetime && until.is_none() => drop(session.subs.remove(what)),
+            Some(next) => {
+                session.subs.insert(what.to_owned(), Subscription { next, until, ..sub });
+            }
         }
+    }
+
+    /// Whether OSDs came or went in map `from` or a later one.
+    fn osds_moved(&self, from: u64) -> bool {
+        if from == 0 {
+            // Who asks for a whole map has not lost anything.
+            return false;
+        }
+        let osd = &self.state.osd;
+        let newest = osd.epoch();
+        let from = u32::try_from(from).unwrap_or(u32::MAX).max(newest.saturating_sub(LINGER_MAPS));
+        let incs = (from..=newest).filter_map(|epoch| osd.incremental(epoch));
+        let moved = |inc: Incremental| !inc.new_state.is_empty() || !inc.new_up_client.is_empty();
+        incs.filter_map(|raw| Incremental::from_bytes(&raw).ok()).any(moved)
     }
 
     /// Sends versions from `from` on, if there are any; returns the version to go on with.

@@ -231,3 +231,24 @@ fn up_thru_is_what_the_osd_knows() {
     mon.send(osds[0], &alive);
     assert_eq!(mon.map().osd(0).unwrap().info.up_thru, 4);
 }
+
+/// One that lost several OSDs at once asks for the next map, which tells of one of them.
+#[test]
+fn who_asks_for_the_map_of_a_loss_hears_of_more_losses() {
+    for (loss, later, want) in [(true, 1, 1), (true, 20, 0), (false, 1, 0)] {
+        let (mut mon, osds, admin) = cluster(3);
+        let client = mon.admin();
+        let next = u64::from(mon.map().epoch) + 1;
+        mon.send(client, &subscribe(&[("osdmap", next, true)]));
+        if loss {
+            mon.send(osds[0], &report(2, 21, REFUSED));
+        } else {
+            mon.ok(admin, r#"{"prefix":"osd set","key":"noout"}"#);
+        }
+        assert_eq!(mon.take(client).len(), 1, "the one that was asked for");
+        mon.pass(later);
+        mon.send(osds[0], &report(1, 21, REFUSED));
+        assert!(!mon.map().is_up(1));
+        assert_eq!(mon.take(client).len(), want, "{loss} {later}");
+    }
+}
