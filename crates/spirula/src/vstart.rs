@@ -18,6 +18,8 @@ use crate::print::say;
 use crate::procs::Procs;
 
 const DEVICE_BYTES_DEFAULT: u64 = 10 << 30;
+/// As many as copies that outlive any one of them need.
+const OSDS_DEFAULT: u32 = 3;
 const OSDS_MAX: u32 = 1000;
 /// Ceph's bound.
 const COPIES_MAX: u8 = 10;
@@ -30,7 +32,7 @@ pub(crate) struct Args {
     /// Keep the cluster here and start it again from here (default: temporary).
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Number of OSDs of a new cluster [default: 1].
+    /// Number of OSDs of a new cluster [default: 3].
     #[arg(long)]
     osds: Option<u32>,
     /// Number of monitors of a new cluster: 1, 3 or 5 [default: 1].
@@ -71,7 +73,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         bail!("--mons {mons}: a quorum has 1, 3 or 5 monitors");
     }
     if let Some(size) = args.size
-        && (size == 0 || size > COPIES_MAX || u32::from(size) > args.osds.unwrap_or(1))
+        && (size == 0 || size > COPIES_MAX || u32::from(size) > osds(&args))
     {
         bail!("--size {size}: pools have 1 to {COPIES_MAX} copies, at most as many as --osds");
     }
@@ -80,7 +82,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     }
     if let Some(port) = args.port {
         // Each monitor, the manager and each OSD take one.
-        let ports = u32::from(args.mons.unwrap_or(1)) + 1 + args.osds.unwrap_or(1);
+        let ports = u32::from(args.mons.unwrap_or(1)) + 1 + osds(&args);
         if port == 0 || u32::from(port) + ports > u32::from(u16::MAX) + 1 {
             bail!("--port {port}: the cluster needs {ports} ports from there on, up to 65535");
         }
@@ -209,9 +211,13 @@ impl Cluster {
     }
 }
 
+fn osds(args: &Args) -> u32 {
+    args.osds.unwrap_or(OSDS_DEFAULT)
+}
+
 fn shape(args: &Args) -> Shape {
     Shape {
-        osds: args.osds.unwrap_or(1),
+        osds: osds(args),
         mons: args.mons.unwrap_or(1),
         size: args.size.unwrap_or(1),
         port_base: args.port,
@@ -282,6 +288,22 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn shapes() {
+        use clap::Parser as _;
+        for (line, want) in [("x", (1, 3, 1)), ("x --size 3", (1, 3, 3)), ("x --osds 1", (1, 1, 1))]
+        {
+            let shape = shape(&Line::parse_from(line.split(' ')).args);
+            assert_eq!((shape.mons, shape.osds, shape.size), want, "{line}");
+        }
+    }
 
     #[test]
     fn sizes() {
