@@ -16,6 +16,7 @@ use spirula_maps::SnapIntervals;
 use spirula_vos::ContainerId;
 use spirula_wire::types::{EVersion, PgLogDup, RequestId, SpgId};
 
+use crate::reshape::Counting;
 use crate::session::Session;
 use crate::shard::Shard;
 use crate::snap::PoolSnaps;
@@ -50,6 +51,8 @@ pub struct Pg {
     pub reported: Cell<(u64, std::time::Duration)>,
     /// When it was last well, as reported.
     pub well: Cell<LastWell>,
+    /// Its objects are counted while it serves.
+    pub counting: RefCell<Option<Counting>>,
     /// Who was told to wait until it is active.
     pub blocked: RefCell<Vec<Weak<Session>>>,
 }
@@ -111,6 +114,7 @@ impl Pg {
             trimming: Cell::default(),
             reported: Cell::default(),
             well: Cell::default(),
+            counting: RefCell::default(),
             blocked: RefCell::default(),
         }
     }

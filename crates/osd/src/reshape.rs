@@ -1,4 +1,5 @@
-//! PGs that are split, or merged, where they are, because the `pg_num` of their pool changed.
+//! PGs with a single copy that are split, or merged, where they are, because the `pg_num` of their pool
+//! changed. Those with several are split by `shard::split`.
 //!
 //! What is to be done follows from the map and from what is stored, not from the maps in between: each
 //! container tells for how many PGs it was cut, and is brought to what the map says by steps of one
@@ -16,6 +17,7 @@ mod steps;
 mod tx;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -28,9 +30,10 @@ use crate::object::pg_bounds;
 use crate::pg::Pg;
 use crate::shard::{self, Shard};
 use crate::target::{Target, TargetError};
-pub use count::recount;
-pub use record::Base;
+pub use count::{Counting, recount, recount_meanwhile};
+pub use record::{Base, snap_index};
 use steps::{Stored, next_step};
+pub use tx::halves;
 
 /// Until a step that the store refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -62,6 +65,9 @@ pub fn holds(target: &Target, changed: bool) -> bool {
 
 /// What is held already waits until all is done.
 pub fn hold(target: &Target, shard: Rc<Shard>) {
+    if shard.is_splitting() {
+        return;
+    }
     let mut waiting = target.reshaping().waiting.borrow_mut();
     if !waiting.iter().any(|waits| Rc::ptr_eq(waits, &shard)) {
         waiting.push(shard);
@@ -94,6 +100,10 @@ async fn run(target: Target) -> Result<(), TargetError> {
 /// The next step that the map asks for.
 fn next(target: &Target) -> Option<steps::Step> {
     let map = target.map();
+    // Copies of several OSDs see to that themselves (`shard::split`).
+    let all = target.shards().all();
+    let splitting: BTreeSet<i64> =
+        all.iter().filter(|shard| shard.is_splitting()).map(|shard| shard.pgid.pgid.pool).collect();
     let stored = target.store().try_read(|vos| {
         let mut pools = std::collections::BTreeMap::<i64, Vec<Stored>>::new();
         for cid in vos.containers() {
@@ -102,6 +112,9 @@ fn next(target: &Target) -> Option<steps::Step> {
             else {
                 continue;
             };
+            if splitting.contains(&pgid.pool) {
+                continue;
+            }
             let pg_num = pg_num_of(vos, cid).unwrap_or(pool.pg_num);
             pools.entry(pgid.pool).or_default().push(Stored { cid, seed: pgid.seed, pg_num, to });
         }

@@ -301,6 +301,9 @@ pub fn follow(target: &Target, changes: Changes, first: bool) {
     }
     if reshape::holds(target, changes.reshaped) {
         for pg in changes.added {
+            if pg.shard.is_splitting() {
+                continue;
+            }
             pg.shard.hold();
             reshape::hold(target, pg.shard.clone());
         }

@@ -14,6 +14,7 @@ pub mod read;
 pub mod recover;
 pub mod replica;
 pub mod slots;
+pub mod split;
 pub mod stored;
 pub mod submit;
 
@@ -53,6 +54,10 @@ pub struct Shard {
     serving: Cell<bool>,
     /// It is split, merged, loaded or removed: nothing is done meanwhile.
     held: Cell<bool>,
+    /// The maps that its machine was not shown meanwhile.
+    unseen: RefCell<Vec<Arc<OsdMap>>>,
+    /// Held since it was split: its machine goes on with the map.
+    splitting: RefCell<Option<split::Splitting>>,
     /// What came meanwhile.
     backlog: RefCell<Vec<(i32, PeerMessage)>>,
     /// Objects became whole, or the interval ended.
@@ -114,6 +119,8 @@ impl Shard {
             driving: Cell::new(false),
             serving: Cell::new(false),
             held: Cell::new(false),
+            unseen: RefCell::default(),
+            splitting: RefCell::default(),
             backlog: RefCell::default(),
             progress: Notify::new(),
             rewinds: RefCell::default(),
@@ -167,6 +174,11 @@ impl Shard {
 
     pub fn hold(&self) {
         self.held.set(true);
+    }
+
+    /// Whether it is split in memory and not yet in the store.
+    pub fn is_splitting(&self) -> bool {
+        self.splitting.borrow().is_some()
     }
 
     pub fn is_held(&self) -> bool {

@@ -492,6 +492,7 @@ impl Target {
         let mut before = old.clone();
         for map in maps {
             shard::follow::awaken(self, map);
+            shard::split::split_all(self, map);
             if map.epoch >= inner.first_epoch.get() {
                 changes.add(self.update_pgs(&before, map));
             }

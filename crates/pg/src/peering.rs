@@ -346,11 +346,12 @@ impl Peering {
         &mut self.missing
     }
 
-    /// What the PG's objects come to, and a time that goes along with every info; the driver keeps both,
-    /// and tells them before inputs.
-    pub fn set_counters(&mut self, sum: ObjectStatSum, fresh: UTime) {
+    /// What the PG's objects come to, whether that is no guess, and a time that goes along with every info; the
+    /// driver keeps them, and tells them before inputs.
+    pub fn set_counters(&mut self, sum: ObjectStatSum, counted: bool, fresh: UTime) {
         let before = std::mem::replace(&mut self.info.stats.stats.sum, sum);
         self.keep_scrub_errors(&before);
+        self.info.stats.stats_invalid = !counted;
         self.info.stats.last_fresh = fresh;
     }
 

@@ -175,21 +175,21 @@ impl Pair {
         version
     }
 
-    /// The PG is split at these OSDs by the next map, which these have; the others' copies are as they
-    /// were.
+    /// The PG is split by the next map, upon which these OSDs act; the others look at it when they come
+    /// back.
     fn split(mut self, change: impl FnOnce(&mut OsdMap), at: &[usize]) -> (Self, Self) {
         self.map.epoch += 1;
         let pool = self.map.pools.get_mut(&PGID.pool).unwrap();
         (pool.pg_num, pool.pg_num_pending) = (2, 2);
         change(&mut self.map);
         let map = Arc::new(self.map.clone());
-        let children = [0, 1].map(|me| child_of(me as i32, &mut self.osds[me]));
+        let children = [0, 1].map(|me| {
+            self.osds[me].advance(map.clone(), NOW);
+            self.osds[me].split_off(PgId { seed: 1, ..PGID })
+        });
         let mut child = Self { map: self.map.clone(), osds: children, ..Self::new(1) };
         for pair in [&mut self, &mut child] {
-            for &me in at {
-                pair.osds[me].advance(map.clone(), NOW);
-                pair.osds[me].activate_map(NOW);
-            }
+            at.iter().for_each(|&me| pair.osds[me].activate_map(NOW));
             pair.run(at);
         }
         (self, child)
@@ -215,11 +215,6 @@ impl Pair {
 fn goes_down(map: &mut OsdMap, osd: usize) {
     map.osds[osd].state &= !osd_state::UP;
     map.osds[osd].xinfo.dead_epoch = map.epoch;
-}
-
-fn child_of(me: i32, pg: &mut Peering) -> Peering {
-    let stored = pg.split_off(PgId { seed: 1, ..PGID }, 2);
-    Peering::load(me, stored, pg.map().clone(), CONFIG, NOW)
 }
 
 fn object() -> HObject {

@@ -19,7 +19,7 @@ pub(super) fn set_pg_num(
     if n == i64::from(pool.pg_num_target) {
         return Ok(Done::Same);
     }
-    check_splittable(pool)?;
+    check_not_merged(pool, n)?;
     let max = ctx.settings.int("mon_max_pool_pg_num");
     if n < 1 || n > max {
         return refuse(
@@ -36,7 +36,9 @@ pub(super) fn set_pg_num(
     let map = ctx.state.osd.map();
     let follows = pool.pgp_num_target == pool.pg_num_target;
     let wanted = if follows { n } else { n.min(pool.pgp_num_target) };
-    let fits = [wanted, pool.pgp_num.min(n)].into_iter().find(|pgp| stays(map, id, n, *pgp));
+    let fits = [wanted, pool.pgp_num.min(n)]
+        .into_iter()
+        .find(|pgp| pool.size > 1 || stays(map, id, n, *pgp));
     let Some(pgp_num) = fits else {
         return refuse(
             errno::EOPNOTSUPP,
@@ -93,15 +95,15 @@ fn check_changeable(pool: &PgPool, what: &str) -> Result<(), Refusal> {
     )
 }
 
-/// OSDs split and merge what only they have; copies of several OSDs do not follow each other yet.
-fn check_splittable(pool: &PgPool) -> Result<(), Refusal> {
-    if pool.size <= 1 {
+/// Copies of several OSDs are split together, but not merged.
+fn check_not_merged(pool: &PgPool, n: i64) -> Result<(), Refusal> {
+    if pool.size <= 1 || n >= i64::from(pool.pg_num.max(pool.pg_num_target)) {
         return Ok(());
     }
     refuse(
         errno::EOPNOTSUPP,
         format!(
-            "pg_num of a pool of size {} cannot be changed yet: its PGs are split and merged with size 1 only",
+            "pg_num of a pool of size {} cannot be lowered yet: its PGs are split, but merged with size 1 only",
             pool.size
         ),
     )

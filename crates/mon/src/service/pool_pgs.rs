@@ -1,8 +1,9 @@
 //! The numbers of PGs follow what they shall be. In Ceph the manager has the monitor make the steps; here
 //! the monitor looks at what the manager reports and makes them itself. PGs are split and merged in one
-//! step, since every PG is where its other half is.
+//! step, since every PG is where its other half is. Where there are other copies, halves move to OSDs of their
+//! own (`pgp_num`) when all are well again.
 
-use spirula_maps::{Incremental, PgMapDigest, PgPool};
+use spirula_maps::{Incremental, OsdMap, PgMapDigest, PgPool, pool_flags};
 use spirula_wire::types::pg_state;
 
 use super::Service;
@@ -19,16 +20,10 @@ impl Service {
         let Some((&id, pool)) = due.filter(|_| all_clean(&self.live.digest, &map.pools)) else {
             return;
         };
-        let (pg_num, pgp_num) = (pool.pg_num_target, pool.pgp_num_target);
-        // PGs of several copies move, but are not split and merged.
-        let can = match pool.size {
-            0 | 1 => stays(&map, id, pg_num, pgp_num),
-            _ => pg_num == pool.pg_num,
-        };
-        if !can {
-            tracing::debug!(pool = id, "its PGs would have to move or be split");
+        let Some((pg_num, pgp_num)) = next_step(&map, id, pool) else {
+            tracing::debug!(pool = id, "its PGs would have to move or be merged");
             return;
-        }
+        };
         let (epoch, merges) = (inc.epoch, pg_num < pool.pg_num);
         let splits = pg_num > pool.pg_num;
         let changed = inc.new_pools.entry(id).or_insert_with(|| pool.clone());
@@ -43,6 +38,19 @@ impl Service {
     }
 }
 
+/// The next `pg_num` and `pgp_num`.
+fn next_step(map: &OsdMap, id: i64, pool: &PgPool) -> Option<(u32, u32)> {
+    let (pg_num, pgp_num) = (pool.pg_num_target, pool.pgp_num_target);
+    if pool.has_flag(pool_flags::CREATING) {
+        return None;
+    }
+    match pool.size {
+        0 | 1 => stays(map, id, pg_num, pgp_num).then_some((pg_num, pgp_num)),
+        _ if pg_num > pool.pg_num => Some((pg_num, pool.pgp_num)),
+        _ => (pg_num == pool.pg_num).then_some((pg_num, pgp_num)),
+    }
+}
+
 /// By what the manager reported last.
 fn all_clean(digest: &PgMapDigest, pools: &std::collections::BTreeMap<i64, PgPool>) -> bool {
     let clean = pg_state::ACTIVE | pg_state::CLEAN;
@@ -51,4 +59,32 @@ fn all_clean(digest: &PgMapDigest, pools: &std::collections::BTreeMap<i64, PgPoo
     digest.num_pg == pgs
         && states.keys().all(|state| state & clean == clean)
         && states.values().map(|n| i64::from(*n)).sum::<i64>() == pgs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_of_several_copies_move_after_they_were_split() {
+        let pool = |size, (pg_num, pgp_num), (pg_target, pgp_target), flags| PgPool {
+            size,
+            pg_num,
+            pgp_num,
+            pg_num_target: pg_target,
+            pgp_num_target: pgp_target,
+            flags,
+            ..PgPool::default()
+        };
+        for (pool, want) in [
+            (pool(3, (8, 8), (32, 32), 0), Some((32, 8))),
+            (pool(3, (32, 8), (32, 32), 0), Some((32, 32))),
+            (pool(3, (8, 8), (8, 4), 0), Some((8, 4))),
+            (pool(3, (8, 8), (4, 4), 0), None),
+            (pool(3, (8, 8), (32, 32), pool_flags::CREATING), None),
+            (pool(1, (8, 8), (32, 32), 0), Some((32, 32))),
+        ] {
+            assert_eq!(next_step(&OsdMap::default(), 1, &pool), want, "{pool:?}");
+        }
+    }
 }

@@ -33,18 +33,21 @@ fn copies_are_bounded_as_in_ceph() {
     answers_as(&mut mon, id, include_str!("pool_sizes.tsv"));
 }
 
-/// PGs of several copies are not split or merged yet, but they may move.
+/// PGs of several copies are split and not merged yet.
 #[test]
-fn pg_num_of_replicated_pools_stays() {
+fn pg_num_of_replicated_pools_grows() {
     let mut mon = Mon::new(3);
     let id = mon.admin();
     mon.ok(id, r#"{"prefix":"osd pool create","pool":"r","pg_num":8,"size":2}"#);
     let set = |var: &str, val: u32| {
         format!(r#"{{"prefix":"osd pool set","pool":"r","var":"{var}","val":"{val}"}}"#)
     };
-    let refused = mon.command(id, &set("pg_num", 16));
+    let refused = mon.command(id, &set("pg_num", 4));
     assert_eq!((refused.0, refused.1.contains("size 2")), (-95, true), "{refused:?}");
     assert_eq!(mon.ok(id, &set("pg_num", 8)), "");
+    assert_eq!(mon.ok(id, &set("pg_num", 16)), "set pool 2 pg_num to 16");
+    let pool = &mon.map().pools[&2];
+    assert_eq!((pool.pg_num_target, pool.pgp_num_target), (16, 16));
     assert_eq!(mon.ok(id, &set("pgp_num", 4)), "set pool 2 pgp_num to 4");
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use spirula_store::StoreError;
 use spirula_vos::{ObjectKey, Tx, Vos};
-use spirula_xstream::yield_now;
+use spirula_xstream::{Class, yield_now};
 
 use super::{Base, commit};
 use crate::apply::{meta_object, peering_object};
@@ -54,6 +54,77 @@ pub async fn recount(target: &Target, pg: &Rc<Pg>) -> Result<(), TargetError> {
     }
     commit(target, &mut tx, Some(pg)).await?;
     Ok(())
+}
+
+/// A count of objects while they are written: those below `next` are in the sum.
+#[derive(Debug, Default)]
+pub struct Counting {
+    next: Bytes,
+    sum: StatSum,
+}
+
+impl Counting {
+    /// A request on `object` was submitted.
+    pub fn changed(&mut self, object: &Bytes, by: &StatDelta) {
+        if *object < self.next {
+            self.sum.add(by);
+        }
+    }
+}
+
+/// Counts the objects of a PG that serves, unless its counters are right.
+pub fn recount_meanwhile(target: &Target, pg: &Rc<Pg>) {
+    if pg.state.borrow().counted || pg.counting.borrow().is_some() {
+        return;
+    }
+    pg.counting.replace(Some(Counting::default()));
+    let pg = pg.clone();
+    target.spawn(Class::Background, move |target| async move {
+        count_meanwhile(&target, &pg).await?;
+        pg.counting.replace(None);
+        Ok(())
+    });
+}
+
+/// An object is counted, and the next one found, in the turn that says so.
+async fn count_meanwhile(target: &Target, pg: &Rc<Pg>) -> Result<(), TargetError> {
+    let (store, cid) = (target.store(), pg.cid);
+    let own = [meta_object(cid), peering_object(cid)];
+    let goes_on = || target.pgs().is_current(pg);
+    let mut next = Bytes::new();
+    loop {
+        let found = store.read(|vos: &Vos| match vos.container_exists(cid) {
+            true => vos.list_objects(cid, Bound::Included(&next), None, 1),
+            false => Ok(Vec::new()),
+        });
+        let found = found.await?;
+        let Some(key) = found.first().filter(|_| goes_on()) else {
+            break;
+        };
+        set_next(pg, key.0.clone(), &StatDelta::default());
+        let counted = match own.contains(key) {
+            true => StatDelta::default(),
+            false => count(target, pg, key).await?,
+        };
+        next = [&key.0[..], &[0]].concat().into();
+        set_next(pg, next.clone(), &counted);
+        yield_now().await;
+    }
+    let counted = pg.counting.take().filter(|_| goes_on());
+    if let Some(Counting { sum, .. }) = counted {
+        let mut state = pg.state.borrow_mut();
+        let StatSum { num_rd, num_rd_kb, num_wr, num_wr_kb, .. } = state.stats;
+        state.stats = StatSum { num_rd, num_rd_kb, num_wr, num_wr_kb, ..sum };
+        state.counted = true;
+    }
+    Ok(())
+}
+
+fn set_next(pg: &Pg, next: Bytes, counted: &StatDelta) {
+    if let Some(counting) = &mut *pg.counting.borrow_mut() {
+        counting.next = next;
+        counting.sum.add(counted);
+    }
 }
 
 async fn count(target: &Target, pg: &Pg, oid: &ObjectKey) -> Result<StatDelta, TargetError> {

@@ -137,7 +137,11 @@ impl Records {
     }
 }
 
-async fn snap_index(store: &Store, cid: ContainerId) -> Result<Vec<(Bytes, Bytes)>, TargetError> {
+/// The index of snapshots: dkeys and akeys.
+pub async fn snap_index(
+    store: &Store,
+    cid: ContainerId,
+) -> Result<Vec<(Bytes, Bytes)>, TargetError> {
     let (meta, mut out) = (meta_object(cid), Vec::new());
     let mut keys = Keys { from: Bytes::from_static(b"s"), to: Some("t".into()), ..Keys::default() };
     loop {

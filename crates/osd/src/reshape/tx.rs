@@ -94,7 +94,7 @@ fn split(target: &Target, parent: ContainerId, child: SpgId, records: &Records) 
 }
 
 /// A guess, until they are counted.
-fn halves(all: &StatSum) -> (StatSum, StatSum) {
+pub fn halves(all: &StatSum) -> (StatSum, StatSum) {
     let goes = StatSum {
         num_bytes: all.num_bytes / 2,
         num_objects: all.num_objects / 2,

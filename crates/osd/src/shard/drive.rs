@@ -94,7 +94,12 @@ async fn act(target: &Target, shard: &Rc<Shard>, action: Action) -> Result<(), T
         Action::WantUpThru(epoch) => target.want_up_thru(epoch),
         Action::WantPgTemp(osds) => want_pg_temp(target, shard.pgid, osds),
         Action::Activated => activated(target, shard).await?,
-        Action::Clean => target.report_now(),
+        Action::Clean => {
+            // Now nothing is missing that would not be counted.
+            let pg = target.pgs().get(pgid).filter(|pg| pg.active.get());
+            pg.iter().for_each(|pg| reshape::recount_meanwhile(target, pg));
+            target.report_now();
+        }
         Action::LocalReserve { priority, .. } => slots::want(target, shard, Slot::Local, priority),
         Action::RemoteReserve { priority, .. } => {
             slots::want(target, shard, Slot::Remote, priority)
@@ -116,7 +121,8 @@ async fn activated(target: &Target, shard: &Rc<Shard>) -> Result<(), TargetError
     let Some(pg) = target.pgs().get(pgid).filter(|pg| Rc::ptr_eq(&pg.shard, shard)) else {
         return Ok(());
     };
-    if !shard.state.borrow().counted {
+    let alone = shard.machine.borrow().members().is_empty();
+    if !shard.state.borrow().counted && alone {
         reshape::recount(target, &pg).await?;
     }
     reshape::note_pg_num(target, &pg).await?;
@@ -261,13 +267,14 @@ pub fn input(target: &Target, shard: &Rc<Shard>, tell: impl FnOnce(&mut Peering)
     {
         let (mut machine, mut state) = (shard.machine.borrow_mut(), shard.state.borrow_mut());
         let purged = state.purged.iter().map(|(start, len)| (SnapId(start), len)).collect();
-        machine.set_counters(state.stats.to_ceph(), time(state.last_epoch));
+        machine.set_counters(state.stats.to_ceph(), state.counted, time(state.last_epoch));
         machine.set_purged_snaps(purged);
         tell(&mut machine);
         if let Some(newest) = machine.log().entries().next_back() {
             state.heard_epoch(newest.store_epoch().unwrap_or(0));
         }
-        state.stats = StatSum::from(&machine.info().stats.stats.sum);
+        let stats = &machine.info().stats;
+        (state.stats, state.counted) = (StatSum::from(&stats.stats.sum), !stats.stats_invalid);
         state.purged = stored::purged_of(machine.info());
     }
     tracing::debug!("{shard:?}");

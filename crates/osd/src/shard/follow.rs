@@ -12,7 +12,7 @@ use spirula_wire::types::{PastIntervals, SpgId};
 use spirula_wire::{Decode as _, Encode as _, Features, Message as _, RawMessage};
 use spirula_xstream::{Class, now};
 
-use super::{Shard, drive, recover, slots, stored};
+use super::{Shard, drive, recover, slots, split, stored};
 use crate::apply::{Layout, container_id, container_of, container_pg};
 use crate::boot::pg_created_message;
 use crate::pg::{Pg, PgState};
@@ -94,34 +94,46 @@ fn loaded(target: &Target, stored: Stored, map: Arc<OsdMap>) -> Peering {
 
 /// Reads a held shard anew, after a split or merge, and lets it go on.
 pub async fn reload(target: &Target, shard: &Rc<Shard>) -> Result<(), TargetError> {
-    if !shard.is_held() {
+    if !shard.is_held() || shard.is_splitting() {
         return Ok(());
     }
     let config = target.peering_config();
     let found = stored::load(target.store(), shard.pgid, shard.cid, config.log).await?;
-    let map = target.map();
-    let machine = match found {
-        Some(found) => {
-            shard.state.replace(found.state);
-            loaded(target, found.stored, map)
-        }
-        // Half of what was empty.
-        None => {
-            shard.state.replace(PgState { counted: true, ..PgState::default() });
-            Peering::create(target.config().osd_id, shard.pgid, map, config)
-        }
-    };
     if !shard.is_held() {
         return Ok(());
     }
     let_go(target, shard);
-    shard.machine.replace(machine);
+    let unseen = shard.unseen.take();
+    let knows = shard.machine.borrow().state() != State::Unknown;
+    match found {
+        // Nothing was done with it after all: what is in memory is the newest.
+        found if knows && found.as_ref().is_none_or(|found| found.known) => {
+            unseen.into_iter().for_each(|map| shard.machine.borrow_mut().advance(map, now()));
+        }
+        Some(found) => {
+            shard.state.replace(found.state);
+            // The only copy, and whole, if peering is to begin anew.
+            let since = if found.known { found.map_epoch } else { target.epoch() };
+            let recent = target.shards().recent.borrow();
+            let mut maps = recent.range(since..).map(|(_, map)| map.clone());
+            let first = maps.next().unwrap_or_else(|| target.map());
+            let mut machine = loaded(target, found.stored, first);
+            maps.for_each(|map| machine.advance(map, now()));
+            shard.machine.replace(machine);
+        }
+        // Half of what was empty.
+        None => {
+            shard.state.replace(PgState { counted: true, ..PgState::default() });
+            let (me, map) = (target.config().osd_id, target.map());
+            shard.machine.replace(Peering::create(me, shard.pgid, map, config));
+        }
+    }
     drive::release(target, shard);
     Ok(())
 }
 
 /// Nothing that the machine began goes on, and nobody waits for it.
-fn let_go(target: &Target, shard: &Rc<Shard>) {
+pub(super) fn let_go(target: &Target, shard: &Rc<Shard>) {
     shard.copying.cancel();
     shard.rewinds.borrow_mut().clear();
     shard.progress.notify_all();
@@ -144,7 +156,8 @@ pub fn advance(target: &Target, map: &Arc<OsdMap>) -> Vec<Rc<Pg>> {
             }
             continue;
         }
-        if shard.held.get() {
+        if shard.held.get() && !shard.is_splitting() {
+            shard.unseen.borrow_mut().push(map.clone());
             continue;
         }
         if shard.machine.borrow().map().epoch < map.epoch {
@@ -168,6 +181,7 @@ pub fn advance(target: &Target, map: &Arc<OsdMap>) -> Vec<Rc<Pg>> {
 
 /// After the last of several maps.
 pub fn activate(target: &Target) {
+    split::store_all(target);
     for shard in target.shards().all() {
         recover::map_changed(&shard);
         shard.scrub.map_changed();
@@ -260,21 +274,36 @@ pub fn create(target: &Target, raw: &RawMessage) {
     }
 }
 
-/// Removes a held shard with what is stored of it.
+/// Removes a held shard with what is stored of it. If it is wanted again by then, it begins as new.
 pub fn remove(target: &Target, shard: Rc<Shard>) {
     target.spawn(Class::Background, |target| async move {
         // Nothing may follow that stands on it.
         let_go(&target, &shard);
         shard.local.published(shard.local.last()).await?;
         destroy(&target, &shard).await?;
-        let backlog = shard.backlog.take();
-        let now_there = target.shards().get(shard.pgid.pgid);
-        if now_there.is_some_and(|there| Rc::ptr_eq(&there, &shard)) {
-            target.shards().remove(shard.pgid.pgid);
+        let pgid = shard.pgid.pgid;
+        if !target.shards().get(pgid).is_some_and(|there| Rc::ptr_eq(&there, &shard)) {
+            return Ok(());
         }
+        if target.pgs().get(pgid).is_some() {
+            begin_anew(&target, &shard);
+            return Ok(());
+        }
+        let backlog = shard.backlog.take();
+        target.shards().remove(pgid);
         backlog.into_iter().for_each(|(osd, message)| drive::receive(&target, osd, message));
         Ok(())
     });
+}
+
+/// Nothing is known of the PG any more but what the maps say since it was removed.
+fn begin_anew(target: &Target, shard: &Rc<Shard>) {
+    let since = shard.machine.borrow().map().epoch;
+    shard.machine.replace(unknown_since(target, shard.pgid, since));
+    shard.state.replace(PgState { counted: true, ..PgState::default() });
+    shard.unseen.take();
+    shard.outbox.take();
+    drive::release(target, shard);
 }
 
 async fn destroy(target: &Target, shard: &Shard) -> Result<(), TargetError> {

@@ -80,19 +80,28 @@ impl Decode for Record {
 
 /// The transaction that stores what the machine knows; with `log` also its log and missing set.
 pub fn persist(target: &Target, shard: &Shard, log: bool) -> Tx {
+    let mut tx = begin(target, shard, &shard.state.borrow());
+    record(&mut tx, shard, log);
+    tx
+}
+
+/// Adds what the machine knows to a transaction of this copy's own.
+pub(super) fn record(tx: &mut Tx, shard: &Shard, log: bool) {
     let machine = shard.machine.borrow();
     let mut state = shard.state.borrow_mut();
-    let mut tx = begin(target, shard, &mut state);
+    state.record_epoch = tx.epoch;
     if log || !shard.rewinds.borrow().is_empty() {
         state.last_epoch = tx.epoch;
     }
-    shard.rewinds.borrow().iter().for_each(|undone| rewind(&mut tx, shard.cid, undone));
+    shard.rewinds.borrow().iter().for_each(|undone| rewind(tx, shard.cid, undone));
     let (cid, meta) = (shard.cid, peering_object(shard.cid));
+    let mut info = machine.info().clone();
+    info.stats.stats_invalid = !state.counted;
     let record = Record {
         map_epoch: machine.map().epoch,
         store_epoch: state.last_epoch,
         own_epoch: state.record_epoch,
-        info: machine.info().clone(),
+        info,
         past: machine.past_intervals().clone(),
     };
     tx.update(cid, &meta, dkey::PEERING, AKEY, record.to_bytes(F).into());
@@ -102,15 +111,13 @@ pub fn persist(target: &Target, shard: &Shard, log: bool) -> Tx {
         state.missing_stored = !machine.missing().is_empty();
     }
     if log {
-        rewrite_log(&mut tx, cid, machine.log(), &mut state);
+        rewrite_log(tx, cid, machine.log(), &mut state);
     }
-    tx
 }
 
 /// The next transaction of this copy's own; with it the container exists.
-fn begin(target: &Target, shard: &Shard, state: &mut PgState) -> Tx {
-    state.record_epoch = state.own_epoch();
-    let mut tx = Tx::new(state.record_epoch);
+fn begin(target: &Target, shard: &Shard, state: &PgState) -> Tx {
+    let mut tx = Tx::new(state.own_epoch());
     tx.use_reserve();
     if !state.stored {
         let map = target.map();
@@ -163,6 +170,8 @@ pub struct Found {
     pub state: PgState,
     /// The map that it is to be shown next is of the epoch after.
     pub map_epoch: u32,
+    /// What peering knew is stored; a split or merge of a single copy takes it away.
+    pub known: bool,
 }
 
 /// Reads what is stored of a PG; `None` if there is nothing.
@@ -251,13 +260,15 @@ fn join(
     last: Newest,
     (base, record): (Base, Option<Record>),
 ) -> Found {
-    let reshaped = base.last_update >= last.newest && base.last_update > EVersion::default();
+    let recorded = record.as_ref().map_or(EVersion::default(), |record| record.info.last_update);
+    let reshaped =
+        base.last_update >= last.newest.max(recorded) && base.last_update > EVersion::default();
     let head = last.newest.max(base.last_update).max(msg.tail);
     let known = record.is_some();
     let Record { map_epoch, store_epoch, own_epoch, mut info, past } =
         record.unwrap_or_else(|| young(pgid, head.epoch));
     // The record of a PG that was adopted is newer than any entry; the entries lead on from it.
-    let head = head.max(if reshaped { EVersion::default() } else { info.last_update });
+    let head = head.max(info.last_update);
     state.last_epoch = state.last_epoch.max(store_epoch).max(base.epoch);
     state.record_epoch = own_epoch;
     let of_record = StatSum::from(&info.stats.stats.sum);
@@ -268,8 +279,8 @@ fn join(
         Some(stats) => stats,
         None => StatSum::default(),
     };
-    let from_record = if known && !reshaped { info.log_tail } else { EVersion::default() };
-    msg.tail = msg.tail.max(from_record);
+    // Those of the PG as it was went with its record.
+    msg.tail = msg.tail.max(info.log_tail);
     if msg.entries.is_empty() {
         msg.tail = msg.tail.max(head);
     }
@@ -278,10 +289,11 @@ fn join(
     info.last_user_version = info.last_user_version.max(user);
     info.stats.stats.sum = state.stats.with_scrubs_of(&info.stats.stats.sum);
     info.purged_snaps = state.purged.iter().map(|(start, len)| (SnapId(start), len)).collect();
+    let counted = !std::mem::take(&mut info.stats.stats_invalid);
     let log = PgLog::from_wire(msg, limits);
     let stored = Stored { info, past, log, missing: Missing::default() };
-    state.counted = base.counted || !reshaped;
-    Found { stored, state, map_epoch }
+    state.counted = counted && (base.counted || !reshaped);
+    Found { stored, state, map_epoch, known }
 }
 
 /// Of a PG that was stored before peering was: this copy is the only one, and whole.

@@ -63,6 +63,11 @@ pub fn submit(
     }
     state.stored = true;
     state.last_epoch = entry.epoch;
+    if let Some(counting) = &mut *pg.counting.borrow_mut() {
+        let mut delta = entry.stats;
+        delta.subtract(&state.stats);
+        counting.changed(&entry.object, &delta);
+    }
     state.stats = entry.stats;
     let logged = entry.to_wire(object);
     let copy = portable.is_some().then(|| logged.clone());

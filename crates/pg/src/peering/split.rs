@@ -5,32 +5,54 @@ use spirula_maps::PgMergeMeta;
 use spirula_maps::pool::stable_mod;
 use spirula_wire::types::{EVersion, HObject, PgHistory, PgId, PgInfo, SpgId};
 
-use super::{Peering, State, Stored};
+use super::{Action, Config, Peering, State, Stored};
 use crate::interval::merge_parent;
+use crate::merge::Rewind;
 use crate::missing::Missing;
 
 impl Peering {
-    /// Takes off what is `child`'s when there are `pg_num` PGs, with the map in which that is first so
-    /// and before [`Peering::advance`] to it. The driver moves the objects in the same transaction,
-    /// and starts the child with [`Peering::load`] at this PG's epoch.
+    /// Takes off what is `child`'s, after [`Peering::advance`] to the map in which it first is there. The
+    /// driver gives it the objects in the transaction in which it stores both.
     ///
-    /// Both keep the history, and head and tail of the log: a copy of the child connects with another
-    /// one if the copies of the parent did.
-    pub fn split_off(&mut self, child: PgId, pg_num: u32) -> Stored {
+    /// Both keep the history and the intervals of the past, which the child's copies took part in as
+    /// this PG, and head and tail of the log: a copy of the child connects with another one if the copies
+    /// of the parent did. Where backfill had not come to its end it begins anew.
+    ///
+    /// Source of the rules: Ceph's `PeeringState::split_into` (v16).
+    pub fn split_off(&mut self, child: PgId) -> Self {
+        let pg_num = self.mapping.pg_num;
         let in_child = |object: &HObject| stable_mod(object.hash, pg_num) == child.seed;
-        let log = self.log.split(in_child);
-        let missing = self.missing.split(in_child);
-        let mut info = self.info_now();
-        info.pgid = SpgId { pgid: child, shard: self.pgid.shard };
-        let epoch = self.map.epoch + 1;
-        info.history.last_epoch_split = epoch;
+        let pgid = SpgId { pgid: child, shard: self.pgid.shard };
+        let config = Config { lease: self.lease.interval, log: self.log.limits() };
+        let mut new = Self::unknown(self.me, pgid, self.map.clone(), config);
+        (new.log, new.missing) = (self.log.split(in_child), self.missing.split(in_child));
+        let epoch = self.map.epoch;
         self.info.history.last_epoch_split = epoch;
-        self.refresh_info();
-        if missing.is_empty() {
-            info.last_complete = info.last_update;
+        if self.info.is_incomplete() {
+            self.info.last_backfill = HObject::min();
         }
-        self.dirty_log = true;
-        Stored { info, past: self.past.clone(), log, missing }
+        new.info = PgInfo { pgid, ..self.info.clone() };
+        new.info.history.epoch_created = epoch;
+        if new.mapping.acting_primary != self.mapping.acting_primary {
+            new.info.history.same_primary_since = epoch;
+        }
+        (new.past, new.lease, new.now) = (self.past.clone(), self.lease.clone(), self.now);
+        new.state = self.state;
+        for half in [&mut *self, &mut new] {
+            half.refresh_info();
+            half.dirty_log = true;
+        }
+        new
+    }
+
+    /// Takes what was to be done off, before the driver stores all that is known ([`Peering::stored`]):
+    /// what is still to be undone is given back. The rest was of an interval that is over.
+    pub fn drain_rewinds(&mut self) -> Vec<Rewind> {
+        let rewinds = |action| match action {
+            Action::Rewind(rewind) => Some(rewind),
+            _ => None,
+        };
+        self.out.drain(..).filter_map(rewinds).collect()
     }
 
     /// Takes in the copies here of PGs that are merged into this one (none: there is no copy here), with
@@ -126,34 +148,51 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use spirula_maps::OsdMap;
+    use spirula_maps::{OsdMap, PgPool};
 
     use super::*;
-    use crate::log::tests::{entry, v};
-    use crate::peering::Config;
+    use crate::log::tests::{entry, object, v};
 
     #[test]
     fn objects_go_by_their_hash() {
         let pgid = SpgId::whole(PgId::new(1, 0));
-        let map = Arc::new(OsdMap::default());
-        let mut pg = Peering::create(0, pgid, map, Config::default());
-        for (n, name) in (1..).zip(["a", "b", "c", "d"]) {
-            pg.append(entry(name, v(1, n), EVersion::default()));
+        let map = |epoch, pg_num| {
+            let pool = PgPool::replicated(2, 1, pg_num, 0);
+            Arc::new(OsdMap { epoch, pools: [(1, pool)].into(), ..OsdMap::default() })
+        };
+        for whole in [true, false] {
+            let mut pg = Peering::create(0, pgid, map(1, 1), Config::default());
+            for (n, name) in (1..).zip(["a", "b", "c", "d"]) {
+                pg.append(entry(name, v(1, n), EVersion::default()));
+            }
+            pg.missing.add_event(&entry("b", v(1, 2), EVersion::default()));
+            pg.refresh_info();
+            pg.mapping.acting = vec![0, 1];
+            if !whole {
+                pg.info.last_backfill = object("a");
+            }
+            pg.advance(map(2, 2), Duration::ZERO);
+            // "a" is 0x61.
+            let child = pg.split_off(PgId::new(1, 1));
+            let names = |log: &crate::PgLog| -> Vec<u8> {
+                log.entries().map(|e| e.object.oid[0]).collect()
+            };
+            assert_eq!((names(&pg.log), names(&child.log)), (b"bd".to_vec(), b"ac".to_vec()));
+            assert_eq!((pg.missing.len(), child.missing.len()), (1, 0));
+            assert_eq!((pg.info.last_update, child.info.last_update), (v(1, 4), v(1, 4)));
+            assert_eq!((pg.info.last_complete, child.info.last_complete), (v(0, 0), v(1, 4)));
+            assert_eq!((child.info.pgid, child.state), (child.pgid, State::Reset));
+            assert_eq!(child.pgid.to_string(), "1.1");
+            // The child's past is that of the copies that it was part of.
+            assert_eq!((child.past.clone(), child.past.last), (pg.past.clone(), 1));
+            assert_eq!(child.past.all_participants.len(), 2);
+            for half in [&pg, &child] {
+                let history = &half.info.history;
+                assert_eq!((history.same_interval_since, history.last_epoch_split), (2, 2));
+                assert_eq!(half.info.is_incomplete(), !whole);
+                assert_eq!(half.info.last_backfill == HObject::min(), !whole);
+            }
         }
-        pg.missing.add_event(&entry("b", v(1, 2), EVersion::default()));
-        pg.refresh_info();
-        // "a" is 0x61.
-        let child = pg.split_off(PgId::new(1, 1), 2);
-        let names =
-            |log: &crate::PgLog| -> Vec<u8> { log.entries().map(|e| e.object.oid[0]).collect() };
-        assert_eq!((names(&pg.log), names(&child.log)), (b"bd".to_vec(), b"ac".to_vec()));
-        assert_eq!((pg.missing.len(), child.missing.len()), (1, 0));
-        assert_eq!((pg.info.last_update, child.info.last_update), (v(1, 4), v(1, 4)));
-        assert_eq!((pg.info.last_complete, child.info.last_complete), (v(0, 0), v(1, 4)));
-        assert_eq!(child.info.pgid.to_string(), "1.1");
-        let map = Arc::new(OsdMap::default());
-        let again = Peering::load(0, child, map, Config::default(), Duration::ZERO);
-        assert_eq!(again.log().head(), v(1, 4));
     }
 
     fn copy(seed: u32, names: &[&'static str]) -> Peering {

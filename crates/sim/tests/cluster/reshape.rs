@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use spirula_sim::{Client, Cluster};
+use spirula_osd::Target;
+use spirula_sim::{Client, Cluster, Spec};
 use spirula_xstream::JoinHandle;
 use spirula_xstream::sim::NetConfig;
 
@@ -54,6 +55,59 @@ fn play(seed: u64) {
     cluster.start_osd();
     load.verify(&cluster, LIMIT);
     assert_eq!(counters(&cluster), counted, "after a restart");
+}
+
+/// Three copies of each PG are split at once, one of them after it lost power.
+#[test]
+fn copies_are_split_together_under_load_and_power_loss() {
+    for seed in 300..306 {
+        let _named = Seed(seed);
+        play_copies(seed);
+    }
+}
+
+fn play_copies(seed: u64) {
+    let cluster = Cluster::with(&Spec { osds: 4, size: 3, ..Spec::new(seed, 2) });
+    let (load, world) = (Load::default(), &cluster.world);
+    cluster.start_mon();
+    cluster.start_osds();
+    let serve = |wanted: u32| world.run_until(LIMIT, || served(&cluster) == wanted);
+    assert!(serve(2), "{}", cluster.describe());
+    let workers = load.start(&cluster);
+    let admin = admin(&cluster);
+    for (now, wanted) in [(2, 3), (3, 8), (8, 21)] {
+        world.run_for(Duration::from_millis(world.random_u64() % 500));
+        let has = |id| cluster.target(id).is_some_and(|t| pg_num_of(&t) == wanted);
+        let asked = (0..20).any(|_| {
+            ask(&cluster, &admin, now, wanted);
+            world.run_until(Duration::from_secs(5), || (0..4).any(has))
+        });
+        assert!(asked, "{now} PGs do not become {wanted}");
+        world.run_for(Duration::from_micros(world.random_u64() % 3000));
+        let id = (world.random_u64() % 4) as usize;
+        cluster.osd_power_loss_of(id);
+        world.run_for(Duration::from_millis(world.random_u64() % 2000));
+        cluster.start_osd_of(id);
+        assert!(serve(wanted), "not served with {wanted} PGs: {}", cluster.describe());
+    }
+    let before = load.requests();
+    assert!(world.run_until(LIMIT, || load.requests() > before + 20), "no progress");
+    load.stop();
+    let ended = || workers.iter().all(JoinHandle::is_finished);
+    assert!(world.run_until(LIMIT, ended), "requests hang: {}", cluster.describe());
+    load.verify(&cluster, LIMIT);
+}
+
+/// How many PGs have a primary that serves them.
+fn served(cluster: &Cluster) -> u32 {
+    let targets = (0..cluster.osd_count()).filter_map(|id| cluster.target(id));
+    targets
+        .map(|target| target.pgs().all().iter().filter(|pg| pg.active.get()).count() as u32)
+        .sum()
+}
+
+fn pg_num_of(target: &Target) -> u32 {
+    target.map().pool(Cluster::POOL).map_or(0, |pool| pool.pg_num)
 }
 
 fn admin(cluster: &Cluster) -> Client {
