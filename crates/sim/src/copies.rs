@@ -9,8 +9,9 @@ use spirula_osd::Target;
 use spirula_osd::apply::container_pg;
 use spirula_osd::copies::{digest, list_objects};
 use spirula_osd::object::cursor_key;
+use spirula_osd::scrub::Kind;
 use spirula_vos::{ContainerId, ObjectKey, ReadError, Vos};
-use spirula_wire::types::{HObject, PgId};
+use spirula_wire::types::{HObject, PgId, shard_error};
 use spirula_xstream::Class;
 
 use crate::Cluster;
@@ -41,6 +42,7 @@ pub(crate) fn check(cluster: &Cluster, objects: u64) -> Vec<Violation> {
                 }
             }
         }
+        found.extend(scrub(cluster, map.pg_to_up_acting(pgid).acting_primary, pgid));
         listed += copies.values().next().map_or(0, Copy::len) as u64;
         found.extend(replicas::check(&pgid.to_string(), &copies));
     }
@@ -49,6 +51,31 @@ pub(crate) fn check(cluster: &Cluster, objects: u64) -> Vec<Violation> {
         found.push(Violation::new("replica equality", what));
     }
     found
+}
+
+/// Has the copies of a PG compared by the OSDs themselves. What cannot be read was damaged on its disk; all
+/// else that a scrub finds is wrong.
+fn scrub(cluster: &Cluster, primary: i32, pgid: PgId) -> Option<Violation> {
+    let id = usize::try_from(primary).ok()?;
+    let pg = cluster.target(id)?.pgs().get(pgid)?;
+    let stamp = || pg.shard.machine.borrow().info().history.last_scrub_stamp;
+    let (before, target) = (stamp(), cluster.target(id)?);
+    let kind = Kind { deep: true, repair: false };
+    let of = pg.clone();
+    drop(cluster.osd_host(id).spawn(Class::Background, async move {
+        of.shard.scrub.want(kind);
+        target.scrubs().stir();
+    }));
+    let scrubbed = cluster.world.run_until(READ_IN, || stamp() != before);
+    let what = pg.shard.scrub.found(|found| {
+        let found = found?
+            .values()
+            .filter(|o| o.errors != 0 || o.union() & !(shard_error::READ | shard_error::STAT) != 0);
+        let found: Vec<String> = found.map(|object| format!("{object:?}")).collect();
+        (!found.is_empty()).then(|| found.join("; "))
+    });
+    let what = if scrubbed { what } else { Some("it is not scrubbed".into()) };
+    what.map(|what| Violation::new("replica equality", format!("scrub of PG {pgid}: {what}")))
 }
 
 fn read_copy(cluster: &Cluster, osd: i32, pgid: PgId) -> Result<Copy, String> {
