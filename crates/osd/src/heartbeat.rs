@@ -276,8 +276,10 @@ impl Heartbeat {
             *stamps
         };
         for shard in target.shards().all() {
-            if !shard.is_held() && shard.machine.borrow().mapping().is_acting(osd) {
-                shard.machine.borrow_mut().hb_stamps(osd, delta_lb, delta_ub, now);
+            let jumped = !shard.is_held()
+                && shard.machine.borrow_mut().hb_stamps(osd, delta_lb, delta_ub, now);
+            if jumped {
+                tracing::warn!(osd, pgid = %shard.pgid, "a clock jumped, there or here");
                 shard::drive::drive(target, &shard);
             }
         }

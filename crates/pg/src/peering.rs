@@ -552,21 +552,23 @@ impl Peering {
     }
 
     /// How many nanoseconds at least and at most the clock of another OSD is ahead of this one's, by
-    /// each heartbeat of it ([`crate::HeartbeatStamps`]).
-    pub fn hb_stamps(&mut self, osd: i32, lb: Option<i64>, ub: Option<i64>, now: Duration) {
+    /// each heartbeat of it ([`crate::HeartbeatStamps`]). Whether a clock has jumped: only then is there
+    /// something to do.
+    pub fn hb_stamps(&mut self, osd: i32, lb: Option<i64>, ub: Option<i64>, now: Duration) -> bool {
         self.set_now(now);
         if !self.mapping.is_acting(osd) {
-            return;
+            return false;
         }
         let new = ClockDelta { lb, ub, at: now };
         let old = self.stamps.insert(osd, new);
         let Some(old) = old.filter(|old| old.contradicts(&new, self.lease.slack())) else {
-            return;
+            return false;
         };
         self.lease.clock_jumped(old.at, now);
         if self.next_renewal().is_some() {
             self.renew_lease();
         }
+        true
     }
 
     /// How far the clock of `osd` is ahead at most; what was heard longer ago than a lease says nothing.

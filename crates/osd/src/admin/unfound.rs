@@ -141,7 +141,7 @@ pub(super) fn order(target: &Target, args: &Args) -> Result<Order, Failure> {
         return Err(Failure(EINVAL, text));
     }
     drop(machine);
-    if !pg.active.get() {
+    if !pg.active.get() || pg.shard.gives_up_any() {
         return Err(Failure(EAGAIN, "the PG takes no writes now; say it again later".into()));
     }
     let said = format!("pg has {count} objects unfound and apparently lost marking");
