@@ -12,8 +12,8 @@ START_SECONDS_MAX = 30
 
 
 class Cluster:
-    def __init__(self, spirula, directory, procs):
-        self.command = [spirula, "vstart", "--dir", directory, "--osds", "3"]
+    def __init__(self, spirula, directory, procs, size=1):
+        self.command = [spirula, "vstart", "--dir", directory, "--osds", "3", "--size", str(size)]
         if procs:
             self.command.append("--procs")
         self.conf = os.path.join(directory, "ceph.conf")

@@ -6,7 +6,7 @@ request is sent, and its result and outputs are compared when it is answered: th
 executed in their order, each exactly once. With --restarts the cluster is killed meanwhile and started again on
 its directory; the clients live on, so that requests in flight are sent again and must still not be executed twice.
 
-usage: stress.py [--ops N | --seconds S] [--seed N] [--objects N] [--spirula PATH --restarts N]
+usage: stress.py [--ops N | --seconds S] [--seed N] [--objects N] [--spirula PATH --restarts N --size N]
 Without --spirula the cluster of CEPH_CONF is tested, ours or a real Ceph.
 """
 import argparse
@@ -389,6 +389,7 @@ def main():
     parser.add_argument("--restarts", type=int, default=0)
     parser.add_argument("--without", default="", help="operations to leave out, with commas between")
     parser.add_argument("--spirula", help="start this in a temporary directory")
+    parser.add_argument("--size", type=int, default=1, help="copies of each object in a cluster that is started")
     args = parser.parse_args()
     model.LEFT_OUT.update(args.without.split(","))
     if not args.spirula:
@@ -399,7 +400,7 @@ def main():
     CLEANUP.append(lambda: shutil.rmtree(scratch))
     directory = os.path.join(scratch, "cluster")
     os.mkdir(directory)
-    server = _cluster.Cluster(os.path.abspath(args.spirula), directory, procs=False)
+    server = _cluster.Cluster(os.path.abspath(args.spirula), directory, procs=False, size=args.size)
     CLEANUP.append(server.kill)
     server.start().shutdown()
     stress(args, server.conf, server)
