@@ -4,6 +4,9 @@
 //! the PG are dropped, until both UNBLOCK has gone out and the acknowledgement of BLOCK has come in:
 //! the client repeats on UNBLOCK everything that has no answer, in its order.
 //!
+//! An interval that ends voids the requests in flight. Clients repeat those by themselves only if the
+//! PG's primary is another one; where it stays, BLOCK at the end of the interval has them do it.
+//!
 //! Invariant: no request that was sent before the client knew of the backoff is served after one
 //! that was dropped.
 
@@ -120,12 +123,24 @@ pub fn check(session: &Rc<Session>, pg: &Pg, map_epoch: u32) -> Verdict {
     if !session.features.has(RADOS_BACKOFF) {
         return Verdict::Wait;
     }
+    block(session, &mut backoffs, pg, map_epoch);
+    Verdict::Drop
+}
+
+fn block(session: &Rc<Session>, backoffs: &mut Backoffs, pg: &Pg, map_epoch: u32) {
     let pg_num = pg.mapping.borrow().pg_num;
     if let Some(message) = backoffs.block(pg.pgid, pg_num, map_epoch) {
         session.link.send(message.to_raw(0, session.features));
         pg.blocked.borrow_mut().push(Rc::downgrade(session));
     }
-    Verdict::Drop
+}
+
+/// The interval before that of `pg` is over: those whose requests it leaves without an answer repeat them
+/// once `pg` is active.
+pub fn hold(sessions: &[Rc<Session>], pg: &Pg, map_epoch: u32) {
+    for session in sessions.iter().filter(|session| session.features.has(RADOS_BACKOFF)) {
+        block(session, &mut session.backoffs.borrow_mut(), pg, map_epoch);
+    }
 }
 
 /// Ends the backoffs of a PG: it is active, or no longer ours.

@@ -315,6 +315,10 @@ pub fn leave(target: &Target, pg: &Rc<Pg>) {
     pg.retire();
     target.watching().left(target, pg.pgid.pgid);
     backoff::release(pg, target.epoch());
+    let next = target.pgs().get(pg.pgid.pgid).filter(|next| !next.active.get());
+    if let Some(next) = next {
+        backoff::hold(&target.tracker().sessions_on(pg.pgid.pgid), &next, target.epoch());
+    }
 }
 
 /// The PG is active: those who were told to wait are told to go on.

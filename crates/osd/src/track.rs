@@ -11,6 +11,7 @@ use spirula_wire::types::{EntityAddr, EntityName, PgId};
 use spirula_xstream::now;
 
 use crate::front::OpRequest;
+use crate::session::Session;
 
 /// What is kept of a request.
 #[derive(Debug)]
@@ -103,7 +104,7 @@ pub struct Perf {
 #[derive(Debug, Default)]
 pub struct Tracker {
     next: Cell<u64>,
-    running: RefCell<BTreeMap<u64, Rc<Tracked>>>,
+    running: RefCell<BTreeMap<u64, (Rc<Tracked>, Rc<Session>)>>,
     recent: RefCell<VecDeque<Rc<Tracked>>>,
     keep: Cell<usize>,
     keep_for: Cell<Duration>,
@@ -146,13 +147,14 @@ impl Tracker {
         });
         let id = self.next.get();
         self.next.set(id + 1);
-        self.running.borrow_mut().insert(id, tracked.clone());
+        let running = (tracked.clone(), request.session.clone());
+        self.running.borrow_mut().insert(id, running);
         (id, tracked)
     }
 
     /// The request was answered with `bytes_out` of data, or dropped (`None`).
     pub fn finish(&self, id: u64, bytes_out: Option<u64>) {
-        let Some(tracked) = self.running.borrow_mut().remove(&id) else {
+        let Some((tracked, _)) = self.running.borrow_mut().remove(&id) else {
             return;
         };
         let Some(bytes_out) = bytes_out else { return };
@@ -169,7 +171,14 @@ impl Tracker {
     }
 
     pub fn in_flight(&self) -> Vec<Rc<Tracked>> {
-        self.running.borrow().values().cloned().collect()
+        self.running.borrow().values().map(|(tracked, _)| tracked.clone()).collect()
+    }
+
+    /// Whose requests to a PG are in flight; sessions with several come several times.
+    pub fn sessions_on(&self, pgid: PgId) -> Vec<Rc<Session>> {
+        let running = self.running.borrow();
+        let there = running.values().filter(|(tracked, _)| tracked.pgid == pgid);
+        there.map(|(_, session)| session.clone()).collect()
     }
 
     /// Finished requests, oldest first.

@@ -222,3 +222,32 @@ fn requests_to_a_pg_that_loads_are_all_answered_and_keep_their_order() {
     }
     assert!(blocked.get() > 2, "hardly any backoff");
 }
+
+/// An interval ends, but the primary stays: clients do not send again by themselves what it leaves without
+/// an answer.
+#[test]
+fn requests_in_flight_at_the_end_of_an_interval_are_all_answered_and_keep_their_order() {
+    let blocked = Rc::new(Cell::new(0));
+    for seed in 0..12 {
+        let cluster = Cluster::start(seed);
+        let change = Duration::from_millis(20) + Duration::from_micros(seed * 171);
+        let larger = cluster.change_map(change, |map| {
+            map.pools.values_mut().for_each(|pool| pool.size = 2);
+        });
+        let blocked = blocked.clone();
+        cluster.client(async move |c| {
+            let texts: Vec<String> = (1000..1500).map(|i| format!("{i},")).collect();
+            for text in &texts {
+                c.send("o", &[Op::append(text)]);
+                sleep(Duration::from_micros(100)).await;
+            }
+            let replies = c.replies(texts.len()).await;
+            assert!(replies.iter().all(|(_, reply)| reply.result == 0));
+            c.learn(larger);
+            let reply = c.op("o", &[Op::read(0, 0)]).await;
+            assert_eq!(text(&reply, 0), texts.concat(), "seed {seed}");
+            blocked.set(blocked.get() + c.backoffs().len() / 2);
+        });
+    }
+    assert!(blocked.get() > 2, "hardly any request was in flight");
+}
