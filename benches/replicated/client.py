@@ -10,6 +10,7 @@ import argparse
 import calendar
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ OWN_OBJECTS = 64
 UP_POLL_SECONDS = 0.05
 CLEAN_POLL_SECONDS = 0.2
 WAIT_SECONDS_MAX = 900
+CLIENT_SECONDS_MAX = 1000
 
 
 def say(**result):
@@ -133,6 +135,8 @@ def main():
     parser.add_argument("what", choices=("write", "first", "latency", "recovered"))
     parser.add_argument("number", type=int)
     args = parser.parse_args()
+    # A write that has no answer ends this client, not only its wait.
+    signal.alarm(CLIENT_SECONDS_MAX)
     with rados.Rados(conffile=os.environ["CEPH_CONF"]) as cluster:
         with cluster.open_ioctx(args.pool) as ioctx:
             globals()[args.what](cluster, ioctx, args.number)
