@@ -96,7 +96,12 @@ fn osd_command(signature: &'static str) -> String {
         Some(argument) => argument.split_once(":CephChoices:").map_or("", |(_, choice)| choice),
     });
     let words: Vec<&str> = words.map(|word| word.trim_end_matches('>')).collect();
-    words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    // Where there is a choice to make it is an argument.
+    words
+        .into_iter()
+        .filter(|word| !word.is_empty() && !word.contains('|'))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// The options that have an effect, by what acts on them.
