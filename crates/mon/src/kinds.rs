@@ -68,7 +68,22 @@ pub(crate) fn mixed_by(state: &State, inc: &Incremental) -> Option<Mix> {
     let is_new = |rule: u32| now.crush.rule(rule) != next.crush.rule(rule);
     let all = (0..next.crush.rules.len() as u32).filter(|rule| next.crush.rule(*rule).is_some());
     let judged: Vec<u32> = all.filter(|rule| is_used(&next, *rule) || is_new(*rule)).collect();
-    mixed(&next, judged, &kinds)
+    mixed(&next, judged, &kinds).or_else(|| moved(now, &next, inc, &kinds))
+}
+
+/// A pool whose PGs would have to go from OSDs of one kind to those of the other.
+fn moved(
+    now: &OsdMap,
+    next: &OsdMap,
+    inc: &Incremental,
+    kinds: &BTreeMap<i32, Kind>,
+) -> Option<Mix> {
+    inc.new_pools.iter().find_map(|(id, pool)| {
+        let old = now.pool(*id).filter(|old| old.crush_rule != pool.crush_rule)?;
+        let mut reached = next.crush.rule_devices(pool.crush_rule.into());
+        reached.extend(now.crush.rule_devices(old.crush_rule.into()));
+        mix_of(next, pool.crush_rule.into(), &reached, kinds)
+    })
 }
 
 /// Whether an OSD that says this of itself would share a pool with those of the other kind.
@@ -99,17 +114,24 @@ fn mixed(
     rules: impl IntoIterator<Item = u32>,
     kinds: &BTreeMap<i32, Kind>,
 ) -> Option<Mix> {
-    rules.into_iter().find_map(|rule| {
-        let reached = map.crush.rule_devices(rule);
-        let of = |wanted: Kind| {
-            let osds = reached.iter().filter(|(_, weight)| **weight > 0).map(|(osd, _)| *osd);
-            osds.into_iter().find(|osd| kinds.get(osd) == Some(&wanted))
-        };
-        let name = map.crush.rule_names.get(&(rule as i32)).cloned();
-        Some(Mix {
-            rule: name.unwrap_or_else(|| rule.to_string()),
-            spirula: of(Kind::Spirula)?,
-            ceph: of(Kind::Ceph)?,
-        })
+    rules.into_iter().find_map(|rule| mix_of(map, rule, &map.crush.rule_devices(rule), kinds))
+}
+
+/// OSDs of both kinds among those that a rule reaches, with their weights.
+fn mix_of(
+    map: &OsdMap,
+    rule: u32,
+    reached: &BTreeMap<i32, u32>,
+    kinds: &BTreeMap<i32, Kind>,
+) -> Option<Mix> {
+    let of = |wanted: Kind| {
+        let mut osds = reached.iter().filter(|(_, weight)| **weight > 0).map(|(osd, _)| *osd);
+        osds.find(|osd| kinds.get(osd) == Some(&wanted))
+    };
+    let name = map.crush.rule_names.get(&(rule as i32)).cloned();
+    Some(Mix {
+        rule: name.unwrap_or_else(|| rule.to_string()),
+        spirula: of(Kind::Spirula)?,
+        ceph: of(Kind::Ceph)?,
     })
 }

@@ -56,6 +56,7 @@ fn an_osd_of_ceph_stays_out_of_our_pools() {
         r#"{"prefix":"osd crush move","name":"osd.2","args":["root=default","host=host1"]}"#,
         r#"{"prefix":"osd crush move","name":"h2","args":["root=default"]}"#,
         r#"{"prefix":"osd crush set","id":0,"weight":1.0,"args":["root=other","host=h2"]}"#,
+        r#"{"prefix":"osd pool set","pool":"t","var":"crush_rule","val":"replicated_rule"}"#,
     ] {
         let (code, said, _) = mon.command(admin, command);
         assert_eq!(
@@ -64,15 +65,9 @@ fn an_osd_of_ceph_stays_out_of_our_pools() {
             "{command}: {said}"
         );
     }
-    assert_eq!(
-        mon.command(
-            admin,
-            r#"{"prefix":"osd pool set","pool":"t","var":"crush_rule","val":"replicated_rule"}"#
-        )
-        .0,
-        0,
-        "a rule of one kind"
-    );
+    let other = r#"{"prefix":"osd crush rule create-replicated","name":"same","root":"other","type":"osd"}"#;
+    mon.ok(admin, other);
+    mon.ok(admin, r#"{"prefix":"osd pool set","pool":"t","var":"crush_rule","val":"same"}"#);
 }
 
 #[test]
