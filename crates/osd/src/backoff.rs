@@ -1,6 +1,6 @@
 //! Backoffs: clients are told to keep their requests to a PG that cannot serve them yet.
 //!
-//! BLOCK goes out with the first request that comes too early. From then on the client's requests to
+//! BLOCK goes out with the first request that comes too early, or that an end of the interval cut off. From then on the client's requests to
 //! the PG are dropped, until both UNBLOCK has gone out and the acknowledgement of BLOCK has come in:
 //! the client repeats on UNBLOCK everything that has no answer, in its order.
 //!
@@ -140,6 +140,21 @@ fn block(session: &Rc<Session>, backoffs: &mut Backoffs, pg: &Pg, map_epoch: u32
 pub fn hold(sessions: &[Rc<Session>], pg: &Pg, map_epoch: u32) {
     for session in sessions.iter().filter(|session| session.features.has(RADOS_BACKOFF)) {
         block(session, &mut session.backoffs.borrow_mut(), pg, map_epoch);
+    }
+}
+
+/// Has a client send everything again that it has sent to a PG and that has no answer: what was begun in an
+/// interval that is over has no effect in this one, and what came after it must not overtake it.
+pub fn repeat(session: &Rc<Session>, pg: &Pg, map_epoch: u32) {
+    if check(session, pg, map_epoch) != Verdict::Serve || !session.features.has(RADOS_BACKOFF) {
+        return;
+    }
+    let mut backoffs = session.backoffs.borrow_mut();
+    let pg_num = pg.mapping.borrow().pg_num;
+    let block = backoffs.block(pg.pgid, pg_num, map_epoch);
+    let unblock = backoffs.release(pg.pgid, map_epoch);
+    for message in block.into_iter().chain(unblock) {
+        session.link.send(message.to_raw(0, session.features));
     }
 }
 

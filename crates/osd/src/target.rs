@@ -682,12 +682,13 @@ impl Target {
     async fn serve(self, pg: Rc<Pg>, request: OpRequest) {
         let (id, tracked) = self.tracker().start(&request);
         tracing::debug!("{}", tracked.description());
-        self.share_map(&request.session, request.msg.map_epoch);
+        let (session, epoch) = (request.session.clone(), request.msg.map_epoch);
+        self.share_map(&session, epoch);
         let limits = self.0.admit_limits.get();
         let (map, full) = (self.map(), self.fullness());
         let admission = admit(request, &pg, &map, &limits, full, UTime::from(wall_now()));
         tracked.started.set(Some(now()));
-        let answered = match self.run(pg, admission).await {
+        let answered = match self.run(pg.clone(), admission).await {
             Ok(bytes) => bytes,
             Err(e) => {
                 self.fail(e);
@@ -695,6 +696,13 @@ impl Target {
             }
         };
         self.tracker().finish(id, answered);
+        if answered.is_none() && !pg.active.get() {
+            // Its interval is over. The client does not know yet, and would ask only after many seconds.
+            if let Some(pg) = self.pgs().get(pg.pgid.pgid) {
+                backoff::repeat(&session, &pg, self.epoch());
+            }
+            self.share_map(&session, epoch);
+        }
     }
 
     /// Bytes of data answered with; `None`: dropped.

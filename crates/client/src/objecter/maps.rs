@@ -33,9 +33,7 @@ impl Objecter {
             self.forget_sent_to(|_| true);
         } else if let (Some(old), Some(new)) = (old, self.map().cloned()) {
             let mut known = BTreeMap::new();
-            self.forget_sent_to(|pg| {
-                *known.entry(pg).or_insert_with(|| is_new_interval(old, &new, pg))
-            });
+            self.forget_sent_to(|pg| *known.entry(pg).or_insert_with(|| moved(old, &new, pg)));
         }
         let tids: Vec<u64> = self.ops.keys().copied().collect();
         for tid in tids {
@@ -60,10 +58,12 @@ impl Objecter {
     }
 }
 
-/// Whether a PG drops what it has not answered, though it may stay where it is: its copies or their number
-/// changed, or it was split or merged.
-fn is_new_interval(old: &OsdMap, new: &OsdMap, pg: PgId) -> bool {
-    let of_pool =
-        |map: &OsdMap| map.pool(pg.pool).map(|pool| (pool.pg_num, pool.size, pool.min_size));
-    of_pool(old) != of_pool(new) || old.pg_to_up_acting(pg) != new.pg_to_up_acting(pg)
+/// Whether a PG's primary has dropped what it has not answered: there is another one, or the PG was split or
+/// merged. One that stays the primary while other copies change asks for what it dropped, by a backoff, since
+/// librados sends nothing again for that.
+fn moved(old: &OsdMap, new: &OsdMap, pg: PgId) -> bool {
+    let of_pg = |map: &OsdMap| {
+        (map.pool(pg.pool).map(|pool| pool.pg_num), map.pg_to_up_acting(pg).acting_primary)
+    };
+    of_pg(old) != of_pg(new)
 }

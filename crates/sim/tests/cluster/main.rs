@@ -4,6 +4,7 @@
 
 mod copies;
 mod copy_from;
+mod cut_off;
 mod faults;
 mod lost;
 mod monitors;
