@@ -178,6 +178,10 @@ class Worker(threading.Thread):
 
     def write(self, burst, rows, may_be_stale=False):
         """A client that has not heard of the youngest snapshot sends a stale context."""
+        if self.shared.args.failover:
+            for request in burst.requests:
+                if request.handle:
+                    self.wait(burst, request)
         seq, snaps = self.shared.context()
         if may_be_stale and snaps and self.rng.random() < 0.05:
             seq, snaps = snaps[-1] - 1, snaps[:-1]
@@ -367,6 +371,9 @@ def stress(args, conf, server):
     r = LIB.rados_pool_create(clusters[0].handle, POOL.encode())
     assert r == 0, f"pool create: {r}"
     CLEANUP.append(lambda: LIB.rados_pool_delete(clusters[0].handle, POOL.encode()))
+    # Without one the cluster is not healthy.
+    r = LIB.rados_application_enable(clusters[0].pool(POOL).io, b"rados", 0)
+    assert r == 0, f"application enable: {r}"
     run = Run(args)
     began = time.monotonic()
     workers = load(run, clusters, server)
@@ -387,6 +394,8 @@ def main():
     parser.add_argument("--objects", type=int, default=100)
     parser.add_argument("--clients", type=int, default=2)
     parser.add_argument("--restarts", type=int, default=0)
+    parser.add_argument("--failover", action="store_true",
+                        help="OSDs come and go: a read that is sent again may see what was written after it")
     parser.add_argument("--without", default="", help="operations to leave out, with commas between")
     parser.add_argument("--spirula", help="start this in a temporary directory")
     parser.add_argument("--size", type=int, default=1, help="copies of each object in a cluster that is started")

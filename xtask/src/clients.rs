@@ -68,6 +68,20 @@ pub(crate) fn stress(args: &[String]) -> Result<()> {
     )
 }
 
+/// Daemons that are killed, stopped and restarted under load; `args` are those of the script.
+pub(crate) fn torture(args: &[String]) -> Result<()> {
+    packages::ensure(packages::GATE)?;
+    run::run("cargo", &["build", "--quiet", "--release", "--bin", "spirula"])?;
+    run::status(
+        Command::new("/usr/bin/python3")
+            .arg("tests/torture/torture.py")
+            .arg("--spirula")
+            .arg(run::binary("release", "spirula"))
+            .args(args)
+            .current_dir(run::root()),
+    )
+}
+
 fn in_cluster(script: &str, backend: &str, size: u32) -> Result<()> {
     println!("== {script} ({backend}, size {size})");
     run::status(

@@ -48,6 +48,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Kill, stop and restart daemons of a replicated cluster under load: `--minutes 10 --seed 1`, as
+    /// tests/torture/torture.py takes them.
+    Torture {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Play seeds of the simulated cluster; a ledger remembers what was played.
     Sim(sim::Args),
     /// Run the scripts of tests/clients with real Ceph clients.
@@ -68,6 +74,7 @@ fn main() -> anyhow::Result<()> {
         Command::BenchVsCeph(args) => bench::run(&args),
         Command::BenchVos(args) => bench_vos::run(&args),
         Command::Stress { args } => clients::stress(&args),
+        Command::Torture { args } => clients::torture(&args),
         Command::TraceVsCeph => trace::run(),
         Command::Sim(args) => sim::run(&args),
         Command::Clients { filter, size } => clients::run(filter.as_deref(), size),
