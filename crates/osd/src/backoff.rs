@@ -1,11 +1,12 @@
 //! Backoffs: clients are told to keep their requests to a PG that cannot serve them yet.
 //!
-//! BLOCK goes out with the first request that comes too early, or that an end of the interval cut off. From then on the client's requests to
+//! BLOCK goes out with the first request that comes too early. From then on the client's requests to
 //! the PG are dropped, until both UNBLOCK has gone out and the acknowledgement of BLOCK has come in:
 //! the client repeats on UNBLOCK everything that has no answer, in its order.
 //!
 //! An interval that ends voids the requests in flight. Clients repeat those by themselves only if the
-//! PG's primary is another one; where it stays, BLOCK at the end of the interval has them do it.
+//! PG's primary is another one; where it stays, BLOCK at the end of the interval ([`hold`]) has them do
+//! it, or BLOCK and UNBLOCK if a request is dropped when the next interval serves already ([`repeat`]).
 //!
 //! Invariant: no request that was sent before the client knew of the backoff is served after one
 //! that was dropped.

@@ -697,7 +697,7 @@ impl Target {
         };
         self.tracker().finish(id, answered);
         if answered.is_none() && !pg.active.get() {
-            // Its interval is over. The client does not know yet, and would ask only after many seconds.
+            // Its interval is over, and the next one may serve already.
             if let Some(pg) = self.pgs().get(pg.pgid.pgid) {
                 backoff::repeat(&session, &pg, self.epoch());
             }

@@ -41,11 +41,10 @@ impl Service {
 /// The next `pg_num` and `pgp_num`.
 fn next_step(map: &OsdMap, id: i64, pool: &PgPool) -> Option<(u32, u32)> {
     let (pg_num, pgp_num) = (pool.pg_num_target, pool.pgp_num_target);
-    if pool.has_flag(pool_flags::CREATING) {
-        return None;
-    }
     match pool.size {
         0 | 1 => stays(map, id, pg_num, pgp_num).then_some((pg_num, pgp_num)),
+        // A primary that knows nothing of its PG would take it for one to be made.
+        _ if pool.has_flag(pool_flags::CREATING) => None,
         _ if pg_num > pool.pg_num => Some((pg_num, pool.pgp_num)),
         _ => (pg_num == pool.pg_num).then_some((pg_num, pgp_num)),
     }
