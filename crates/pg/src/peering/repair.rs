@@ -199,7 +199,7 @@ mod tests {
             (sum.num_scrub_errors, sum.num_shallow_scrub_errors, sum.num_deep_scrub_errors)
         };
         pg.scrubbed(Scrubbed { deep: true, at, shallow: 1, deep_errors: 2 });
-        pg.set_counters(ObjectStatSum::default(), at);
+        pg.set_counters(ObjectStatSum::default(), true, at);
         assert_eq!(errors(&pg), (3, 1, 2));
         pg.scrubbed(Scrubbed { deep: false, at, shallow: 0, deep_errors: 0 });
         assert_eq!(errors(&pg), (2, 0, 2), "a light scrub does not look at data");
