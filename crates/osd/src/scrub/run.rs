@@ -45,12 +45,19 @@ pub fn is_ready(pg: &Pg) -> bool {
     pg.active.get() && is_clean && pg.trimming.get() != Trimming::Runs && !pg.shard.is_held()
 }
 
-/// Scrubs a PG.
-pub async fn scrub(target: &Target, pg: &Rc<Pg>, kind: Kind) -> Result<Ended, TargetError> {
+/// Scrubs a PG, in the interval of `generation`.
+pub async fn scrub(
+    target: &Target,
+    pg: &Rc<Pg>,
+    kind: Kind,
+    generation: u64,
+) -> Result<Ended, TargetError> {
     let shard = &pg.shard;
     let members = shard.machine.borrow().members().clone();
-    let run = Run { target, pg, shard, kind, members, generation: shard.scrub.generation.get() };
-    shard.scrub.running.set(Some(kind));
+    let run = Run { target, pg, shard, kind, members, generation };
+    if !run.goes_on() {
+        return Ok(Ended::Aborted);
+    }
     let ended = match run.reserve().await {
         Ended::Done => run.scrub().await,
         other => Ok(other),
@@ -119,7 +126,7 @@ impl Run<'_> {
         let (pgid, mode) = (self.pg.pgid.pgid, self.kind.mode());
         self.target.clog().debug(self.target, format!("{pgid} {mode} starts"));
         self.target.report_now();
-        let (mut found, mut after) = (Findings::default(), HObject::min());
+        let (mut found, mut after, mut fixed) = (Findings::default(), HObject::min(), 0);
         while !after.is_max() {
             match self.chunk(&after, &mut found).await {
                 Ok(Some(upto)) => after = upto,
@@ -133,11 +140,22 @@ impl Run<'_> {
                     return Ok(Ended::Aborted);
                 }
             }
+            if self.kind.repair {
+                // While its writes wait: then what was found still holds, and no copy lacks a write.
+                fixed += self.repair(&mut found);
+            }
             self.let_writes_go();
             let pause = self.target.with_options(|o| o.seconds("osd_scrub_sleep"));
-            if pause.is_zero() { yield_now().await } else { sleep(pause).await }
+            if pause.is_zero() {
+                yield_now().await
+            } else {
+                sleep(pause).await
+            }
+            if !self.goes_on() {
+                return Ok(Ended::Aborted);
+            }
         }
-        self.finish(found);
+        self.finish(found, fixed);
         Ok(Ended::Done)
     }
 
@@ -177,6 +195,9 @@ impl Run<'_> {
         let Some((maps, upto)) = self.gather(tid, own, upto).await else {
             return Ok(None);
         };
+        if !self.goes_on() || upto <= *after {
+            return Ok(None);
+        }
         let me = self.target.config().osd_id;
         for line in compare(self.pg.pgid.pgid, &maps, me, found) {
             self.target.clog().error(self.target, line);
@@ -237,7 +258,7 @@ impl Run<'_> {
         Some((maps, upto))
     }
 
-    fn finish(&self, mut found: Findings) {
+    fn finish(&self, found: Findings, fixed: u64) {
         let (target, shard) = (self.target, self.shard);
         let (pgid, mode) = (self.pg.pgid.pgid, self.kind.mode());
         let clog = target.clog();
@@ -247,7 +268,6 @@ impl Run<'_> {
             clog.error(target, text);
         }
         let total = found.shallow + found.deep;
-        let fixed = if self.kind.repair { self.repair(&mut found) } else { 0 };
         let mut text = format!("{pgid} {mode} ");
         text += &if total > 0 { format!("{total} errors") } else { "ok".to_owned() };
         if self.kind.repair {
@@ -273,19 +293,19 @@ impl Run<'_> {
         }
     }
 
-    /// Has bad copies replaced; how many.
+    /// Has the bad copies that were found in a chunk replaced; how many.
     fn repair(&self, found: &mut Findings) -> u64 {
         let mut fixed = 0;
-        for (head, repair) in &found.repairs {
+        for (head, repair) in std::mem::take(&mut found.repairs) {
             if !repair.is_possible()
-                || !replace(self.target, self.shard, head, repair.need, &repair.bad)
+                || !replace(self.target, self.shard, &head, repair.need, &repair.bad)
             {
                 continue;
             }
             fixed += repair.bad.len() as u64;
             let of = |object: &HObject| {
                 let snap = head.snap;
-                HObject { snap, ..object.clone() } == *head
+                HObject { snap, ..object.clone() } == head
             };
             found.objects.retain(|object, _| !of(object));
         }

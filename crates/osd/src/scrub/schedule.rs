@@ -106,9 +106,10 @@ fn begin(target: &Target, pg: Rc<Pg>, kind: Kind) {
     let shard = pg.shard.clone();
     let asked = shard.scrub.wanted.take();
     shard.scrub.running.set(Some(kind));
+    let generation = shard.scrub.generation.get();
     target.scrubs().running.set(target.scrubs().running.get() + 1);
     target.spawn(Class::Background, move |target| async move {
-        let ended = scrub(&target, &pg, kind).await;
+        let ended = scrub(&target, &pg, kind, generation).await;
         let scrubs = target.scrubs();
         scrubs.running.set(scrubs.running.get().saturating_sub(1));
         if ended.as_ref().is_ok_and(|ended| *ended != Ended::Done) {
