@@ -44,11 +44,18 @@ pub struct Reshaping {
     running: Cell<bool>,
     /// PGs that are loaded when all is done.
     waiting: RefCell<Vec<Rc<Shard>>>,
+    /// Pools of one copy with steps: these are ended though the pool has more copies meanwhile.
+    pools: RefCell<BTreeSet<i64>>,
 }
 
 impl Reshaping {
     pub fn is_running(&self) -> bool {
         self.running.get()
+    }
+
+    /// Whether steps of that pool are being done.
+    pub fn is_about(&self, pool: i64) -> bool {
+        self.pools.borrow().contains(&pool)
     }
 }
 
@@ -83,6 +90,7 @@ async fn run(target: Target) -> Result<(), TargetError> {
     }
     // No await since the last look: nothing is due by any map that the target has.
     target.reshaping().running.set(false);
+    target.reshaping().pools.borrow_mut().clear();
     for shard in target.reshaping().waiting.take() {
         if target.reshaping().is_running() {
             // A newer map has begun another run meanwhile.
@@ -100,7 +108,6 @@ async fn run(target: Target) -> Result<(), TargetError> {
 /// The next step that the map asks for.
 fn next(target: &Target) -> Option<steps::Step> {
     let map = target.map();
-    // Copies of several OSDs see to that themselves (`shard::split`).
     let all = target.shards().all();
     let splitting: BTreeSet<i64> =
         all.iter().filter(|shard| shard.is_splitting()).map(|shard| shard.pgid.pgid.pool).collect();
@@ -121,7 +128,18 @@ fn next(target: &Target) -> Option<steps::Step> {
         Ok(pools)
     });
     let stored = stored.unwrap_or_default();
-    stored.iter().find_map(|(id, stored)| next_step(*id, stored, map.pool(*id)?.pg_num))
+    let due = stored.iter().filter_map(|(id, stored)| {
+        let pool = map.pool(*id)?;
+        Some((*id, pool.size, next_step(*id, stored, pool.pg_num)?))
+    });
+    let due: Vec<(i64, u8, steps::Step)> = due.collect();
+    let mut alone = target.reshaping().pools.borrow_mut();
+    alone.extend(due.iter().filter(|(_, size, _)| *size <= 1).map(|(id, ..)| *id));
+    // Copies of several OSDs see to splits themselves (`shard::split`).
+    let is_ours = |id: &i64, step: &steps::Step| {
+        alone.contains(id) || matches!(step, steps::Step::Merge { .. })
+    };
+    due.into_iter().find_map(|(id, _, step)| is_ours(&id, &step).then_some(step))
 }
 
 /// Commits. `false`: what it is about has gone, or the PG is no longer that of the map.

@@ -300,8 +300,12 @@ pub fn follow(target: &Target, changes: Changes, first: bool) {
         );
     }
     if reshape::holds(target, changes.reshaped) {
+        let map = target.map();
         for pg in changes.added {
-            if pg.shard.is_splitting() {
+            // Those with other copies follow the maps, whatever is done to single ones.
+            let id = pg.pgid.pgid.pool;
+            let copied = map.pool(id).is_some_and(|pool| pool.size > 1);
+            if pg.shard.is_splitting() || copied && !target.reshaping().is_about(id) {
                 continue;
             }
             pg.shard.hold();

@@ -289,7 +289,7 @@ pub(super) fn new_osd(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     }
     let mut inc = ctx.state.osd.next(ctx.now);
     if id >= map.max_osd() {
-        inc.new_max_osd = u32::try_from(id + 1).ok();
+        inc.new_max_osd = u32::try_from(id).ok().and_then(|id| id.checked_add(1));
     }
     // Of one that was destroyed the id is taken over.
     let state = map.osd(id).map_or(0, |known| known.state);

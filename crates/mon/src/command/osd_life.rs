@@ -72,7 +72,7 @@ pub(super) fn create(ctx: &mut Context<'_>, args: &Args) -> Outcome {
     let id = asked.unwrap_or_else(free);
     let mut inc = ctx.state.osd.next(ctx.now);
     if id >= map.max_osd() {
-        inc.new_max_osd = u32::try_from(id + 1).ok();
+        inc.new_max_osd = u32::try_from(id).ok().and_then(|id| id.checked_add(1));
     }
     inc.new_state.insert(id, osd_state::EXISTS | osd_state::NEW);
     inc.new_uuid.extend(uuid.map(|uuid| (id, uuid)));

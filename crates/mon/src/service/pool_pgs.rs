@@ -38,6 +38,10 @@ impl Service {
     }
 }
 
+/// Of a PG of several copies at once: its copies store a split as one transaction, in which the duplicate
+/// table is written for each part.
+const PARTS_MAX: u32 = 4;
+
 /// The next `pg_num` and `pgp_num`.
 fn next_step(map: &OsdMap, id: i64, pool: &PgPool) -> Option<(u32, u32)> {
     let (pg_num, pgp_num) = (pool.pg_num_target, pool.pgp_num_target);
@@ -45,7 +49,9 @@ fn next_step(map: &OsdMap, id: i64, pool: &PgPool) -> Option<(u32, u32)> {
         0 | 1 => stays(map, id, pg_num, pgp_num).then_some((pg_num, pgp_num)),
         // A primary that knows nothing of its PG would take it for one to be made.
         _ if pool.has_flag(pool_flags::CREATING) => None,
-        _ if pg_num > pool.pg_num => Some((pg_num, pool.pgp_num)),
+        _ if pg_num > pool.pg_num => {
+            Some((pg_num.min(pool.pg_num.saturating_mul(PARTS_MAX)), pool.pgp_num))
+        }
         _ => (pg_num == pool.pg_num).then_some((pg_num, pgp_num)),
     }
 }

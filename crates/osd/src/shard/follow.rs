@@ -6,14 +6,14 @@ use std::sync::Arc;
 use spirula_maps::{OsdMap, pool_flags};
 use spirula_pg::{Peering, State, Stored};
 use spirula_store::Store;
-use spirula_vos::{ReadError, StageError, Tx};
+use spirula_vos::{ContainerId, ReadError, StageError, Tx};
 use spirula_wire::msg::osd::OsdPgCreate2;
-use spirula_wire::types::{PastIntervals, SpgId};
+use spirula_wire::types::{PastIntervals, PgId, SpgId};
 use spirula_wire::{Decode as _, Encode as _, Features, Message as _, RawMessage};
 use spirula_xstream::{Class, now};
 
 use super::{Shard, drive, recover, slots, split, stored};
-use crate::apply::{Layout, container_id, container_of, container_pg};
+use crate::apply::{Layout, container_id, container_of, container_pg, pg_num_of};
 use crate::boot::pg_created_message;
 use crate::pg::{Pg, PgState};
 use crate::reshape;
@@ -81,11 +81,29 @@ pub fn awaken(target: &Target, map: &Arc<OsdMap>) {
     let (ready, later): (std::collections::BTreeMap<_, _>, _) =
         dormant.into_iter().partition(|(_, (_, f))| f.map_epoch <= map.epoch);
     *target.shards().dormant.borrow_mut() = later;
-    for (_, (cid, found)) in ready {
-        let shard = Shard::new(cid, loaded(target, found.stored, map.clone()));
+    for (pgid, (cid, found)) in ready {
+        let map = before_split(target, pgid, cid, map);
+        let shard = Shard::new(cid, loaded(target, found.stored, map));
         shard.state.replace(found.state);
         target.shards().insert(Rc::new(shard));
     }
+}
+
+/// A copy that was away while maps split it, none of which is kept any more, is split by the next one: until
+/// then it is shown the PGs as it knows them.
+fn before_split(target: &Target, pgid: PgId, cid: ContainerId, map: &Arc<OsdMap>) -> Arc<OsdMap> {
+    let stored = target.store().try_read(|vos| Ok(pg_num_of(vos, cid))).ok().flatten();
+    let Some(pool) = map.pool(pgid.pool).filter(|pool| pool.size > 1) else {
+        return map.clone();
+    };
+    let Some(pg_num) = stored.filter(|&pg_num| pgid.seed < pg_num && pg_num < pool.pg_num) else {
+        return map.clone();
+    };
+    let mut before = OsdMap::clone(map);
+    if let Some(pool) = before.pools.get_mut(&pgid.pool) {
+        (pool.pg_num, pool.pgp_num) = (pg_num, pool.pgp_num.min(pg_num));
+    }
+    Arc::new(before)
 }
 
 fn loaded(target: &Target, stored: Stored, map: Arc<OsdMap>) -> Peering {
@@ -259,7 +277,9 @@ pub fn create(target: &Target, raw: &RawMessage) {
         };
         let unknown = {
             let machine = shard.machine.borrow();
-            machine.state() == State::Unknown && machine.is_primary()
+            // What happened in intervals that followed the message is not in it.
+            let is_of_now = machine.is_current(wanted.epoch);
+            machine.state() == State::Unknown && machine.is_primary() && is_of_now
         };
         if !unknown || shard.is_held() || shard.pgid != pgid {
             continue;
