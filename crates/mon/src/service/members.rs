@@ -118,10 +118,13 @@ impl Service {
         let Ok(map) = MonMapMsg::from_raw(raw).and_then(|m| MonMap::from_bytes(&m.monmap)) else {
             return warn!("an undecodable monitor map from another monitor");
         };
-        let newer = map.fsid == self.state.fsid && map.epoch > self.state.monmap.epoch();
+        let newer = map.fsid == self.state.fsid && map.epoch > self.monmap().epoch;
         let electing = self.quorum.role() == Role::Electing;
-        if newer && electing && map.rank_of(&self.live.name).is_none() {
-            self.leave();
+        match map.rank_of(&self.live.name) {
+            _ if !newer || !electing => {}
+            None => self.leave(),
+            // One that joins may not know yet of the monitor that leads.
+            Some(_) => self.stored_monmap = map,
         }
     }
 
