@@ -279,6 +279,8 @@ impl Decode for State {
                 _ => Decode::decode(r)?,
             };
             state.creating = match format {
+                // Several monitors may read this at different places of their log, and would disagree.
+                0..4 if state.members.len() > 1 => BTreeMap::new(),
                 0..4 => creating::of_older(state.osd.map()),
                 _ => Decode::decode(r)?,
             };
