@@ -201,6 +201,16 @@ impl Stage {
         self.unclean().is_none()
     }
 
+    /// Whether it is clean, and the monitor has nothing more to change about its number of PGs: data would
+    /// move again.
+    pub fn is_settled(&self) -> bool {
+        let map = self.newest();
+        let pool = map.as_ref().and_then(|map| map.pool(Cluster::POOL));
+        let done =
+            |p: &spirula_maps::PgPool| (p.pg_num, p.pgp_num) == (p.pg_num_target, p.pgp_num_target);
+        self.is_clean() && pool.is_some_and(done)
+    }
+
     /// Something that is not well, if there is anything.
     pub fn unclean(&self) -> Option<String> {
         if let Some(member) = self.members.first() {

@@ -90,11 +90,12 @@ fn counters(stage: &Stage) -> StatSum {
 }
 
 fn clean(stage: &mut Stage) -> Result<(), String> {
-    if stage.run_while(HEALED_IN, Stage::is_clean) {
+    if stage.run_while(HEALED_IN, Stage::is_settled) {
         stage.note("clean");
         return Ok(());
     }
-    let what = stage.unclean().unwrap_or_default();
+    let what =
+        stage.unclean().unwrap_or_else(|| "pg_num or pgp_num is not what was asked for".into());
     Err(format!("not clean: {what}{}", stage.cluster.describe()))
 }
 
