@@ -94,10 +94,7 @@ fn unit() -> Result<()> {
 fn crash() -> Result<()> {
     run::run("cargo", &["test", "--quiet", "-p", "spirula-store", "--test", "sim"])?;
     sim::run(&sim::Args { seeds: SIM_SEEDS, ..sim::Args::default() })?;
-    // Until scrub repairs, a copy with damaged sectors stays damaged; a dead disk loses a write in seed 10
-    // (docs/reliability.md).
-    let without = Some("damaged-sectors,dead-disk".to_owned());
-    let copies = sim::Args { size: 3, osds: 5, without, ..sim::Args::default() };
+    let copies = sim::Args { size: 3, osds: 5, ..sim::Args::default() };
     sim::run(&sim::Args { seeds: SIM_SEEDS_OF_COPIES, ..copies })?;
     clients::ledger(50)?;
     clients::stress(&["--seconds", "40", "--restarts", "2"].map(String::from))
